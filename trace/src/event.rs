@@ -1,0 +1,216 @@
+//! Events, their kinds and the categories by which they are switched on.
+
+use bitflags::bitflags;
+
+bitflags! {
+    /// Groups of events that are switched on and off together.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Category: u32 {
+        /// Spawn, wake and exit of tasks.
+        const TASK = 1 << 0;
+        /// The life of a fault, from trap to resume.
+        const FAULT = 1 << 1;
+        /// TLB generations: bumps, flushes and skipped flushes.
+        const TLB = 1 << 2;
+        /// Frames that change hands.
+        const FRAME = 1 << 3;
+        /// Waits for memory and the choice of victims.
+        const MEMORY = 1 << 4;
+        /// System calls.
+        const SYSCALL = 1 << 5;
+        /// Signals.
+        const SIGNAL = 1 << 6;
+        /// Devices and interrupts.
+        const DEVICE = 1 << 7;
+    }
+}
+
+/// Declares [`Kind`] so that the number, the category and the name of each kind stand on one line.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $category:ident, $text:literal, ($a:literal, $b:literal);)*) => {
+        /// What happened. The number is part of the wire format and is never reused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u16)]
+        pub enum Kind { $($(#[$doc])* $name = $number,)* }
+
+        impl Kind {
+            /// Every kind, in the order of the numbers.
+            pub const ALL: &'static [Kind] = &[$(Kind::$name,)*];
+
+            /// The category that switches this kind on.
+            #[inline(always)]
+            #[must_use]
+            pub const fn category(self) -> Category {
+                match self { $(Kind::$name => Category::$category,)* }
+            }
+
+            /// The name in the text form.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Kind::$name => $text,)* }
+            }
+
+            /// What the two payload words mean; an empty name says that the word is unused.
+            #[must_use]
+            pub const fn payload(self) -> (&'static str, &'static str) {
+                match self { $(Kind::$name => ($a, $b),)* }
+            }
+        }
+
+        impl TryFrom<u16> for Kind {
+            type Error = u16;
+            /// # Errors
+            /// Returns the number itself when no kind has it.
+            fn try_from(number: u16) -> Result<Self, u16> {
+                match number { $($number => Ok(Kind::$name),)* other => Err(other) }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A task was spawned.
+    TaskSpawn = 0x01, TASK, "task.spawn", ("id", "class");
+    /// A task was made runnable.
+    TaskWake = 0x02, TASK, "task.wake", ("id", "");
+    /// A task ended; the payload is its exit status as wait4 would report it.
+    TaskExit = 0x03, TASK, "task.exit", ("status", "");
+    /// Another user thread than before was entered on this CPU.
+    TaskSwitch = 0x04, TASK, "task.switch", ("from", "");
+
+    /// The processor raised a page fault; the payload is the address and the access bits (1 write, 2 execute).
+    FaultTrap = 0x10, FAULT, "fault.trap", ("addr", "access");
+    /// A slot was claimed and pushed on the fault queue.
+    FaultQueue = 0x11, FAULT, "fault.queue", ("addr", "slot");
+    /// The fault joined one that is already in flight (single flight).
+    FaultJoin = 0x12, FAULT, "fault.join", ("addr", "slot");
+    /// The entry allowed the access already.
+    FaultSpurious = 0x13, FAULT, "fault.spurious", ("addr", "");
+    /// The fault was refused; the payload carries the reason.
+    FaultDenied = 0x14, FAULT, "fault.denied", ("addr", "reason");
+    /// The service took the fault from the queue; the payload is the [`FaultClass`].
+    FaultServe = 0x15, FAULT, "fault.serve", ("addr", "class");
+    /// The service has a frame for the fault; the second word is 1 if it came zeroed from the pool.
+    FaultFrame = 0x16, FAULT, "fault.frame", ("frame", "zeroed");
+    /// The frame has its content.
+    FaultFill = 0x17, FAULT, "fault.fill", ("frame", "");
+    /// The page-table entry is published.
+    FaultCommit = 0x18, FAULT, "fault.commit", ("addr", "entry");
+    /// At commit, the address space no longer said what it said when the fault was queued.
+    FaultStale = 0x19, FAULT, "fault.stale", ("addr", "");
+    /// Nobody waits for the fault any more; the service gave it up.
+    FaultCancel = 0x1a, FAULT, "fault.cancel", ("addr", "");
+    /// A waiter was woken with the result.
+    FaultWake = 0x1b, FAULT, "fault.wake", ("addr", "waiters");
+    /// The faulting thread is about to re-execute its instruction.
+    FaultResume = 0x1c, FAULT, "fault.resume", ("addr", "");
+    /// The service has to wait for memory or for a device before it can go on.
+    FaultWait = 0x1d, FAULT, "fault.wait", ("addr", "");
+
+    /// The generation of a space was bumped.
+    TlbBump = 0x20, TLB, "tlb.bump", ("generation", "pages");
+    /// Single pages were invalidated on this CPU.
+    TlbFlushPage = 0x21, TLB, "tlb.page", ("addr", "pages");
+    /// The whole TLB slot was flushed on this CPU.
+    TlbFlushAll = 0x22, TLB, "tlb.flush", ("generation", "seen");
+    /// A switch found the generation unchanged: nothing was flushed.
+    TlbSkip = 0x23, TLB, "tlb.skip", ("generation", "");
+
+    /// A frame was taken from the allocator.
+    FrameAlloc = 0x30, FRAME, "frame.alloc", ("frame", "order");
+    /// A frame went back to the allocator.
+    FrameFree = 0x31, FRAME, "frame.free", ("frame", "order");
+    /// Frames wait for a flush before they can be reused.
+    FrameQuarantine = 0x32, FRAME, "frame.quarantine", ("frame", "generation");
+
+    /// A fault has to wait because no frame is free.
+    MemoryWait = 0x40, MEMORY, "memory.wait", ("addr", "waiting");
+    /// A victim was chosen to free memory.
+    MemoryVictim = 0x41, MEMORY, "memory.victim", ("task", "pages");
+
+    /// A system call was entered.
+    SyscallEnter = 0x50, SYSCALL, "syscall.enter", ("number", "arg0");
+    /// A system call returned.
+    SyscallExit = 0x51, SYSCALL, "syscall.exit", ("number", "result");
+    /// A call that the kernel does not have; named once.
+    SyscallUnknown = 0x52, SYSCALL, "syscall.unknown", ("number", "");
+
+    /// A signal was raised for a task.
+    SignalRaise = 0x60, SIGNAL, "signal.raise", ("signal", "addr");
+    /// A signal is delivered to a handler.
+    SignalDeliver = 0x61, SIGNAL, "signal.deliver", ("signal", "handler");
+
+    /// An interrupt was taken.
+    Interrupt = 0x70, DEVICE, "irq", ("vector", "");
+}
+
+/// How a fault is served; the payload of [`Kind::FaultServe`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum FaultClass {
+    /// A first write to anonymous memory: a zeroed frame of its own.
+    DemandZero = 0,
+    /// A first read of anonymous memory: the shared zero frame.
+    ZeroPage = 1,
+    /// A first access to file-backed memory.
+    File = 2,
+    /// A write to a copy-on-write page that others still see: a copy.
+    CowCopy = 3,
+    /// A write to a copy-on-write page whose last owner is left: no copy.
+    CowReuse = 4,
+    /// A first access to shared anonymous memory.
+    Shared = 5,
+    /// A 2 MiB page.
+    Huge = 6,
+}
+
+impl FaultClass {
+    /// Every class, in the order of the numbers.
+    pub const ALL: [FaultClass; 7] = [
+        FaultClass::DemandZero,
+        FaultClass::ZeroPage,
+        FaultClass::File,
+        FaultClass::CowCopy,
+        FaultClass::CowReuse,
+        FaultClass::Shared,
+        FaultClass::Huge,
+    ];
+
+    /// The name in tables and traces.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            FaultClass::DemandZero => "demand-zero",
+            FaultClass::ZeroPage => "zero-page",
+            FaultClass::File => "file",
+            FaultClass::CowCopy => "cow-copy",
+            FaultClass::CowReuse => "cow-reuse",
+            FaultClass::Shared => "shared",
+            FaultClass::Huge => "huge",
+        }
+    }
+}
+
+/// One event, 48 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Event {
+    /// Time-stamp counter.
+    pub time: u64,
+    /// What happened.
+    pub kind: Kind,
+    /// The CPU on which it happened.
+    pub cpu: u16,
+    /// The user thread (its tid) on whose behalf it happened; 0 for the kernel's own tasks.
+    pub task: u32,
+    /// The address space (its id); 0 for none.
+    pub space: u64,
+    /// The correlation id of the fault; 0 for none.
+    pub fault: u64,
+    /// First payload word, as [`Kind::payload`] says.
+    pub a: u64,
+    /// Second payload word.
+    pub b: u64,
+}
+
+const _: () = assert!(size_of::<Event>() == 48);

@@ -1,0 +1,14 @@
+//! The event vocabulary of Faultline.
+//!
+//! One [`Event`] is one thing that happened: a fault was queued, a task was polled, a TLB generation was bumped. The
+//! kernel, the address-space crate and the host tools share this vocabulary, so that a fault can be followed by its
+//! correlation id from the trap to the resumed instruction. `docs/trace.md` explains every line of the text form.
+//!
+//! Nothing here knows hardware: the time stamp, the CPU and the task are filled in by whoever keeps the ring.
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod event;
+mod text;
+
+pub use event::{Category, Event, FaultClass, Kind};
