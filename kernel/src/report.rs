@@ -1,0 +1,76 @@
+//! The machine-readable report of a run: `key value` lines on the report port (COM4).
+//!
+//! The report is written once, at the orderly end of the kernel, in ASCII, one fact a line, the key first and the rest
+//! of the line its value. A reader must ignore keys it does not know. The last line is `report.end`: a report without
+//! it was cut off.
+//!
+//! | key | value |
+//! |---|---|
+//! | `report.version` | 1 |
+//! | `programs` | how many programs were configured; `N` below counts from 0 |
+//! | `program.N.path` | the path in the ramdisk |
+//! | `program.N.status` | the status a shell would show: the exit code, or 128 + the signal; 126 or 127 if it never started |
+//! | `program.N.signal` | the signal that ended it; absent after an exit |
+//! | `program.N.error` | why it never started; absent if it did |
+//! | `program.N.faults.minor`, `program.N.faults.major` | what `getrusage` would say, children included |
+//! | `faults.total` | page faults of user threads that were served |
+//! | `faults.CLASS` | how many were of that class: `demand-zero`, `zero-page`, `file`, `cow-copy`, `cow-reuse`, `shared`, `huge` |
+//! | `faults.coalesced` | joined a fault already in flight |
+//! | `faults.spurious` | found that the entry allowed the access already |
+//! | `faults.denied` | refused, so that the thread got a signal or a call its `EFAULT` |
+//! | `faults.stale` | found at commit that the space had changed |
+//! | `faults.cancelled` | given up because nobody waited any more |
+//! | `faults.memory_waits` | had to wait for memory |
+//! | `faults.queue_waits` | had to wait for a free fault slot |
+//! | `faults.CLASS.tsc` | time-stamp ticks from the trap to the resumed thread, sum over the class |
+//! | `faults.CLASS.tsc_each` | the same for one fault (the mean) |
+//! | `tlb.bumps` | generations bumped |
+//! | `tlb.flush_all`, `tlb.flush_page` | whole flushes and single pages invalidated at a switch |
+//! | `tlb.skipped` | switches that found the generation unchanged |
+//! | `frames.total` | frames the allocator was given at boot |
+//! | `frames.STATE.before`, `frames.STATE.after` | the account before the first process and after the last |
+//! | `frames.leaked` | frames missing from `free` after teardown; 0 in a correct run |
+//! | `frames.equation` | `holds` or `broken`: states add up to the total, before and after |
+//! | `thread.bytes` | kernel memory of an idle user thread, without its FPU area |
+//! | `thread.future_bytes`, `thread.record_bytes`, `thread.fpu_bytes` | its parts, and the FPU area |
+//! | `heap.size`, `heap.used`, `heap.peak` | bytes of the kernel heap at the end |
+//! | `threads.started`, `processes.started` | over the whole run |
+//! | `syscalls` | system calls made by user threads |
+//! | `switches` | times another thread than the last was entered |
+//! | `ticks` | timer interrupts taken in user mode |
+//! | `victims` | processes killed to free memory |
+//! | `time.ns` | from the first program's start to the end of the last |
+//! | `report.end` | 1 |
+
+use core::fmt::{self, Display, Write};
+
+/// Writes the lines of a report to a port.
+pub struct Report<'a> {
+    out: &'a mut dyn Write,
+    result: fmt::Result,
+}
+
+impl<'a> Report<'a> {
+    /// Starts a report on `out` with its version line.
+    pub fn begin(out: &'a mut dyn Write) -> Self {
+        let mut report = Self { out, result: Ok(()) };
+        report.line("report.version", 1);
+        report
+    }
+
+    /// Writes one fact.
+    pub fn line(&mut self, key: impl Display, value: impl Display) {
+        if self.result.is_ok() {
+            self.result = writeln!(self.out, "{key} {value}");
+        }
+    }
+
+    /// Writes the line that says that the report is whole.
+    ///
+    /// # Errors
+    /// The first error of the port, if it refused a line.
+    pub fn end(mut self) -> fmt::Result {
+        self.line("report.end", 1);
+        self.result
+    }
+}
