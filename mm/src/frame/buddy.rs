@@ -1,0 +1,134 @@
+//! The buddy lists: free blocks of `1 << order` frames, each aligned to its size.
+//!
+//! The lists are doubly linked through the metadata of the blocks' first frames, so a buddy found free is taken out
+//! of the middle of its list in O(1) and merged. A block is found by its head's word alone (`Free` with the order);
+//! the other frames of a block are tails.
+
+use super::list::FrameList;
+use super::meta::{FrameMeta, FrameState, NONE, Word};
+use super::pfn::Pfn;
+
+/// The order of the largest block: 1024 frames, 4 MiB.
+pub const MAX_ORDER: u8 = 10;
+
+const ORDERS: usize = MAX_ORDER as usize + 1;
+
+#[derive(Debug)]
+pub(super) struct Buddy {
+    heads: [u32; ORDERS],
+    /// One bit for each order whose list is not empty.
+    occupied: u32,
+    /// Frames in all lists.
+    free: u64,
+    /// Frames handed out as runs, less those returned. Wraps; only the sum over all counters means something.
+    pub out: u64,
+}
+
+impl Buddy {
+    pub const fn new() -> Self {
+        Self {
+            heads: [NONE; ORDERS],
+            occupied: 0,
+            free: 0,
+            out: 0,
+        }
+    }
+
+    pub fn free(&self) -> u64 {
+        self.free
+    }
+
+    fn insert(&mut self, metadata: &[FrameMeta], head: u32, order: u8) {
+        let list = &mut self.heads[usize::from(order)];
+        let meta = &metadata[head as usize];
+        meta.store(Word::block(FrameState::Free, order));
+        meta.set_prev(NONE);
+        meta.set_next(*list);
+        if let Some(second) = metadata.get(*list as usize) {
+            second.set_prev(head);
+        }
+        *list = head;
+        self.occupied |= 1 << order;
+    }
+
+    fn unlink(&mut self, metadata: &[FrameMeta], head: u32, order: u8) {
+        let meta = &metadata[head as usize];
+        let (prev, next) = (meta.prev(), meta.next());
+        if let Some(after) = metadata.get(next as usize) {
+            after.set_prev(prev);
+        }
+        match metadata.get(prev as usize) {
+            Some(before) => before.set_next(next),
+            None => {
+                self.heads[usize::from(order)] = next;
+                if next == NONE {
+                    self.occupied &= !(1 << order);
+                }
+            }
+        }
+    }
+
+    /// Frees a block that the caller owns and merges it with its buddies as far as they are free: at most
+    /// [`MAX_ORDER`] steps.
+    pub fn put(&mut self, metadata: &[FrameMeta], mut head: u32, mut order: u8) {
+        self.free += 1 << order;
+        while order < MAX_ORDER {
+            let buddy = head ^ 1 << order;
+            match metadata.get(buddy as usize) {
+                Some(meta) if meta.load() == Word::block(FrameState::Free, order) => {}
+                _ => break,
+            }
+            self.unlink(metadata, buddy, order);
+            metadata[head.max(buddy) as usize].store(Word::TAIL);
+            head = head.min(buddy);
+            order += 1;
+        }
+        self.insert(metadata, head, order);
+    }
+
+    /// Frees the frames `first..end` in the largest blocks that their alignment allows. All their words are tails.
+    pub fn put_range(&mut self, metadata: &[FrameMeta], mut first: u32, end: u32) {
+        while first < end {
+            let order = first
+                .trailing_zeros()
+                .min((end - first).ilog2())
+                .min(u32::from(MAX_ORDER)) as u8;
+            self.put(metadata, first, order);
+            first += 1 << order;
+        }
+    }
+
+    /// Takes a block of at least `order`, splits it down, and returns its first frame. The caller owns the block and
+    /// must set the head's word; the other frames are tails.
+    pub fn take(&mut self, metadata: &[FrameMeta], order: u8) -> Option<u32> {
+        let fitting = self.occupied >> order;
+        if fitting == 0 {
+            return None;
+        }
+        let mut size = order + fitting.trailing_zeros() as u8;
+        let head = self.heads[usize::from(size)];
+        self.unlink(metadata, head, size);
+        while size > order {
+            size -= 1;
+            self.insert(metadata, head + (1 << size), size);
+        }
+        self.free -= 1 << order;
+        Some(head)
+    }
+
+    /// Moves `1 << order` frames, or as many as there are, to a list of single frames in the state `word`. The
+    /// smallest blocks go first, so that large ones stay whole.
+    pub fn take_singles(&mut self, metadata: &[FrameMeta], order: u8, word: Word, list: &mut FrameList) {
+        let mut wanted = 1u32 << order;
+        while wanted > 0 && self.occupied != 0 {
+            let smallest = self.occupied.trailing_zeros() as u8;
+            let size = smallest.min(wanted.ilog2() as u8);
+            let Some(head) = self.take(metadata, size) else { return };
+            // Backwards, so that the list hands them out in ascending order.
+            for number in (head..head + (1 << size)).rev() {
+                list.push(metadata, Pfn::new(number), word);
+            }
+            wanted -= 1 << size;
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Operations on frames that page tables refer to: by number, with every state checked.
+
+use super::allocator::FrameAllocator;
+use super::error::FrameError;
+use super::meta::{FrameMeta, FrameState, Word};
+use super::pfn::Pfn;
+use super::token::{ReservedFrame, RetiredFrame};
+
+/// The most references a frame can have.
+const MAX_COUNT: u32 = u32::MAX - 1;
+
+impl FrameAllocator {
+    /// One more page-table entry, or owner, refers to `pfn`, which is mapped or pinned. The caller holds a reference
+    /// already, or the frame is pinned.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::Foreign`], [`FrameError::WrongState`], or [`FrameError::CountOverflow`] at `u32::MAX - 1`
+    /// references.
+    #[inline]
+    pub fn add_mapping(&self, pfn: Pfn) -> Result<(), FrameError> {
+        let meta = self.meta(pfn)?;
+        let mut word = meta.load();
+        loop {
+            if !(word.is(FrameState::Mapped) || word.is(FrameState::Pinned)) {
+                return Err(self.wrong_state(pfn, FrameState::Mapped));
+            }
+            if word.count() >= MAX_COUNT {
+                return Err(FrameError::CountOverflow {
+                    frame: pfn,
+                    count: word.count(),
+                });
+            }
+            match meta.exchange(word, word.add_count(1)) {
+                Ok(()) => return Ok(()),
+                Err(found) => word = found,
+            }
+        }
+    }
+
+    /// One page-table entry, or owner, less refers to `pfn`. With the last reference of a mapped frame gone, the frame
+    /// is the caller's, to quarantine or free. A pinned frame only counts.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::Foreign`], [`FrameError::WrongState`] (a double free), or [`FrameError::NoReference`] for a pinned
+    /// frame that nothing maps.
+    #[inline]
+    pub fn remove_mapping(&self, pfn: Pfn, cpu: usize) -> Result<Option<RetiredFrame<'_>>, FrameError> {
+        let meta = self.meta(pfn)?;
+        if meta.exchange(Word::MAPPED_ONCE, Word::RESERVED).is_ok() {
+            self.cpu(cpu).tally.unmapped();
+            return Ok(Some(RetiredFrame::new(self, pfn, cpu)));
+        }
+        self.remove_shared_mapping(meta, pfn, cpu)
+    }
+
+    #[inline(never)]
+    fn remove_shared_mapping(
+        &self,
+        meta: &FrameMeta,
+        pfn: Pfn,
+        cpu: usize,
+    ) -> Result<Option<RetiredFrame<'_>>, FrameError> {
+        let mut word = meta.load();
+        loop {
+            let last = word.is(FrameState::Mapped) && word.count() == 1;
+            if !(word.is(FrameState::Mapped) || word.is(FrameState::Pinned)) {
+                return Err(self.wrong_state(pfn, FrameState::Mapped));
+            }
+            if word.count() == 0 {
+                return Err(FrameError::NoReference {
+                    frame: pfn,
+                    state: self.state(pfn),
+                });
+            }
+            match meta.exchange(word, if last { Word::RESERVED } else { word.sub_count() }) {
+                Ok(()) if last => {
+                    self.cpu(cpu).tally.unmapped();
+                    return Ok(Some(RetiredFrame::new(self, pfn, cpu)));
+                }
+                Ok(()) => return Ok(None),
+                Err(found) => word = found,
+            }
+        }
+    }
+
+    /// The references to `pfn`, which is mapped or pinned; 0 for a frame in any other state.
+    #[inline]
+    pub fn mapping_count(&self, pfn: Pfn) -> u32 {
+        match self.metadata.get(pfn.index()).map(FrameMeta::load) {
+            Some(word) if word.is(FrameState::Mapped) || word.is(FrameState::Pinned) => word.count(),
+            _ => 0,
+        }
+    }
+
+    /// One more parent refers to the page table `pfn`.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::Foreign`], [`FrameError::WrongState`], or [`FrameError::CountOverflow`] at `u32::MAX - 1` parents.
+    #[inline]
+    pub fn table_add_ref(&self, pfn: Pfn) -> Result<(), FrameError> {
+        self.update_table(pfn, |word| match word.count() {
+            count if count >= MAX_COUNT => Err(FrameError::CountOverflow { frame: pfn, count }),
+            _ => Ok(word.add_count(1)),
+        })?;
+        Ok(())
+    }
+
+    /// One parent less refers to the page table `pfn`. With the last one gone, the frame is the caller's, to
+    /// quarantine or free; its count of faults in flight is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::Foreign`] or [`FrameError::WrongState`].
+    #[inline]
+    pub fn table_remove_ref(&self, pfn: Pfn, cpu: usize) -> Result<Option<RetiredFrame<'_>>, FrameError> {
+        let last = self.update_table(pfn, |word| match word.count() {
+            1 => Ok(Word::RESERVED),
+            _ => Ok(word.sub_count()),
+        })?;
+        if last.count() > 1 {
+            return Ok(None);
+        }
+        self.cpu(cpu).tally.table_retired();
+        Ok(Some(RetiredFrame::new(self, pfn, cpu)))
+    }
+
+    /// The parents of the page table `pfn`; 0 for a frame in any other state.
+    #[inline]
+    pub fn table_ref_count(&self, pfn: Pfn) -> u32 {
+        self.table_word(pfn).map_or(0, Word::count)
+    }
+
+    /// One more entry of the page table `pfn` holds the marker of a fault in flight. Returns the new number.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::Foreign`], [`FrameError::WrongState`], or [`FrameError::CountOverflow`] at 65535.
+    #[inline]
+    pub fn table_add_in_flight(&self, pfn: Pfn) -> Result<u16, FrameError> {
+        let word = self.update_table(pfn, |word| match word.aux() {
+            u16::MAX => Err(FrameError::CountOverflow {
+                frame: pfn,
+                count: u16::MAX.into(),
+            }),
+            faults => Ok(word.with_aux(faults + 1)),
+        })?;
+        Ok(word.aux() + 1)
+    }
+
+    /// One entry less of the page table `pfn` holds the marker of a fault in flight. Returns the new number.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::Foreign`], [`FrameError::WrongState`], or [`FrameError::NoReference`] if there was none.
+    #[inline]
+    pub fn table_remove_in_flight(&self, pfn: Pfn) -> Result<u16, FrameError> {
+        let word = self.update_table(pfn, |word| match word.aux() {
+            0 => Err(FrameError::NoReference {
+                frame: pfn,
+                state: FrameState::PageTable,
+            }),
+            faults => Ok(word.with_aux(faults - 1)),
+        })?;
+        Ok(word.aux() - 1)
+    }
+
+    /// The entries of the page table `pfn` that hold the marker of a fault in flight; 0 for a frame in any other state.
+    #[inline]
+    pub fn table_in_flight(&self, pfn: Pfn) -> u16 {
+        self.table_word(pfn).map_or(0, Word::aux)
+    }
+
+    #[inline]
+    fn table_word(&self, pfn: Pfn) -> Option<Word> {
+        let word = self.metadata.get(pfn.index())?.load();
+        word.is(FrameState::PageTable).then_some(word)
+    }
+
+    /// Changes the word of a page table as `change` says. Returns the word as it was.
+    #[inline]
+    fn update_table(&self, pfn: Pfn, change: impl Fn(Word) -> Result<Word, FrameError>) -> Result<Word, FrameError> {
+        let meta = self.meta(pfn)?;
+        let mut word = meta.load();
+        loop {
+            if !word.is(FrameState::PageTable) {
+                return Err(self.wrong_state(pfn, FrameState::PageTable));
+            }
+            match meta.exchange(word, change(word)?) {
+                Ok(()) => return Ok(word),
+                Err(found) => word = found,
+            }
+        }
+    }
+
+    /// Takes back a frame that [`ReservedFrame::pin`] or a run's `pin` made immovable.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::Foreign`], [`FrameError::WrongState`], or [`FrameError::StaysPinned`] if it is mapped somewhere or
+    /// came from [`pin_range`](Self::pin_range).
+    pub fn unpin(&self, pfn: Pfn, cpu: usize) -> Result<ReservedFrame<'_>, FrameError> {
+        let meta = self.meta(pfn)?;
+        match meta.exchange(Word::PINNED, Word::RESERVED) {
+            Ok(()) => {
+                self.cpu(cpu).tally.unpinned();
+                self.pinned.fetch_sub(1, core::sync::atomic::Ordering::Relaxed);
+                Ok(ReservedFrame::new(self, pfn, cpu))
+            }
+            Err(found) if found.is(FrameState::Pinned) => Err(FrameError::StaysPinned {
+                frame: pfn,
+                count: found.count(),
+            }),
+            Err(_) => Err(self.wrong_state(pfn, FrameState::Pinned)),
+        }
+    }
+}
