@@ -1,2 +1,70 @@
+//! The cooperative executor of Faultline: every kernel activity and every user thread is a task here.
+//!
+//! The crate is `no_std` and knows no hardware. What it needs from the machine stands in one trait, [`Hooks`]: a clock,
+//! the index of the current CPU and a way to wake another one. Everything else runs, and is proven, on the host.
+//!
+//! # Protocol
+//!
+//! * A **task** is a future in a slot of a slab. Slots are never freed, so a waker may outlive its task; a slot is
+//!   named by its index and a generation that is bumped when the slot is freed. `task/state.rs` has the state
+//!   diagram.
+//! * A **waker** is one word: the address of the slot with the generation in the address bits that carry no
+//!   information. Cloning and dropping it do nothing; there is no reference count and no allocation. A wake of a task
+//!   that is gone changes nothing (see [`TaskId`] for the one exception, which is harmless).
+//! * **Wake** sets the task's *enqueued* bit; whoever sets it pushes the task on the inbox of its CPU and class. A task
+//!   is in at most one queue and at most once, and its queue link lies in its slot: a queue cannot overflow, and a wake
+//!   neither allocates, nor locks, nor polls. It may come from an interrupt handler or another CPU at any time.
+//! * **Poll** clears the enqueued bit first, so a wake during the poll queues the task again.
+//! * **Turn**: [`Executor::turn`] fires due timers and polls tasks, highest [`Class`] first and first-in first-out
+//!   inside a class, until nothing is runnable or each class has used its share ([`Shares`]). No class starves.
+//! * **Idle**: when a turn reports [`Turn::idle`], the CPU disables interrupts, asks [`Executor::has_work`] again and
+//!   halts only if there is none (`cli; check; sti; hlt`). A wake between the turn and the halt is therefore seen.
+//!
+//! # Example
+//!
+//! ```
+//! use faultline_executor::{Class, Config, Executor, Hooks, yield_now};
+//!
+//! struct Host;
+//! impl Hooks for Host {
+//!     fn now(&self) -> u64 {
+//!         0
+//!     }
+//! }
+//!
+//! let executor = Executor::new(Config::default(), Host);
+//! let task = executor.spawn("answer", Class::User, async {
+//!     yield_now().await;
+//!     42
+//! })?;
+//! while !executor.turn(0).idle {}
+//! assert_eq!(task.try_join().unwrap(), Ok(42));
+//! # Ok::<(), faultline_executor::SpawnError>(())
+//! ```
 #![no_std]
-//! See docs/architecture.md.
+
+extern crate alloc;
+
+mod class;
+mod cpu;
+mod executor;
+mod hooks;
+mod join;
+mod queue;
+mod slab;
+mod stats;
+mod sync;
+mod task;
+mod time;
+mod turn;
+mod yielding;
+
+pub use class::{Class, Shares};
+pub use executor::{Config, Executor, SpawnError};
+pub use hooks::{Hooks, TaskEvent};
+pub use join::{JoinError, JoinHandle};
+pub use stats::Statistics;
+pub use task::TaskId;
+pub use time::{Elapsed, Sleep, Timeout, Timers};
+pub use turn::Turn;
+pub use yielding::{YieldNow, yield_now};

@@ -1,0 +1,305 @@
+//! The executor: construction, spawning and waking.
+
+use alloc::boxed::Box;
+use core::{fmt, future::Future};
+
+use crate::{
+    Class, Hooks, JoinHandle, Shares, Statistics, TaskEvent, TaskId, Timers,
+    cpu::Cpu,
+    slab::Slab,
+    sync::{Ordering, fence},
+    task::{self, Slot, bits},
+};
+
+/// How an executor is built.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// How many CPUs there are. Their indices start at 0.
+    pub cpus: usize,
+    /// How many tasks there may be at a time; rounded up to a whole chunk of slots.
+    pub capacity: u32,
+    /// For how many tasks slots are allocated at once. Spawning up to this many needs no memory, unless the future is
+    /// boxed because it is too large for a slot.
+    pub reserve: u32,
+    /// What each class may use of a turn.
+    pub shares: Shares,
+    /// How many timers one turn fires at most; the rest fires in the next turn.
+    pub timers_per_turn: u32,
+    /// A poll that is longer than this, in units of [`Hooks::poll_clock`], is reported as a stall.
+    pub stall: u64,
+}
+
+impl Default for Config {
+    /// One CPU, 131,072 tasks, 64 of them reserved, stalls from 10 ms.
+    fn default() -> Self {
+        Self {
+            cpus: 1,
+            capacity: 1 << 17,
+            reserve: 64,
+            shares: Shares::default(),
+            timers_per_turn: 64,
+            stall: 10_000_000,
+        }
+    }
+}
+
+/// Why a task could not be spawned. The future has been dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpawnError {
+    /// [`Config::capacity`] tasks are alive already.
+    Full {
+        /// The capacity.
+        capacity: u32,
+    },
+    /// There is no memory for another chunk of slots, or for the box of a large future.
+    OutOfMemory,
+    /// There is no CPU with this index.
+    NoSuchCpu {
+        /// The index.
+        cpu: usize,
+    },
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { capacity } => write!(f, "all {capacity} task slots are in use"),
+            Self::OutOfMemory => write!(f, "no memory for a task"),
+            Self::NoSuchCpu { cpu } => write!(f, "no CPU has the index {cpu}"),
+        }
+    }
+}
+
+impl core::error::Error for SpawnError {}
+
+/// A cooperative executor; the crate's page explains it.
+///
+/// It lives for ever, as do the slots of its tasks: a waker may be kept for any length of time.
+pub struct Executor<H: Hooks> {
+    pub(crate) hooks: H,
+    pub(crate) cpus: Box<[Cpu]>,
+    pub(crate) slab: Slab,
+    pub(crate) config: Config,
+}
+
+/// The parts of the executor that need its hooks, for code that does not know their type. Not for hot paths.
+pub(crate) trait Inner: Sync {
+    /// Sets `also` in the state of a live task and queues it.
+    fn wake(&self, slot: &'static Slot, also: u64);
+    /// Gives a free slot back.
+    fn give(&self, slot: &'static Slot);
+}
+
+impl<H: Hooks> Inner for Executor<H> {
+    fn wake(&self, slot: &'static Slot, also: u64) {
+        Self::wake(slot, slot.state.load(), also);
+    }
+
+    fn give(&self, slot: &'static Slot) {
+        self.free(slot);
+    }
+}
+
+/// A poll that panics ends its task, and leaves the executor as if the task had been cancelled.
+impl<H: Hooks> core::panic::RefUnwindSafe for Executor<H> {}
+
+impl<H: Hooks> fmt::Debug for Executor<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executor")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<H: Hooks> Executor<H> {
+    /// Makes an executor. It is never freed.
+    ///
+    /// # Panics
+    /// If there is no memory for [`Config::reserve`] tasks.
+    #[must_use]
+    pub fn new(config: Config, hooks: H) -> &'static Self {
+        let place: *mut Self = Box::into_raw(Box::<Self>::new_uninit()).cast();
+        let slab = Slab::new(config.capacity);
+        slab.reserve(config.reserve.min(slab.capacity()))
+            .expect("memory for the reserved task slots");
+        let cpus = (0..config.cpus.max(1)).map(|index| Cpu::new(index, place)).collect();
+        // SAFETY: `place` is a fresh allocation for this type; it is written before anybody can read it, and leaked.
+        unsafe {
+            place.write(Self {
+                hooks,
+                cpus,
+                slab,
+                config,
+            });
+            &*place
+        }
+    }
+
+    /// The hooks that the executor was made with.
+    pub fn hooks(&self) -> &H {
+        &self.hooks
+    }
+
+    /// How the executor was made.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Timers of this executor.
+    #[inline(always)]
+    pub fn timers(&'static self) -> Timers<H> {
+        Timers::new(self)
+    }
+
+    /// Spawns a task on the current CPU. It is polled for the first time in a later turn, never here.
+    ///
+    /// The name is for people: it appears in traces, stall reports and the wait-for graph. Dropping the handle detaches
+    /// the task, but [`JoinHandle::detach`] says so.
+    ///
+    /// # Errors
+    /// [`SpawnError::Full`] or [`SpawnError::OutOfMemory`]; the future has been dropped then.
+    #[inline]
+    pub fn spawn<F>(
+        &'static self,
+        name: &'static str,
+        class: Class,
+        future: F,
+    ) -> Result<JoinHandle<F::Output>, SpawnError>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.spawn_on(self.hooks.cpu(), name, class, future)
+    }
+
+    /// Spawns a task on a CPU; see [`Executor::spawn`].
+    ///
+    /// # Errors
+    /// As [`Executor::spawn`]; [`SpawnError::NoSuchCpu`].
+    #[inline]
+    pub fn spawn_on<F>(
+        &'static self,
+        cpu: usize,
+        name: &'static str,
+        class: Class,
+        future: F,
+    ) -> Result<JoinHandle<F::Output>, SpawnError>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let home = self.cpus.get(cpu).ok_or(SpawnError::NoSuchCpu { cpu })?;
+        let install = task::install::<F>().ok_or(SpawnError::OutOfMemory)?;
+        let slot = self.slab.take()?;
+        slot.state.spawn(class);
+        // SAFETY: the slot came from the free list: it is ours until it is pushed. The cells are written and not
+        // dropped: what they held before needs no dropping.
+        unsafe {
+            install.finish(slot, future);
+            slot.waker.with_mut(|waker| (*waker).write(task::waker::<H>(slot)));
+            slot.home.with_mut(|place| (*place).write(home));
+            slot.name.with_mut(|place| *place = name);
+            slot.base.with_mut(|place| *place = class);
+        }
+        let handle = JoinHandle::new(slot);
+        self.hooks.trace(TaskEvent::Spawned {
+            task: slot.id(),
+            name,
+            class,
+        });
+        self.push(home, slot, class);
+        Ok(handle)
+    }
+
+    /// Whether the CPU has something to do: a runnable task or a due timer. To be asked with interrupts off before the
+    /// CPU halts; see [`Executor::turn`].
+    pub fn has_work(&self, cpu: usize) -> bool {
+        let cpu = &self.cpus[cpu];
+        cpu.has_runnable()
+            || cpu
+                .timers
+                .next_deadline()
+                .is_some_and(|deadline| deadline <= self.hooks.now())
+    }
+
+    /// Fires the timers of the current CPU that are due at `now`, up to [`Config::timers_per_turn`]; returns how many
+    /// fired. Every turn does this; a tick that interrupts a long poll may do it, too, even from the interrupt handler:
+    /// if the interrupted code holds the timers' lock, nothing fires and the next turn does it.
+    pub fn advance_timers(&self, now: u64) -> u32 {
+        self.advance_timers_of(&self.cpus[self.hooks.cpu()], now)
+    }
+
+    pub(crate) fn advance_timers_of(&self, cpu: &Cpu, now: u64) -> u32 {
+        let fired = cpu.timers.advance(now, self.config.timers_per_turn);
+        cpu.counters.timers_fired(u64::from(fired));
+        fired
+    }
+
+    /// The task that the current CPU polls.
+    pub fn current(&self) -> Option<TaskId> {
+        let slot = self.cpus[self.hooks.cpu()].current.load(Ordering::Relaxed);
+        // SAFETY: `current` holds the address of a slot, which is never freed, or null.
+        unsafe { slot.as_ref() }.map(Slot::id)
+    }
+
+    /// What a CPU has counted so far.
+    pub fn statistics(&self, cpu: usize) -> Statistics {
+        self.cpus[cpu].counters.read()
+    }
+
+    /// How many tasks are alive.
+    pub fn live_tasks(&self) -> usize {
+        self.slab
+            .iter()
+            .filter(|slot| slot.state.load() & bits::LIVE != 0)
+            .count()
+    }
+
+    /// Wakes a task whose generation has the tag, as `State::wake` describes. Called from anywhere.
+    #[inline(always)]
+    pub(crate) fn wake(slot: &'static Slot, tag: u64, also: u64) {
+        let Some(class) = slot.state.wake(tag, also) else {
+            return;
+        };
+        // SAFETY: we have set `ENQUEUED`, which is a reference.
+        let home = unsafe { slot.home() };
+        // SAFETY: the waker's functions are made for the hooks of the executor that spawned the task, and the home CPU
+        // belongs to that executor.
+        let executor = unsafe { &*home.executor.cast::<Self>() };
+        executor.hooks.trace(TaskEvent::Woken { task: slot.id() });
+        executor.push(home, slot, class);
+    }
+
+    /// Queues a task whose `ENQUEUED` the caller has set, and notifies its CPU if that sleeps.
+    #[inline(always)]
+    pub(crate) fn push(&self, home: &'static Cpu, slot: &'static Slot, class: Class) {
+        let was_empty = home.queues[class as usize].push(slot);
+        if was_empty && home.index != self.hooks.cpu() {
+            self.notify_if_idle(home);
+        }
+    }
+
+    /// Notifies a CPU that has announced that it may halt.
+    ///
+    /// The fence pairs with the one in `turn`: the CPU writes `idle`, fences and reads the inboxes; we write an inbox,
+    /// fence and read `idle`. At least one of the two sees the other's write (**SeqCst**; no weaker fence does that).
+    #[cold]
+    fn notify_if_idle(&self, home: &Cpu) {
+        fence(Ordering::SeqCst);
+        if home.idle.swap(false, Ordering::Relaxed) {
+            self.hooks.notify(home.index);
+        }
+    }
+
+    /// Gives a slot back that its last owner has released.
+    #[inline(always)]
+    pub(crate) fn free(&self, slot: &'static Slot) {
+        // SAFETY: the slot has no references left, and is ours: nobody else touches the cell.
+        slot.joiner.with_mut(|joiner| unsafe {
+            if (*joiner).is_some() {
+                *joiner = None;
+            }
+        });
+        self.slab.give(slot);
+    }
+}

@@ -1,0 +1,77 @@
+//! The seam between the executor and the machine.
+
+use crate::{Class, TaskId};
+
+/// What the executor needs from the machine it runs on. This trait is the only seam to hardware.
+///
+/// Every method may be called with interrupts off, and [`Hooks::cpu`], [`Hooks::notify`] and [`Hooks::trace`] also from
+/// an interrupt handler that wakes a task: they must not lock, allocate or wake.
+pub trait Hooks: Send + Sync + 'static {
+    /// Monotonic time in nanoseconds. Read once a turn and by timers.
+    fn now(&self) -> u64;
+
+    /// The index of the CPU that runs this code, below [`Config::cpus`](crate::Config::cpus).
+    #[inline(always)]
+    fn cpu(&self) -> usize {
+        0
+    }
+
+    /// Makes an idle CPU leave its halt, typically by an interrupt. Called when another CPU has queued work for it.
+    #[inline(always)]
+    fn notify(&self, cpu: usize) {
+        let _ = cpu;
+    }
+
+    /// The clock for the length of polls; read once per poll. It may count in any unit, and may stand still while a
+    /// poll runs user code, so that only kernel time counts as a stall.
+    #[inline(always)]
+    fn poll_clock(&self) -> u64 {
+        self.now()
+    }
+
+    /// A poll took `length` units of [`Hooks::poll_clock`], more than [`Config::stall`](crate::Config::stall) allows.
+    #[cold]
+    fn stall(&self, task: TaskId, name: &'static str, length: u64) {
+        let _ = (task, name, length);
+    }
+
+    /// Something happened to a task. Must cost one test when nobody listens.
+    #[inline(always)]
+    fn trace(&self, event: TaskEvent) {
+        let _ = event;
+    }
+}
+
+/// What happened to a task; see [`Hooks::trace`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskEvent {
+    /// A task was spawned and queued for its first poll.
+    Spawned {
+        /// The new task.
+        task: TaskId,
+        /// Its name.
+        name: &'static str,
+        /// Its class.
+        class: Class,
+    },
+    /// A wake made a waiting task runnable. Wakes of tasks that are runnable already are not reported.
+    Woken {
+        /// The task that was woken.
+        task: TaskId,
+    },
+    /// The future is about to be polled.
+    Polled {
+        /// The task that is polled.
+        task: TaskId,
+    },
+    /// The future returned its output, and is dropped.
+    Finished {
+        /// The task that ended.
+        task: TaskId,
+    },
+    /// The task was cancelled, and its future is dropped.
+    Cancelled {
+        /// The task that ended.
+        task: TaskId,
+    },
+}

@@ -1,0 +1,48 @@
+//! Wakers: one word, no allocation, no reference count.
+//!
+//! The word is the address of the slot, with the low 16 bits of the slot's generation in place of its top 16 bits.
+//! Those carry no information: x86-64 addresses (with four levels of page tables) repeat bit 47 there. The slot is
+//! never freed, so the address is good for ever; the generation tells a stale waker.
+
+use core::task::{RawWaker, RawWakerVTable, Waker};
+
+use super::Slot;
+use crate::{Executor, Hooks, task::bits::TAG};
+
+/// The waker of the task that is being spawned into this slot.
+#[inline(always)]
+pub(crate) fn waker<H: Hooks>(slot: &'static Slot) -> Waker {
+    let word = slot
+        .as_ptr()
+        .cast_const()
+        .map_addr(|address| address & !TAG as usize | (slot.state.load() & TAG) as usize);
+    // SAFETY: the functions of the table are thread-safe and treat the word as the contract of `RawWaker` asks: `clone`
+    // gives an equal waker, `drop` has nothing to release, and the slot that the word points at is never freed.
+    unsafe { Waker::from_raw(RawWaker::new(word.cast(), table::<H>())) }
+}
+
+/// Whether a slot at this address can be named by a waker.
+pub(crate) fn is_representable(address: usize) -> bool {
+    untag(address) == address
+}
+
+const fn table<H: Hooks>() -> &'static RawWakerVTable {
+    &RawWakerVTable::new(clone::<H>, wake::<H>, wake::<H>, drop)
+}
+
+#[inline(always)]
+const fn untag(word: usize) -> usize {
+    ((word << 16).cast_signed() >> 16).cast_unsigned()
+}
+
+unsafe fn clone<H: Hooks>(word: *const ()) -> RawWaker {
+    RawWaker::new(word, table::<H>())
+}
+
+unsafe fn drop(_: *const ()) {}
+
+unsafe fn wake<H: Hooks>(word: *const ()) {
+    // SAFETY: the word was made by `waker` from the address of a slot, and slots are never freed.
+    let slot: &'static Slot = unsafe { &*word.map_addr(untag).cast() };
+    Executor::<H>::wake(slot, word.addr() as u64, 0);
+}
