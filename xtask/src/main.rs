@@ -1,2 +1,49 @@
-//! t
-fn main() {}
+//! The `faultline` tool: `cargo run` starts it.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use faultline_xtask::cli::{Cli, Command};
+use faultline_xtask::session::FAILED;
+use faultline_xtask::{demo, interrupt, run, setup};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = interrupt::install()
+        .map_err(anyhow::Error::from)
+        .and_then(|()| match &cli.command {
+            Some(Command::Run(arguments)) => run::run(arguments),
+            Some(Command::Demo(arguments)) => demo::run(arguments),
+            Some(Command::Setup) => set_up(),
+            None => demo::run(&cli.demo),
+        });
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            // A build that Ctrl-C ended has nothing more to say.
+            if let Some(signal) = interrupt::requested() {
+                return ExitCode::from(u8::try_from(128 + signal).unwrap_or(FAILED));
+            }
+            eprintln!("faultline: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn set_up() -> anyhow::Result<u8> {
+    match setup::prepare(&mut setup::Host::new())? {
+        setup::CoreLibrary::Prebuilt => println!("the Rust target {} and {} are there", setup::KERNEL_TARGET, qemu()),
+        setup::CoreLibrary::BuildStd => {
+            println!(
+                "rust-src, from which the core library for {} is built, and {} are there",
+                setup::KERNEL_TARGET,
+                qemu()
+            );
+        }
+    }
+    Ok(0)
+}
+
+fn qemu() -> &'static str {
+    faultline_xtask::machine::QEMU
+}

@@ -1,0 +1,188 @@
+//! The command line.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Fault, Switch, Trace};
+use crate::machine::{Accel, Firmware, Hardware};
+
+/// Builds and boots Faultline, a kernel in which every user thread and every page fault is a future.
+///
+/// Without a command: the demo.
+#[derive(Debug, Parser)]
+#[command(
+    name = "faultline",
+    bin_name = "cargo run --",
+    version,
+    args_conflicts_with_subcommands = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of the demo.
+    #[command(flatten)]
+    pub demo: Demo,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot with one program as the first user task
+    ///
+    /// The program's standard output and error arrive on the tool's own, byte for byte. The exit status is the
+    /// program's: 128 + N if signal N ended it; 124 at the time limit; 125 if the kernel or this tool failed; 126 if the
+    /// file can't be a user task; 127 if there is no such file.
+    Run(Run),
+    /// Run the sample tasks together, show the life of a few faults, and sum up (the default)
+    ///
+    /// The exit status is 0 only if every task passed and no frame is missing.
+    Demo(Demo),
+    /// Install what is missing (the Rust target, QEMU), and do nothing else
+    ///
+    /// Every other command does the same first.
+    Setup,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Options of the machine and the kernel.
+    #[command(flatten)]
+    pub options: Options,
+    /// How QEMU executes instructions; with icount a tick of the clock is an instruction and runs repeat exactly
+    #[arg(long, value_enum, default_value_t)]
+    pub accel: Accel,
+    /// The kernel's log and its trace of events, on standard error
+    #[arg(long, value_enum, default_value_t)]
+    pub trace: Trace,
+    /// The events to trace: task, fault, tlb, frame, memory, syscall, signal, device; all if not given
+    #[arg(long, value_name = "LIST", requires = "trace")]
+    pub trace_categories: Option<String>,
+    /// An environment variable of the program; may be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// Print the kernel's account of the run on standard error at the end
+    #[arg(long)]
+    pub summary: bool,
+    /// A static x86-64 Linux program on this machine, or the name of a sample task; then its arguments
+    #[arg(required = true, trailing_var_arg = true, num_args = 1.., value_names = ["PROGRAM", "ARGS"])]
+    pub command: Vec<String>,
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Options of the machine and the kernel.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// What every command that boots can be told.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Memory of the machine, in MiB, or with a unit: 512M, 2G
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = megabytes)]
+    pub mem: u64,
+    /// Whether faults go through the queue to the fault service or are served by their own first poll
+    #[arg(long, value_enum, default_value_t)]
+    pub fault: Fault,
+    /// Keep a pool of frames that idle time has zeroed
+    #[arg(long, value_enum, default_value_t)]
+    pub zero_pool: Switch,
+    /// Seed of everything that is chosen by chance
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub seed: u64,
+    /// End the machine after this many seconds; 0 for never
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
+    pub timeout: Duration,
+    /// The processor model, as QEMU names it
+    #[arg(long, value_name = "MODEL", default_value = "max")]
+    pub cpu: String,
+    /// The firmware that starts the boot stage
+    #[arg(long, value_enum, default_value_t)]
+    pub firmware: Firmware,
+}
+
+impl Options {
+    /// The machine that was asked for.
+    #[must_use]
+    pub fn hardware(&self, accel: Accel) -> Hardware {
+        Hardware {
+            memory: self.mem,
+            accel,
+            firmware: self.firmware,
+            cpu: self.cpu.clone(),
+        }
+    }
+
+    /// The time limit.
+    #[must_use]
+    pub fn limit(&self) -> Option<Duration> {
+        (!self.timeout.is_zero()).then_some(self.timeout)
+    }
+}
+
+fn megabytes(text: &str) -> Result<u64, String> {
+    let (digits, factor) = match text.as_bytes().last() {
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 1),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 1024),
+        _ => (text, 1),
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "not a number of MiB, such as 512, 512M or 2G".to_owned())?;
+    match number.checked_mul(factor) {
+        Some(size @ 16..=1_048_576) => Ok(size),
+        _ => Err("outside 16M to 1024G".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(number).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_before_the_program_are_ours_and_those_after_it_are_its_own() {
+        let cli = Cli::parse_from(["faultline", "run", "--mem", "1G", "./task", "--mem", "-x"]);
+        let Some(Command::Run(run)) = cli.command else {
+            panic!("not run")
+        };
+        assert_eq!(run.options.mem, 1024);
+        assert_eq!(run.command, ["./task", "--mem", "-x"]);
+    }
+
+    #[test]
+    fn an_option_that_does_not_exist_is_not_a_program() {
+        assert!(Cli::try_parse_from(["faultline", "run", "--nonsense", "./task"]).is_err());
+        assert!(Cli::try_parse_from(["faultline", "run"]).is_err());
+    }
+
+    #[test]
+    fn no_command_is_the_demo_with_its_options() {
+        let cli = Cli::parse_from(["faultline", "--mem", "64"]);
+        assert!(cli.command.is_none());
+        assert_eq!(cli.demo.options.mem, 64);
+    }
+
+    #[test]
+    fn sizes_are_checked() {
+        assert_eq!(megabytes("2G"), Ok(2048));
+        for wrong in ["", "M", "5", "1.5G", "-1", "99999999999999999999G"] {
+            assert!(megabytes(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The kernel's configuration: `boot/config` in the bundle, one `key=value` a line.
+
+use std::fmt::{self, Write};
+
+use clap::ValueEnum;
+
+/// Where the kernel's trace goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Trace {
+    /// No events.
+    #[default]
+    Off,
+    /// One line of text an event, on standard error.
+    Text,
+}
+
+/// How a page fault is served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Fault {
+    /// Always through the queue to the fault service.
+    #[default]
+    Queued,
+    /// By the first poll of its own future, through the queue only where it would have to wait.
+    Inline,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Yes.
+    #[default]
+    On,
+    /// No.
+    Off,
+}
+
+macro_rules! display_as_value {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.to_possible_value().expect("no value is skipped").get_name())
+            }
+        }
+    )*};
+}
+display_as_value!(Trace, Fault, Switch);
+
+/// A value that the line format can't carry.
+#[derive(Debug, thiserror::Error)]
+#[error("{key} {value:?} has a line break, which the kernel's configuration can't carry")]
+pub struct LineBreak {
+    key: &'static str,
+    value: String,
+}
+
+/// The text of `boot/config`.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    text: String,
+}
+
+impl Config {
+    /// An empty configuration.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a line.
+    ///
+    /// # Errors
+    /// Fails when the value has a line break.
+    pub fn set(&mut self, key: &'static str, value: impl fmt::Display) -> Result<&mut Self, LineBreak> {
+        let value = value.to_string();
+        if value.contains(['\n', '\r', '\0']) {
+            return Err(LineBreak { key, value });
+        }
+        writeln!(self.text, "{key}={value}").expect("a string takes any text");
+        Ok(self)
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_in_order_and_breaks_are_refused() {
+        let mut config = Config::new();
+        config
+            .set("mode", "run")
+            .unwrap()
+            .set("arg", "a=b c")
+            .unwrap()
+            .set("fault", Fault::Inline)
+            .unwrap();
+        assert_eq!(config.as_str(), "mode=run\narg=a=b c\nfault=inline\n");
+        assert!(config.set("arg", "a\nb").is_err());
+    }
+}

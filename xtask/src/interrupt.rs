@@ -1,0 +1,38 @@
+//! Ctrl-C, `kill` and a closed terminal end the machine before they end the tool.
+//!
+//! The first signal only sets a flag, which whoever waits for QEMU looks at; it kills QEMU by its own process id,
+//! collects it and returns. A second signal ends the tool at once; QEMU then dies with it (`PR_SET_PDEATHSIG`).
+
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+static REQUESTED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+
+/// Takes over the signals that ask the tool to end. Tests don't call this.
+///
+/// # Errors
+/// Fails when the operating system refuses a handler.
+pub fn install() -> io::Result<()> {
+    let flag = REQUESTED.get_or_init(Default::default);
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let second = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        // In this order: the shutdown sees the flag that an earlier signal set, not the one of its own.
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&second))?;
+        signal_hook::flag::register(signal, second)?;
+        let number = usize::try_from(signal).expect("signal numbers are positive");
+        signal_hook::flag::register_usize(signal, Arc::clone(flag), number)?;
+    }
+    Ok(())
+}
+
+/// The signal that asked the tool to end, if one did.
+#[must_use]
+pub fn requested() -> Option<i32> {
+    match REQUESTED.get()?.load(Ordering::Relaxed) {
+        0 => None,
+        signal => i32::try_from(signal).ok(),
+    }
+}

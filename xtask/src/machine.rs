@@ -1,0 +1,390 @@
+//! One run of QEMU: its command line, its serial ports and its end.
+//!
+//! Guarantees:
+//!
+//! - **Bytes.** COM2 and COM3 (the program's standard output and error) arrive byte for byte, as they come.
+//! - **Litter.** QEMU inherits the bundle as a file without a name and each port as one end of a socket pair: nothing is
+//!   created that would have to be deleted.
+//! - **End.** QEMU ends at the latest at the time limit, at Ctrl-C, when the caller's thread panics, or when the
+//!   caller's process dies. It is killed by its own process id and collected before [`run`] returns.
+//! - **Verdict.** Only the kernel's own words through the debug-exit port count as an orderly end. A reset of the
+//!   machine ends QEMU with status 0, and counts as a failure of the kernel.
+
+use std::fmt;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::ValueEnum;
+use command_fds::{CommandFdExt, FdMapping};
+
+use crate::interrupt;
+
+/// The emulator.
+pub const QEMU: &str = "qemu-system-x86_64";
+
+/// The file descriptor under which QEMU inherits the bundle; the four serial ports follow.
+const BUNDLE_FD: RawFd = 10;
+
+/// How often the waiting thread looks for Ctrl-C.
+const INTERRUPT_POLL: Duration = Duration::from_millis(50);
+
+/// How much of the kernel log is kept for the report of a failure.
+const LOG_TAIL: usize = 1 << 20;
+
+/// How QEMU executes the guest's instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Accel {
+    /// Translated to host code; the guest's clock follows the host's.
+    #[default]
+    Tcg,
+    /// Translated, and counted: one tick of the time-stamp counter is one guest instruction, and runs repeat exactly.
+    Icount,
+}
+
+/// The firmware that starts the boot stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Firmware {
+    /// The minimal one: boots in a twentieth of a second.
+    #[default]
+    Qboot,
+    /// QEMU's default.
+    Seabios,
+}
+
+/// What the virtual machine is made of.
+#[derive(Clone, Debug)]
+pub struct Hardware {
+    /// Memory in MiB.
+    pub memory: u64,
+    /// Instruction execution.
+    pub accel: Accel,
+    /// Firmware.
+    pub firmware: Firmware,
+    /// QEMU's name of the processor model.
+    pub cpu: String,
+}
+
+impl Default for Hardware {
+    fn default() -> Self {
+        Self {
+            memory: 512,
+            accel: Accel::default(),
+            firmware: Firmware::default(),
+            cpu: "max".to_owned(),
+        }
+    }
+}
+
+/// Where the serial ports go.
+pub struct Ports {
+    /// COM1: the kernel log and the text trace, by whole lines.
+    pub log: Box<dyn Write + Send>,
+    /// COM2: the program's standard output.
+    pub stdout: Box<dyn Write + Send>,
+    /// COM3: the program's standard error.
+    pub stderr: Box<dyn Write + Send>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The kernel ran to its orderly end.
+    Orderly,
+    /// The kernel panicked or gave up.
+    KernelFailed,
+    /// The boot stage couldn't start the kernel.
+    BootFailed,
+    /// The machine reset itself: a triple fault, or something as bad.
+    Reset,
+    /// QEMU ended in another way.
+    Qemu(ExitStatus),
+    /// The time limit.
+    TimedOut(Duration),
+    /// Ctrl-C or another signal asked for it.
+    Interrupted(i32),
+}
+
+impl End {
+    /// The kernel's half of the convention: the value written to the debug-exit port, doubled plus one.
+    fn from_status(status: ExitStatus) -> Self {
+        match status.code() {
+            Some(33) => Self::Orderly,
+            Some(35) => Self::KernelFailed,
+            Some(37) => Self::BootFailed,
+            Some(0) => Self::Reset,
+            _ => Self::Qemu(status),
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Orderly => write!(f, "the kernel ran to its end"),
+            Self::KernelFailed => write!(f, "the kernel failed"),
+            Self::BootFailed => write!(f, "the boot stage couldn't start the kernel"),
+            Self::Reset => write!(f, "the virtual machine reset itself (a triple fault?)"),
+            Self::Qemu(status) => match status.signal() {
+                Some(signal) => write!(f, "{QEMU} was ended by signal {signal}"),
+                None => write!(f, "{QEMU} ended with status {}", status.code().unwrap_or(-1)),
+            },
+            Self::TimedOut(limit) => write!(f, "still running after the time limit of {} s", limit.as_secs_f64()),
+            Self::Interrupted(signal) => write!(f, "ended by signal {signal}"),
+        }
+    }
+}
+
+/// What a run leaves behind.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub end: End,
+    /// The end of the kernel log, at most 1 MiB of it.
+    pub log: String,
+    /// COM4: the kernel's report.
+    pub report: String,
+    /// What QEMU itself had to say.
+    pub qemu: String,
+    /// Host time from the start of QEMU to its end.
+    pub wall: Duration,
+}
+
+/// QEMU's command line without the bundle and the serial ports.
+fn command(hardware: &Hardware, boot: &Path) -> Command {
+    let mut command = Command::new(QEMU);
+    command.args([
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-monitor",
+        "none",
+    ]);
+    command.args([
+        "-machine",
+        "pc",
+        "-cpu",
+        &hardware.cpu,
+        "-m",
+        &format!("{}M", hardware.memory),
+    ]);
+    match hardware.accel {
+        Accel::Tcg => command.args(["-accel", "tcg"]),
+        Accel::Icount => command.args(["-accel", "tcg", "-icount", "shift=0,sleep=off"]),
+    };
+    match hardware.firmware {
+        Firmware::Qboot => command.args(["-bios", "qboot.rom"]),
+        Firmware::Seabios => &mut command,
+    };
+    command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
+    command.arg("-kernel").arg(boot);
+    command
+}
+
+/// Boots `bundle` and runs the machine to its end, at the latest until `limit`.
+///
+/// # Errors
+/// Fails when QEMU can't be started. Whatever happens after that is told by [`Outcome::end`].
+pub fn run(
+    hardware: &Hardware,
+    boot: &Path,
+    bundle: &[u8],
+    ports: Ports,
+    limit: Option<Duration>,
+) -> anyhow::Result<Outcome> {
+    let mut command = command(hardware, boot);
+    // A file without a name: nothing has to be deleted, however this ends.
+    let mut archive = tempfile::tempfile().context("no temporary file for the bundle")?;
+    archive
+        .write_all(bundle)
+        .and_then(|()| archive.rewind())
+        .context("the bundle can't be written")?;
+    command.arg("-initrd").arg(format!("/dev/fd/{BUNDLE_FD}"));
+    let mut theirs = vec![FdMapping {
+        parent_fd: OwnedFd::from(archive),
+        child_fd: BUNDLE_FD,
+    }];
+    let mut ours = Vec::new();
+    for index in 0..4 {
+        let (our_end, their_end) = UnixStream::pair().context("no socket pair for a serial port")?;
+        ours.push(our_end);
+        let child_fd = BUNDLE_FD + 1 + index;
+        command.args(["-chardev", &format!("socket,id=com{},fd={child_fd}", index + 1)]);
+        command.args(["-serial", &format!("chardev:com{}", index + 1)]);
+        theirs.push(FdMapping {
+            parent_fd: OwnedFd::from(their_end),
+            child_fd,
+        });
+    }
+    command
+        .fd_mappings(theirs)
+        .context("no file descriptor for a serial port")?;
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    // A group of its own, so that Ctrl-C reaches only this process, which then ends QEMU in its own way.
+    command.process_group(0);
+    die_with_parent(&mut command);
+
+    let start = Instant::now();
+    let child = command.spawn().with_context(|| format!("{QEMU} can't be started"))?;
+    // The parent's copies of QEMU's ends must go, or the ports would never see the end of the stream.
+    drop(command);
+    let mut qemu = Running(child);
+
+    let mut messages = qemu.0.stderr.take().expect("standard error is piped");
+    let messages = thread::spawn(move || {
+        let mut text = Vec::new();
+        // A read that fails ends the text; there is nobody else to tell.
+        let _ = messages.read_to_end(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    let (closed, all_closed) = mpsc::channel::<()>();
+    let [com1, com2, com3, com4]: [UnixStream; 4] = ours.try_into().expect("four ports were made");
+    let log = carry(com1, Lines::new(ports.log), LOG_TAIL, closed.clone());
+    let stdout = carry(com2, ports.stdout, 0, closed.clone());
+    let stderr = carry(com3, ports.stderr, 0, closed.clone());
+    let report = carry(com4, io::sink(), LOG_TAIL, closed);
+
+    let stopped = wait(&all_closed, start, limit);
+    if stopped.is_some() {
+        qemu.kill();
+    }
+    let status = qemu.0.wait().context("QEMU can't be waited for")?;
+    let text = |port: JoinHandle<Vec<u8>>| String::from_utf8_lossy(&port.join().unwrap_or_default()).into_owned();
+    let outcome = Outcome {
+        end: stopped.unwrap_or_else(|| End::from_status(status)),
+        log: text(log),
+        report: text(report),
+        qemu: messages.join().unwrap_or_default(),
+        wall: start.elapsed(),
+    };
+    let _ = (stdout.join(), stderr.join());
+    Ok(outcome)
+}
+
+/// Waits until every port is closed, which QEMU does when it ends, or until there is a reason to stop it.
+fn wait(all_closed: &mpsc::Receiver<()>, start: Instant, limit: Option<Duration>) -> Option<End> {
+    loop {
+        if let Some(signal) = interrupt::requested() {
+            return Some(End::Interrupted(signal));
+        }
+        let left = limit.map_or(INTERRUPT_POLL, |limit| limit.saturating_sub(start.elapsed()));
+        match all_closed.recv_timeout(left.min(INTERRUPT_POLL)) {
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Ok(()) | Err(RecvTimeoutError::Timeout) => {
+                if let Some(limit) = limit.filter(|limit| start.elapsed() >= *limit) {
+                    return Some(End::TimedOut(limit));
+                }
+            }
+        }
+    }
+}
+
+/// Copies a port to where it belongs as it arrives, and returns the last `keep` bytes at the end. A reader that went
+/// away (a closed pipe) doesn't stop the machine; its bytes are dropped.
+fn carry(
+    mut port: UnixStream,
+    mut to: impl Write + Send + 'static,
+    keep: usize,
+    closed: mpsc::Sender<()>,
+) -> JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let _closed = closed;
+        let mut kept = Vec::new();
+        let mut chunk = [0; 16 * 1024];
+        loop {
+            let count = match port.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
+            let _ = to.write_all(&chunk[..count]).and_then(|()| to.flush());
+            kept.extend_from_slice(&chunk[..count]);
+            if kept.len() > 2 * keep {
+                kept.drain(..kept.len() - keep);
+            }
+        }
+        let _ = to.flush();
+        kept
+    })
+}
+
+/// Passes on whole lines only, so that the kernel's lines don't break into those of a program.
+struct Lines<W: Write> {
+    to: W,
+    line: Vec<u8>,
+}
+
+impl<W: Write> Lines<W> {
+    fn new(to: W) -> Self {
+        Self { to, line: Vec::new() }
+    }
+}
+
+impl<W: Write> Write for Lines<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        if let Some(end) = self.line.iter().rposition(|&byte| byte == b'\n') {
+            self.to.write_all(&self.line[..=end])?;
+            self.line.drain(..=end);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+impl<W: Write> Drop for Lines<W> {
+    fn drop(&mut self) {
+        if !self.line.is_empty() {
+            self.line.push(b'\n');
+            let _ = self.to.write_all(&self.line).and_then(|()| self.to.flush());
+        }
+    }
+}
+
+/// A QEMU that is killed and collected when its owner lets go of it.
+struct Running(Child);
+
+impl Running {
+    fn kill(&mut self) {
+        // Fails only when QEMU has ended already.
+        let _ = self.0.kill();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Has the kernel of the host kill the child when this process dies, however that happens.
+fn die_with_parent(command: &mut Command) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; the closure makes one system call, whose
+    // wrapper in libc takes no lock and doesn't allocate, and builds an error from errno, which doesn't allocate either.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = command;
+}

@@ -1,0 +1,232 @@
+//! What can be a user task: a static 64-bit x86 ELF program, whole. Everything else is refused before anything boots.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use object::elf::{self, FileHeader64, ProgramHeader64};
+use object::read::elf::{FileHeader, ProgramHeader};
+use object::{Endianness, NativeEndian};
+
+/// Why a file can't be a user task.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsuitable {
+    /// There is no such file.
+    #[error("{}: no such file", .0.display())]
+    Missing(PathBuf),
+    /// The file can't be read.
+    #[error("{}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The file is readable but isn't a static x86-64 program.
+    #[error("{}: {reason}", path.display())]
+    NotAProgram {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        reason: Reason,
+    },
+}
+
+/// What is wrong with the content of a program file.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// Too short or no ELF magic.
+    #[error("not an ELF file ({found})")]
+    NotElf {
+        /// What it is instead.
+        found: &'static str,
+    },
+    /// ELFCLASS32.
+    #[error("a 32-bit ELF file (e_ident[EI_CLASS] at offset 4); Faultline runs 64-bit programs")]
+    ThirtyTwoBit,
+    /// Big-endian.
+    #[error("a big-endian ELF file (e_ident[EI_DATA] at offset 5); x86-64 programs are little-endian")]
+    BigEndian,
+    /// Another processor's program.
+    #[error("built for {name} (e_machine {machine} at offset 18); Faultline runs x86-64 programs (e_machine 62)")]
+    ForeignMachine {
+        /// The number in the header.
+        machine: u16,
+        /// Its name, as far as known.
+        name: &'static str,
+    },
+    /// An object file or a core dump.
+    #[error("{name}, not an executable (e_type {kind} at offset 16)")]
+    NotExecutable {
+        /// The number in the header.
+        kind: u16,
+        /// Its name.
+        name: &'static str,
+    },
+    /// It names an interpreter.
+    #[error(
+        "dynamically linked: its PT_INTERP header asks for {interpreter}; link it statically \
+         (Rust: -C target-feature=+crt-static, C: -static)"
+    )]
+    Dynamic {
+        /// The dynamic linker that it asks for.
+        interpreter: String,
+    },
+    /// The file ends too early.
+    #[error("truncated: {what} ends at offset {end}, the file at {length}")]
+    Truncated {
+        /// What lies beyond the end.
+        what: String,
+        /// Where it ends.
+        end: u64,
+        /// How long the file is.
+        length: u64,
+    },
+    /// No loadable segment.
+    #[error("nothing to load: it has no PT_LOAD header")]
+    NothingToLoad,
+}
+
+/// Reads a program file and checks that it can be a user task.
+///
+/// # Errors
+/// Says what is wrong with the file, and where in it.
+pub fn read(path: &Path) -> Result<Vec<u8>, Unsuitable> {
+    let unreadable = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Unsuitable::Missing(path.to_owned()),
+        _ => Unsuitable::Unreadable {
+            path: path.to_owned(),
+            source,
+        },
+    };
+    let bytes = fs::read(path).map_err(unreadable)?;
+    match check(&bytes) {
+        Ok(()) => Ok(bytes),
+        Err(reason) => Err(Unsuitable::NotAProgram {
+            path: path.to_owned(),
+            reason,
+        }),
+    }
+}
+
+/// Checks that `bytes` are a whole static x86-64 ELF program.
+///
+/// # Errors
+/// Says what they are instead.
+pub fn check(bytes: &[u8]) -> Result<(), Reason> {
+    let length = bytes.len() as u64;
+    let found = match bytes {
+        [] => Some("it is empty"),
+        [b'#', b'!', ..] => Some("it is a script"),
+        [b'M', b'Z', ..] => Some("it is a Windows program"),
+        [0x7f, b'E', b'L', b'F', ..] => None,
+        _ => Some("the first four bytes aren't 7f 45 4c 46"),
+    };
+    if let Some(found) = found {
+        return Err(Reason::NotElf { found });
+    }
+    match bytes.get(4).copied().map(elf::FileClass) {
+        Some(elf::ELFCLASS32) => return Err(Reason::ThirtyTwoBit),
+        Some(elf::ELFCLASS64) | None => {}
+        Some(_) => {
+            return Err(Reason::NotElf {
+                found: "its class byte at offset 4 is neither 1 nor 2",
+            });
+        }
+    }
+    match bytes.get(5).copied().map(elf::DataEncoding) {
+        Some(elf::ELFDATA2MSB) => return Err(Reason::BigEndian),
+        Some(elf::ELFDATA2LSB) | None => {}
+        Some(_) => {
+            return Err(Reason::NotElf {
+                found: "its data byte at offset 5 is neither 1 nor 2",
+            });
+        }
+    }
+    let header_end = size_of::<FileHeader64<Endianness>>() as u64;
+    let truncated = |what: &str, end| {
+        Err(Reason::Truncated {
+            what: what.to_owned(),
+            end,
+            length,
+        })
+    };
+    let Ok(header) = FileHeader64::<NativeEndian>::parse(bytes) else {
+        return if length < header_end {
+            truncated("the ELF header", header_end)
+        } else {
+            Err(Reason::NotElf {
+                found: "its identification bytes are not those of ELF version 1",
+            })
+        };
+    };
+    let endian = NativeEndian;
+    let machine = header.e_machine(endian);
+    if machine != elf::EM_X86_64 {
+        return Err(Reason::ForeignMachine {
+            machine: machine.0,
+            name: machine_name(machine),
+        });
+    }
+    let name = match header.e_type(endian) {
+        elf::ET_EXEC | elf::ET_DYN => None,
+        elf::ET_REL => Some("an object file"),
+        elf::ET_CORE => Some("a core dump"),
+        _ => Some("of an unknown type"),
+    };
+    if let Some(name) = name {
+        return Err(Reason::NotExecutable {
+            kind: header.e_type(endian).0,
+            name,
+        });
+    }
+    let table_end = header
+        .e_phoff(endian)
+        .saturating_add(u64::from(header.e_phnum(endian)) * u64::from(header.e_phentsize(endian)));
+    let Ok(segments) = header.program_headers(endian, bytes) else {
+        return truncated("the program header table", table_end);
+    };
+    check_segments(segments, bytes)
+}
+
+fn check_segments(segments: &[ProgramHeader64<NativeEndian>], bytes: &[u8]) -> Result<(), Reason> {
+    let endian = NativeEndian;
+    let length = bytes.len() as u64;
+    let mut loads = 0;
+    for (index, segment) in segments.iter().enumerate() {
+        let kind = segment.p_type(endian);
+        let name = match kind {
+            elf::PT_LOAD => "PT_LOAD",
+            elf::PT_INTERP => "PT_INTERP",
+            _ => continue,
+        };
+        let end = segment.p_offset(endian).saturating_add(segment.p_filesz(endian));
+        if end > length {
+            return Err(Reason::Truncated {
+                what: format!("segment {index} ({name})"),
+                end,
+                length,
+            });
+        }
+        if kind == elf::PT_INTERP {
+            let path = segment.data(endian, bytes).unwrap_or_default();
+            let path = String::from_utf8_lossy(path).trim_end_matches('\0').to_owned();
+            return Err(Reason::Dynamic { interpreter: path });
+        }
+        loads += 1;
+    }
+    if loads == 0 { Err(Reason::NothingToLoad) } else { Ok(()) }
+}
+
+fn machine_name(machine: elf::Machine) -> &'static str {
+    match machine {
+        elf::EM_386 => "32-bit x86",
+        elf::EM_ARM => "32-bit ARM",
+        elf::EM_AARCH64 => "AArch64",
+        elf::EM_RISCV => "RISC-V",
+        elf::EM_PPC64 => "64-bit PowerPC",
+        elf::EM_S390 => "S/390",
+        elf::EM_MIPS => "MIPS",
+        _ => "another processor",
+    }
+}

@@ -1,0 +1,88 @@
+//! `run`: one program as the first user task.
+
+use std::io;
+
+use anyhow::Context;
+
+use crate::cli;
+use crate::config::{Config, Trace};
+use crate::machine::{Accel, Ports};
+use crate::program::Unsuitable;
+use crate::report::Summary;
+use crate::session::{self, FAILED, NOT_FOUND, Task, UNSUITABLE};
+
+/// Boots with the program and returns the exit status of the tool.
+///
+/// # Errors
+/// Fails when the tool itself couldn't do its part; that is status 125 as well.
+pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
+    let artifacts = session::prepare()?;
+    let (program, args) = arguments.command.split_first().context("no program is named")?;
+    let task = match Task::new(program.as_ref(), args, &artifacts) {
+        Ok(task) => task,
+        Err(error) => {
+            eprintln!("faultline: {error}");
+            return Ok(if matches!(error, Unsuitable::Missing(_)) {
+                NOT_FOUND
+            } else {
+                UNSUITABLE
+            });
+        }
+    };
+    let options = &arguments.options;
+    let mut config = Config::new();
+    config.set("mode", "run")?;
+    task.configure(&mut config)?;
+    for variable in &arguments.env {
+        config.set("env", variable)?;
+    }
+    config.set("trace", arguments.trace)?;
+    if let Some(categories) = &arguments.trace_categories {
+        config.set("trace_categories", categories)?;
+    }
+    config
+        .set("fault", options.fault)?
+        .set("zero_pool", options.zero_pool)?
+        .set("seed", options.seed)?;
+
+    let hardware = options.hardware(arguments.accel);
+    let bundle = session::pack(&artifacts, &config, &[task], &hardware)?;
+    let ports = Ports {
+        log: if arguments.trace == Trace::Off {
+            Box::new(io::sink())
+        } else {
+            Box::new(io::stderr())
+        },
+        stdout: Box::new(io::stdout()),
+        stderr: Box::new(io::stderr()),
+    };
+    let (report, _) = match session::boot(&artifacts, &hardware, &bundle, ports, options.limit())? {
+        Ok(orderly) => orderly,
+        Err(failure) => {
+            eprintln!("faultline: {failure}");
+            return Ok(failure.status());
+        }
+    };
+    if arguments.summary {
+        let unit = if arguments.accel == Accel::Icount {
+            "instructions"
+        } else {
+            "ticks"
+        };
+        eprintln!("{}", Summary { report: &report, unit });
+    }
+    if !report.frames_hold()? {
+        eprintln!(
+            "faultline: the kernel lost frames: equation {}, {} leaked",
+            report.text("frames.equation").unwrap_or("missing"),
+            report.text("frames.leaked").unwrap_or("?")
+        );
+        return Ok(FAILED);
+    }
+    let programs = report.programs()?;
+    let program = programs.first().context("the kernel's report has no program")?;
+    if let Some(error) = &program.error {
+        eprintln!("faultline: {}: {error}", program.path);
+    }
+    Ok(program.status)
+}

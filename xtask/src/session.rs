@@ -1,0 +1,210 @@
+//! One boot with its programs, and the verdict on it.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::build::{self, Artifacts};
+use crate::bundle::Bundle;
+use crate::config::{Config, LineBreak};
+use crate::kernel_image;
+use crate::machine::{self, End, Hardware, Outcome, Ports};
+use crate::program::{self, Unsuitable};
+use crate::report::{Defect, Report};
+use crate::setup;
+use crate::symbols;
+
+/// Memory that the kernel needs beside the bundle to come up and run a small program, in MiB.
+const KERNEL_MEMORY: u64 = 16;
+
+/// How many lines of the kernel log are shown when the kernel failed.
+const SHOWN_LOG: usize = 30;
+
+/// Exit status of the tool at the time limit.
+pub const TIMED_OUT: u8 = 124;
+/// Exit status of the tool when the kernel or the tool itself failed.
+pub const FAILED: u8 = 125;
+/// Exit status of the tool for a file that can't be a user task.
+pub const UNSUITABLE: u8 = 126;
+/// Exit status of the tool for a file that isn't there.
+pub const NOT_FOUND: u8 = 127;
+
+/// Sees to it that everything is installed and built.
+///
+/// # Errors
+/// Says what is missing, or what cargo said.
+pub fn prepare() -> anyhow::Result<Artifacts> {
+    let core = setup::prepare(&mut setup::Host::new())?;
+    build::all(core)
+}
+
+/// A user task: a program file and its arguments.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// Where it lies in the ramdisk, without a leading slash.
+    pub path: String,
+    /// The program.
+    pub program: Vec<u8>,
+    /// Its arguments, without the program's own name.
+    pub args: Vec<String>,
+}
+
+impl Task {
+    /// Reads the program from `file`, or, if there is no such file, takes the sample task of that name.
+    ///
+    /// # Errors
+    /// Says why the file can't be a user task.
+    pub fn new(file: &Path, args: &[String], artifacts: &Artifacts) -> Result<Self, Unsuitable> {
+        let sample = || file.to_str().and_then(|name| artifacts.task(name));
+        let file = if file.exists() {
+            file.to_owned()
+        } else {
+            sample().unwrap_or_else(|| file.to_owned())
+        };
+        let program = program::read(&file)?;
+        let name = file
+            .file_name()
+            .map_or_else(|| "program".into(), |name| name.to_string_lossy().into_owned());
+        Ok(Self {
+            path: format!("bin/{name}"),
+            program,
+            args: args.to_vec(),
+        })
+    }
+
+    /// The lines of the configuration that start this task.
+    ///
+    /// # Errors
+    /// Fails when an argument has a line break.
+    pub fn configure(&self, config: &mut Config) -> Result<(), LineBreak> {
+        let path = format!("/{}", self.path);
+        config.set("program", &path)?.set("arg", &path)?;
+        for arg in &self.args {
+            config.set("arg", arg)?;
+        }
+        Ok(())
+    }
+}
+
+/// Packs kernel, configuration and programs.
+///
+/// # Errors
+/// Fails when the kernel can't be read or the bundle doesn't fit into the machine.
+pub fn pack(artifacts: &Artifacts, config: &Config, tasks: &[Task], hardware: &Hardware) -> anyhow::Result<Vec<u8>> {
+    let kernel = fs::read(&artifacts.kernel).context("the kernel can't be read")?;
+    let kernel = kernel_image::stripped(&kernel).context("the kernel isn't a well-formed ELF file")?;
+    let mut bundle = Bundle::new(&kernel, config.as_str())?;
+    let mut packed: Vec<&str> = Vec::new();
+    for task in tasks {
+        if !packed.contains(&task.path.as_str()) {
+            bundle.file(&task.path, true, &task.program)?;
+            packed.push(&task.path);
+        }
+    }
+    let bundle = bundle.finish()?;
+    let needed = (bundle.len() as u64).div_ceil(1 << 20) + KERNEL_MEMORY;
+    if needed > hardware.memory {
+        bail!(
+            "too little memory: the ramdisk takes {} MiB and the kernel {KERNEL_MEMORY} MiB, but the machine has {} MiB; \
+             --mem {needed}M is the least",
+            needed - KERNEL_MEMORY,
+            hardware.memory
+        );
+    }
+    Ok(bundle)
+}
+
+/// Boots a bundle and reads the kernel's report.
+///
+/// # Errors
+/// The outer error: the machine couldn't be started. The inner one: it didn't come to an orderly end.
+pub fn boot(
+    artifacts: &Artifacts,
+    hardware: &Hardware,
+    bundle: &[u8],
+    ports: Ports,
+    limit: Option<Duration>,
+) -> anyhow::Result<Result<(Report, Outcome), Failure>> {
+    let outcome = machine::run(hardware, &artifacts.boot, bundle, ports, limit)?;
+    let kernel = artifacts.kernel.clone();
+    if outcome.end != End::Orderly {
+        return Ok(Err(Failure {
+            defect: None,
+            outcome,
+            kernel,
+        }));
+    }
+    match Report::parse(&outcome.report) {
+        Ok(report) => Ok(Ok((report, outcome))),
+        Err(defect) => Ok(Err(Failure {
+            defect: Some(defect),
+            outcome,
+            kernel,
+        })),
+    }
+}
+
+/// A machine that didn't come to an orderly end.
+#[derive(Debug)]
+pub struct Failure {
+    /// What was wrong with the report, if the end seemed orderly.
+    pub defect: Option<Defect>,
+    /// What the machine left behind.
+    pub outcome: Outcome,
+    kernel: PathBuf,
+}
+
+impl Failure {
+    /// The exit status that says so.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        match self.outcome.end {
+            End::TimedOut(_) => TIMED_OUT,
+            End::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(FAILED),
+            _ => FAILED,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.defect {
+            Some(defect) => write!(f, "{defect}")?,
+            None => write!(f, "{}", self.outcome.end)?,
+        }
+        if matches!(self.outcome.end, End::TimedOut(_) | End::Interrupted(_)) {
+            return Ok(());
+        }
+        for line in self.outcome.qemu.lines() {
+            write!(f, "\n  {line}")?;
+        }
+        let lines: Vec<_> = self
+            .outcome
+            .log
+            .lines()
+            .filter(|line| !line.contains("backtrace:"))
+            .collect();
+        let shown = &lines[lines.len().saturating_sub(SHOWN_LOG)..];
+        if shown.is_empty() {
+            write!(f, "\n  the kernel logged nothing")?;
+        } else {
+            write!(f, "\nthe end of the kernel log:")?;
+        }
+        for line in shown {
+            write!(f, "\n  {line}")?;
+        }
+        let frames = symbols::backtrace(&self.outcome.log, &self.kernel);
+        if !frames.is_empty() {
+            write!(f, "\nback-trace:")?;
+        }
+        for frame in frames {
+            write!(f, "\n  {frame}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Failure {}

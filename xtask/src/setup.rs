@@ -1,0 +1,239 @@
+//! Set-up: the Rust target and QEMU, without which nothing here works.
+//!
+//! Every command goes through [`prepare`] first. It only looks when everything is there; it installs what is missing
+//! where that is possible, and else names the command that a person has to type.
+//!
+//! The decisions are made here, on a [`System`] that a test can fake; `setup::host` is the machine itself.
+//!
+//! Core library for the kernel, in this order:
+//!
+//! 1. the prebuilt target, if the toolchain has it;
+//! 2. `rustup target add`, if the toolchain came from rustup;
+//! 3. built by cargo from the `rust-src` of the same version, if that is installed;
+//! 4. `rust-src` installed through rustup or apt-get, then as 3.
+
+mod host;
+
+use std::fmt;
+
+pub use host::Host;
+
+use crate::machine::QEMU;
+
+/// The target of the kernel and the boot stage.
+pub const KERNEL_TARGET: &str = "x86_64-unknown-none";
+
+/// The target of the sample tasks.
+pub const USER_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Where the kernel's core library comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CoreLibrary {
+    /// The toolchain's prebuilt target.
+    Prebuilt,
+    /// Built with the kernel from the standard library's source.
+    BuildStd,
+}
+
+/// Families of systems, by the way in which they install packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Platform {
+    /// Debian, Ubuntu and others with apt-get.
+    Debian,
+    /// Fedora and others with dnf.
+    Fedora,
+    /// Arch and others with pacman.
+    Arch,
+    /// macOS with Homebrew.
+    MacOs,
+    /// Anything else.
+    Other,
+}
+
+/// The questions that set-up asks of a machine, and what it can do there.
+pub trait System {
+    /// Whether the toolchain has the prebuilt kernel target.
+    fn has_target(&self) -> bool;
+    /// The name of the rustup toolchain in use, if it is one of rustup's.
+    fn rustup_toolchain(&self) -> Option<String>;
+    /// Adds the kernel target to the rustup toolchain.
+    ///
+    /// # Errors
+    /// What rustup said.
+    fn add_target(&mut self, toolchain: &str) -> Result<(), String>;
+    /// Whether the source of the standard library, of the compiler's own version, is installed.
+    fn has_source(&self) -> bool;
+    /// Adds `rust-src` to the rustup toolchain.
+    ///
+    /// # Errors
+    /// What rustup said.
+    fn add_source(&mut self, toolchain: &str) -> Result<(), String>;
+    /// The Debian package with the source that belongs to the compiler in use, if that came from a Debian package.
+    fn debian_source_package(&self) -> Option<String>;
+    /// Whether QEMU can be started.
+    fn has_qemu(&self) -> bool;
+    /// The family of the system.
+    fn platform(&self) -> Platform;
+    /// Whether this process may install packages.
+    fn is_root(&self) -> bool;
+    /// Installs a Debian package, after an update of the package lists.
+    ///
+    /// # Errors
+    /// What apt-get said.
+    fn apt_install(&mut self, package: &str) -> Result<(), String>;
+    /// Tells the person at the terminal what is being done.
+    fn say(&mut self, what: &str);
+}
+
+/// What is missing and can't be had without help.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// What it is.
+    what: String,
+    /// What was tried, and how it failed.
+    tried: Vec<String>,
+    /// What a person can do.
+    remedies: Vec<String>,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.what)?;
+        for failure in &self.tried {
+            write!(f, "\n  tried: {failure}")?;
+        }
+        for remedy in &self.remedies {
+            write!(f, "\n  {remedy}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// Sees to it that the kernel can be built and QEMU started.
+///
+/// # Errors
+/// Says what is missing, what was tried and what to type.
+pub fn prepare(system: &mut dyn System) -> Result<CoreLibrary, Missing> {
+    let core = core_library(system)?;
+    qemu(system)?;
+    Ok(core)
+}
+
+/// Finds or makes a way to build the core library for the kernel.
+///
+/// # Errors
+/// Says what was tried and what to type.
+pub fn core_library(system: &mut dyn System) -> Result<CoreLibrary, Missing> {
+    if system.has_target() {
+        return Ok(CoreLibrary::Prebuilt);
+    }
+    let mut tried = Vec::new();
+    let toolchain = system.rustup_toolchain();
+    if let Some(toolchain) = &toolchain {
+        system.say(&format!("adding the Rust target {KERNEL_TARGET} to {toolchain}"));
+        match system.add_target(toolchain) {
+            Ok(()) => return Ok(CoreLibrary::Prebuilt),
+            Err(error) => tried.push(format!(
+                "rustup target add {KERNEL_TARGET} --toolchain {toolchain}: {}",
+                summary(&error)
+            )),
+        }
+    }
+    if system.has_source() {
+        system.say("the core library for the kernel is built from rust-src");
+        return Ok(CoreLibrary::BuildStd);
+    }
+    let mut remedies = Vec::new();
+    if let Some(toolchain) = &toolchain {
+        match system.add_source(toolchain) {
+            Ok(()) if system.has_source() => return Ok(CoreLibrary::BuildStd),
+            Ok(()) => tried.push("rustup component add rust-src: done, but the source isn't where it should be".into()),
+            Err(error) => tried.push(format!("rustup component add rust-src: {}", summary(&error))),
+        }
+        remedies.push(format!(
+            "with a network: rustup target add {KERNEL_TARGET} --toolchain {toolchain}"
+        ));
+    } else if let Some(package) = system.debian_source_package() {
+        if system.is_root() {
+            system.say(&format!("installing {package} with apt-get"));
+            match system.apt_install(&package) {
+                Ok(()) if system.has_source() => return Ok(CoreLibrary::BuildStd),
+                Ok(()) => tried.push(format!(
+                    "apt-get install {package}: done, but it isn't of rustc's version"
+                )),
+                Err(error) => tried.push(format!("apt-get install {package}: {}", summary(&error))),
+            }
+        }
+        remedies.push(format!(
+            "with a network: sudo apt-get update && sudo apt-get install {package}"
+        ));
+    } else {
+        remedies.push(
+            "install the source of the standard library (rust-src) of the same version as rustc, where \
+             `rustc --print sysroot` says, in lib/rustlib/src/rust"
+                .into(),
+        );
+    }
+    remedies.push("or install Rust from rustup: https://rustup.rs".into());
+    let what = format!("the core library for {KERNEL_TARGET} is missing");
+    Err(Missing { what, tried, remedies })
+}
+
+/// Finds or installs QEMU.
+///
+/// # Errors
+/// Says what was tried and what to type.
+pub fn qemu(system: &mut dyn System) -> Result<(), Missing> {
+    if system.has_qemu() {
+        return Ok(());
+    }
+    let mut tried = Vec::new();
+    if system.platform() == Platform::Debian && system.is_root() {
+        system.say("installing qemu-system-x86 with apt-get");
+        match system.apt_install("qemu-system-x86") {
+            Ok(()) if system.has_qemu() => return Ok(()),
+            Ok(()) => tried.push(format!(
+                "apt-get install qemu-system-x86: done, but {QEMU} still can't be started"
+            )),
+            Err(error) => tried.push(format!("apt-get install qemu-system-x86: {}", summary(&error))),
+        }
+    }
+    let commands = [
+        (
+            Platform::Debian,
+            "Debian, Ubuntu",
+            "sudo apt-get update && sudo apt-get install qemu-system-x86",
+        ),
+        (Platform::Fedora, "Fedora", "sudo dnf install qemu-system-x86"),
+        (Platform::Arch, "Arch", "sudo pacman -S qemu-system-x86"),
+        (Platform::MacOs, "macOS", "brew install qemu"),
+    ];
+    let own: Vec<_> = commands
+        .iter()
+        .filter(|(platform, ..)| *platform == system.platform())
+        .collect();
+    let shown = if own.is_empty() { commands.iter().collect() } else { own };
+    let remedies = shown
+        .iter()
+        .map(|(_, name, command)| format!("{name}: {command}"))
+        .collect();
+    Err(Missing {
+        what: format!("{QEMU} is missing"),
+        tried,
+        remedies,
+    })
+}
+
+/// The line of a tool's output that says what went wrong: its last one that isn't empty.
+fn summary(output: &str) -> &str {
+    output
+        .lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty())
+        .unwrap_or("failed without a message")
+}
+
+#[cfg(test)]
+mod tests;
