@@ -1,0 +1,12 @@
+//! Links the boot stage with its own script: cargo does not watch linker scripts by itself.
+
+fn main() {
+    let directory = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    println!("cargo:rerun-if-changed=boot.ld");
+    println!("cargo:rerun-if-changed=src/entry.s");
+    if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("none") {
+        println!("cargo:rustc-link-arg-bins=-T{directory}/boot.ld");
+        println!("cargo:rustc-link-arg-bins=--no-dynamic-linker");
+        println!("cargo:rustc-link-arg-bins=-zmax-page-size=4096");
+    }
+}
