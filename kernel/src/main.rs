@@ -1,2 +1,97 @@
-//! t
-fn main() {}
+//! The Faultline kernel.
+//!
+//! An ordinary `bootloader_api` kernel: the boot stage enters [`main`] with a [`BootInfo`], and the kernel knows nothing
+//! else of what booted it. Start-up runs on the boot stack with interrupts off, in the order of [`main`]'s lines.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod arch;
+mod config;
+mod console;
+mod heap;
+mod layout;
+mod log;
+mod memory;
+mod panic;
+mod selftest;
+
+use bootloader_api::BootInfo;
+use faultline_drivers::exit::{Exit, exit};
+
+use crate::config::Config;
+use crate::memory::BootMemory;
+
+bootloader_api::entry_point!(main, config = &layout::BOOT_CONFIG);
+
+fn main(boot_info: &'static mut BootInfo) -> ! {
+    // SAFETY: this is the boot CPU's first code, in ring 0 with interrupts off, and each step runs once and in the
+    // order that the steps ask for.
+    let (memory, survey) = unsafe {
+        arch::init_cpu();
+        console::start();
+        arch::clock::start();
+        log::start();
+        ::log::info!("Faultline {} on {}", env!("CARGO_PKG_VERSION"), arch::features::brand());
+
+        let mut memory = BootMemory::new(&boot_info.memory_regions);
+        let survey = arch::paging::start(&mut memory);
+        heap::start(&mut memory);
+        arch::apic::start();
+        arch::interrupts::start();
+        (memory, survey)
+    };
+    ::log::info!(
+        "memory: {} MiB usable, {} MiB heap; kernel pages: {} executable, {} writable, {} read-only",
+        memory.total() >> 20,
+        heap::size() >> 20,
+        survey.executable,
+        survey.writable,
+        survey.read_only,
+    );
+
+    let ramdisk = ramdisk(boot_info);
+    let config = match read_config(ramdisk) {
+        Ok(config) => config,
+        Err(error) => {
+            ::log::error!("{error}");
+            end(Exit::KernelFailure)
+        }
+    };
+    if config.split_console {
+        console::split();
+    }
+    if let Some(how) = config.selftest {
+        selftest::fail(how);
+    }
+    // SAFETY: the interrupt controller is started, and this runs once.
+    unsafe { arch::clock::start_tick() };
+    ::log::info!(
+        "time-stamp counter at {} kHz, tick at {} Hz",
+        arch::clock::counter_hz() / 1000,
+        arch::clock::TICK_HZ
+    );
+    end(Exit::Orderly)
+}
+
+/// The bundle that the boot stage loaded; empty if there is none.
+fn ramdisk(boot_info: &BootInfo) -> &'static [u8] {
+    match boot_info.ramdisk_addr.into_option() {
+        // SAFETY: the boot stage maps the ramdisk here, for good, and nothing writes to it.
+        Some(address) => unsafe { core::slice::from_raw_parts(address as *const u8, boot_info.ramdisk_len as usize) },
+        None => &[],
+    }
+}
+
+fn read_config(ramdisk: &[u8]) -> Result<Config, config::ConfigError> {
+    let file = cpio_reader::iter_files(ramdisk).find(|entry| entry.name().trim_end_matches('\0') == "boot/config");
+    Config::parse(file.map_or(&[], |entry| entry.file()))
+}
+
+/// Ends the run.
+pub fn end(how: Exit) -> ! {
+    // SAFETY: ring 0; output is sent when it is written, so nothing is pending.
+    unsafe { exit(how) };
+    arch::cpu::halt()
+}

@@ -1,0 +1,112 @@
+//! The per-CPU block and what a CPU does when it has nothing to do.
+//!
+//! In kernel mode the GS base points to the CPU's own [`PerCpu`]; in user mode the kernel's value waits in
+//! `KERNEL_GS_BASE` and the trap entry exchanges the two. Assembly reaches the block as `gs:[OFFSET]`.
+
+use core::arch::asm;
+use core::cell::UnsafeCell;
+use core::mem::offset_of;
+use core::ptr::null_mut;
+
+use x86_64::VirtAddr;
+use x86_64::registers::model_specific::{GsBase, KernelGsBase};
+use x86_64::structures::tss::TaskStateSegment;
+
+use super::fpu::FpuArea;
+
+/// One CPU's own data.
+#[repr(C)]
+pub struct PerCpu {
+    /// Stack pointer of the `enter_user` call in progress; a trap from user mode returns there.
+    kernel_rsp: u64,
+    /// The user's stack pointer, for two instructions of the system-call entry.
+    user_rsp: u64,
+    /// Whose FPU registers and segment bases the CPU holds; null if nobody's.
+    pub(super) loaded: *mut FpuArea,
+    index: u32,
+    /// Also holds rsp0, where a trap from user mode starts to push.
+    pub(super) tss: TaskStateSegment,
+}
+
+/// Offset of [`PerCpu::kernel_rsp`].
+pub const KERNEL_RSP: usize = offset_of!(PerCpu, kernel_rsp);
+/// Offset of [`PerCpu::user_rsp`].
+pub const USER_RSP: usize = offset_of!(PerCpu, user_rsp);
+/// Offset of [`PerCpu::loaded`].
+pub const LOADED: usize = offset_of!(PerCpu, loaded);
+/// Offset of rsp0 in the task-state segment.
+pub const RSP0: usize = offset_of!(PerCpu, tss) + 4;
+
+// rsp0 is written on every return to user mode: it must not straddle a cache line.
+const _: () = assert!(RSP0 % 8 == 0 && size_of::<TaskStateSegment>() == 104);
+
+/// A [`PerCpu`] in a static: only its own CPU touches it.
+#[repr(C, align(64))]
+pub(super) struct PerCpuCell(pub(super) UnsafeCell<PerCpu>);
+
+// SAFETY: every access is made by the CPU that owns the block, with interrupts off.
+unsafe impl Sync for PerCpuCell {}
+
+pub(super) static BOOT_CPU: PerCpuCell = PerCpuCell(UnsafeCell::new(PerCpu {
+    kernel_rsp: 0,
+    user_rsp: 0,
+    loaded: null_mut(),
+    index: 0,
+    tss: TaskStateSegment::new(),
+}));
+
+/// Points the GS base to the boot CPU's block.
+///
+/// # Safety
+/// Runs in ring 0, after the segment registers were loaded (loading GS clears its base).
+pub(super) unsafe fn load_gs_base() {
+    GsBase::write(VirtAddr::from_ptr(BOOT_CPU.0.get()));
+    KernelGsBase::write(VirtAddr::zero());
+}
+
+/// Index of the CPU that runs this code.
+pub fn index() -> usize {
+    let index: u32;
+    // SAFETY: reads a field of this CPU's block through the GS base, which is set in all kernel code.
+    unsafe {
+        asm!("mov {:e}, gs:[{offset}]", out(reg) index, offset = const offset_of!(PerCpu, index),
+            options(nostack, preserves_flags, readonly));
+    }
+    index as usize
+}
+
+/// Whose FPU registers and segment bases this CPU holds.
+pub(super) fn loaded() -> *mut FpuArea {
+    let area: *mut FpuArea;
+    // SAFETY: as in `index`.
+    unsafe {
+        asm!("mov {}, gs:[{offset}]", out(reg) area, offset = const LOADED,
+            options(nostack, preserves_flags, readonly));
+    }
+    area
+}
+
+/// Records whose FPU registers and segment bases this CPU holds.
+pub(super) fn set_loaded(area: *mut FpuArea) {
+    // SAFETY: writes a field of this CPU's block through the GS base; no Rust reference to the field exists.
+    unsafe {
+        asm!("mov gs:[{offset}], {}", in(reg) area, offset = const LOADED, options(nostack, preserves_flags));
+    }
+}
+
+/// Waits for the next interrupt, whose handler has run when this returns.
+///
+/// The caller has checked with interrupts off that there is nothing to do: `sti` takes effect after `hlt` has begun, so
+/// a wake-up that comes in between is not lost.
+pub fn idle() {
+    // SAFETY: 1. Kernel code holds no lock here that an interrupt handler takes. 2. Interrupts are off again after it.
+    unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
+}
+
+/// Stops this CPU for good.
+pub fn halt() -> ! {
+    loop {
+        // SAFETY: with interrupts off nothing but a non-maskable interrupt ends the halt, and the loop is entered again.
+        unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
+    }
+}

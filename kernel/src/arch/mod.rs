@@ -1,0 +1,37 @@
+//! Everything that knows the processor: descriptor tables, trap entry and exit, page-table template, time.
+//!
+//! # Order of start-up
+//! [`init_cpu`] runs first on the boot CPU: it turns on the CPU's features, loads the kernel's own descriptor tables
+//! and makes traps safe. The other parts may run in any order after it.
+//!
+//! # Interrupts
+//! Kernel code runs with interrupts off; only [`idle`] lets them in. An interrupt that arrives in user mode comes out
+//! of [`enter_user`] as a [`Trap::Interrupt`] after its handler has run.
+
+pub mod apic;
+pub mod clock;
+pub mod cpu;
+pub mod descriptors;
+pub mod features;
+pub mod fpu;
+pub mod interrupts;
+pub mod kernel_trap;
+pub mod paging;
+pub mod trap_entry;
+pub mod user;
+
+pub use cpu::idle;
+pub use user::{Trap, UserContext, enter_user};
+
+/// Prepares the calling CPU for traps.
+///
+/// # Safety
+/// Runs once, in ring 0, with interrupts off, on the kernel's boot stack.
+pub unsafe fn init_cpu() {
+    // SAFETY: the caller's promise.
+    unsafe {
+        features::enable();
+        descriptors::load();
+        user::enable_syscall();
+    }
+}

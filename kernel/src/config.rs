@@ -1,0 +1,206 @@
+//! The run's configuration: the ramdisk's member `boot/config`, one `key=value` per line.
+//!
+//! | Key | Values | Default |
+//! |---|---|---|
+//! | `mode` | `run`: one program; `demo`: the sample tasks | `run` |
+//! | `program` | path of the program | none |
+//! | `arg` | one argument, argument 0 first; repeatable | none |
+//! | `env` | one `NAME=VALUE`; repeatable | none |
+//! | `trace` | `off`, `text` | `off` |
+//! | `trace_categories` | names, separated by commas | all |
+//! | `fault` | `queued`, `inline` | `queued` |
+//! | `zero_pool` | `on`, `off` | `on` |
+//! | `seed` | a number | 0 |
+//! | `console` | `split`: a port for each channel; `com1`: everything on COM1 | `split` |
+//! | `selftest` | a deliberate failure, for the tests only: see [`SelfTest`] | none |
+//!
+//! An unknown key or a bad value is an error that names it. A file without a line is a valid one.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::{Display, Formatter};
+
+use faultline_trace::Category;
+
+/// What the kernel does after start-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Runs [`Config::program`] and ends with it.
+    Run,
+    /// Runs the sample tasks.
+    Demo,
+}
+
+/// Whether the life of faults is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceMode {
+    /// No events.
+    Off,
+    /// One line per event on COM1.
+    Text,
+}
+
+/// Who serves a page fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultMode {
+    /// Always the service task, through the queue.
+    Queued,
+    /// The first poll of the fault's future; the queue only if it would have to wait.
+    Inline,
+}
+
+/// Deliberate failures of the kernel, each of which must end the run with a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SelfTest {
+    /// A panic.
+    Panic,
+    /// Recursion without end on the kernel stack.
+    Overflow,
+    /// A double fault with a good stack.
+    DoubleFault,
+    /// A read of the null page.
+    PageFault,
+    /// A write to the kernel's code.
+    WriteText,
+    /// A jump into the kernel's data.
+    ExecuteData,
+}
+
+/// The configuration of one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// What to do.
+    pub mode: Mode,
+    /// The program of [`Mode::Run`].
+    pub program: Option<String>,
+    /// Its arguments, argument 0 first.
+    pub arguments: Vec<String>,
+    /// Its environment, `NAME=VALUE` each.
+    pub environment: Vec<String>,
+    /// The trace.
+    pub trace: TraceMode,
+    /// What is traced.
+    pub trace_categories: Category,
+    /// Who serves a page fault.
+    pub fault: FaultMode,
+    /// Whether frames are zeroed ahead of time when the CPU is idle.
+    pub zero_pool: bool,
+    /// Seed of everything that is random.
+    pub seed: u64,
+    /// Whether each channel has a port of its own.
+    pub split_console: bool,
+    /// The deliberate failure.
+    pub selftest: Option<SelfTest>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Run,
+            program: None,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            trace: TraceMode::Off,
+            trace_categories: Category::all(),
+            fault: FaultMode::Queued,
+            zero_pool: true,
+            seed: 0,
+            split_console: true,
+            selftest: None,
+        }
+    }
+}
+
+/// Why `boot/config` cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// The file is not UTF-8 text.
+    NotText,
+    /// A line has no `=`.
+    NoValue(String),
+    /// There is no such key.
+    UnknownKey(String),
+    /// The key does not take this value.
+    BadValue {
+        /// The key.
+        key: String,
+        /// The value.
+        value: String,
+    },
+}
+
+impl Display for ConfigError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NotText => f.write_str("boot/config is not UTF-8 text"),
+            Self::NoValue(line) => write!(f, "boot/config: `{line}` is not of the form key=value"),
+            Self::UnknownKey(key) => write!(f, "boot/config: there is no key `{key}`"),
+            Self::BadValue { key, value } => write!(f, "boot/config: `{key}` does not take the value `{value}`"),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file's contents.
+    ///
+    /// # Errors
+    /// The first line that cannot be used.
+    pub fn parse(file: &[u8]) -> Result<Self, ConfigError> {
+        let text = core::str::from_utf8(file).map_err(|_| ConfigError::NotText)?;
+        let mut config = Self::default();
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            let (key, value) = line.split_once('=').ok_or_else(|| ConfigError::NoValue(line.into()))?;
+            config.set(key, value)?;
+        }
+        Ok(config)
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
+        let bad = || ConfigError::BadValue {
+            key: key.into(),
+            value: value.into(),
+        };
+        match key {
+            "mode" => self.mode = choose(value, &[("run", Mode::Run), ("demo", Mode::Demo)]).ok_or_else(bad)?,
+            "program" => self.program = Some(value.into()),
+            "arg" => self.arguments.push(value.into()),
+            "env" => self.environment.push(value.into()),
+            "trace" => {
+                self.trace = choose(value, &[("off", TraceMode::Off), ("text", TraceMode::Text)]).ok_or_else(bad)?;
+            }
+            "trace_categories" => self.trace_categories = categories(value).ok_or_else(bad)?,
+            "fault" => {
+                let modes = [("queued", FaultMode::Queued), ("inline", FaultMode::Inline)];
+                self.fault = choose(value, &modes).ok_or_else(bad)?;
+            }
+            "zero_pool" => self.zero_pool = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
+            "seed" => self.seed = value.parse().map_err(|_| bad())?,
+            "console" => self.split_console = choose(value, &[("split", true), ("com1", false)]).ok_or_else(bad)?,
+            "selftest" => self.selftest = Some(choose(value, &SELF_TESTS).ok_or_else(bad)?),
+            _ => return Err(ConfigError::UnknownKey(key.into())),
+        }
+        Ok(())
+    }
+}
+
+const SELF_TESTS: [(&str, SelfTest); 6] = [
+    ("panic", SelfTest::Panic),
+    ("overflow", SelfTest::Overflow),
+    ("double-fault", SelfTest::DoubleFault),
+    ("page-fault", SelfTest::PageFault),
+    ("write-text", SelfTest::WriteText),
+    ("execute-data", SelfTest::ExecuteData),
+];
+
+fn choose<T: Copy>(value: &str, choices: &[(&str, T)]) -> Option<T> {
+    choices
+        .iter()
+        .find(|(name, _)| *name == value)
+        .map(|(_, choice)| *choice)
+}
+
+fn categories(list: &str) -> Option<Category> {
+    list.split(',')
+        .map(|name| Category::from_name(&name.to_ascii_uppercase()))
+        .collect()
+}

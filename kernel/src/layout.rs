@@ -1,0 +1,44 @@
+//! The kernel half of the address space, and the configuration that makes a boot stage lay it out.
+//!
+//! | From | To | What |
+//! |---|---|---|
+//! | `ffff_8000_0000_0000` | + RAM | all physical memory, read-write |
+//! | `ffff_f000_0000_0000` | `ffff_f008_...` | kernel stack, a guard page below it |
+//! | `ffff_f080_0000_0000` | | boot info |
+//! | `ffff_f100_0000_0000` | | the ramdisk |
+//! | `ffff_f180_0000_0000` | `ffff_f7ff_ffff_f000` | whatever else a boot stage maps |
+//! | `ffff_ffff_8000_0000` | | the kernel image |
+//!
+//! The lower half belongs to user programs; the boot stage's own mappings there are dropped at start-up.
+
+use core::ops::Range;
+
+use bootloader_api::BootloaderConfig;
+use bootloader_api::config::Mapping;
+
+/// First address of the kernel half.
+pub const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
+/// Where physical memory is mapped.
+pub const PHYSICAL_MEMORY: u64 = KERNEL_HALF;
+/// The guard page below the kernel stack.
+pub const STACK_GUARD: Range<u64> = 0xffff_f000_0000_0000..0xffff_f000_0000_1000;
+/// Bytes of the kernel stack.
+pub const STACK_SIZE: u64 = 128 * 1024;
+/// The kernel stack.
+pub const STACK: Range<u64> = STACK_GUARD.end..STACK_GUARD.end + STACK_SIZE;
+const BOOT_INFO: u64 = 0xffff_f080_0000_0000;
+const RAMDISK: u64 = 0xffff_f100_0000_0000;
+const DYNAMIC: Range<u64> = 0xffff_f180_0000_0000..0xffff_f7ff_ffff_f000;
+
+/// What the kernel asks of the stage that boots it.
+pub const BOOT_CONFIG: BootloaderConfig = {
+    let mut config = BootloaderConfig::new_default();
+    config.kernel_stack_size = STACK_SIZE;
+    config.mappings.kernel_stack = Mapping::FixedAddress(STACK_GUARD.start);
+    config.mappings.boot_info = Mapping::FixedAddress(BOOT_INFO);
+    config.mappings.ramdisk_memory = Mapping::FixedAddress(RAMDISK);
+    config.mappings.physical_memory = Some(Mapping::FixedAddress(PHYSICAL_MEMORY));
+    config.mappings.dynamic_range_start = Some(DYNAMIC.start);
+    config.mappings.dynamic_range_end = Some(DYNAMIC.end);
+    config
+};
