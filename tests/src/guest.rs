@@ -1,0 +1,241 @@
+//! A program on Faultline.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use faultline_xtask::config::{Config, Fault};
+use faultline_xtask::machine::{Accel, End, Firmware, Hardware, Ports};
+use faultline_xtask::report::Report;
+use faultline_xtask::session::{self, Task};
+
+use crate::{Trace, artifacts};
+
+/// Ends a machine that hangs; far beyond what any test takes.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// A boot to come.
+#[derive(Debug)]
+pub struct Run {
+    tasks: Vec<Task>,
+    hardware: Hardware,
+    settings: Vec<(&'static str, String)>,
+    limit: Duration,
+}
+
+impl Run {
+    /// A machine that runs a sample task.
+    ///
+    /// # Panics
+    /// Panics when there is no such task.
+    #[must_use]
+    pub fn new(task: &str, args: &[&str]) -> Self {
+        Self {
+            tasks: Vec::new(),
+            hardware: Hardware::default(),
+            settings: Vec::new(),
+            limit: LIMIT,
+        }
+        .and(task, args)
+    }
+
+    /// Runs another task at the same time.
+    ///
+    /// # Panics
+    /// Panics when there is no such task.
+    #[must_use]
+    pub fn and(mut self, task: &str, args: &[&str]) -> Self {
+        let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
+        let task = Task::new(Path::new(task), &args, artifacts()).unwrap_or_else(|error| panic!("{error}"));
+        self.tasks.push(task);
+        self
+    }
+
+    /// Counts instructions.
+    #[must_use]
+    pub fn counted(mut self) -> Self {
+        self.hardware.accel = Accel::Icount;
+        self
+    }
+
+    /// Boots by QEMU's default firmware.
+    #[must_use]
+    pub fn by_seabios(mut self) -> Self {
+        self.hardware.firmware = Firmware::Seabios;
+        self
+    }
+
+    /// Uses another processor model.
+    #[must_use]
+    pub fn on_cpu(mut self, model: &str) -> Self {
+        model.clone_into(&mut self.hardware.cpu);
+        self
+    }
+
+    /// Gives the machine this much memory.
+    #[must_use]
+    pub fn with_mib(mut self, mib: u64) -> Self {
+        self.hardware.memory = mib;
+        self
+    }
+
+    /// Serves faults by their own first poll.
+    #[must_use]
+    pub fn inline(self) -> Self {
+        self.set("fault", Fault::Inline)
+    }
+
+    /// Traces these categories as text.
+    #[must_use]
+    pub fn traced(self, categories: &str) -> Self {
+        self.set("trace", "text").set("trace_categories", categories)
+    }
+
+    /// Adds a line to the kernel's configuration.
+    #[must_use]
+    pub fn set(mut self, key: &'static str, value: impl ToString) -> Self {
+        self.settings.push((key, value.to_string()));
+        self
+    }
+
+    /// Ends the machine after this time.
+    #[must_use]
+    pub fn limited(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Boots, and comes back when the machine has ended.
+    ///
+    /// # Panics
+    /// Panics when QEMU can't be started.
+    #[must_use]
+    pub fn boot(self) -> Guest {
+        let mut config = Config::new();
+        config.set("mode", "run").expect("no line break");
+        for task in &self.tasks {
+            task.configure(&mut config).expect("no line break");
+        }
+        for (key, value) in &self.settings {
+            config.set(key, value).expect("no line break");
+        }
+        let bundle = session::pack(artifacts(), &config, &self.tasks, &self.hardware).expect("the bundle is packed");
+        let (stdout, stderr, log) = (Bytes::default(), Bytes::default(), Bytes::default());
+        let ports = Ports {
+            log: Box::new(log.clone()),
+            stdout: Box::new(stdout.clone()),
+            stderr: Box::new(stderr.clone()),
+        };
+        let ended = session::boot(artifacts(), &self.hardware, &bundle, ports, Some(self.limit));
+        let (end, report, failure) = match ended.expect("QEMU can be started") {
+            Ok((report, outcome)) => (outcome.end, Some(report), None),
+            Err(failure) => (failure.outcome.end, None, Some((failure.status(), failure.to_string()))),
+        };
+        Guest {
+            end,
+            report,
+            failure,
+            stdout: stdout.take(),
+            stderr: stderr.take(),
+            log: log.take(),
+        }
+    }
+}
+
+/// What a machine left behind.
+#[derive(Debug)]
+pub struct Guest {
+    /// How it ended.
+    pub end: End,
+    /// The kernel's account, if the end was orderly.
+    pub report: Option<Report>,
+    /// The tool's exit status and message, if it wasn't.
+    pub failure: Option<(u8, String)>,
+    /// The programs' standard output.
+    pub stdout: Vec<u8>,
+    /// The programs' standard error.
+    pub stderr: Vec<u8>,
+    /// The kernel's log with the trace.
+    pub log: Vec<u8>,
+}
+
+impl Guest {
+    /// The report of an orderly end in which no frame was lost.
+    ///
+    /// # Panics
+    /// Panics with the kernel's last words when the end was another.
+    #[must_use]
+    pub fn account(&self) -> &Report {
+        if let Some((_, message)) = &self.failure {
+            panic!("{message}\nstandard error:\n{}", String::from_utf8_lossy(&self.stderr));
+        }
+        let report = self.report.as_ref().expect("an orderly end has a report");
+        assert!(
+            report.frames_hold().expect("the report is whole"),
+            "frames were lost: {report:#?}"
+        );
+        report
+    }
+
+    /// The exit status of the first program.
+    ///
+    /// # Panics
+    /// Panics when the end wasn't orderly.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        self.statuses()[0]
+    }
+
+    /// The exit status of each program.
+    ///
+    /// # Panics
+    /// Panics when the end wasn't orderly, or a program never started.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<u8> {
+        let programs = self.account().programs().expect("the report is whole");
+        for program in &programs {
+            assert_eq!(program.error, None, "{} never started", program.path);
+        }
+        programs.iter().map(|program| program.status).collect()
+    }
+
+    /// A number of the report.
+    ///
+    /// # Panics
+    /// Panics when the report doesn't have it.
+    #[must_use]
+    pub fn count(&self, key: &str) -> u64 {
+        self.account().get(key).unwrap_or_else(|defect| panic!("{defect}"))
+    }
+
+    /// The events in the log.
+    #[must_use]
+    pub fn trace(&self) -> Trace {
+        Trace::parse(&String::from_utf8_lossy(&self.log))
+    }
+}
+
+/// Memory that a port is copied to.
+#[derive(Clone, Debug, Default)]
+struct Bytes(Arc<Mutex<Vec<u8>>>);
+
+impl Bytes {
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Write for Bytes {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
