@@ -3,9 +3,9 @@
 //! | Key | Values | Default |
 //! |---|---|---|
 //! | `mode` | `run`: one program; `demo`: the sample tasks | `run` |
-//! | `program` | path of the program | none |
-//! | `arg` | one argument, argument 0 first; repeatable | none |
-//! | `env` | one `NAME=VALUE`; repeatable | none |
+//! | `program` | path of a program; repeatable, and all run at the same time | none |
+//! | `arg` | one argument of the `program` above it, argument 0 first; repeatable | none |
+//! | `env` | one `NAME=VALUE` for every program; repeatable | none |
 //! | `trace` | `off`, `text` | `off` |
 //! | `trace_categories` | names, separated by commas | all |
 //! | `fault` | `queued`, `inline` | `queued` |
@@ -25,7 +25,7 @@ use faultline_trace::Category;
 /// What the kernel does after start-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Runs [`Config::program`] and ends with it.
+    /// Runs [`Config::programs`] and ends with the last of them.
     Run,
     /// Runs the sample tasks.
     Demo,
@@ -66,16 +66,23 @@ pub enum SelfTest {
     ExecuteData,
 }
 
+/// A program to start, with its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Its path in the ramdisk.
+    pub path: String,
+    /// Its arguments, argument 0 first.
+    pub arguments: Vec<String>,
+}
+
 /// The configuration of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// What to do.
     pub mode: Mode,
-    /// The program of [`Mode::Run`].
-    pub program: Option<String>,
-    /// Its arguments, argument 0 first.
-    pub arguments: Vec<String>,
-    /// Its environment, `NAME=VALUE` each.
+    /// The programs.
+    pub programs: Vec<Program>,
+    /// Their environment, `NAME=VALUE` each.
     pub environment: Vec<String>,
     /// The trace.
     pub trace: TraceMode,
@@ -97,8 +104,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             mode: Mode::Run,
-            program: None,
-            arguments: Vec::new(),
+            programs: Vec::new(),
             environment: Vec::new(),
             trace: TraceMode::Off,
             trace_categories: Category::all(),
@@ -118,6 +124,8 @@ pub enum ConfigError {
     NotText,
     /// A line has no `=`.
     NoValue(String),
+    /// An argument stands above every program.
+    NoProgram,
     /// There is no such key.
     UnknownKey(String),
     /// The key does not take this value.
@@ -134,6 +142,7 @@ impl Display for ConfigError {
         match self {
             Self::NotText => f.write_str("boot/config is not UTF-8 text"),
             Self::NoValue(line) => write!(f, "boot/config: `{line}` is not of the form key=value"),
+            Self::NoProgram => f.write_str("boot/config: `arg` belongs below the `program` that gets it"),
             Self::UnknownKey(key) => write!(f, "boot/config: there is no key `{key}`"),
             Self::BadValue { key, value } => write!(f, "boot/config: `{key}` does not take the value `{value}`"),
         }
@@ -162,8 +171,16 @@ impl Config {
         };
         match key {
             "mode" => self.mode = choose(value, &[("run", Mode::Run), ("demo", Mode::Demo)]).ok_or_else(bad)?,
-            "program" => self.program = Some(value.into()),
-            "arg" => self.arguments.push(value.into()),
+            "program" => self.programs.push(Program {
+                path: value.into(),
+                arguments: Vec::new(),
+            }),
+            "arg" => self
+                .programs
+                .last_mut()
+                .ok_or(ConfigError::NoProgram)?
+                .arguments
+                .push(value.into()),
             "env" => self.environment.push(value.into()),
             "trace" => {
                 self.trace = choose(value, &[("off", TraceMode::Off), ("text", TraceMode::Text)]).ok_or_else(bad)?;
