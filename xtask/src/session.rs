@@ -200,8 +200,11 @@ impl fmt::Display for Failure {
         if !frames.is_empty() {
             write!(f, "\nback-trace:")?;
         }
-        for frame in frames {
-            write!(f, "\n  {frame}")?;
+        for equal in frames.chunk_by(|one, next| one == next) {
+            write!(f, "\n  {}", equal[0])?;
+            if equal.len() > 1 {
+                write!(f, " ({} times)", equal.len())?;
+            }
         }
         Ok(())
     }

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use addr2line::Loader;
 
+use crate::workspace;
+
 /// One line for each frame of the back-traces in `log`, inlined frames included: `0xffff...: function at file:line`.
 ///
 /// Addresses that the file doesn't know are kept, without a name.
@@ -30,37 +32,48 @@ fn addresses(line: &str) -> Vec<u64> {
 }
 
 fn frames(loader: Option<&Loader>, address: u64) -> Vec<String> {
-    let mut lines = Vec::new();
     // A return address is that of the instruction after the call.
     let call = address.saturating_sub(1);
+    let outer = symbol(loader, call);
+    let mut found = Vec::new();
     if let Some(mut frames) = loader.and_then(|loader| loader.find_frames(call).ok()) {
         while let Ok(Some(frame)) = frames.next() {
             let function = frame
                 .function
                 .as_ref()
                 .and_then(|name| name.demangle().ok().map(|name| name.into_owned()));
-            let function = function
-                .or_else(|| symbol(loader, call))
-                .unwrap_or_else(|| "?".to_owned());
             let place = frame.location.map_or(String::new(), |place| {
                 let file = place.file.unwrap_or("?");
+                let file = Path::new(file)
+                    .strip_prefix(workspace::root())
+                    .unwrap_or(Path::new(file))
+                    .display();
                 place
                     .line
                     .map_or(format!(" at {file}"), |line| format!(" at {file}:{line}"))
             });
-            lines.push(format!("{address:#018x}: {function}{place}"));
+            found.push((function, place));
         }
     }
-    if lines.is_empty() {
-        let name = symbol(loader, call).unwrap_or_else(|| "?".to_owned());
-        lines.push(format!("{address:#018x}: {name}"));
+    if found.is_empty() {
+        found.push((None, String::new()));
     }
-    lines
+    // The last frame is that of the function itself, the others were inlined into it; its symbol has the whole path.
+    let last = found.len() - 1;
+    let names = found.into_iter().enumerate().map(|(index, (function, place))| {
+        let name = if index == last {
+            outer.clone().or(function)
+        } else {
+            function
+        };
+        format!("{address:#018x}: {}{place}", name.as_deref().unwrap_or("?"))
+    });
+    names.collect()
 }
 
 fn symbol(loader: Option<&Loader>, address: u64) -> Option<String> {
     let name = loader?.find_symbol(address)?;
-    Some(addr2line::demangle_auto(name.into(), None).into_owned())
+    Some(format!("{:#}", rustc_demangle::demangle(name)))
 }
 
 #[cfg(test)]
