@@ -12,7 +12,7 @@
 //! | `zero_pool` | `on`, `off` | `on` |
 //! | `seed` | a number | 0 |
 //! | `console` | `split`: a port for each channel; `com1`: everything on COM1 | `split` |
-//! | `selftest` | a deliberate failure, for the tests only: see [`SelfTest`] | none |
+//! | `selftest` | for the tests only: see [`SelfTest`] | none |
 //!
 //! An unknown key or a bad value is an error that names it. A file without a line is a valid one.
 
@@ -49,7 +49,8 @@ pub enum FaultMode {
     Inline,
 }
 
-/// Deliberate failures of the kernel, each of which must end the run with a report.
+/// What a test asks of the kernel itself. All but [`SelfTest::Traps`] are deliberate failures, each of which must end
+/// the run with a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SelfTest {
     /// A panic.
@@ -64,6 +65,8 @@ pub enum SelfTest {
     WriteText,
     /// A jump into the kernel's data.
     ExecuteData,
+    /// Every way out of user mode.
+    Traps,
 }
 
 /// A program to start, with its arguments.
@@ -96,7 +99,7 @@ pub struct Config {
     pub seed: u64,
     /// Whether each channel has a port of its own.
     pub split_console: bool,
-    /// The deliberate failure.
+    /// The test of the kernel itself.
     pub selftest: Option<SelfTest>,
 }
 
@@ -200,13 +203,14 @@ impl Config {
     }
 }
 
-const SELF_TESTS: [(&str, SelfTest); 6] = [
+const SELF_TESTS: [(&str, SelfTest); 7] = [
     ("panic", SelfTest::Panic),
     ("overflow", SelfTest::Overflow),
     ("double-fault", SelfTest::DoubleFault),
     ("page-fault", SelfTest::PageFault),
     ("write-text", SelfTest::WriteText),
     ("execute-data", SelfTest::ExecuteData),
+    ("traps", SelfTest::Traps),
 ];
 
 fn choose<T: Copy>(value: &str, choices: &[(&str, T)]) -> Option<T> {

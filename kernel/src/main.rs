@@ -16,11 +16,12 @@ mod log;
 mod memory;
 mod panic;
 mod selftest;
+mod trap_test;
 
 use bootloader_api::BootInfo;
 use faultline_drivers::exit::{Exit, exit};
 
-use crate::config::Config;
+use crate::config::{Config, SelfTest};
 use crate::memory::BootMemory;
 
 bootloader_api::entry_point!(main, config = &layout::BOOT_CONFIG);
@@ -28,7 +29,7 @@ bootloader_api::entry_point!(main, config = &layout::BOOT_CONFIG);
 fn main(boot_info: &'static mut BootInfo) -> ! {
     // SAFETY: this is the boot CPU's first code, in ring 0 with interrupts off, and each step runs once and in the
     // order that the steps ask for.
-    let (memory, survey) = unsafe {
+    let (mut memory, survey) = unsafe {
         arch::init_cpu();
         console::start();
         arch::clock::start();
@@ -62,9 +63,6 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
     if config.split_console {
         console::split();
     }
-    if let Some(how) = config.selftest {
-        selftest::fail(how);
-    }
     // SAFETY: the interrupt controller is started, and this runs once.
     unsafe { arch::clock::start_tick() };
     ::log::info!(
@@ -72,6 +70,11 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
         arch::clock::counter_hz() / 1000,
         arch::clock::TICK_HZ
     );
+    match config.selftest {
+        None => {}
+        Some(SelfTest::Traps) => trap_test::run(&mut memory),
+        Some(how) => selftest::fail(how),
+    }
     end(Exit::Orderly)
 }
 

@@ -19,6 +19,7 @@ use core::arch::global_asm;
 use core::mem::{offset_of, size_of};
 
 use super::cpu::KERNEL_RSP;
+use super::descriptors::vector::PAGE_FAULT;
 use super::user::{CR2, SAVED_VECTOR};
 
 /// Bytes between the entries of two neighbouring vectors.
@@ -97,8 +98,11 @@ global_asm!(
     ".set vector, vector + 1",
     ".endr",
 
-    // rsp -> vector, error, rip, cs, ...
+    // The page fault, which pushes an error code, has no stub to jump from.
     ".balign 16",
+    "trap_page_fault:",
+    "push 14",
+    // rsp -> vector, error, rip, cs, ...
     "trap_common:",
     "test byte ptr [rsp + 24], 3",
     "jz trap_kernel",
@@ -114,7 +118,7 @@ global_asm!(
     "mov rsp, gs:[{kernel_rsp}]",
     "push 2",
     "popfq",
-    "pop r15; pop r14; pop r13; pop r12; pop rbx; pop rbp",
+    "pop rbx; pop rbp",
     "ret",
 
     // From kernel mode, on the current stack, which the processor aligned to 16 before it pushed.
@@ -160,11 +164,15 @@ global_asm!(
 
 unsafe extern "C" {
     static trap_entries: u8;
+    static trap_page_fault: u8;
 }
 
-/// Address of the stub of `vector`.
+/// Address of the entry of `vector`.
 pub(super) fn entry(vector: u8) -> u64 {
-    &raw const trap_entries as u64 + STRIDE * u64::from(vector)
+    match vector {
+        PAGE_FAULT => &raw const trap_page_fault as u64,
+        _ => &raw const trap_entries as u64 + STRIDE * u64::from(vector),
+    }
 }
 
 impl TrapFrame {

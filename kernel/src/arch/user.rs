@@ -32,8 +32,7 @@ use super::trap_entry::{TrapFrame, pop_registers, push_registers};
 const SYSCALL: u64 = 0x100;
 
 /// First address after the lower half.
-pub const USER_END: u64 = 1 << USER_BITS;
-const USER_BITS: u32 = 47;
+pub const USER_END: u64 = 1 << 47;
 
 /// The flags a user may have set: status, single step, direction, resume, alignment check, identification.
 const USER_FLAGS: RFlags = RFlags::CARRY_FLAG
@@ -185,11 +184,6 @@ impl UserContext {
         self.cr2
     }
 
-    /// The vector of the last trap (256 for a system call) and its error code.
-    pub fn last_trap(&self) -> (u64, u64) {
-        (self.frame.vector, self.frame.error)
-    }
-
     /// The base address of FS (thread-local storage).
     pub fn fs_base(&self) -> u64 {
         self.fs_base
@@ -284,8 +278,22 @@ pub unsafe fn enter_user(context: &mut UserContext) -> Trap {
     if !context.is_loaded() {
         context.load();
     }
-    // SAFETY: the caller's promise, and what a context can hold (see the module's documentation).
-    let vector = unsafe { enter(context) };
+    let vector: u64;
+    // SAFETY: 1. The caller's promise, and what a context can hold (see the module's documentation). 2. `enter` keeps
+    // RBX, RBP and the stack pointer; all other registers are declared as lost.
+    unsafe {
+        asm!(
+            "call {enter}",
+            enter = sym enter,
+            in("rdi") &raw mut *context,
+            lateout("rax") vector,
+            lateout("r12") _,
+            lateout("r13") _,
+            lateout("r14") _,
+            lateout("r15") _,
+            clobber_abi("C"),
+        );
+    }
     match vector {
         SYSCALL => Trap::Syscall,
         14 => Trap::PageFault {
@@ -303,23 +311,26 @@ pub unsafe fn enter_user(context: &mut UserContext) -> Trap {
     }
 }
 
-/// Saves the caller's registers, loads the thread's, and leaves the kernel; `trap_common` and `syscall_entry` return
-/// from this call.
+/// Loads the thread's registers from the context in RDI and leaves the kernel; `trap_common` and `syscall_entry` return
+/// from this call, with the vector in RAX.
+///
+/// It keeps RBX and RBP only, which inline assembly cannot declare as lost: the caller knows best which of the others
+/// are worth saving.
 ///
 /// # Safety
-/// As for [`enter_user`]; the FPU registers and segment bases are the thread's.
+/// As for [`enter_user`]; the FPU registers and segment bases are the thread's. Called by `enter_user` only.
 #[unsafe(naked)]
-unsafe extern "C" fn enter(context: *mut UserContext) -> u64 {
+unsafe extern "C" fn enter() {
     naked_asm!(
-        "push rbp; push rbx; push r12; push r13; push r14; push r15",
+        "push rbp; push rbx",
         "mov gs:[{kernel_rsp}], rsp",
         "lea rax, [rdi + {frame_end}]",
         "mov gs:[{rsp0}], rax",
-        "mov rcx, [rdi + {rip}]",
-        "mov rax, rcx",
-        "shr rax, {user_bits}",
-        "jnz 4f",
+        // A lower-half address? The upper word says it.
+        "cmp dword ptr [rdi + {rip} + 4], {user_end_high}",
+        "jae 4f",
         // As `syscall` left it? Then `sysretq`.
+        "mov rcx, [rdi + {rip}]",
         "cmp rcx, [rdi + {rcx}]",
         "jne 3f",
         "mov rax, [rdi + {rflags}]",
@@ -338,13 +349,12 @@ unsafe extern "C" fn enter(context: *mut UserContext) -> u64 {
         "add rsp, 16", // vector, error
         "swapgs",
         "iretq",
-        // Not a lower-half address: the fault that the processor would raise, without the trip. RBX and the others
-        // are untouched, so only the stack pointer has to go back.
+        // Not a lower-half address: the fault that the processor would raise, without the trip.
         "4:",
         "mov eax, {general_protection}",
         "mov [rdi + {vector}], rax",
         "mov qword ptr [rdi + {error}], 0",
-        "add rsp, 48",
+        "pop rbx; pop rbp",
         "ret",
         kernel_rsp = const KERNEL_RSP,
         rsp0 = const RSP0,
@@ -356,7 +366,7 @@ unsafe extern "C" fn enter(context: *mut UserContext) -> u64 {
         vector = const offset_of!(TrapFrame, vector),
         error = const offset_of!(TrapFrame, error),
         rsp_after_pops = const offset_of!(TrapFrame, rsp) - offset_of!(TrapFrame, vector),
-        user_bits = const USER_BITS,
+        user_end_high = const USER_END >> 32,
         slow_flags = const SLOW_FLAGS,
         general_protection = const vector::GENERAL_PROTECTION,
     )
@@ -380,12 +390,11 @@ unsafe extern "C" fn syscall_entry() {
         "push r11",
         "push {user_code}",
         "push rcx",
-        "push 0", // no error code
-        "push {syscall}",
+        "sub rsp, 16", // error code and vector: of no meaning here
         push_registers!(),
         "mov rsp, gs:[{kernel_rsp}]",
         "mov eax, {syscall}",
-        "pop r15; pop r14; pop r13; pop r12; pop rbx; pop rbp",
+        "pop rbx; pop rbp",
         "ret",
         user_rsp = const USER_RSP,
         rsp0 = const RSP0,

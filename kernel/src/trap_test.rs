@@ -1,0 +1,435 @@
+//! The trap path under test, on the real processor (`selftest=traps`): every way out of user mode that a program can
+//! find, each with the trap that must come of it, and the cost of a round trip.
+//!
+//! It needs nothing above `arch`: a hand-made address space of a code and a data page, and snippets of machine code. A
+//! wrong result is a panic.
+
+use core::arch::{asm, global_asm};
+
+use x86_64::PhysAddr;
+use x86_64::registers::control::{Cr3, Cr3Flags};
+use x86_64::structures::paging::PhysFrame;
+
+use crate::arch::features::{Features, features};
+use crate::arch::user::USER_END;
+use crate::arch::{Trap, UserContext, clock, enter_user, paging};
+use crate::memory::{BootMemory, PAGE, phys_to_virt};
+
+/// Where the code page is mapped, and once more as the last page of the lower half.
+const CODE: u64 = 0x40_0000;
+const LAST_PAGE: u64 = USER_END - PAGE;
+/// The data page, read-write.
+const DATA: u64 = CODE + PAGE;
+/// An address that is not mapped.
+const NOTHING: u64 = 0x1234_5000;
+
+const ROUNDS: u64 = 1000;
+
+// One page of snippets, copied to user memory; each starts at its label.
+global_asm!(
+    ".pushsection .rodata.snippets, \"a\"",
+    ".balign 4096",
+    "snippets:",
+    "snippet_syscall: 2: syscall; jmp 2b",
+    "snippet_read: mov al, [rdi]; ud2",
+    "snippet_write: mov [rdi], al; ud2",
+    "snippet_jump: jmp rdi",
+    "snippet_ud2: ud2",
+    "snippet_int3: int3",
+    "snippet_int80: int 0x80",
+    "snippet_int1: .byte 0xf1",
+    "snippet_divide: xor ecx, ecx; div ecx",
+    "snippet_nop: nop; nop; ud2",
+    "snippet_hlt: hlt",
+    "snippet_cli: cli",
+    "snippet_out: out 0x80, al",
+    "snippet_wrmsr: wrmsr",
+    "snippet_swapgs: swapgs",
+    "snippet_mov_cr: mov rax, cr0",
+    "snippet_iretq: iretq",
+    "snippet_sysretq: sysretq",
+    "snippet_sysenter: sysenter",
+    "snippet_sgdt: sgdt [rdi]; ud2",
+    "snippet_flags: push rax; popfq; syscall; pushfq; pop rbx; ud2",
+    "snippet_segments: mov ds, eax; mov es, eax; mov fs, ebx; mov gs, ebx; ud2",
+    "snippet_fs: mov rax, fs:[0]; mov rbx, gs:[8]; ud2",
+    "snippet_xmm_set: movq xmm7, rax; fld1; syscall; movq rbx, xmm7; ud2",
+    "snippet_loop: jmp snippet_loop",
+    ".org snippets + 4094",
+    "snippet_last: syscall",
+    ".popsection",
+);
+
+/// Declares the labels as addresses in the code page.
+macro_rules! snippets {
+    ($($name:ident)*) => {
+        unsafe extern "C" { static snippets: u8; $(static $name: u8;)* }
+        /// Addresses of the snippets.
+        struct At { $($name: u64,)* }
+        impl At {
+            fn new() -> Self {
+                let base = &raw const snippets as u64;
+                Self { $($name: CODE + (&raw const $name as u64 - base),)* }
+            }
+        }
+    };
+}
+
+snippets! {
+    snippet_syscall snippet_read snippet_write snippet_jump snippet_ud2 snippet_int3 snippet_int80 snippet_int1
+    snippet_divide snippet_nop snippet_hlt snippet_cli snippet_out snippet_wrmsr snippet_swapgs snippet_mov_cr
+    snippet_iretq snippet_sysretq snippet_sysenter snippet_sgdt snippet_flags snippet_segments snippet_fs
+    snippet_xmm_set snippet_loop snippet_last
+}
+
+/// Runs all of it, in an address space of its own, which stays loaded.
+///
+/// # Panics
+/// If a trap is not the expected one.
+pub fn run(memory: &mut BootMemory) {
+    build_space(memory);
+    let at = At::new();
+    exceptions(&at);
+    addresses(&at);
+    flags(&at);
+    segments(&at);
+    registers(&at);
+    interrupts(&at);
+    ::log::info!("trap test: all as expected");
+    costs(&at);
+}
+
+fn context(rip: u64) -> UserContext {
+    UserContext::new(rip, DATA + PAGE).expect("the heap has just been made")
+}
+
+fn enter(context: &mut UserContext) -> Trap {
+    loop {
+        // SAFETY: the active tables are the template plus two user pages, and this is the CPU's kernel stack.
+        match unsafe { enter_user(context) } {
+            Trap::Interrupt(_) => {}
+            trap => return trap,
+        }
+    }
+}
+
+fn expect(rip: u64, rdi: u64, trap: Trap) {
+    let mut context = context(rip);
+    context.rdi = rdi;
+    assert_eq!(enter(&mut context), trap, "from {rip:#x} with rdi {rdi:#x}");
+}
+
+fn exceptions(at: &At) {
+    let exception = |vector, error| Trap::Exception { vector, error };
+    let protection = exception(13, 0);
+    for (rip, trap) in [
+        (at.snippet_ud2, exception(6, 0)),
+        (at.snippet_int3, exception(3, 0)),
+        (at.snippet_divide, exception(0, 0)),
+        (at.snippet_hlt, protection),
+        (at.snippet_cli, protection),
+        (at.snippet_out, protection),
+        (at.snippet_wrmsr, protection),
+        (at.snippet_swapgs, protection),
+        (at.snippet_mov_cr, protection),
+        (at.snippet_sysretq, protection),
+    ] {
+        expect(rip, 0, trap);
+    }
+    // AMD has no `sysenter` in 64-bit mode; on Intel it is not set up.
+    assert!(matches!(
+        enter(&mut context(at.snippet_sysenter)),
+        Trap::Exception {
+            vector: 6 | 13,
+            error: 0
+        }
+    ));
+    // QEMU before 8 puts the vector one bit too high into the error code.
+    assert!(matches!(
+        enter(&mut context(at.snippet_int80)),
+        Trap::Exception {
+            vector: 13,
+            error: 0x402 | 0x802
+        }
+    ));
+    // An emulator may take it for an undefined opcode.
+    assert!(matches!(
+        enter(&mut context(at.snippet_int1)),
+        Trap::Exception {
+            vector: 1 | 6,
+            error: 0
+        }
+    ));
+    // To an empty stack frame: the selectors are null.
+    assert!(matches!(
+        enter(&mut context(at.snippet_iretq)),
+        Trap::PageFault { .. } | Trap::Exception { .. }
+    ));
+    let sgdt = if features().contains(Features::UMIP) {
+        protection
+    } else {
+        exception(6, 0)
+    };
+    expect(at.snippet_sgdt, DATA, sgdt);
+}
+
+fn addresses(at: &At) {
+    let fault = |address, error| Trap::PageFault { address, error };
+    let protection = Trap::Exception { vector: 13, error: 0 };
+    let kernel = run as *const () as u64;
+    expect(at.snippet_read, NOTHING, fault(NOTHING, 0b100));
+    expect(at.snippet_write, NOTHING, fault(NOTHING, 0b110));
+    expect(at.snippet_write, CODE, fault(CODE, 0b111));
+    expect(at.snippet_read, kernel, fault(kernel, 0b101));
+    expect(at.snippet_write, kernel, fault(kernel, 0b111));
+    expect(at.snippet_jump, kernel, fault(kernel, 0b1_0101));
+    expect(at.snippet_jump, DATA, fault(DATA, 0b1_0101));
+    expect(at.snippet_read, USER_END, protection);
+    // The kernel itself refuses to return to these.
+    for rip in [USER_END, u64::MAX, kernel, 1 << 63] {
+        expect(rip, 0, protection);
+    }
+    // A `syscall` in the last two bytes of the lower half returns to an address that is not canonical.
+    let mut last = context(at.snippet_last - CODE + LAST_PAGE);
+    assert_eq!(enter(&mut last), Trap::Syscall);
+    assert_eq!(last.rip(), USER_END);
+    assert_eq!(enter(&mut last), protection);
+    // No stack at all.
+    let mut stackless = context(at.snippet_syscall);
+    stackless.set_rsp(0xdead_beef_dead_beef);
+    assert_eq!(enter(&mut stackless), Trap::Syscall);
+    assert_eq!(enter(&mut stackless), Trap::Syscall);
+    assert_eq!(stackless.rsp(), 0xdead_beef_dead_beef);
+}
+
+fn flags(at: &At) {
+    const TRAP: u64 = 1 << 8;
+    const DIRECTION: u64 = 1 << 10;
+    const NESTED: u64 = 1 << 14;
+    const ALIGNMENT: u64 = 1 << 18;
+    let step = Trap::Exception { vector: 1, error: 0 };
+
+    let mut stepped = context(at.snippet_nop);
+    stepped.set_rflags(TRAP);
+    assert_eq!((enter(&mut stepped), stepped.rip()), (step, at.snippet_nop + 1));
+    assert_eq!((enter(&mut stepped), stepped.rip()), (step, at.snippet_nop + 2));
+
+    // Stepping into `syscall`: the kernel is not stepped, and the step is reported after the return.
+    let mut stepped = context(at.snippet_syscall);
+    stepped.set_rflags(TRAP);
+    while enter(&mut stepped) == step {}
+    assert_eq!(kernel_flags() & TRAP, 0);
+    assert_eq!(enter(&mut stepped), step);
+
+    // What the user leaves in the flags stays the user's.
+    for left in [DIRECTION, NESTED, ALIGNMENT, DIRECTION | NESTED | ALIGNMENT] {
+        let mut context = context(at.snippet_flags);
+        context.rax = left | 2;
+        assert_eq!(enter(&mut context), Trap::Syscall);
+        assert_eq!(kernel_flags() & (left | TRAP), 0);
+        context.rcx = 0; // the way back is `iretq`
+        assert_eq!(enter(&mut context), Trap::Exception { vector: 6, error: 0 });
+        assert_eq!(kernel_flags() & (left | TRAP), 0);
+        assert_eq!(context.rbx & left, left);
+    }
+    let mut context = context(at.snippet_nop);
+    context.set_rflags(u64::MAX & !TRAP);
+    assert_eq!(
+        context.rflags() & (1 << 17 | 3 << 12 | NESTED),
+        0,
+        "virtual-8086, I/O level, nested task"
+    );
+    assert_eq!(enter(&mut context), Trap::Exception { vector: 6, error: 0 });
+}
+
+fn segments(at: &At) {
+    let undefined = Trap::Exception { vector: 6, error: 0 };
+    let mut first = context(at.snippet_fs);
+    let mut second = context(at.snippet_fs);
+    for (context, word) in [(&mut first, 0u64), (&mut second, 256)] {
+        assert!(context.set_fs_base(DATA + word) && context.set_gs_base(DATA + word));
+        assert!(!context.set_fs_base(USER_END) && !context.set_gs_base(u64::MAX));
+    }
+    let mut disturber = context(at.snippet_segments);
+    (disturber.rax, disturber.rbx) = (0x23, 0);
+    for _ in 0..2 {
+        for (context, word) in [(&mut first, 0u64), (&mut second, 256)] {
+            context.set_rip(at.snippet_fs);
+            assert_eq!(enter(context), undefined);
+            assert_eq!((context.rax, context.rbx), (word, word + 8));
+            disturber.set_rip(at.snippet_segments);
+            assert_eq!(enter(&mut disturber), undefined);
+        }
+    }
+}
+
+fn registers(at: &At) {
+    let mut context = context(at.snippet_ud2);
+    fill(&mut context);
+    let before = context.clone_registers();
+    assert_eq!(enter(&mut context), Trap::Exception { vector: 6, error: 0 });
+    assert_eq!(context.clone_registers(), before);
+    context.set_rip(at.snippet_syscall);
+    assert_eq!(enter(&mut context), Trap::Syscall);
+    assert_eq!((context.rcx, context.r11), (context.rip(), context.rflags()));
+    (context.rcx, context.r11) = (before[3], before[8]);
+    assert_eq!(context.clone_registers(), before);
+
+    // FPU registers belong to their thread, and to a copy of it.
+    let mut threads = [self::context(at.snippet_xmm_set), self::context(at.snippet_xmm_set)];
+    for (thread, value) in threads.iter_mut().zip([0x1111_2222_3333_4444, 0x5555_6666_7777_8888]) {
+        thread.rax = value;
+        assert_eq!(enter(thread), Trap::Syscall);
+    }
+    let mut copy = threads[0].fork().expect("the heap has room");
+    for (thread, value) in threads.iter_mut().zip([0x1111_2222_3333_4444, 0x5555_6666_7777_8888]) {
+        assert_eq!(enter(thread), Trap::Exception { vector: 6, error: 0 });
+        assert_eq!(thread.rbx, value);
+    }
+    drop(threads);
+    assert_eq!(enter(&mut copy), Trap::Exception { vector: 6, error: 0 });
+    assert_eq!(copy.rbx, 0x1111_2222_3333_4444);
+}
+
+fn fill(context: &mut UserContext) {
+    for (index, register) in registers_of(context).into_iter().enumerate() {
+        *register = 0x0101_0101_0101_0101 * (index as u64 + 1);
+    }
+}
+
+fn registers_of(context: &mut UserContext) -> [&mut u64; 15] {
+    let frame = &mut **context;
+    [
+        &mut frame.rax,
+        &mut frame.rbx,
+        &mut frame.rdx,
+        &mut frame.rcx,
+        &mut frame.rsi,
+        &mut frame.rdi,
+        &mut frame.rbp,
+        &mut frame.r10,
+        &mut frame.r11,
+        &mut frame.r8,
+        &mut frame.r9,
+        &mut frame.r12,
+        &mut frame.r13,
+        &mut frame.r14,
+        &mut frame.r15,
+    ]
+}
+
+impl UserContext {
+    fn clone_registers(&mut self) -> [u64; 15] {
+        registers_of(self).map(|register| *register)
+    }
+}
+
+fn interrupts(at: &At) {
+    let mut context = context(at.snippet_loop);
+    fill(&mut context);
+    let before = context.clone_registers();
+    for _ in 0..3 {
+        // SAFETY: as in `enter`.
+        assert_eq!(unsafe { enter_user(&mut context) }, Trap::Interrupt(32));
+    }
+    assert_eq!(context.clone_registers(), before);
+}
+
+/// Prints the cost of round trips: with `-icount shift=0` one count is one instruction.
+fn costs(at: &At) {
+    let mut call = context(at.snippet_syscall);
+    let mut fault = context(at.snippet_read);
+    fault.rdi = NOTHING;
+    let mut other = context(at.snippet_syscall);
+    let report = |name, counts| ::log::info!("trap test: {name}: {counts} counts");
+    report("syscall and back", measure(&mut call, None));
+    report("page fault and back", measure(&mut fault, None));
+    report(
+        "syscall and back, another thread each time",
+        measure(&mut call, Some(&mut other)),
+    );
+}
+
+fn measure(first: &mut UserContext, mut second: Option<&mut UserContext>) -> u64 {
+    // The first entry switches the FPU; a tick in the middle would add its handler, so the smallest of a few is taken.
+    enter(first);
+    (0..8)
+        .map(|_| {
+            let start = clock::counter();
+            for _ in 0..ROUNDS / 100 {
+                // SAFETY: as in `enter`.
+                unsafe {
+                    enter_user(first);
+                    if let Some(second) = &mut second {
+                        enter_user(second);
+                    }
+                }
+            }
+            let entries = ROUNDS / 100 * if second.is_some() { 2 } else { 1 };
+            (clock::counter() - start) / entries
+        })
+        .min()
+        .unwrap_or(0)
+}
+
+fn kernel_flags() -> u64 {
+    let flags: u64;
+    // SAFETY: pushes and pops one word.
+    unsafe { asm!("pushfq; pop {}", out(reg) flags) };
+    flags
+}
+
+/// Builds and loads a space with the two pages.
+fn build_space(memory: &mut BootMemory) {
+    const PRESENT: u64 = 1;
+    const WRITABLE: u64 = 1 << 1;
+    const USER: u64 = 1 << 2;
+    const NO_EXECUTE: u64 = 1 << 63;
+    let mut page = |content: *const u8| {
+        let frame = memory.carve(PAGE).expect("the test needs a few pages").start;
+        // SAFETY: the frame is fresh and mapped; the content is a whole page, or null for zeros.
+        unsafe {
+            phys_to_virt(frame).write_bytes(0, PAGE as usize);
+            if !content.is_null() {
+                phys_to_virt(frame).copy_from_nonoverlapping(content, PAGE as usize);
+            }
+        }
+        frame
+    };
+    let set = |table: u64, level: u32, address: u64, entry: u64| {
+        let index = address >> (12 + 9 * (level - 1)) & 511;
+        // SAFETY: the table is one of the fresh frames.
+        unsafe { phys_to_virt(table).cast::<u64>().add(index as usize).write(entry) };
+    };
+    let none = core::ptr::null();
+    let root = page(phys_to_virt(paging::template_root()));
+    let code = page(&raw const snippets);
+    let data = page(none);
+    for word in 0..PAGE / 8 {
+        // SAFETY: within the data page: every word holds its own offset.
+        unsafe { phys_to_virt(data).cast::<u64>().add(word as usize).write(word * 8) };
+    }
+    let table = PRESENT | WRITABLE | USER;
+    for (address, frame, flags) in [
+        (CODE, code, PRESENT | USER),
+        (LAST_PAGE, code, PRESENT | USER),
+        (DATA, data, table | NO_EXECUTE),
+    ] {
+        let mut parent = root;
+        for level in [4, 3, 2] {
+            let index = address >> (12 + 9 * (level - 1)) & 511;
+            // SAFETY: the table is one of the fresh frames.
+            let entry = unsafe { phys_to_virt(parent).cast::<u64>().add(index as usize).read() };
+            let below = if entry & PRESENT != 0 {
+                entry & !(PAGE - 1)
+            } else {
+                page(none)
+            };
+            set(parent, level, address, below | table);
+            parent = below;
+        }
+        set(parent, 1, address, frame | flags);
+    }
+    // SAFETY: the kernel half is the template's.
+    unsafe { Cr3::write(PhysFrame::containing_address(PhysAddr::new(root)), Cr3Flags::empty()) };
+}
