@@ -4,6 +4,7 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 
 use super::allocator::FrameAllocator;
+use super::list::lock;
 use super::meta::FrameState;
 
 /// The number of frames in each state.
@@ -101,16 +102,16 @@ impl FrameAllocator {
     pub fn account(&self) -> FrameAccount {
         let (mut flow, mut kept, mut cached) = (0u64, 0u64, 0u64);
         for cpu in self.each_cpu() {
-            let cache = cpu.cache.lock();
-            cached += u64::from(cache.list.len());
-            flow = flow.wrapping_add(cache.out).wrapping_add(cpu.tally.flow());
+            let cache = lock(&cpu.cache);
+            cached += u64::from(cache.len());
+            flow = flow.wrapping_add(cache.out()).wrapping_add(cpu.tally.flow());
             kept = kept.wrapping_add(cpu.tally.kept());
         }
-        let pool = self.zeroed.lock();
-        let zeroed = u64::from(pool.list.len());
-        flow = flow.wrapping_add(pool.out);
+        let pool = lock(&self.zeroed);
+        let zeroed = u64::from(pool.len());
+        flow = flow.wrapping_add(pool.out());
         drop(pool);
-        let buddy = self.buddy.lock();
+        let buddy = lock(&self.buddy);
         let free = buddy.free();
         flow = flow.wrapping_add(buddy.out);
         drop(buddy);

@@ -2,11 +2,10 @@
 //!
 //! The lists are doubly linked through the metadata of the blocks' first frames, so a buddy found free is taken out
 //! of the middle of its list in O(1) and merged. A block is found by its head's word alone (`Free` with the order);
-//! the other frames of a block are tails.
+//! the other frames of a block are tails. Two free buddies are never left unmerged.
 
 use super::list::FrameList;
 use super::meta::{FrameMeta, FrameState, NONE, Word};
-use super::pfn::Pfn;
 
 /// The order of the largest block: 1024 frames, 4 MiB.
 pub const MAX_ORDER: u8 = 10;
@@ -20,7 +19,7 @@ pub(super) struct Buddy {
     occupied: u32,
     /// Frames in all lists.
     free: u64,
-    /// Frames handed out as runs, less those returned. Wraps; only the sum over all counters means something.
+    /// Frames handed out as runs, less those returned as runs. Wraps, as [`FrameList::out`] does.
     pub out: u64,
 }
 
@@ -38,6 +37,14 @@ impl Buddy {
         self.free
     }
 
+    pub fn head(&self, order: u8) -> u32 {
+        self.heads[usize::from(order)]
+    }
+
+    pub fn is_occupied(&self, order: u8) -> bool {
+        self.occupied & 1 << order != 0
+    }
+
     fn insert(&mut self, metadata: &[FrameMeta], head: u32, order: u8) {
         let list = &mut self.heads[usize::from(order)];
         let meta = &metadata[head as usize];
@@ -51,8 +58,7 @@ impl Buddy {
         self.occupied |= 1 << order;
     }
 
-    fn unlink(&mut self, metadata: &[FrameMeta], head: u32, order: u8) {
-        let meta = &metadata[head as usize];
+    fn unlink(&mut self, metadata: &[FrameMeta], meta: &FrameMeta, order: u8) {
         let (prev, next) = (meta.prev(), meta.next());
         if let Some(after) = metadata.get(next as usize) {
             after.set_prev(prev);
@@ -74,19 +80,25 @@ impl Buddy {
         self.free += 1 << order;
         while order < MAX_ORDER {
             let buddy = head ^ 1 << order;
-            match metadata.get(buddy as usize) {
-                Some(meta) if meta.load() == Word::block(FrameState::Free, order) => {}
-                _ => break,
+            let Some(meta) = metadata.get(buddy as usize) else {
+                break;
+            };
+            if meta.load() != Word::block(FrameState::Free, order) {
+                break;
             }
-            self.unlink(metadata, buddy, order);
-            metadata[head.max(buddy) as usize].store(Word::TAIL);
-            head = head.min(buddy);
+            self.unlink(metadata, meta, order);
+            if buddy < head {
+                metadata[head as usize].store(Word::TAIL);
+                head = buddy;
+            } else {
+                meta.store(Word::TAIL);
+            }
             order += 1;
         }
         self.insert(metadata, head, order);
     }
 
-    /// Frees the frames `first..end` in the largest blocks that their alignment allows. All their words are tails.
+    /// Frees the frames `first..end`, all tails, in the largest blocks that their alignment allows.
     pub fn put_range(&mut self, metadata: &[FrameMeta], mut first: u32, end: u32) {
         while first < end {
             let order = first
@@ -98,8 +110,8 @@ impl Buddy {
         }
     }
 
-    /// Takes a block of at least `order`, splits it down, and returns its first frame. The caller owns the block and
-    /// must set the head's word; the other frames are tails.
+    /// Takes a block of `1 << order` frames, the smallest that fits split down, and returns its first frame. The
+    /// caller owns the block and must set its head's word; the other frames are tails.
     pub fn take(&mut self, metadata: &[FrameMeta], order: u8) -> Option<u32> {
         let fitting = self.occupied >> order;
         if fitting == 0 {
@@ -107,7 +119,7 @@ impl Buddy {
         }
         let mut size = order + fitting.trailing_zeros() as u8;
         let head = self.heads[usize::from(size)];
-        self.unlink(metadata, head, size);
+        self.unlink(metadata, &metadata[head as usize], size);
         while size > order {
             size -= 1;
             self.insert(metadata, head + (1 << size), size);
@@ -116,19 +128,36 @@ impl Buddy {
         Some(head)
     }
 
-    /// Moves `1 << order` frames, or as many as there are, to a list of single frames in the state `word`. The
-    /// smallest blocks go first, so that large ones stay whole.
+    /// Moves at least `1 << order` frames and less than twice as many, or as many as there are, to a list of single
+    /// frames in the state that `word` says. The smallest blocks go first and whole, so that large ones are split
+    /// last and misaligned rests don't travel along.
     pub fn take_singles(&mut self, metadata: &[FrameMeta], order: u8, word: Word, list: &mut FrameList) {
-        let mut wanted = 1u32 << order;
-        while wanted > 0 && self.occupied != 0 {
-            let smallest = self.occupied.trailing_zeros() as u8;
-            let size = smallest.min(wanted.ilog2() as u8);
+        let enough = list.len() + (1 << order);
+        while list.len() < enough && self.occupied != 0 {
+            let size = order.min(self.occupied.trailing_zeros() as u8);
             let Some(head) = self.take(metadata, size) else { return };
-            // Backwards, so that the list hands them out in ascending order.
-            for number in (head..head + (1 << size)).rev() {
-                list.push(metadata, Pfn::new(number), word);
-            }
-            wanted -= 1 << size;
+            list.push_block(metadata, head, 1 << size, word);
         }
+    }
+
+    /// Moves up to `count` frames from a list of single frames back. Neighbours that leave the list one after the
+    /// other, as frames do that were freed in the order of their addresses, come back as blocks.
+    pub fn put_singles(&mut self, metadata: &[FrameMeta], count: u32, list: &mut FrameList) {
+        // No frame has the number 0, so nothing is a neighbour of the empty run.
+        let (mut first, mut end) = (0, 0);
+        for _ in 0..count {
+            let Some((pfn, meta)) = list.pop(metadata) else { break };
+            meta.store(Word::TAIL);
+            let number = pfn.number();
+            if number + 1 == first {
+                first = number;
+            } else if number == end {
+                end += 1;
+            } else {
+                self.put_range(metadata, first, end);
+                (first, end) = (number, number + 1);
+            }
+        }
+        self.put_range(metadata, first, end);
     }
 }

@@ -1,4 +1,8 @@
-//! A last-in-first-out list of single frames, linked through their metadata.
+//! Last-in-first-out lists of free single frames, linked through their metadata: a CPU's cache, the zeroed pool.
+
+use core::hint::{cold_path, spin_loop};
+
+use spin::{Mutex, MutexGuard};
 
 use super::meta::{FrameMeta, NONE, Word};
 use super::pfn::Pfn;
@@ -8,28 +12,52 @@ use super::pfn::Pfn;
 pub(super) struct FrameList {
     head: u32,
     len: u32,
+    out: u64,
 }
 
 impl FrameList {
     pub const fn new() -> Self {
-        Self { head: NONE, len: 0 }
+        Self {
+            head: NONE,
+            len: 0,
+            out: 0,
+        }
     }
 
     pub fn len(&self) -> u32 {
         self.len
     }
 
-    /// Puts a frame that the caller owns on the list, in the state that `word` says.
+    pub fn head(&self) -> u32 {
+        self.head
+    }
+
+    /// Frames handed out from this list, less those returned to it. A frame may be returned to another list than it
+    /// came from, so this wraps, and only the sum over all lists means something.
+    pub fn out(&self) -> u64 {
+        self.out
+    }
+
+    /// Hands out the first frame: from now on it is reserved, and the caller's.
     #[inline]
-    pub fn push(&mut self, metadata: &[FrameMeta], pfn: Pfn, word: Word) {
-        let meta = &metadata[pfn.index()];
+    pub fn take<'m>(&mut self, metadata: &'m [FrameMeta]) -> Option<(Pfn, &'m FrameMeta)> {
+        let (pfn, meta) = self.pop(metadata)?;
+        meta.store(Word::RESERVED);
+        self.out = self.out.wrapping_add(1);
+        Some((pfn, meta))
+    }
+
+    /// Takes back a reserved frame that the caller owns. From now on its state is the one in `word`.
+    #[inline]
+    pub fn put(&mut self, pfn: Pfn, meta: &FrameMeta, word: Word) {
         meta.store(word);
         meta.set_next(self.head);
         self.head = pfn.number();
         self.len += 1;
+        self.out = self.out.wrapping_sub(1);
     }
 
-    /// Takes the first frame. The caller owns it and must set its state.
+    /// Removes the first frame for the buddy lists. The caller sets its state.
     #[inline]
     pub fn pop<'m>(&mut self, metadata: &'m [FrameMeta]) -> Option<(Pfn, &'m FrameMeta)> {
         let pfn = Pfn::new(self.head);
@@ -37,5 +65,34 @@ impl FrameList {
         self.head = meta.next();
         self.len -= 1;
         Some((pfn, meta))
+    }
+
+    /// Adds `count` frames from the buddy lists, of which `first` is the lowest and the first to be handed out.
+    pub fn push_block(&mut self, metadata: &[FrameMeta], first: u32, count: u32, word: Word) {
+        let mut number = first;
+        for meta in &metadata[first as usize..(first + count) as usize] {
+            number += 1;
+            meta.store(word);
+            meta.set_next(number);
+        }
+        metadata[(number - 1) as usize].set_next(self.head);
+        self.head = first;
+        self.len += count;
+    }
+}
+
+/// Locks `mutex`, laid out for the case that it is free.
+#[inline]
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    loop {
+        match mutex.try_lock() {
+            Some(guard) => return guard,
+            None => {
+                cold_path();
+                while mutex.is_locked() {
+                    spin_loop();
+                }
+            }
+        }
     }
 }

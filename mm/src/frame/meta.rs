@@ -88,12 +88,11 @@ impl Word {
     pub const RESERVED: Self = Self::of(FrameState::Reserved);
     pub const QUARANTINED: Self = Self::of(FrameState::Quarantined);
     pub const PINNED: Self = Self::of(FrameState::Pinned);
+    /// A frame that was never the allocator's to give has 1 in the small counter.
+    pub const PINNED_FOR_EVER: Self = Self::PINNED.add_aux();
     pub const MAPPED_ONCE: Self = Self::of(FrameState::Mapped).add_count(1);
     pub const TABLE_ONCE: Self = Self::of(FrameState::PageTable).add_count(1);
     pub const TAIL: Self = Self(TAIL as u64);
-
-    /// The small counter of a pinned frame that was never the allocator's to give.
-    pub const FOR_EVER: u16 = 1;
 
     const ORDER_SHIFT: u32 = 8;
     const AUX_SHIFT: u32 = 16;
@@ -108,13 +107,19 @@ impl Word {
         Self(state as u64 | (order as u64) << Self::ORDER_SHIFT)
     }
 
-    pub const fn with_aux(self, aux: u16) -> Self {
-        Self(self.0 & !(0xFFFF << Self::AUX_SHIFT) | (aux as u64) << Self::AUX_SHIFT)
-    }
-
     /// The caller has checked that the count does not wrap.
     pub const fn add_count(self, n: u32) -> Self {
         Self(self.0 + ((n as u64) << Self::COUNT_SHIFT))
+    }
+
+    /// The caller has checked that the counter is not full.
+    pub const fn add_aux(self) -> Self {
+        Self(self.0 + (1 << Self::AUX_SHIFT))
+    }
+
+    /// The caller has checked that the counter is at least one.
+    pub const fn sub_aux(self) -> Self {
+        Self(self.0 - (1 << Self::AUX_SHIFT))
     }
 
     /// The caller has checked that the count is at least one.
@@ -173,18 +178,24 @@ impl FrameMeta {
 
     #[inline]
     pub(super) fn load(&self) -> Word {
+        #[cfg(test)]
+        super::steps::step();
         Word(self.word.load(Ordering::Acquire))
     }
 
     /// Only for the owner of the frame: the holder of its token, or of the lock of the list that it is in.
     #[inline]
     pub(super) fn store(&self, word: Word) {
+        #[cfg(test)]
+        super::steps::step();
         self.word.store(word.0, Ordering::Release);
     }
 
     /// Release so that what the owner did happens before the next one's use; Acquire for the next one.
     #[inline]
     pub(super) fn exchange(&self, from: Word, to: Word) -> Result<(), Word> {
+        #[cfg(test)]
+        super::steps::step();
         match self
             .word
             .compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Acquire)
@@ -198,21 +209,29 @@ impl FrameMeta {
 
     #[inline]
     pub(super) fn prev(&self) -> u32 {
+        #[cfg(test)]
+        super::steps::step();
         self.prev.load(Ordering::Relaxed)
     }
 
     #[inline]
     pub(super) fn set_prev(&self, link: u32) {
+        #[cfg(test)]
+        super::steps::step();
         self.prev.store(link, Ordering::Relaxed);
     }
 
     #[inline]
     pub(super) fn next(&self) -> u32 {
+        #[cfg(test)]
+        super::steps::step();
         self.next.load(Ordering::Relaxed)
     }
 
     #[inline]
     pub(super) fn set_next(&self, link: u32) {
+        #[cfg(test)]
+        super::steps::step();
         self.next.store(link, Ordering::Relaxed);
     }
 }

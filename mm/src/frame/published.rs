@@ -4,10 +4,45 @@ use super::allocator::FrameAllocator;
 use super::error::FrameError;
 use super::meta::{FrameMeta, FrameState, Word};
 use super::pfn::Pfn;
-use super::token::{ReservedFrame, RetiredFrame};
+use super::token::RetiredFrame;
 
 /// The most references a frame can have.
 const MAX_COUNT: u32 = u32::MAX - 1;
+
+/// What became of a reference to a frame that had not exactly one.
+enum Dropped {
+    /// It was the last after all: the frame is reserved now.
+    Last,
+    /// Others remain, or the frame is pinned.
+    Other,
+    /// There was none to drop.
+    None,
+    /// The frame is neither mapped nor pinned.
+    WrongState,
+}
+
+/// Drops a reference to a frame whose word was `word` just now.
+#[inline]
+fn drop_reference(meta: &FrameMeta, mut word: Word) -> Dropped {
+    loop {
+        let (next, dropped) = match word.count() {
+            1 if word.is(FrameState::Mapped) => (Word::RESERVED, Dropped::Last),
+            _ if !is_mappable(word) => return Dropped::WrongState,
+            0 => return Dropped::None,
+            _ => (word.sub_count(), Dropped::Other),
+        };
+        match meta.exchange(word, next) {
+            Ok(()) => return dropped,
+            Err(found) => word = found,
+        }
+    }
+}
+
+/// Whether page-table entries may refer to a frame with this word.
+#[inline]
+fn is_mappable(word: Word) -> bool {
+    word.is(FrameState::Mapped) || word.is(FrameState::Pinned)
+}
 
 impl FrameAllocator {
     /// One more page-table entry, or owner, refers to `pfn`, which is mapped or pinned. The caller holds a reference
@@ -22,7 +57,7 @@ impl FrameAllocator {
         let meta = self.meta(pfn)?;
         let mut word = meta.load();
         loop {
-            if !(word.is(FrameState::Mapped) || word.is(FrameState::Pinned)) {
+            if !is_mappable(word) {
                 return Err(self.wrong_state(pfn, FrameState::Mapped));
             }
             if word.count() >= MAX_COUNT {
@@ -48,48 +83,29 @@ impl FrameAllocator {
     #[inline]
     pub fn remove_mapping(&self, pfn: Pfn, cpu: usize) -> Result<Option<RetiredFrame<'_>>, FrameError> {
         let meta = self.meta(pfn)?;
-        if meta.exchange(Word::MAPPED_ONCE, Word::RESERVED).is_ok() {
-            self.cpu(cpu).tally.unmapped();
-            return Ok(Some(RetiredFrame::new(self, pfn, cpu)));
-        }
-        self.remove_shared_mapping(meta, pfn, cpu)
-    }
-
-    #[inline(never)]
-    fn remove_shared_mapping(
-        &self,
-        meta: &FrameMeta,
-        pfn: Pfn,
-        cpu: usize,
-    ) -> Result<Option<RetiredFrame<'_>>, FrameError> {
-        let mut word = meta.load();
-        loop {
-            let last = word.is(FrameState::Mapped) && word.count() == 1;
-            if !(word.is(FrameState::Mapped) || word.is(FrameState::Pinned)) {
-                return Err(self.wrong_state(pfn, FrameState::Mapped));
-            }
-            if word.count() == 0 {
-                return Err(FrameError::NoReference {
-                    frame: pfn,
-                    state: self.state(pfn),
-                });
-            }
-            match meta.exchange(word, if last { Word::RESERVED } else { word.sub_count() }) {
-                Ok(()) if last => {
-                    self.cpu(cpu).tally.unmapped();
-                    return Ok(Some(RetiredFrame::new(self, pfn, cpu)));
+        let cpu = self.cpu_index(cpu);
+        if let Err(found) = meta.exchange(Word::MAPPED_ONCE, Word::RESERVED) {
+            match drop_reference(meta, found) {
+                Dropped::Last => {}
+                Dropped::Other => return Ok(None),
+                Dropped::None => {
+                    return Err(FrameError::NoReference {
+                        frame: pfn,
+                        state: FrameState::Pinned,
+                    });
                 }
-                Ok(()) => return Ok(None),
-                Err(found) => word = found,
+                Dropped::WrongState => return Err(self.wrong_state(pfn, FrameState::Mapped)),
             }
         }
+        self.cpu(cpu).tally.unmapped();
+        Ok(Some(RetiredFrame::new(self, meta, pfn, cpu)))
     }
 
     /// The references to `pfn`, which is mapped or pinned; 0 for a frame in any other state.
     #[inline]
     pub fn mapping_count(&self, pfn: Pfn) -> u32 {
         match self.metadata.get(pfn.index()).map(FrameMeta::load) {
-            Some(word) if word.is(FrameState::Mapped) || word.is(FrameState::Pinned) => word.count(),
+            Some(word) if is_mappable(word) => word.count(),
             _ => 0,
         }
     }
@@ -123,8 +139,9 @@ impl FrameAllocator {
         if last.count() > 1 {
             return Ok(None);
         }
+        let cpu = self.cpu_index(cpu);
         self.cpu(cpu).tally.table_retired();
-        Ok(Some(RetiredFrame::new(self, pfn, cpu)))
+        Ok(Some(RetiredFrame::new(self, self.meta(pfn)?, pfn, cpu)))
     }
 
     /// The parents of the page table `pfn`; 0 for a frame in any other state.
@@ -145,7 +162,7 @@ impl FrameAllocator {
                 frame: pfn,
                 count: u16::MAX.into(),
             }),
-            faults => Ok(word.with_aux(faults + 1)),
+            _ => Ok(word.add_aux()),
         })?;
         Ok(word.aux() + 1)
     }
@@ -162,7 +179,7 @@ impl FrameAllocator {
                 frame: pfn,
                 state: FrameState::PageTable,
             }),
-            faults => Ok(word.with_aux(faults - 1)),
+            _ => Ok(word.sub_aux()),
         })?;
         Ok(word.aux() - 1)
     }
@@ -192,28 +209,6 @@ impl FrameAllocator {
                 Ok(()) => return Ok(word),
                 Err(found) => word = found,
             }
-        }
-    }
-
-    /// Takes back a frame that [`ReservedFrame::pin`] or a run's `pin` made immovable.
-    ///
-    /// # Errors
-    ///
-    /// [`FrameError::Foreign`], [`FrameError::WrongState`], or [`FrameError::StaysPinned`] if it is mapped somewhere or
-    /// came from [`pin_range`](Self::pin_range).
-    pub fn unpin(&self, pfn: Pfn, cpu: usize) -> Result<ReservedFrame<'_>, FrameError> {
-        let meta = self.meta(pfn)?;
-        match meta.exchange(Word::PINNED, Word::RESERVED) {
-            Ok(()) => {
-                self.cpu(cpu).tally.unpinned();
-                self.pinned.fetch_sub(1, core::sync::atomic::Ordering::Relaxed);
-                Ok(ReservedFrame::new(self, pfn, cpu))
-            }
-            Err(found) if found.is(FrameState::Pinned) => Err(FrameError::StaysPinned {
-                frame: pfn,
-                count: found.count(),
-            }),
-            Err(_) => Err(self.wrong_state(pfn, FrameState::Pinned)),
         }
     }
 }

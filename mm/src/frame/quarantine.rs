@@ -54,9 +54,8 @@ impl<'a> QuarantineList<'a> {
             core::ptr::eq(self.allocator, frame.allocator()),
             "a frame of another allocator"
         );
-        self.allocator.cpu(frame.cpu()).tally.quarantined();
-        let pfn = frame.publish();
-        let meta = &self.allocator.metadata[pfn.index()];
+        frame.home().tally.quarantined();
+        let (pfn, meta) = frame.publish();
         meta.store(Word::QUARANTINED);
         meta.set_prev(generation as u32);
         meta.set_next(NONE);
@@ -79,21 +78,20 @@ impl<'a> QuarantineList<'a> {
     }
 
     fn release_while(&mut self, cpu: usize, passed: impl Fn(u32) -> bool) -> usize {
-        let mut released = 0;
-        while let Some(meta) = self.allocator.metadata.get(self.head as usize) {
-            if !passed(meta.prev()) {
-                break;
-            }
-            let pfn = Pfn::new(self.head);
-            self.head = meta.next();
-            self.allocator.release(pfn, cpu);
-            released += 1;
-        }
+        let frames = self.allocator;
+        let cpu = frames.cpu_index(cpu);
+        let head = &mut self.head;
+        let released = frames.release_each(cpu, || {
+            let pfn = Pfn::new(*head);
+            let meta = frames.metadata.get(pfn.index()).filter(|meta| passed(meta.prev()))?;
+            *head = meta.next();
+            Some((pfn, meta))
+        });
         if self.head == NONE {
             self.tail = NONE;
         }
         self.len -= released;
-        self.allocator.cpu(cpu).tally.unquarantined(released as u64);
+        frames.cpu(cpu).tally.unquarantined(released as u64);
         released
     }
 }
