@@ -1,9 +1,53 @@
+//! Address spaces in which every page fault is a future.
+//!
+//! - [`VirtualAddressSpace`]: regions, page tables, and every call that changes them.
+//! - [`VirtualAddressSpace::handle_page_fault`]: a fault as a future; [`Memory::fault_service`]: the task that serves
+//!   them.
+//! - [`frame`]: frames that can't be lost, with one equation for all of them.
+//! - [`Memory::switch_to`]: TLB generations, checked before each return to user mode.
+//!
+//! The crate knows no hardware: [`Platform`] is all that it asks of a machine. It knows no executor: futures and wakers
+//! are all that passes.
 #![no_std]
-//! See docs/architecture.md.
+#![deny(unsafe_op_in_unsafe_fn)]
+#![warn(missing_docs)]
 
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod address;
+mod backing;
+mod entry;
+mod error;
+mod fault;
 pub mod frame;
+mod memory;
+mod platform;
+mod protection;
+mod region;
+mod shared;
+mod space;
+mod stats;
+mod tables;
+mod tlb;
 
+pub use address::{HUGE_PAGE_SIZE, PAGE_SIZE, PageRange, USER_END};
+pub use backing::{Backing, CachePolicy, FillError, PageSource};
+pub use entry::{Entry, EntryState, Marker};
+pub use error::{FaultError, UserCopyError, VasError};
+pub use fault::{FaultFuture, FaultOutcome, FaultResult, FaultService};
 pub use frame::{
     FRAME_SIZE, FrameAccount, FrameAllocator, FrameError, FrameMeta, FrameState, OutOfFrames, Pfn, QuarantineList,
     ReservedFrame, ReservedRun, RetiredFrame,
 };
+pub use memory::{FaultMode, Memory, MemoryConfig};
+pub use platform::{MAX_CPUS, Pcid, Platform};
+pub use protection::{Access, FaultInfo, Protection};
+pub use region::{Region, RegionFlags};
+pub use shared::SharedMemory;
+pub use space::{
+    Advice, Layout, MapRequest, MappedRegion, Placement, RegionView, RemapTarget, Space, SpaceStats, UserCopy,
+    VirtualAddressSpace,
+};
+pub use stats::MemoryStats;

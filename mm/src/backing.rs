@@ -1,0 +1,140 @@
+//! Where the pages of a region come from.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::task::{Context, Poll};
+
+use thiserror::Error;
+use x86_64::PhysAddr;
+use x86_64::structures::paging::PhysFrame;
+
+use crate::shared::SharedMemory;
+
+/// An object that holds the pages of a file: the ramdisk, a block device.
+pub trait PageSource: Send + Sync {
+    /// Length in bytes. An access to a page that starts at or beyond it is [`FaultError::BeyondEnd`].
+    ///
+    /// [`FaultError::BeyondEnd`]: crate::FaultError::BeyondEnd
+    fn len(&self) -> u64;
+
+    /// Whether it has no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The frame that holds page `index` (in units of 4 KiB), if it is in memory as a whole frame that may be mapped
+    /// read-only as it is. The frame must stay what it is for as long as the object lives.
+    fn resident(&self, index: u64) -> Option<PhysFrame>;
+
+    /// Writes page `index` to `page`, with zeros beyond the end of the object. While the device works, returns pending
+    /// and wakes the context when it is worth asking again; the page belongs to the device until then.
+    ///
+    /// # Errors
+    /// [`FillError`] if the device can't deliver the page; every waiter gets it.
+    fn poll_fill(&self, index: u64, page: &mut [u8; 4096], context: &mut Context<'_>) -> Poll<Result<(), FillError>>;
+}
+
+/// The device could not deliver a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("page {index} could not be read")]
+pub struct FillError {
+    /// Index of the page in its object.
+    pub index: u64,
+}
+
+/// How device memory is cached (Intel SDM volume 3, table 11-10, with the PAT as it is after reset).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CachePolicy {
+    /// Write-back, as RAM.
+    WriteBack,
+    /// Write-through (PWT).
+    WriteThrough,
+    /// Uncached (PCD and PWT).
+    Uncached,
+}
+
+/// Where the pages of a region come from.
+#[derive(Clone)]
+pub enum Backing {
+    /// Private zeroed memory.
+    Anonymous,
+    /// Memory that every space which maps the object sees. The offset is in bytes, a multiple of 4096.
+    Shared {
+        /// The object.
+        object: Arc<SharedMemory>,
+        /// Where the region starts in it, in bytes.
+        offset: u64,
+    },
+    /// Pages of a file, private: written pages are copied first. The offset is in bytes, a multiple of 4096.
+    File {
+        /// The file.
+        file: Arc<dyn PageSource>,
+        /// Where the region starts in it, in bytes.
+        offset: u64,
+    },
+    /// Device memory: never freed as RAM, never copied by fork, never executable.
+    Physical {
+        /// Physical address of the first byte, a multiple of 4096.
+        base: PhysAddr,
+        /// How it is cached.
+        cache: CachePolicy,
+    },
+}
+
+impl Backing {
+    /// The backing of the part that starts `delta` bytes further on.
+    pub(crate) fn advanced(&self, delta: u64) -> Backing {
+        let mut backing = self.clone();
+        match &mut backing {
+            Backing::Anonymous => {}
+            Backing::Shared { offset, .. } | Backing::File { offset, .. } => *offset += delta,
+            Backing::Physical { base, .. } => *base += delta,
+        }
+        backing
+    }
+
+    /// Whether `next` goes on where this one, `size` bytes long, ends.
+    pub(crate) fn continues(&self, size: u64, next: &Backing) -> bool {
+        match (self, next) {
+            (Backing::Anonymous, Backing::Anonymous) => true,
+            (Backing::Shared { object: a, offset: x }, Backing::Shared { object: b, offset: y }) => {
+                Arc::ptr_eq(a, b) && x + size == *y
+            }
+            (Backing::File { file: a, offset: x }, Backing::File { file: b, offset: y }) => {
+                Arc::ptr_eq(a, b) && x + size == *y
+            }
+            (Backing::Physical { base: a, cache: c }, Backing::Physical { base: b, cache: d }) => {
+                a.as_u64() + size == b.as_u64() && c == d
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether every space that maps it sees what one of them writes.
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        matches!(self, Backing::Shared { .. } | Backing::Physical { .. })
+    }
+
+    /// The kind, for diagnostics.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Backing::Anonymous => "anonymous",
+            Backing::Shared { .. } => "shared",
+            Backing::File { .. } => "file",
+            Backing::Physical { .. } => "physical",
+        }
+    }
+}
+
+impl fmt::Debug for Backing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Backing::Anonymous => f.write_str("anonymous"),
+            Backing::Shared { offset, .. } => write!(f, "shared+{offset:#x}"),
+            Backing::File { offset, .. } => write!(f, "file+{offset:#x}"),
+            Backing::Physical { base, .. } => write!(f, "physical {base:#x}"),
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Admission: the first look at a fault, under the space's lock.
+
+use alloc::sync::Arc;
+use core::pin::Pin;
+use core::task::Waker;
+
+use faultline_trace::{FaultClass, Kind};
+
+use super::slot::{NONE, Request, SlotToken};
+use super::waiter::Waiter;
+use super::{FaultOutcome, FaultResult};
+use crate::address::{HUGE_PAGE_SIZE, PageRange, USER_END};
+use crate::backing::Backing;
+use crate::entry::Entry;
+use crate::error::FaultError;
+use crate::memory::EntryRef;
+use crate::platform::Platform;
+use crate::protection::{Access, FaultInfo};
+use crate::region::RegionFlags;
+use crate::space::{Inner, Space};
+use crate::tables::Leaf;
+
+/// What admission made of a fault.
+pub(super) enum Admission {
+    /// It is over already.
+    Ready(FaultResult),
+    /// The waiter hangs in this slot, which somebody serves.
+    Waiting(u16),
+    /// The waiter hangs in this new slot, which the caller has to push or serve.
+    Claimed(SlotToken),
+    /// No slot is free.
+    NoSlot,
+}
+
+/// What admission needs to know of the region of a page.
+struct Found {
+    range: PageRange,
+    class: FaultClass,
+    flags: u64,
+}
+
+impl<P: Platform> Space<P> {
+    /// Looks at a fault: finishes it, joins it to one in flight, or claims a slot for it.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        info: FaultInfo,
+        fault: u64,
+        waiter: Pin<&Waiter>,
+        waker: &Waker,
+    ) -> Admission {
+        let memory = self.memory;
+        let Some(page) = info.page() else {
+            return self.denied(fault, outside(info));
+        };
+        let page = page.as_u64();
+        let mut inner = self.lock();
+        let found = match self.find_region(&mut inner, page, info) {
+            Ok(found) => found,
+            Err(error) => return self.denied(fault, error),
+        };
+        let Some(root) = inner.root else {
+            return self.denied(fault, FaultError::SpaceGone { address: info.address });
+        };
+        let (class, entry) = match memory.leaf(root, page) {
+            Leaf::Own(entry, value) if value.is_empty() => (small(found.class, info.access), Some((entry, value))),
+            Leaf::Own(entry, value) if value.is_present() => {
+                if value.allows(info.access) {
+                    return self.spurious(fault, page);
+                }
+                if value.has(Entry::BUSY)
+                    && let Some(index) = self.find_side(&inner, page)
+                {
+                    return self.join(index, fault, page, waiter, waker);
+                }
+                (FaultClass::CowCopy, Some((entry, value)))
+            }
+            Leaf::Own(_, value) => {
+                let marker = value.marker().expect("an entry is empty, present or in flight");
+                debug_assert_eq!(memory.faults.slot(marker.slot).marker(marker.slot), marker);
+                return self.join(marker.slot, fault, page, waiter, waker);
+            }
+            Leaf::Shared(value) if value.allows(info.access) && info.access != Access::Write => {
+                return self.spurious(fault, page);
+            }
+            Leaf::Huge(value) if value.allows(info.access) => return self.spurious(fault, page),
+            Leaf::Shared(_) | Leaf::Huge(_) | Leaf::None => {
+                if let Some(index) = self.find_side(&inner, page) {
+                    return self.join(index, fault, page, waiter, waker);
+                }
+                (class_without_table(&found, page, info.access), None)
+            }
+        };
+
+        let Some(token) = memory.faults.claim() else {
+            return Admission::NoSlot;
+        };
+        let slot = memory.faults.slot(token.index());
+        let marker = Entry::in_flight(slot.marker(token.index()));
+        let request = Request {
+            space: Arc::clone(self),
+            page,
+            access: info.access,
+            fault,
+            class,
+            entry: entry.map(|(entry, _)| entry),
+            marker,
+            flags: found.flags,
+        };
+        memory.faults.fill(&token, request);
+        // SAFETY: the space's lock is held, and this is the only reference to the new slot's shared part.
+        let shared = unsafe { slot.shared() };
+        shared.stale = false;
+        shared.side = false;
+        match entry {
+            Some((entry, value)) if value.is_empty() => entry.set(marker),
+            Some((entry, _)) => {
+                // The processor may be setting the accessed bit of this present entry.
+                entry.or(Entry::BUSY);
+                shared.side = true;
+            }
+            None => shared.side = true,
+        }
+        if shared.side {
+            shared.side_next = core::mem::replace(&mut inner.side, token.index());
+        }
+        inner.in_flight += 1;
+        // SAFETY: 1. the waiter was in no list; 2. the space's lock, which owns the slot's list, is held.
+        unsafe { waiter.enqueue(&mut shared.waiters, waker) };
+        memory
+            .platform
+            .trace(Kind::FaultQueue, self.id, fault, page, token.index().into());
+        Admission::Claimed(token)
+    }
+
+    /// The region of a page, if it allows the access; grows a stack that the access is just below.
+    #[inline]
+    fn find_region(&self, inner: &mut Inner<P>, page: u64, info: FaultInfo) -> Result<Found, FaultError> {
+        let FaultInfo { address, access, .. } = info;
+        if inner.regions.find(page).is_none() {
+            inner.grow_stack(page, info)?;
+        }
+        let (range, region) = inner
+            .regions
+            .find(page)
+            .ok_or(FaultError::NoRegion { address, access })?;
+        if !region.protection.allows(access) {
+            return Err(FaultError::Protection {
+                address,
+                access,
+                protection: region.protection,
+            });
+        }
+        let class = match &region.backing {
+            Backing::Anonymous => match access {
+                _ if region.flags.contains(RegionFlags::HUGE_PAGES) => FaultClass::Huge,
+                Access::Write => FaultClass::DemandZero,
+                Access::Read | Access::Execute => FaultClass::ZeroPage,
+            },
+            Backing::File { .. } => FaultClass::File,
+            Backing::Shared { .. } | Backing::Physical { .. } => FaultClass::Shared,
+        };
+        Ok(Found {
+            range,
+            class,
+            flags: Entry::flags_for(region.protection) | Entry::ACCESSED,
+        })
+    }
+
+    /// Whether the space now lets this access through, for a fault that found the space changed.
+    pub(super) fn verdict(&self, inner: &Inner<P>, page: u64, access: Access) -> FaultResult {
+        if inner.root.is_none() {
+            return Err(FaultError::SpaceGone { address: page });
+        }
+        match inner.regions.find(page) {
+            None => Err(FaultError::NoRegion { address: page, access }),
+            Some((_, region)) if !region.protection.allows(access) => Err(FaultError::Protection {
+                address: page,
+                access,
+                protection: region.protection,
+            }),
+            Some(_) => Ok(FaultOutcome::Retry),
+        }
+    }
+
+    #[cold]
+    fn denied(&self, fault: u64, error: FaultError) -> Admission {
+        self.memory.counters.denied.add(1);
+        self.memory
+            .platform
+            .trace(Kind::FaultDenied, self.id, fault, error.address(), error.reason());
+        Admission::Ready(Err(error))
+    }
+
+    /// The entry allows the access: the processor used an older translation, or somebody else was faster.
+    #[cold]
+    fn spurious(&self, fault: u64, page: u64) -> Admission {
+        self.memory.counters.spurious.add(1);
+        self.memory.platform.trace(Kind::FaultSpurious, self.id, fault, page, 0);
+        self.memory
+            .platform
+            .invalidate_page(x86_64::VirtAddr::new_truncate(page));
+        Admission::Ready(Ok(FaultOutcome::Spurious))
+    }
+
+    /// Hangs the waiter in the slot of a fault on the same page.
+    fn join(&self, index: u16, fault: u64, page: u64, waiter: Pin<&Waiter>, waker: &Waker) -> Admission {
+        let slot = self.memory.faults.slot(index);
+        // SAFETY: the caller holds the lock of this space, to which the slot is linked by a marker or the side list.
+        let shared = unsafe { slot.shared() };
+        // SAFETY: 1. the waiter was in no list; 2. the lock that owns the slot's list is held.
+        unsafe { waiter.enqueue(&mut shared.waiters, waker) };
+        // The last waiter may have gone, but the service has not yet looked.
+        slot.abandoned.store(false, core::sync::atomic::Ordering::Relaxed);
+        self.memory.counters.coalesced.add(1);
+        self.memory
+            .platform
+            .trace(Kind::FaultJoin, self.id, fault, page, index.into());
+        Admission::Waiting(index)
+    }
+
+    /// The slot of the side list that serves `page`.
+    fn find_side(&self, inner: &Inner<P>, page: u64) -> Option<u16> {
+        let mut index = inner.side;
+        while index != NONE {
+            let slot = self.memory.faults.slot(index);
+            // SAFETY: the space's lock is held and the slot is in its side list.
+            let (request, shared) = unsafe { (slot.request(), slot.shared()) };
+            if request.covers(page) {
+                return Some(index);
+            }
+            index = shared.side_next;
+        }
+        None
+    }
+
+    /// Takes a slot out of the side list.
+    pub(super) fn unlink_side(&self, inner: &mut Inner<P>, index: u16) {
+        let next_of = |slot: u16| {
+            // SAFETY: the space's lock is held, both slots are in its side list, and the reference ends at once.
+            unsafe { self.memory.faults.slot(slot).shared() }
+        };
+        let after = next_of(index).side_next;
+        next_of(index).side = false;
+        if inner.side == index {
+            inner.side = after;
+            return;
+        }
+        let mut at = inner.side;
+        while at != NONE {
+            let next = next_of(at).side_next;
+            if next == index {
+                next_of(at).side_next = after;
+                return;
+            }
+            at = next;
+        }
+    }
+
+    /// Makes the fault of a marker stale: the space is about to say something else about its page.
+    pub(crate) fn revoke_marker(&self, entry: EntryRef<'_>, value: Entry) {
+        let Some(marker) = value.marker() else { return };
+        let slot = self.memory.faults.slot(marker.slot);
+        debug_assert_eq!(slot.marker(marker.slot), marker);
+        // SAFETY: the caller holds the lock of this space, to which the marker links the slot.
+        unsafe { slot.shared() }.stale = true;
+        entry.set(Entry::EMPTY);
+    }
+
+    /// Makes the faults of the side list that meet `range` stale.
+    pub(crate) fn revoke_side(&self, inner: &mut Inner<P>, range: PageRange) {
+        let mut index = inner.side;
+        while index != NONE {
+            let slot = self.memory.faults.slot(index);
+            // SAFETY: the space's lock is held and the slot is in its side list; the references end in this step.
+            let (request, shared) = unsafe { (slot.request(), slot.shared()) };
+            let next = shared.side_next;
+            if request.range().intersection(range).is_some() {
+                shared.stale = true;
+                if let Some(entry) = request.entry {
+                    entry.and_not(Entry::BUSY);
+                }
+                self.unlink_side(inner, index);
+            }
+            index = next;
+        }
+    }
+}
+
+/// The class of a fault that is served by a 4 KiB page although its region asks for huge ones.
+pub(super) const fn small(class: FaultClass, access: Access) -> FaultClass {
+    match (class, access) {
+        (FaultClass::Huge, Access::Write) => FaultClass::DemandZero,
+        (FaultClass::Huge, Access::Read | Access::Execute) => FaultClass::ZeroPage,
+        (class, _) => class,
+    }
+}
+
+/// The class of a fault whose last-level table does not exist or is not the space's own: huge only if the whole 2 MiB
+/// are in the region.
+fn class_without_table(found: &Found, page: u64, access: Access) -> FaultClass {
+    let first = page & !(HUGE_PAGE_SIZE - 1);
+    if first < found.range.start() || first + HUGE_PAGE_SIZE > found.range.end() {
+        return small(found.class, access);
+    }
+    found.class
+}
+
+/// The error for an address outside the user half.
+fn outside(FaultInfo { address, access, .. }: FaultInfo) -> FaultError {
+    const CANONICAL_HIGH: u64 = 0xffff_8000_0000_0000;
+    const LOW_END: u64 = 0x8000_0000_0000;
+    match address {
+        USER_END..LOW_END => FaultError::NoRegion { address, access },
+        LOW_END..CANONICAL_HIGH => FaultError::NonCanonical { address, access },
+        _ => FaultError::KernelAddress { address, access },
+    }
+}

@@ -1,0 +1,385 @@
+//! How each class of fault gets its frame, fills it and publishes it.
+//!
+//! Every step ends in the same way: lock the space, see that the fault is not stale and its marker is still there,
+//! store the entry, complete. A frame that was taken and can't be published goes back by its token.
+
+use alloc::sync::Arc;
+use core::task::{Context, Poll};
+
+use faultline_trace::{FaultClass, Kind};
+use spin::MutexGuard;
+
+use super::device::slot_waker;
+use super::service::{Step, still_marked};
+use super::slot::{RequestRef, SlotToken};
+use crate::Memory;
+use crate::address::{PAGE_SIZE, PageRange};
+use crate::backing::{Backing, PageSource};
+use crate::entry::Entry;
+use crate::error::FaultError;
+use crate::frame::{OutOfFrames, Pfn, ReservedFrame};
+use crate::memory::EntryRef;
+use crate::platform::Platform;
+use crate::protection::Access;
+use crate::space::Inner;
+use crate::tables::index;
+use crate::tlb::Change;
+
+/// Leaf flags of an entry that a write has to go through a fault for.
+const fn read_only(flags: u64) -> u64 {
+    flags & !Entry::WRITABLE | Entry::COW
+}
+
+impl<P: Platform> Memory<P> {
+    /// Locks the space of a fault; `None`, with the fault completed, if the space has changed under it.
+    #[inline]
+    fn lock_valid<'a>(
+        &'static self,
+        token: SlotToken,
+        request: &'a RequestRef<P>,
+        entry: EntryRef<'_>,
+    ) -> Result<(SlotToken, MutexGuard<'a, Inner<P>>), Step> {
+        let inner = request.space.inner.lock();
+        // SAFETY: the space's lock is held.
+        let stale = unsafe { self.faults.slot(token.index()).shared() }.stale;
+        // The entry is only looked at if the fault is not stale: a stale one's table may be gone.
+        if stale || !still_marked(*request, entry) {
+            debug_assert!(stale, "a marker went without its fault being revoked");
+            return Err(self.complete_stale(token, inner));
+        }
+        Ok((token, inner))
+    }
+
+    /// A zeroed frame for a fault.
+    #[inline]
+    fn zeroed_for(&'static self, request: RequestRef<P>) -> Result<ReservedFrame<'static>, OutOfFrames> {
+        let cpu = self.platform.cpu();
+        if let Some(frame) = self.frames.allocate_zeroed(cpu) {
+            self.counters.pool_hits.add(1);
+            self.platform.trace(
+                Kind::FaultFrame,
+                request.space.id,
+                request.fault,
+                frame.address().as_u64(),
+                1,
+            );
+            return Ok(frame);
+        }
+        let frame = self.frames.allocate(cpu)?;
+        let address = frame.address().as_u64();
+        self.platform
+            .trace(Kind::FaultFrame, request.space.id, request.fault, address, 0);
+        self.platform.zero_frame(frame.frame());
+        self.platform
+            .trace(Kind::FaultFill, request.space.id, request.fault, address, 0);
+        Ok(frame)
+    }
+
+    #[inline]
+    fn publish(&self, request: RequestRef<P>, entry: EntryRef<'_>, value: Entry) {
+        entry.set(value);
+        self.platform.trace(
+            Kind::FaultCommit,
+            request.space.id,
+            request.fault,
+            request.page,
+            value.bits(),
+        );
+    }
+
+    /// A first write to anonymous memory: a zeroed frame.
+    pub(super) fn serve_demand_zero(
+        &'static self,
+        token: SlotToken,
+        request: RequestRef<P>,
+        entry: EntryRef<'_>,
+    ) -> Step {
+        let Ok(frame) = self.zeroed_for(request) else {
+            return Step::NoMemory(token);
+        };
+        let (token, inner) = match self.lock_valid(token, &request, entry) {
+            Ok(valid) => valid,
+            Err(step) => return step,
+        };
+        self.publish(
+            request,
+            entry,
+            Entry::present(frame.map(), request.flags | Entry::DIRTY),
+        );
+        self.resolved(token, inner, FaultClass::DemandZero)
+    }
+
+    /// A first read of anonymous memory: the shared frame of zeros.
+    pub(super) fn serve_zero_page(
+        &'static self,
+        token: SlotToken,
+        request: RequestRef<P>,
+        entry: EntryRef<'_>,
+    ) -> Step {
+        let (token, inner) = match self.lock_valid(token, &request, entry) {
+            Ok(valid) => valid,
+            Err(step) => return step,
+        };
+        self.publish(
+            request,
+            entry,
+            Entry::present(self.zero_frame, read_only(request.flags) | Entry::BORROWED),
+        );
+        self.resolved(token, inner, FaultClass::ZeroPage)
+    }
+
+    /// A write to a present entry that lacks the right: the last owner of the frame gets it back, any other gets a
+    /// copy.
+    pub(super) fn serve_cow(&'static self, token: SlotToken, request: RequestRef<P>, entry: EntryRef<'_>) -> Step {
+        let slot = self.faults.slot(token.index());
+        let space = &*request.space;
+        let cpu = self.platform.cpu();
+        let mut inner = space.lock();
+        // SAFETY: the space's lock is held.
+        if unsafe { slot.shared() }.stale {
+            return self.complete_stale(token, inner);
+        }
+        let before = entry.get();
+        let old = before.frame();
+        let borrowed = before.has(Entry::BORROWED);
+        if !borrowed && self.frames.mapping_count(old) == 1 {
+            let kept = before
+                .without(Entry::COW | Entry::BUSY)
+                .with(Entry::WRITABLE | Entry::DIRTY | Entry::ACCESSED);
+            self.publish(request, entry, kept);
+            space.finish(&mut inner, Change::upgrade(request.page));
+            return self.resolved(token, inner, FaultClass::CowReuse);
+        }
+        // A reference of our own keeps the old frame what it is while it is copied without the lock.
+        if !borrowed && self.frames.add_mapping(old).is_err() {
+            return Step::NoMemory(token);
+        }
+        drop(inner);
+
+        let copy = self.copy_for(request, old, borrowed);
+        let mut inner = space.lock();
+        if !borrowed {
+            self.drop_mapping(old, cpu);
+        }
+        let Ok(copy) = copy else {
+            return Step::NoMemory(token);
+        };
+        // SAFETY: the space's lock is held.
+        if unsafe { slot.shared() }.stale {
+            drop(copy);
+            return self.complete_stale(token, inner);
+        }
+        let keep = before.bits() & (Entry::USER | Entry::NO_EXECUTE);
+        let value = Entry::present(copy.map(), keep | Entry::WRITABLE | Entry::ACCESSED | Entry::DIRTY);
+        entry.swap(value);
+        self.platform
+            .trace(Kind::FaultCommit, space.id, request.fault, request.page, value.bits());
+        let mut change = Change::new();
+        change.page(request.page);
+        if !borrowed {
+            space.retire(&mut inner, old);
+        }
+        space.finish(&mut inner, change);
+        let class = if old == self.zero_frame {
+            FaultClass::DemandZero
+        } else {
+            FaultClass::CowCopy
+        };
+        self.resolved(token, inner, class)
+    }
+
+    /// A frame with the content of `old`.
+    fn copy_for(
+        &'static self,
+        request: RequestRef<P>,
+        old: Pfn,
+        borrowed: bool,
+    ) -> Result<ReservedFrame<'static>, OutOfFrames> {
+        if borrowed && old == self.zero_frame {
+            return self.zeroed_for(request);
+        }
+        let copy = self.frames.allocate(self.platform.cpu())?;
+        let address = copy.address().as_u64();
+        self.platform
+            .trace(Kind::FaultFrame, request.space.id, request.fault, address, 0);
+        self.platform.copy_frame(old.frame(), copy.frame());
+        self.platform
+            .trace(Kind::FaultFill, request.space.id, request.fault, address, 0);
+        Ok(copy)
+    }
+
+    /// A first access to a private file page: reads share the file's own frame if it is in memory; writes, and pages
+    /// that are not in memory as a whole, get a frame of their own.
+    pub(super) fn serve_file(&'static self, token: SlotToken, request: RequestRef<P>, entry: EntryRef<'_>) -> Step {
+        let (token, mut inner) = match self.lock_valid(token, &request, entry) {
+            Ok(valid) => valid,
+            Err(step) => return step,
+        };
+        let Some((range, region)) = inner.regions.find(request.page) else {
+            return self.complete_stale(token, inner);
+        };
+        let Backing::File { file, offset } = &region.backing else {
+            return self.complete_stale(token, inner);
+        };
+        let (file, offset) = (Arc::clone(file), *offset);
+        let at = offset + (request.page - range.start());
+        if at >= file.len() {
+            let error = FaultError::BeyondEnd {
+                address: request.page,
+                access: request.access,
+            };
+            return self.complete(token, inner, Err(error), None);
+        }
+        let resident = file.resident(at / PAGE_SIZE);
+        if request.access != Access::Write
+            && let Some(frame) = resident
+        {
+            let flags = read_only(request.flags) | Entry::BORROWED;
+            self.publish(request, entry, Entry::present(Pfn::from(frame), flags));
+            self.map_around(&mut inner, request, range, &*file, offset);
+            return self.resolved(token, inner, FaultClass::File);
+        }
+        drop(inner);
+
+        // SAFETY: the token is held.
+        let progress = unsafe { self.faults.slot(token.index()).progress() };
+        let frame = match progress.frame.take() {
+            Some(frame) => frame,
+            None => match self.frames.allocate(self.platform.cpu()) {
+                Ok(frame) => frame,
+                Err(_) => return Step::NoMemory(token),
+            },
+        };
+        let address = frame.address();
+        self.platform
+            .trace(Kind::FaultFrame, request.space.id, request.fault, address.as_u64(), 0);
+        if let Some(from) = resident {
+            self.platform.copy_frame(from, frame.frame());
+        } else {
+            // SAFETY: 1. the platform's pointer is valid for the frame's 4096 bytes; 2. the frame is reserved by the
+            // token in `frame`, so nobody else touches it.
+            let page = unsafe { &mut *self.platform.phys_to_virt(address).cast::<[u8; 4096]>() };
+            self.faults.slot(token.index()).state.reset();
+            let waker = slot_waker(self, token.index());
+            match file.poll_fill(at / PAGE_SIZE, page, &mut Context::from_waker(&waker)) {
+                Poll::Pending => {
+                    progress.frame = Some(frame);
+                    return Step::Device(token);
+                }
+                Poll::Ready(Err(_)) => {
+                    drop(frame);
+                    let inner = request.space.inner.lock();
+                    return self.complete(
+                        token,
+                        inner,
+                        Err(FaultError::ReadFailed { address: request.page }),
+                        None,
+                    );
+                }
+                Poll::Ready(Ok(())) => {}
+            }
+        }
+        self.platform
+            .trace(Kind::FaultFill, request.space.id, request.fault, address.as_u64(), 0);
+        let (token, inner) = match self.lock_valid(token, &request, entry) {
+            Ok(valid) => valid,
+            Err(step) => return step,
+        };
+        self.publish(request, entry, Entry::present(frame.map(), request.flags));
+        self.resolved(token, inner, FaultClass::File)
+    }
+
+    /// Maps the neighbours of a file page that are in memory already, within an aligned window and the region.
+    fn map_around(
+        &self,
+        inner: &mut MutexGuard<'_, Inner<P>>,
+        request: RequestRef<P>,
+        range: PageRange,
+        file: &dyn PageSource,
+        offset: u64,
+    ) {
+        let window = self.config.fault_around * PAGE_SIZE;
+        let start = request.page & !(window - 1);
+        let window = PageRange::new_unchecked(start, start + window);
+        let Some(around) = window.intersection(range) else {
+            return;
+        };
+        let Some(entry2) = inner.root.and_then(|root| self.level2(root, request.page)) else {
+            return;
+        };
+        let table = entry2.get().frame();
+        let flags = read_only(request.flags) & !Entry::ACCESSED | Entry::BORROWED;
+        for page in around.iter() {
+            // The window is aligned and at most 512 pages, so its entries are in the same table.
+            let neighbour = self.entry(table, index(page, 1));
+            if neighbour.get().is_empty()
+                && let Some(frame) = file.resident((offset + (page - range.start())) / PAGE_SIZE)
+            {
+                neighbour.set(Entry::present(Pfn::from(frame), flags));
+                self.counters.around.add(1);
+            }
+        }
+    }
+
+    /// A first access to shared or device memory.
+    pub(super) fn serve_shared(&'static self, token: SlotToken, request: RequestRef<P>, entry: EntryRef<'_>) -> Step {
+        let (token, inner) = match self.lock_valid(token, &request, entry) {
+            Ok(valid) => valid,
+            Err(step) => return step,
+        };
+        let Some((range, region)) = inner.regions.find(request.page) else {
+            return self.complete_stale(token, inner);
+        };
+        let into = request.page - range.start();
+        match region.backing.clone() {
+            Backing::Shared { object, offset } => {
+                drop(inner);
+                let page = (offset + into) / PAGE_SIZE;
+                let frame = match object.reference(page) {
+                    Some(frame) => frame,
+                    None => {
+                        let Ok(frame) = self.zeroed_for(request) else {
+                            return Step::NoMemory(token);
+                        };
+                        match object.insert(page, frame) {
+                            Some(frame) => frame,
+                            None => {
+                                let error = FaultError::BeyondEnd {
+                                    address: request.page,
+                                    access: request.access,
+                                };
+                                let inner = request.space.inner.lock();
+                                return self.complete(token, inner, Err(error), None);
+                            }
+                        }
+                    }
+                };
+                let (token, inner) = match self.lock_valid(token, &request, entry) {
+                    Ok(valid) => valid,
+                    Err(step) => {
+                        self.drop_mapping(frame, self.platform.cpu());
+                        return step;
+                    }
+                };
+                self.publish(request, entry, Entry::present(frame, request.flags | Entry::SHARED));
+                self.resolved(token, inner, FaultClass::Shared)
+            }
+            Backing::Physical { base, cache } => {
+                let flags = request.flags | Entry::SHARED | Entry::BORROWED | Entry::NO_EXECUTE;
+                let frame = Pfn::containing(base + into);
+                self.publish(request, entry, Entry::present(frame, flags | Entry::cache_flags(cache)));
+                self.resolved(token, inner, FaultClass::Shared)
+            }
+            Backing::Anonymous | Backing::File { .. } => self.complete_stale(token, inner),
+        }
+    }
+
+    /// Gives up one reference to a frame that no TLB can know by it.
+    pub(crate) fn drop_mapping(&self, frame: Pfn, cpu: usize) {
+        match self.frames.remove_mapping(frame, cpu) {
+            Ok(Some(retired)) => retired.free(),
+            Ok(None) => {}
+            Err(error) => unreachable!("a reference that was held is gone: {error}"),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The fault service: the task that serves queued faults, and the steps that it takes for each.
+//!
+//! The service never awaits on behalf of one fault while another could go on: a fault that finds no frame is parked in
+//! the order of arrival, one whose device works is parked with a waker of its own, and the next is served.
+
+use core::convert::Infallible;
+use core::future::Future;
+use core::pin::Pin;
+use core::sync::atomic::Ordering;
+use core::task::{Context, Poll, Waker};
+
+use faultline_trace::{FaultClass, Kind};
+
+use super::FaultOutcome;
+use super::admit::small;
+use super::slot::{RequestRef, SlotToken};
+use crate::Memory;
+use crate::entry::Entry;
+use crate::memory::{EntryRef, MemoryRef};
+use crate::platform::Platform;
+use crate::space::Space;
+use crate::tlb::Change;
+
+/// Faults that are served in one poll at most, so that other tasks get their turn in a storm.
+const BUDGET: usize = 32;
+
+/// The task that serves queued faults. Spawn it once, in the highest class; it never ends.
+#[must_use = "faults are served only while this future is polled"]
+pub struct FaultService<P: Platform> {
+    memory: MemoryRef<P>,
+}
+
+impl<P: Platform> FaultService<P> {
+    pub(crate) fn new(memory: MemoryRef<P>) -> Self {
+        Self { memory }
+    }
+}
+
+impl<P: Platform> Future for FaultService<P> {
+    type Output = Infallible;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Infallible> {
+        let memory = self.memory;
+        memory.retry_parked();
+        for _ in 0..BUDGET {
+            let Some(token) = memory.faults.take(context.waker()) else {
+                return Poll::Pending;
+            };
+            memory.serve(token, context.waker());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// What a step made of a fault.
+pub(super) enum Step {
+    /// Every waiter has a result; the slot is free.
+    Completed,
+    /// No frame is free.
+    NoMemory(SlotToken),
+    /// A device works on the page.
+    Device(SlotToken),
+    /// More work is left than one step should do.
+    Again(SlotToken),
+    /// The class has changed: take the step for the new one.
+    Reclassified(SlotToken),
+}
+
+impl<P: Platform> Memory<P> {
+    /// Serves one fault as far as it can go now.
+    pub(super) fn serve(&'static self, mut token: SlotToken, waker: &Waker) {
+        loop {
+            let slot = self.faults.slot(token.index());
+            // SAFETY: the token is held.
+            let request = unsafe { slot.request() };
+            if slot.abandoned.load(Ordering::Relaxed) {
+                self.give_up(token);
+                return;
+            }
+            self.platform.trace(
+                Kind::FaultServe,
+                request.space.id,
+                request.fault,
+                request.page,
+                request.class as u64,
+            );
+            let step = match (request.entry, request.class) {
+                (Some(entry), FaultClass::DemandZero) => self.serve_demand_zero(token, request, entry),
+                (Some(entry), FaultClass::ZeroPage) => self.serve_zero_page(token, request, entry),
+                (Some(entry), FaultClass::CowCopy) => self.serve_cow(token, request, entry),
+                (Some(entry), FaultClass::File) => self.serve_file(token, request, entry),
+                (Some(entry), FaultClass::Shared) => self.serve_shared(token, request, entry),
+                (None, FaultClass::Huge) => self.serve_huge(token, request),
+                _ => self.place(token, request),
+            };
+            match step {
+                Step::Completed => return,
+                Step::Reclassified(same) => token = same,
+                Step::Again(same) => {
+                    self.faults.push(same);
+                    return;
+                }
+                Step::Device(same) => {
+                    self.park_for_device(same);
+                    return;
+                }
+                Step::NoMemory(same) => {
+                    self.park_for_memory(same, waker);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Finds or makes the entry of a fault that was admitted without one, and marks it.
+    fn place(&'static self, token: SlotToken, request: RequestRef<P>) -> Step {
+        let slot = self.faults.slot(token.index());
+        let space: &Space<P> = &request.space;
+        let page = request.page;
+        let mut inner = space.lock();
+        // SAFETY: the space's lock is held.
+        if unsafe { slot.shared() }.stale {
+            return self.complete_stale(token, inner);
+        }
+        let root = inner.root.expect("destroying a space makes its faults stale");
+        let mut change = Change::new();
+        let entry = match space.own_leaf(&mut inner, root, page, &mut change) {
+            Ok(entry) => entry,
+            Err(_) => {
+                space.finish(&mut inner, change);
+                return Step::NoMemory(token);
+            }
+        };
+        space.finish(&mut inner, change);
+        let value = entry.get();
+        if value.is_empty() {
+            entry.set(request.marker);
+            space.unlink_side(&mut inner, token.index());
+        } else if value.is_present() && !value.allows(request.access) {
+            entry.or(Entry::BUSY);
+        } else {
+            // Mapped meanwhile by a neighbour's fault-around, or allowed since the table is the space's own.
+            space.unlink_side(&mut inner, token.index());
+            return self.complete(token, inner, Ok(FaultOutcome::Resolved), None);
+        }
+        // SAFETY: the token and the space's lock are held; `request` is not used after this.
+        let request = unsafe { slot.request_mut() };
+        request.entry = Some(entry);
+        request.class = if value.is_present() {
+            FaultClass::CowCopy
+        } else {
+            small(request.class, request.access)
+        };
+        Step::Reclassified(token)
+    }
+
+    /// Nobody waits for the fault: withdraws it.
+    fn give_up(&'static self, token: SlotToken) {
+        // SAFETY: the token is held.
+        let request = unsafe { self.faults.slot(token.index()).request() };
+        let inner = request.space.lock();
+        let _ = self.complete(token, inner, Ok(FaultOutcome::Retry), None);
+    }
+
+    fn park_for_memory(&'static self, token: SlotToken, waker: &Waker) {
+        // SAFETY: the token is held.
+        let request = unsafe { self.faults.slot(token.index()).request() };
+        self.counters.memory_waits.add(1);
+        let waiting = self.faults.waiting_for_memory() as u64 + 1;
+        self.platform
+            .trace(Kind::MemoryWait, request.space.id, request.fault, request.page, waiting);
+        self.faults.park_for_memory(token);
+        // Register, then look again: a frame that came free in between would wake nobody.
+        self.frames
+            .set_low_memory_waker(&self.faults.service_waker().unwrap_or_else(|| waker.clone()));
+        self.retry_parked();
+    }
+
+    /// Queues parked faults again, as many as there are free frames.
+    fn retry_parked(&self) {
+        if self.faults.waiting_for_memory() == 0 {
+            return;
+        }
+        let available = self.frames.available();
+        if available > 0 {
+            self.faults
+                .retry_for_memory(usize::try_from(available).unwrap_or(usize::MAX));
+        }
+    }
+}
+
+/// The entry of a fault still carries its marker.
+#[inline]
+pub(super) fn still_marked<P: Platform>(request: RequestRef<P>, entry: EntryRef<'_>) -> bool {
+    entry.get() == request.marker
+}

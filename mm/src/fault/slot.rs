@@ -1,0 +1,275 @@
+//! Fault slots: preallocated room for every fault in flight.
+//!
+//! ```text
+//!         (1) claim             (2) push             (3) take
+//!  Free ────────────► Claimed ───────────► Queued ───────────► Serving
+//!    ▲                                       ▲                  │  │
+//!    │                                       │ (5) frame free,  │  │ (4) no frame,
+//!    │                                       │     device ready │  │     device busy
+//!    │                                       └──── Parked ◄─────┘  │
+//!    └─────────────────────────────────────────────────────────────┘
+//!                                (6) complete
+//! ```
+//!
+//! 1. Admission takes a free slot, under the space's lock, and writes the request.
+//! 2. It pushes the slot on the fault queue and wakes the service. The queue is a list through the slots, so it cannot
+//!    overflow.
+//! 3. The service takes everything that is queued in one go.
+//! 4. With no frame free the slot waits in the order of arrival; with a device at work it waits for the device's wake.
+//! 5. A frame that comes free, or the device, queues it again.
+//! 6. Every waiter has its result; the slot is free and its sequence number has moved on, so that a marker of this use
+//!    is never taken for one of the next.
+//!
+//! # Who may touch what
+//!
+//! A [`SlotToken`] stands for one slot between claim and completion and exists once. Its holder owns `request` until it
+//! is pushed, and `progress` always. `shared` belongs to the lock of the space that the slot serves. After the push,
+//! `request` is read-only until completion: for the token's holder at any time, for others under the space's lock while
+//! the slot is linked to the space by a marker or by the side list.
+
+use alloc::sync::Arc;
+use core::cell::UnsafeCell;
+use core::ops::Deref;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+use faultline_trace::FaultClass;
+
+use super::device::Home;
+use super::waiter::WaitList;
+use crate::address::{HUGE_PAGE_SIZE, PAGE_SIZE, PageRange};
+use crate::entry::{Entry, Marker};
+use crate::frame::{ReservedFrame, ReservedRun};
+use crate::memory::EntryRef;
+use crate::platform::Platform;
+use crate::protection::Access;
+use crate::space::Space;
+
+/// No slot, in the links.
+pub(crate) const NONE: u16 = u16::MAX;
+
+/// What a slot is asked to do; written once, at admission.
+pub(crate) struct Request<P: Platform> {
+    pub(crate) space: Arc<Space<P>>,
+    /// First address of the page.
+    pub(crate) page: u64,
+    pub(crate) access: Access,
+    /// Correlation id.
+    pub(crate) fault: u64,
+    /// How it looked at admission; a fault without an entry of its own is looked at again by the service.
+    pub(crate) class: FaultClass,
+    /// The entry that carries the marker or the busy bit; `None` while the slot is found through the side list alone.
+    pub(crate) entry: Option<EntryRef<'static>>,
+    /// What the marker looks like.
+    pub(crate) marker: Entry,
+    /// Leaf flags that the region gives to a page of its own.
+    pub(crate) flags: u64,
+}
+
+/// How far the service has come.
+#[derive(Default)]
+pub(crate) struct Progress {
+    /// A frame that is being filled by a device.
+    pub(crate) frame: Option<ReservedFrame<'static>>,
+    /// A huge page that is being zeroed, and how many of its frames are.
+    pub(crate) huge: Option<(ReservedRun<'static>, u32)>,
+}
+
+/// What the space's lock guards.
+pub(crate) struct Shared {
+    pub(crate) waiters: WaitList,
+    /// The space has changed what it says about the page since admission; the marker is gone.
+    pub(crate) stale: bool,
+    /// In the side list of the space.
+    pub(crate) side: bool,
+    /// Next in the side list.
+    pub(crate) side_next: u16,
+}
+
+/// One slot.
+pub(crate) struct Slot<P: Platform> {
+    request: UnsafeCell<Option<Request<P>>>,
+    progress: UnsafeCell<Progress>,
+    shared: UnsafeCell<Shared>,
+    /// Use number; changed by the token's holder only.
+    sequence: AtomicU64,
+    /// Nobody waits any more. A hint for the service: the waiters' list under the lock decides.
+    pub(crate) abandoned: AtomicBool,
+    /// Whether the slot waits for its device.
+    pub(super) state: DeviceState,
+    /// For the slot's waker.
+    pub(super) home: Home<P>,
+    /// Where it stands in the table.
+    pub(super) index: u16,
+}
+
+/// The meeting of a slot that is about to wait for its device and of the device's wake, in either order.
+pub(super) struct DeviceState(AtomicU8);
+
+impl DeviceState {
+    const IDLE: u8 = 0;
+    const WOKEN: u8 = 1;
+    const PARKED: u8 = 2;
+
+    /// Forgets earlier wakes; before the device is asked.
+    pub(super) fn reset(&self) {
+        self.0.store(Self::IDLE, Ordering::Relaxed);
+    }
+
+    /// The slot waits from now on. True if the wake has come already: then the caller queues the slot.
+    pub(super) fn park(&self) -> bool {
+        let before = self
+            .0
+            .compare_exchange(Self::IDLE, Self::PARKED, Ordering::AcqRel, Ordering::Acquire);
+        before.is_err() && self.0.swap(Self::IDLE, Ordering::AcqRel) == Self::WOKEN
+    }
+
+    /// The device has news. True if the slot waits: then the caller queues it.
+    pub(super) fn wake(&self) -> bool {
+        self.0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+                Some(if state == Self::PARKED { Self::IDLE } else { Self::WOKEN })
+            })
+            .is_ok_and(|before| before == Self::PARKED)
+    }
+}
+
+// SAFETY: every cell has one owner at a time, as the module's documentation says: the token, or the lock of the space.
+unsafe impl<P: Platform> Sync for Slot<P> {}
+// SAFETY: the content is `Send`: spaces, frames and wakers may go to another CPU.
+unsafe impl<P: Platform> Send for Slot<P> {}
+
+impl<P: Platform> Slot<P> {
+    pub(super) fn new(index: u16) -> Self {
+        Self {
+            request: UnsafeCell::new(None),
+            progress: UnsafeCell::new(Progress::default()),
+            shared: UnsafeCell::new(Shared {
+                waiters: WaitList::new(),
+                stale: false,
+                side: false,
+                side_next: NONE,
+            }),
+            sequence: AtomicU64::new(0),
+            abandoned: AtomicBool::new(false),
+            state: DeviceState(AtomicU8::new(DeviceState::IDLE)),
+            home: Home::new(),
+            index,
+        }
+    }
+
+    /// The request of a slot in use.
+    ///
+    /// # Safety
+    /// For as long as the result is used, the caller holds the slot's token, or the lock of a space that the slot is
+    /// linked to.
+    #[inline]
+    pub(crate) unsafe fn request(&self) -> RequestRef<P> {
+        RequestRef(self.request.get())
+    }
+
+    /// The request, to be changed by the service when it finds out more.
+    ///
+    /// # Safety
+    /// The caller holds the token and the space's lock, and no other reference to the request.
+    #[allow(clippy::mut_from_ref, reason = "the token and the lock are the proof of uniqueness")]
+    pub(super) unsafe fn request_mut(&self) -> &mut Request<P> {
+        // SAFETY: others read the request under the lock only, which the caller holds.
+        unsafe { (*self.request.get()).as_mut().expect("the slot is in use") }
+    }
+
+    /// Writes or takes the request.
+    ///
+    /// # Safety
+    /// The caller holds the token of a slot that is linked to no space.
+    pub(super) unsafe fn replace_request(&self, request: Option<Request<P>>) -> Option<Request<P>> {
+        // SAFETY: nobody else reads it (the caller's promise).
+        unsafe { core::mem::replace(&mut *self.request.get(), request) }
+    }
+
+    /// # Safety
+    /// The caller holds the slot's token, and no other reference to the progress.
+    #[allow(clippy::mut_from_ref, reason = "the token is the proof of uniqueness")]
+    pub(super) unsafe fn progress(&self) -> &mut Progress {
+        // SAFETY: the token exists once (the caller's promise).
+        unsafe { &mut *self.progress.get() }
+    }
+
+    /// # Safety
+    /// The caller holds the lock of the space that the slot serves, and no other reference to this slot's shared part.
+    #[inline]
+    #[allow(clippy::mut_from_ref, reason = "the space's lock is the proof of uniqueness")]
+    pub(crate) unsafe fn shared(&self) -> &mut Shared {
+        // SAFETY: the lock makes the access unique (the caller's promise).
+        unsafe { &mut *self.shared.get() }
+    }
+
+    /// The marker of the current use.
+    #[inline]
+    pub(crate) fn marker(&self, index: u16) -> Marker {
+        let mask = (1 << Marker::SEQUENCE_BITS) - 1;
+        Marker {
+            slot: index,
+            sequence: self.sequence.load(Ordering::Relaxed) & mask,
+        }
+    }
+
+    /// Begins a use: the markers of earlier ones are void.
+    pub(super) fn advance(&self) {
+        self.sequence
+            .store(self.sequence.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.abandoned.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The right to serve one slot; exists once between claim and completion.
+#[must_use = "a slot that is dropped without completion leaves its waiters asleep"]
+#[derive(Debug)]
+pub(crate) struct SlotToken(pub(super) u16);
+
+impl SlotToken {
+    /// Index of the slot.
+    #[inline]
+    pub(crate) fn index(&self) -> u16 {
+        self.0
+    }
+}
+
+/// A request that may be read. It is a pointer, not a reference, because the step that reads it also ends it.
+pub(crate) struct RequestRef<P: Platform>(*const Option<Request<P>>);
+
+impl<P: Platform> Clone for RequestRef<P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P: Platform> Copy for RequestRef<P> {}
+
+impl<P: Platform> Deref for RequestRef<P> {
+    type Target = Request<P>;
+
+    #[inline]
+    fn deref(&self) -> &Request<P> {
+        // SAFETY: 1. `Slot::request`'s caller keeps the slot in use and unchanged while it uses this; 2. a slot in use
+        // has a request from admission to completion.
+        unsafe { (*self.0).as_ref().unwrap_unchecked() }
+    }
+}
+
+impl<P: Platform> Request<P> {
+    /// The pages that this fault will map.
+    pub(crate) fn range(&self) -> PageRange {
+        if self.class == FaultClass::Huge {
+            let first = self.page & !(HUGE_PAGE_SIZE - 1);
+            PageRange::new_unchecked(first, first + HUGE_PAGE_SIZE)
+        } else {
+            PageRange::new_unchecked(self.page, self.page + PAGE_SIZE)
+        }
+    }
+
+    /// Whether the fault will map `page`.
+    pub(crate) fn covers(&self, page: u64) -> bool {
+        let range = self.range();
+        range.start() <= page && page < range.end()
+    }
+}

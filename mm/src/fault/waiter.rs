@@ -1,0 +1,141 @@
+//! Waiters: the nodes by which fault futures hang in the lists of slots.
+//!
+//! A node lives inside its pinned future, so waiting allocates nothing. It is linked in one list at most: that of the
+//! slot it waits for, or that of futures which wait for any slot to be free. Whoever owns the list's lock owns the
+//! waker and the result of every linked node; once [`Waiter::is_done`] the node is in no list and belongs to its future
+//! alone.
+
+use core::cell::UnsafeCell;
+use core::marker::PhantomPinned;
+use core::pin::Pin;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::Waker;
+
+use cordyceps::{Linked, List, list};
+
+use super::{FaultOutcome, FaultResult};
+
+/// A list of waiters, in the order in which they came.
+pub(crate) type WaitList = List<Waiter>;
+
+/// One waiting future's node.
+pub(crate) struct Waiter {
+    links: list::Links<Waiter>,
+    /// Set last by whoever completes the waiter.
+    done: AtomicBool,
+    /// Owned by the list's lock until `done`.
+    inside: UnsafeCell<Inside>,
+    _pinned: PhantomPinned,
+}
+
+struct Inside {
+    waker: Option<Waker>,
+    result: FaultResult,
+}
+
+// SAFETY: 1. `inside` is only touched under the lock of the list that the node is in, or by the owning future when it
+// is in none; 2. `done` is atomic; 3. wakers and results are `Send`.
+unsafe impl Send for Waiter {}
+// SAFETY: as above: every shared access is ordered by the list's lock or by `done`.
+unsafe impl Sync for Waiter {}
+
+// SAFETY: 1. a node is never moved while it is linked: it is `!Unpin` and is only linked through a `Pin`; 2. the owner
+// unlinks it before it is dropped (`FaultFuture`'s `Drop`); 3. `links` are at a fixed place in it.
+unsafe impl Linked<list::Links<Waiter>> for Waiter {
+    type Handle = NonNull<Waiter>;
+
+    fn into_ptr(handle: NonNull<Waiter>) -> NonNull<Waiter> {
+        handle
+    }
+
+    unsafe fn from_ptr(pointer: NonNull<Waiter>) -> NonNull<Waiter> {
+        pointer
+    }
+
+    unsafe fn links(target: NonNull<Waiter>) -> NonNull<list::Links<Waiter>> {
+        // SAFETY: the caller promises that `target` is valid; the field's address is taken without a reference.
+        unsafe { NonNull::new_unchecked(&raw mut (*target.as_ptr()).links) }
+    }
+}
+
+impl Waiter {
+    pub(crate) fn new() -> Self {
+        Self {
+            links: list::Links::new(),
+            done: AtomicBool::new(false),
+            inside: UnsafeCell::new(Inside {
+                waker: None,
+                result: Ok(FaultOutcome::Retry),
+            }),
+            _pinned: PhantomPinned,
+        }
+    }
+
+    /// Whether the waiter was completed. Acquire: the result, written before, may then be read.
+    #[inline]
+    pub(crate) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// Links the node at the end of `list`.
+    ///
+    /// # Safety
+    /// The node is in no list, and the caller holds the lock of `list`.
+    pub(crate) unsafe fn enqueue(self: Pin<&Self>, list: &mut WaitList, waker: &Waker) {
+        // SAFETY: 1. the node is in no list, so this is the only access to `inside` (the caller's promise).
+        unsafe { (*self.inside.get()).waker = Some(waker.clone()) };
+        self.done.store(false, Ordering::Relaxed);
+        list.push_back(NonNull::from(self.get_ref()));
+    }
+
+    /// Replaces the waker if the future was polled by another one.
+    ///
+    /// # Safety
+    /// The caller holds the lock of the list that the node is in.
+    pub(crate) unsafe fn update(&self, waker: &Waker) {
+        // SAFETY: the lock of the list owns `inside` (the caller's promise).
+        let inside = unsafe { &mut *self.inside.get() };
+        match &mut inside.waker {
+            Some(current) if current.will_wake(waker) => {}
+            current => *current = Some(waker.clone()),
+        }
+    }
+
+    /// Takes the node out of `list`.
+    ///
+    /// # Safety
+    /// The caller holds the lock of `list`, and the node is in it or in no list.
+    pub(crate) unsafe fn unlink(self: Pin<&Self>, list: &mut WaitList) {
+        // SAFETY: the node is in this list or in none, as the caller promises.
+        unsafe { list.remove(NonNull::from(self.get_ref())) };
+    }
+
+    /// The result of a completed waiter.
+    ///
+    /// # Safety
+    /// [`is_done`](Self::is_done) was true, so the node is its future's alone.
+    pub(crate) unsafe fn result(&self) -> FaultResult {
+        // SAFETY: nobody else touches `inside` any more (the caller's promise).
+        unsafe { (*self.inside.get()).result }
+    }
+}
+
+/// Completes the first waiter of `list` and returns its waker, to be woken after the lock was released. `None` if the
+/// list is empty.
+///
+/// # Safety
+/// The caller holds the lock of `list`, whose nodes are all alive.
+#[inline]
+pub(crate) unsafe fn complete_first(list: &mut WaitList, result: FaultResult) -> Option<Waker> {
+    let node = list.pop_front()?;
+    // SAFETY: 1. linked nodes are alive: a future unlinks its node under this lock before it goes; 2. the lock owns
+    // `inside` until `done` is set, which is the last access here.
+    unsafe {
+        let inside = (*node.as_ref()).inside.get();
+        (*inside).result = result;
+        let waker = (*inside).waker.take();
+        node.as_ref().done.store(true, Ordering::Release);
+        waker
+    }
+}

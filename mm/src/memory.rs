@@ -1,0 +1,197 @@
+//! What all address spaces of a machine share: frames, fault slots, TLB state, counters.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use x86_64::structures::paging::PhysFrame;
+
+use crate::entry::Entry;
+use crate::fault::{FaultService, FaultTable};
+use crate::frame::{FrameAccount, FrameAllocator, Pfn};
+use crate::platform::{MAX_CPUS, Platform};
+use crate::stats::{Counters, MemoryStats};
+use crate::tlb::CpuTlb;
+
+/// Whether faults go through the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FaultMode {
+    /// Every fault is queued to the fault service (the default).
+    #[default]
+    Queued,
+    /// The first poll of the fault serves it, and queues it only if it has to wait.
+    Inline,
+}
+
+/// What [`Memory::new`] is told.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryConfig {
+    /// The top table whose upper 256 entries every space shares. They all have to be present.
+    pub kernel_root: PhysFrame,
+    /// How many faults can be in flight at once, at most 65,535; further ones wait for a slot.
+    pub fault_slots: usize,
+    /// Whether faults go through the queue.
+    pub fault_mode: FaultMode,
+    /// Most regions that a space may have; Linux's `vm.max_map_count` is 65,530.
+    pub max_regions: usize,
+    /// Pages mapped around a fault on a file whose pages are in memory; a power of two, 1 to switch it off.
+    pub fault_around: u64,
+}
+
+impl MemoryConfig {
+    /// 1,024 slots, queued, 65,530 regions, 16 pages of fault-around.
+    #[must_use]
+    pub const fn new(kernel_root: PhysFrame) -> Self {
+        Self {
+            kernel_root,
+            fault_slots: 1024,
+            fault_mode: FaultMode::Queued,
+            max_regions: 65_530,
+            fault_around: 16,
+        }
+    }
+}
+
+/// What all address spaces of a machine share. It lives for as long as any of them.
+pub struct Memory<P: Platform> {
+    pub(crate) platform: P,
+    pub(crate) frames: FrameAllocator,
+    pub(crate) faults: FaultTable<P>,
+    pub(crate) tlb: [CpuTlb<P>; MAX_CPUS],
+    pub(crate) counters: Counters,
+    pub(crate) kernel_root: PhysFrame,
+    pub(crate) config: MemoryConfig,
+    /// The frame of zeros that every untouched page shows to readers.
+    pub(crate) zero_frame: Pfn,
+    next_space: AtomicU64,
+    next_fault: AtomicU64,
+}
+
+impl<P: Platform> Memory<P> {
+    /// Takes over the frames of a machine. Takes one frame for the shared page of zeros and keeps it.
+    ///
+    /// # Panics
+    /// If there is no frame at all, or if `config.fault_slots` is 0 or above 65,535.
+    pub fn new(platform: P, frames: FrameAllocator, config: MemoryConfig) -> Self {
+        assert!(
+            (1..=usize::from(u16::MAX)).contains(&config.fault_slots),
+            "fault slots out of range"
+        );
+        assert!(
+            config.fault_around.is_power_of_two(),
+            "fault-around is not a power of two"
+        );
+        let zero_frame = frames
+            .allocate(platform.cpu())
+            .expect("a machine has at least one frame")
+            .pin();
+        platform.zero_frame(zero_frame.frame());
+        Self {
+            faults: FaultTable::new(config.fault_slots),
+            tlb: core::array::from_fn(|_| CpuTlb::default()),
+            counters: Counters::default(),
+            kernel_root: config.kernel_root,
+            next_space: AtomicU64::new(1),
+            next_fault: AtomicU64::new(1),
+            platform,
+            frames,
+            config,
+            zero_frame,
+        }
+    }
+
+    /// The machine.
+    pub fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    /// The frame allocator.
+    pub fn frames(&self) -> &FrameAllocator {
+        &self.frames
+    }
+
+    /// Where every frame is: the conservation equation of the whole machine.
+    #[must_use]
+    pub fn account(&self) -> FrameAccount {
+        self.frames.account()
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub fn stats(&self) -> MemoryStats {
+        self.counters.snapshot()
+    }
+
+    /// Faults in flight: slots in use.
+    #[must_use]
+    pub fn faults_in_flight(&self) -> usize {
+        self.faults.in_use()
+    }
+
+    /// Faults that wait until a frame is free.
+    #[must_use]
+    pub fn faults_waiting_for_memory(&self) -> usize {
+        self.faults.waiting_for_memory()
+    }
+
+    /// The task that serves faults: spawn it once, in the highest class. It never ends.
+    pub fn fault_service(&'static self) -> FaultService<P> {
+        FaultService::new(self)
+    }
+
+    pub(crate) fn next_space_id(&self) -> u64 {
+        self.next_space.fetch_add(1, Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn next_fault_id(&self) -> u64 {
+        self.next_fault.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Entry `index` of the page table in `table`.
+    #[inline(always)]
+    pub(crate) fn entry(&self, table: Pfn, index: usize) -> EntryRef<'_> {
+        debug_assert!(index < 512);
+        let base = self.platform.phys_to_virt(table.address()).cast::<AtomicU64>();
+        // SAFETY: 1. `phys_to_virt` is valid for the whole frame, and index < 512 stays in it; 2. every frame given
+        // here holds a page table: a root, or the frame of a present entry of level 4 to 2 that does not map a page;
+        // 3. tables are accessed through atomics only, so concurrent access (also by the processor) is no data race.
+        EntryRef(unsafe { &*base.add(index) })
+    }
+}
+
+/// One entry of a page table, where it stands.
+#[derive(Clone, Copy)]
+pub(crate) struct EntryRef<'a>(pub(crate) &'a AtomicU64);
+
+impl EntryRef<'_> {
+    #[inline(always)]
+    pub(crate) fn get(self) -> Entry {
+        Entry::from_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Release: the content of the frame, or of the table below, is visible to whoever sees the entry.
+    #[inline(always)]
+    pub(crate) fn set(self, entry: Entry) {
+        self.0.store(entry.bits(), Ordering::Release);
+    }
+
+    /// Sets bits of a present entry, keeping what the processor writes meanwhile.
+    #[inline]
+    pub(crate) fn or(self, bits: u64) {
+        self.0.fetch_or(bits, Ordering::Relaxed);
+    }
+
+    /// Clears bits of a present entry, keeping what the processor writes meanwhile.
+    #[inline]
+    pub(crate) fn and_not(self, bits: u64) {
+        self.0.fetch_and(!bits, Ordering::Relaxed);
+    }
+
+    /// Replaces a present entry that the processor may be marking accessed or dirty meanwhile.
+    #[inline]
+    pub(crate) fn swap(self, entry: Entry) -> Entry {
+        Entry::from_bits(self.0.swap(entry.bits(), Ordering::AcqRel))
+    }
+}
+
+/// A reference to the shared state of a machine's memory.
+pub(crate) type MemoryRef<P> = &'static Memory<P>;

@@ -1,0 +1,184 @@
+//! The kernel's accesses to user memory.
+//!
+//! The kernel never dereferences a user address. A copy walks the page tables under the space's lock, a page at a time,
+//! and copies through the platform's view of physical memory; where the entry does not allow the access it awaits the
+//! same fault future that a user thread would. So a bad pointer is a typed error, a lazy one is resolved, and no lock is
+//! held across an await.
+
+use alloc::vec::Vec;
+
+use super::{Inner, Space, VirtualAddressSpace};
+use crate::address::{PAGE_SIZE, USER_END};
+use crate::entry::Entry;
+use crate::error::UserCopyError;
+use crate::frame::Pfn;
+use crate::platform::Platform;
+use crate::protection::{Access, FaultInfo};
+use crate::tables::Leaf;
+
+/// The result of a copy between the kernel and user memory.
+pub type UserCopy = Result<(), UserCopyError>;
+
+impl<P: Platform> VirtualAddressSpace<P> {
+    /// Copies `to.len()` bytes from user memory at `from`.
+    ///
+    /// # Errors
+    /// [`UserCopyError`] at the first byte that user mode could not read; what was copied before it stays.
+    pub async fn read_user(&self, from: u64, to: &mut [u8]) -> UserCopy {
+        let mut copied = 0;
+        while copied < to.len() {
+            let address = from.wrapping_add(copied as u64);
+            let take = chunk(address, to.len() - copied);
+            if self.copy_chunk(address, Access::Read, |page| {
+                // SAFETY: 1. `page` is valid for `take` bytes; 2. user mode may be writing them: the bytes are read as
+                // they are, and nothing is concluded from reading them twice; 3. `to` is the caller's.
+                unsafe { page.copy_to_nonoverlapping(to[copied..].as_mut_ptr(), take) }
+            }) {
+                copied += take;
+            } else {
+                self.resolve(address, Access::Read, copied).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies `from` to user memory at `to`.
+    ///
+    /// # Errors
+    /// [`UserCopyError`] at the first byte that user mode could not write; what was copied before it stays.
+    pub async fn write_user(&self, to: u64, from: &[u8]) -> UserCopy {
+        let mut copied = 0;
+        while copied < from.len() {
+            let address = to.wrapping_add(copied as u64);
+            let take = chunk(address, from.len() - copied);
+            if self.copy_chunk(address, Access::Write, |page| {
+                // SAFETY: as in `read_user`, in the other direction; the entry allows writes and its frame is the
+                // space's own or shared memory.
+                unsafe { page.copy_from_nonoverlapping(from[copied..].as_ptr(), take) }
+            }) {
+                copied += take;
+            } else {
+                self.resolve(address, Access::Write, copied).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a zero-terminated string of at most `limit` bytes from user memory, without the zero. Without a zero in
+    /// `limit` bytes, returns `Ok(None)`.
+    ///
+    /// # Errors
+    /// [`UserCopyError`] at the first byte that user mode could not read.
+    pub async fn read_user_string(&self, from: u64, limit: usize) -> Result<Option<Vec<u8>>, UserCopyError> {
+        let mut bytes = Vec::new();
+        while bytes.len() < limit {
+            let address = from.wrapping_add(bytes.len() as u64);
+            let take = chunk(address, limit - bytes.len()).min(256);
+            let mut buffer = [0; 256];
+            self.read_user(address, &mut buffer[..take])
+                .await
+                .map_err(|error| UserCopyError {
+                    copied: bytes.len() + error.copied,
+                    ..error
+                })?;
+            if let Some(end) = buffer[..take].iter().position(|&byte| byte == 0) {
+                bytes.extend_from_slice(&buffer[..end]);
+                return Ok(Some(bytes));
+            }
+            bytes.extend_from_slice(&buffer[..take]);
+        }
+        Ok(None)
+    }
+
+    async fn resolve(&self, address: u64, access: Access, copied: usize) -> UserCopy {
+        let fault = self.handle_page_fault(FaultInfo {
+            address,
+            access,
+            user: false,
+        });
+        match fault.await {
+            Ok(_) => Ok(()),
+            Err(cause) => Err(UserCopyError { copied, cause }),
+        }
+    }
+
+    /// Changes one aligned 32-bit word of user memory under the space's lock, for futexes: `f` gets the word and may
+    /// return a new one. Returns the old word and the address of its frame's word, which names shared memory in every
+    /// space; `None` if a fault has to be resolved first.
+    pub fn update_user_word(
+        &self,
+        address: u64,
+        access: Access,
+        f: impl FnOnce(u32) -> Option<u32>,
+    ) -> Option<(u32, u64)> {
+        if !address.is_multiple_of(4) {
+            return None;
+        }
+        let inner = self.lock();
+        let physical = self.translate_locked(&inner, address, access)?;
+        let word = self
+            .memory
+            .platform
+            .phys_to_virt(x86_64::PhysAddr::new_truncate(physical));
+        // SAFETY: 1. the frame is mapped, so it is RAM (or a device that user mode may touch); 2. the address is a
+        // multiple of 4; 3. user mode may change the word at the same time, hence the atomic.
+        let word = unsafe { core::sync::atomic::AtomicU32::from_ptr(word.cast()) };
+        let old = word.load(core::sync::atomic::Ordering::SeqCst);
+        if let Some(new) = f(old) {
+            word.store(new, core::sync::atomic::Ordering::SeqCst);
+        }
+        Some((old, physical))
+    }
+
+    /// The physical address behind a user address, if user mode could make this access without a fault. It stays valid
+    /// only as long as nothing unmaps it.
+    #[must_use]
+    pub fn translate(&self, address: u64, access: Access) -> Option<u64> {
+        self.translate_locked(&self.lock(), address, access)
+    }
+}
+
+impl<P: Platform> Space<P> {
+    /// Calls `copy` with where `address` is in the platform's view, under the lock, if the entry allows the access.
+    fn copy_chunk(&self, address: u64, access: Access, copy: impl FnOnce(*mut u8)) -> bool {
+        let inner = self.lock();
+        let Some(physical) = self.translate_locked(&inner, address, access) else {
+            return false;
+        };
+        copy(
+            self.memory
+                .platform
+                .phys_to_virt(x86_64::PhysAddr::new_truncate(physical)),
+        );
+        true
+    }
+
+    pub(super) fn translate_locked(&self, inner: &Inner<P>, address: u64, access: Access) -> Option<u64> {
+        if address >= USER_END {
+            return None;
+        }
+        let (value, mask) = match self.memory.leaf(inner.root?, address) {
+            Leaf::Own(entry, value) => {
+                if access == Access::Write && value.allows(access) {
+                    entry.or(Entry::DIRTY | Entry::ACCESSED);
+                }
+                (value, PAGE_SIZE - 1)
+            }
+            Leaf::Shared(value) if access != Access::Write => (value, PAGE_SIZE - 1),
+            Leaf::Huge(value) => (value, crate::address::HUGE_PAGE_SIZE - 1),
+            Leaf::Shared(_) | Leaf::None => return None,
+        };
+        value
+            .allows(access)
+            .then(|| frame_address(value.frame()) | address & mask)
+    }
+}
+
+fn frame_address(frame: Pfn) -> u64 {
+    frame.address().as_u64()
+}
+
+/// Bytes from `address` to the end of its page, at most `left`.
+fn chunk(address: u64, left: usize) -> usize {
+    left.min((PAGE_SIZE - address % PAGE_SIZE) as usize)
+}

@@ -1,0 +1,136 @@
+//! Advice and questions about what is in memory: `madvise`, `mincore`.
+
+use x86_64::VirtAddr;
+
+use super::{Inner, Space, VirtualAddressSpace};
+use crate::address::PageRange;
+use crate::backing::Backing;
+use crate::error::{FaultError, VasError};
+use crate::platform::Platform;
+use crate::protection::{Access, FaultInfo};
+use crate::region::{RegionFlags, RegionMap};
+use crate::tables::Leaf;
+use crate::tlb::Change;
+
+/// What [`VirtualAddressSpace::advise`] can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// The pages are not needed: their frames go, and the next touch finds fresh content (zeros, or the file's).
+    DontNeed,
+    /// The pages may go. Served as [`Advice::DontNeed`] at once, which the interface allows.
+    Free,
+    /// Serve the range by huge pages.
+    HugePages,
+    /// Serve the range by small pages.
+    NoHugePages,
+}
+
+impl<P: Platform> VirtualAddressSpace<P> {
+    /// Takes advice on `start..start + size`. [`Advice::DontNeed`] frees after one flush with one bump.
+    ///
+    /// # Errors
+    /// [`VasError::NotMapped`] with the first hole; [`VasError::WrongKind`] for device memory;
+    /// [`VasError::TooManyRegions`]; [`VasError::OutOfMemory`] as for [`unmap`](Self::unmap); those of
+    /// [`PageRange::aligned`].
+    pub fn advise(&self, start: VirtAddr, size: u64, advice: Advice) -> Result<(), VasError> {
+        let range = PageRange::aligned(start, size)?;
+        let mut inner = self.lock();
+        if let Some(address) = inner.regions.first_hole(range) {
+            return Err(VasError::NotMapped { address });
+        }
+        let device = inner
+            .regions
+            .overlapping(range)
+            .find(|(_, region)| matches!(region.backing, Backing::Physical { .. }))
+            .map(|(found, _)| found);
+        if let Some(region) = device {
+            return Err(VasError::WrongKind {
+                operation: "madvise",
+                region,
+            });
+        }
+        match advice {
+            Advice::DontNeed | Advice::Free => self.drop_pages(&mut inner, range),
+            Advice::HugePages => self.set_flag(&mut inner, range, RegionFlags::HUGE_PAGES, true),
+            Advice::NoHugePages => self.set_flag(&mut inner, range, RegionFlags::HUGE_PAGES, false),
+        }
+    }
+
+    /// Marks `start..start + size` as locked in memory, or not. Accounting only: nothing is ever swapped out.
+    ///
+    /// # Errors
+    /// [`VasError::NotMapped`] with the first hole; [`VasError::TooManyRegions`]; those of [`PageRange::aligned`].
+    pub fn set_locked(&self, start: VirtAddr, size: u64, locked: bool) -> Result<(), VasError> {
+        let range = PageRange::aligned(start, size)?;
+        let mut inner = self.lock();
+        if let Some(address) = inner.regions.first_hole(range) {
+            return Err(VasError::NotMapped { address });
+        }
+        self.set_flag(&mut inner, range, RegionFlags::LOCKED, locked)
+    }
+
+    /// Touches every page of `start..start + size` as `access` would, waiting where a fault would wait: `MAP_POPULATE`,
+    /// `MADV_POPULATE_READ` and `MADV_POPULATE_WRITE`.
+    ///
+    /// # Errors
+    /// The first page's [`FaultError`] that can't be had.
+    pub async fn populate(&self, range: PageRange, access: Access) -> Result<(), FaultError> {
+        for page in range.iter() {
+            if !self.is_mapped_for(page, access) {
+                self.handle_page_fault(FaultInfo {
+                    address: page,
+                    access,
+                    user: false,
+                })
+                .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `f` for each page of `start..start + size` with whether a touch would find it in memory (`mincore`).
+    ///
+    /// # Errors
+    /// [`VasError::NotMapped`] with the first hole, before any call of `f`; those of [`PageRange::aligned`].
+    pub fn resident(&self, start: VirtAddr, size: u64, mut f: impl FnMut(bool)) -> Result<(), VasError> {
+        let range = PageRange::aligned(start, size)?;
+        let inner = self.lock();
+        if let Some(address) = inner.regions.first_hole(range) {
+            return Err(VasError::NotMapped { address });
+        }
+        for page in range.iter() {
+            let leaf = inner.root.map_or(Leaf::None, |root| self.memory.leaf(root, page));
+            f(match leaf {
+                Leaf::Own(_, value) | Leaf::Shared(value) | Leaf::Huge(value) => value.is_present(),
+                Leaf::None => false,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether an access by user mode would go through without a fault.
+    #[must_use]
+    pub fn is_mapped_for(&self, address: u64, access: Access) -> bool {
+        self.translate_locked(&self.lock(), address, access).is_some()
+    }
+}
+
+impl<P: Platform> Space<P> {
+    fn drop_pages(&self, inner: &mut Inner<P>, range: PageRange) -> Result<(), VasError> {
+        let mut change = Change::new();
+        let prepared = self.prepare_ends(inner, range, &mut change);
+        if prepared.is_ok() {
+            self.clear_entries(inner, range, &mut change);
+        }
+        self.finish(inner, change);
+        prepared
+    }
+
+    fn set_flag(&self, inner: &mut Inner<P>, range: PageRange, flag: RegionFlags, set: bool) -> Result<(), VasError> {
+        inner.check_count(self.memory, RegionMap::SPLIT_COST)?;
+        // A fault in flight was admitted under the old property.
+        self.revoke_side(inner, range);
+        inner.regions.update(range, |region| region.flags.set(flag, set));
+        Ok(())
+    }
+}

@@ -1,0 +1,204 @@
+//! Fork: a copy of a space that copies no data.
+//!
+//! Last-level tables are shared copy-on-write where they can be, so the cost grows with the number of table pages, not
+//! of mapped pages (on-demand fork, Zhao, Gong and Fonseca, EuroSys 2021). The level-2 entries of both sides lose the
+//! write right; a fault that has to change an entry below one unshares the table first. A table that holds a marker or
+//! a busy entry is copied instead, its markers as nothing: faults in flight belong to the parent.
+
+use x86_64::VirtAddr;
+
+use super::map::NO_FRAMES;
+use super::{Inner, Space, VirtualAddressSpace};
+use crate::address::{HUGE_PAGE_SIZE, PageRange};
+use crate::entry::Entry;
+use crate::error::VasError;
+use crate::frame::{OutOfFrames, Pfn};
+use crate::memory::EntryRef;
+use crate::platform::Platform;
+use crate::tlb::Change;
+
+impl<P: Platform> VirtualAddressSpace<P> {
+    /// A copy-on-write copy of this space. Copies no data frame; keeps protections, properties, layout and holes. Shared
+    /// memory stays shared, device memory is aliased. Faults in flight stay with the parent.
+    ///
+    /// Both sides lose the right to write to private pages until they fault: the parent's generation is bumped once.
+    ///
+    /// # Errors
+    /// [`VasError::OutOfMemory`]: the parent is intact, and every frame taken for the child is free again.
+    /// [`VasError::NoTable`] before `init`.
+    pub fn fork(&self) -> Result<Self, VasError> {
+        let mut inner = self.lock();
+        let root = inner.root()?;
+        let child = Self::with_layout(self.memory, inner.layout);
+        child.init()?;
+        {
+            let mut copy = child.lock();
+            let mut change = Change::new();
+            let result = self.share_tables(&mut inner, root, &mut copy, &mut change);
+            self.finish(&mut inner, change);
+            // Also after a failure: the child's tables are found through its regions when it is dropped.
+            copy.regions = inner.regions.clone();
+            if result.is_err() {
+                drop(copy);
+                drop(inner);
+                return Err(NO_FRAMES);
+            }
+        }
+        Ok(child)
+    }
+
+    /// Makes this space, which must map nothing, a copy of `parent`, as [`fork`](Self::fork).
+    ///
+    /// # Errors
+    /// As [`fork`](Self::fork); [`VasError::Overlap`] if the space has regions.
+    pub fn clone_from(&mut self, parent: &Self) -> Result<(), VasError> {
+        let existing = self.lock().regions.iter().next().map(|(range, _)| range);
+        if let Some(existing) = existing {
+            return Err(VasError::Overlap {
+                wanted: existing,
+                existing,
+            });
+        }
+        *self = parent.fork()?;
+        Ok(())
+    }
+
+    /// Whether the last-level table of an address is shared copy-on-write with another space.
+    #[must_use]
+    pub fn shares_table_at(&self, address: VirtAddr) -> bool {
+        let inner = self.lock();
+        inner
+            .root
+            .and_then(|root| self.memory.level2(root, address.as_u64()))
+            .is_some_and(|entry| entry.get().has(Entry::PRESENT | Entry::SHARED) && !entry.get().has(Entry::HUGE))
+    }
+}
+
+impl<P: Platform> Space<P> {
+    fn share_tables(
+        &self,
+        inner: &mut Inner<P>,
+        root: Pfn,
+        copy: &mut Inner<P>,
+        change: &mut Change,
+    ) -> Result<(), OutOfFrames> {
+        let memory = self.memory;
+        let child_root = copy.root.expect("the child was just initialised");
+        let busy = inner.in_flight > 0;
+        let mut result = Ok(());
+        // The end of the last span visited: neighbouring regions may share a table.
+        let mut visited = 0;
+        for (range, _) in inner.regions.iter() {
+            let start = range.start().max(visited);
+            let end = range.end().next_multiple_of(HUGE_PAGE_SIZE).max(start);
+            visited = end;
+            if start == end {
+                continue;
+            }
+            memory.for_each_level2(root, PageRange::spanning(start, end), |at, entry2| {
+                if result.is_ok() {
+                    result = self.share_span(entry2, child_root, at, busy, change);
+                }
+            });
+        }
+        result
+    }
+
+    fn share_span(
+        &self,
+        entry2: EntryRef<'_>,
+        child_root: Pfn,
+        at: u64,
+        busy: bool,
+        change: &mut Change,
+    ) -> Result<(), OutOfFrames> {
+        let memory = self.memory;
+        let above = entry2.get();
+        if !above.is_present() {
+            return Ok(());
+        }
+        let target = memory.make_level2(child_root, at)?;
+        if above.has(Entry::HUGE) {
+            self.share_huge(entry2, above, target, at, change)
+        } else if busy && !above.has(Entry::SHARED) && self.holds_faults(above.frame()) {
+            self.copy_table(above.frame(), target, change)
+        } else {
+            memory
+                .frames
+                .table_add_ref(above.frame())
+                .map_err(|_| memory.too_many_references())?;
+            let shared = above.without(Entry::WRITABLE).with(Entry::SHARED);
+            if !above.has(Entry::SHARED) {
+                entry2.set(shared);
+                change.all();
+            }
+            target.set(shared);
+            Ok(())
+        }
+    }
+
+    /// A huge page is shared as 512 small ones would be: each frame gains a reference.
+    fn share_huge(
+        &self,
+        entry2: EntryRef<'_>,
+        above: Entry,
+        target: EntryRef<'_>,
+        at: u64,
+        change: &mut Change,
+    ) -> Result<(), OutOfFrames> {
+        if !above.has(Entry::BORROWED) {
+            for page in 0..512 {
+                if self.memory.frames.add_mapping(above.frame().offset(page)).is_err() {
+                    for undone in 0..page {
+                        self.memory
+                            .drop_mapping(above.frame().offset(undone), self.memory.platform.cpu());
+                    }
+                    return Err(self.memory.too_many_references());
+                }
+            }
+        }
+        if above.has(Entry::SHARED) {
+            target.set(above);
+            return Ok(());
+        }
+        let shared = above.without(Entry::WRITABLE).with(Entry::COW);
+        if above.has(Entry::WRITABLE) {
+            entry2.and_not(Entry::WRITABLE);
+            entry2.or(Entry::COW);
+            change.page(at);
+        }
+        target.set(shared);
+        Ok(())
+    }
+
+    /// Copies a table that faults in flight have marked; the parent keeps its own, write-protected entry by entry.
+    fn copy_table(&self, table: Pfn, target: EntryRef<'_>, change: &mut Change) -> Result<(), OutOfFrames> {
+        let memory = self.memory;
+        let cpu = memory.platform.cpu();
+        let copy = memory.frames.allocate(cpu)?.into_page_table();
+        if let Err(error) = self.copy_leaves(table, copy) {
+            if let Ok(Some(retired)) = memory.frames.table_remove_ref(copy, cpu) {
+                retired.free();
+            }
+            return Err(error);
+        }
+        for page in 0..512 {
+            let leaf = memory.entry(table, page);
+            let entry = leaf.get();
+            if entry.has(Entry::PRESENT | Entry::WRITABLE) && !entry.has(Entry::SHARED) {
+                leaf.and_not(Entry::WRITABLE);
+                leaf.or(Entry::COW);
+                change.all();
+            }
+        }
+        target.set(Entry::present(copy, Entry::TABLE));
+        Ok(())
+    }
+
+    fn holds_faults(&self, table: Pfn) -> bool {
+        (0..512).any(|page| {
+            let entry = self.memory.entry(table, page).get();
+            entry.marker().is_some() || entry.has(Entry::PRESENT | Entry::BUSY)
+        })
+    }
+}

@@ -1,0 +1,118 @@
+//! Mappings whose address the space picks.
+//!
+//! Addresses are picked from the top down: the highest gap below the stack's reserve that is large enough. Freed ranges
+//! are reused, because the search starts from the top again whenever something above it was freed.
+
+use x86_64::VirtAddr;
+
+use super::{Inner, VirtualAddressSpace};
+use crate::address::{PAGE_SIZE, PageRange};
+use crate::backing::Backing;
+use crate::error::VasError;
+use crate::platform::Platform;
+use crate::protection::Protection;
+use crate::region::RegionFlags;
+
+/// Where a mapping is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Wherever there is room.
+    Any,
+    /// There if it is free, else wherever there is room.
+    Hint(VirtAddr),
+    /// Exactly there; what is mapped there goes (`MAP_FIXED`).
+    Fixed(VirtAddr),
+    /// Exactly there, if it is free (`MAP_FIXED_NOREPLACE`).
+    FixedNoReplace(VirtAddr),
+}
+
+/// What [`VirtualAddressSpace::mmap`] is asked for.
+#[derive(Clone, Debug)]
+pub struct MapRequest {
+    /// Where.
+    pub placement: Placement,
+    /// How much, in bytes; rounded up to whole pages.
+    pub size: u64,
+    /// What user mode may do.
+    pub protection: Protection,
+    /// Where the pages come from.
+    pub backing: Backing,
+    /// Properties.
+    pub flags: RegionFlags,
+}
+
+impl MapRequest {
+    /// Private anonymous memory, anywhere.
+    #[must_use]
+    pub const fn anonymous(size: u64, protection: Protection) -> Self {
+        let flags = RegionFlags::empty();
+        Self {
+            placement: Placement::Any,
+            size,
+            protection,
+            backing: Backing::Anonymous,
+            flags,
+        }
+    }
+}
+
+impl<P: Platform> VirtualAddressSpace<P> {
+    /// Maps memory and returns where. Takes no frame: pages appear when they are touched.
+    ///
+    /// # Errors
+    /// [`VasError::NoRoom`]; [`VasError::Overlap`] for [`Placement::FixedNoReplace`]; those of
+    /// [`map_lazy`](Self::map_lazy); for [`Placement::Fixed`] also those of [`unmap`](Self::unmap). A failed call
+    /// consumes nothing and unmaps nothing.
+    pub fn mmap(&self, request: MapRequest) -> Result<VirtAddr, VasError> {
+        let MapRequest {
+            placement,
+            size,
+            protection,
+            backing,
+            flags,
+        } = request;
+        if size == 0 {
+            return Err(VasError::EmptyRange { start: 0 });
+        }
+        let size = size
+            .checked_next_multiple_of(PAGE_SIZE)
+            .ok_or(VasError::NoRoom { size })?;
+        let mut inner = self.lock();
+        let range = match placement {
+            Placement::Any => inner.find_gap(size)?,
+            Placement::Hint(wanted) => match PageRange::covering(wanted, size) {
+                Ok(range) if range.size() == size && inner.regions.overlapping(range).next().is_none() => range,
+                _ => inner.find_gap(size)?,
+            },
+            Placement::Fixed(wanted) | Placement::FixedNoReplace(wanted) => PageRange::aligned(wanted, size)?,
+        };
+        super::map::check_backing(range, protection, &backing)?;
+        if let Placement::Fixed(_) = placement {
+            inner.check_count(self.memory, 2)?;
+            self.unmap_range(&mut inner, range)?;
+        }
+        inner.check_free(self.memory, range)?;
+        inner.record(range, protection, backing, flags);
+        Ok(VirtAddr::new_truncate(range.start()))
+    }
+}
+
+impl<P: Platform> Inner<P> {
+    /// The highest gap of the mmap area that holds `size` bytes, its uppermost part. O(regions above it).
+    pub(super) fn find_gap(&self, size: u64) -> Result<PageRange, VasError> {
+        let start = self.layout.mmap_start;
+        let mut end = self.layout.mmap_end() & !(PAGE_SIZE - 1);
+        loop {
+            // The region that limits the gap below `end`, if it is inside the area.
+            let below = self.regions.last_below(end);
+            let bottom = below.as_ref().map_or(start, |(region, _)| region.end().max(start));
+            if bottom < end && end - bottom >= size {
+                return Ok(PageRange::new_unchecked(end - size, end));
+            }
+            match below {
+                Some((region, _)) if region.start() > start => end = region.start().min(end),
+                _ => return Err(VasError::NoRoom { size }),
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Address spaces.
+//!
+//! A [`VirtualAddressSpace`] is the owner of a [`Space`]: dropping it destroys the space, tables included, although
+//! faults in flight or a CPU that has the root loaded may keep the `Space` itself for a little longer. All calls take
+//! `&self`; what they change is behind one short lock, which is never held across an await.
+
+mod access;
+mod advise;
+mod brk;
+mod clear;
+mod fork;
+mod layout;
+mod map;
+mod mmap;
+mod protect;
+mod remap;
+mod stats;
+mod unmap;
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Deref;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::task::Waker;
+
+use spin::{Mutex, MutexGuard};
+use x86_64::PhysAddr;
+use x86_64::structures::paging::PhysFrame;
+
+pub use access::UserCopy;
+pub use advise::Advice;
+pub use layout::Layout;
+pub use map::{MappedRegion, RegionView};
+pub use mmap::{MapRequest, Placement};
+pub use remap::RemapTarget;
+pub use stats::SpaceStats;
+
+use crate::Memory;
+use crate::address::PageRange;
+use crate::fault::slot;
+use crate::frame::{Pfn, QuarantineList};
+use crate::memory::MemoryRef;
+use crate::platform::Platform;
+use crate::region::RegionMap;
+use crate::tlb::SpaceTlb;
+
+/// An address space as the page tables, the TLBs and the fault service see it.
+pub struct Space<P: Platform> {
+    /// Physical address of the top table; 0 before `init` and after `destroy`.
+    pub page_table_root: AtomicU64,
+    /// Bumped once by every operation that changes present entries.
+    pub tlb_generation: AtomicU64,
+    pub(crate) id: u64,
+    pub(crate) memory: MemoryRef<P>,
+    pub(crate) tlb: SpaceTlb,
+    pub(crate) inner: Mutex<Inner<P>>,
+}
+
+/// What the space's lock guards.
+pub(crate) struct Inner<P: Platform> {
+    pub(crate) root: Option<Pfn>,
+    pub(crate) regions: RegionMap,
+    pub(crate) layout: Layout,
+    /// First slot of the side list.
+    pub(crate) side: u16,
+    /// Faults in flight.
+    pub(crate) in_flight: u32,
+    /// Faults served, by class.
+    pub(crate) served: [u64; faultline_trace::FaultClass::ALL.len()],
+    pub(crate) quarantine: QuarantineList<'static>,
+    pub(crate) flush_waiters: Vec<(u64, Waker)>,
+    /// Regions that a [`MappedRegion`] stands for, by the guard's number.
+    pub(crate) guards: Vec<(PageRange, u64)>,
+    pub(crate) next_guard: u64,
+    pub(crate) _platform: core::marker::PhantomData<fn(P)>,
+}
+
+impl<P: Platform> Space<P> {
+    #[inline]
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner<P>> {
+        self.inner.lock()
+    }
+
+    /// The top table, if there is one.
+    #[inline]
+    pub(crate) fn root_frame(&self) -> Option<PhysFrame> {
+        match self.page_table_root.load(Ordering::Acquire) {
+            0 => None,
+            address => Some(PhysFrame::containing_address(PhysAddr::new_truncate(address))),
+        }
+    }
+
+    pub(crate) fn set_root(&self, inner: &mut Inner<P>, root: Option<Pfn>) {
+        inner.root = root;
+        self.page_table_root
+            .store(root.map_or(0, |pfn| pfn.address().as_u64()), Ordering::Release);
+    }
+}
+
+/// A virtual address space: regions, page tables, faults in flight, TLB generation.
+///
+/// Dereferences to [`Space`], which holds the two public atomics `page_table_root` and `tlb_generation`.
+pub struct VirtualAddressSpace<P: Platform> {
+    space: Arc<Space<P>>,
+}
+
+impl<P: Platform> VirtualAddressSpace<P> {
+    /// An empty space. Takes no frame.
+    #[must_use]
+    pub fn new(memory: &'static Memory<P>) -> Self {
+        Self::with_layout(memory, Layout::default())
+    }
+
+    pub(crate) fn with_layout(memory: MemoryRef<P>, layout: Layout) -> Self {
+        let inner = Inner {
+            root: None,
+            regions: RegionMap::default(),
+            layout,
+            side: slot::NONE,
+            in_flight: 0,
+            served: [0; _],
+            quarantine: QuarantineList::new(&memory.frames),
+            flush_waiters: Vec::new(),
+            guards: Vec::new(),
+            next_guard: 0,
+            _platform: core::marker::PhantomData,
+        };
+        let space = Space {
+            page_table_root: AtomicU64::new(0),
+            tlb_generation: AtomicU64::new(1),
+            id: memory.next_space_id(),
+            memory,
+            tlb: SpaceTlb::new(),
+            inner: Mutex::new(inner),
+        };
+        Self { space: Arc::new(space) }
+    }
+
+    /// The id of the space, never used again by another.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.space.id
+    }
+
+    /// What the spaces of this machine share.
+    #[must_use]
+    pub fn memory(&self) -> &'static Memory<P> {
+        self.space.memory
+    }
+
+    #[inline]
+    pub(crate) fn core(&self) -> &Arc<Space<P>> {
+        &self.space
+    }
+}
+
+impl<P: Platform> Deref for VirtualAddressSpace<P> {
+    type Target = Space<P>;
+
+    fn deref(&self) -> &Space<P> {
+        &self.space
+    }
+}
+
+impl<P: Platform> Drop for VirtualAddressSpace<P> {
+    fn drop(&mut self) {
+        self.destroy();
+    }
+}
+
+impl<P: Platform> core::fmt::Debug for VirtualAddressSpace<P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("VirtualAddressSpace")
+            .field("id", &self.id())
+            .field("root", &self.root_frame())
+            .field("generation", &self.tlb_generation.load(Ordering::Relaxed))
+            .finish_non_exhaustive()
+    }
+}
+
+const _: () = {
+    const fn shareable<T: Send + Sync>() {}
+    const fn check<P: Platform>() {
+        shareable::<VirtualAddressSpace<P>>();
+        shareable::<Memory<P>>();
+    }
+    let _ = check::<NoPlatform>;
+    struct NoPlatform;
+    // SAFETY: never called: there is no value of this type.
+    unsafe impl Platform for NoPlatform {
+        fn phys_to_virt(&self, _: PhysAddr) -> *mut u8 {
+            core::ptr::null_mut()
+        }
+        fn cpu(&self) -> usize {
+            0
+        }
+        fn invalidate_page(&self, _: x86_64::VirtAddr) {}
+        fn load_root(&self, _: PhysFrame, _: crate::platform::Pcid, _: bool) {}
+    }
+};

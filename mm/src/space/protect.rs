@@ -1,0 +1,118 @@
+//! Changing what user mode may do.
+
+use x86_64::VirtAddr;
+
+use super::{Inner, Space, VirtualAddressSpace};
+use crate::address::{HUGE_PAGE_SIZE, PAGE_SIZE, PageRange};
+use crate::backing::Backing;
+use crate::entry::Entry;
+use crate::error::VasError;
+use crate::memory::EntryRef;
+use crate::platform::Platform;
+use crate::protection::Protection;
+use crate::region::RegionMap;
+use crate::tables::index;
+use crate::tlb::Change;
+
+impl<P: Platform> VirtualAddressSpace<P> {
+    /// Sets the protection of `start..start + size`, as POSIX `mprotect`: splits regions at the ends, joins those that
+    /// then agree, updates the entries. One flush decision for the whole call: the generation is bumped once if a
+    /// present entry changed. Faults in flight there become stale, so they are looked at again.
+    ///
+    /// An empty protection makes every access fault; the pages keep their content. A page that shares its frame stays
+    /// copy-on-write when it becomes writable.
+    ///
+    /// # Errors
+    /// [`VasError::NotMapped`] with the first hole in the range, [`VasError::Forbidden`] for executable device memory,
+    /// [`VasError::TooManyRegions`], [`VasError::OutOfMemory`] if a huge page or shared table had to be split and could
+    /// not be, and those of [`PageRange::aligned`]. Nothing has changed then.
+    pub fn protect_region(&self, start: VirtAddr, size: u64, protection: Protection) -> Result<(), VasError> {
+        let range = PageRange::aligned(start, size)?;
+        let mut inner = self.lock();
+        if let Some(address) = inner.regions.first_hole(range) {
+            return Err(VasError::NotMapped { address });
+        }
+        let device = inner
+            .regions
+            .overlapping(range)
+            .any(|(_, region)| matches!(region.backing, Backing::Physical { .. }));
+        if device && protection.contains(Protection::EXECUTE) {
+            return Err(VasError::Forbidden { range, protection });
+        }
+        inner.check_count(self.memory, RegionMap::SPLIT_COST)?;
+        let mut change = Change::new();
+        let prepared = self.own_tables(&mut inner, range, &mut change);
+        if prepared.is_ok() {
+            inner.regions.update(range, |region| region.protection = protection);
+            self.protect_entries(&mut inner, range, protection, &mut change);
+        }
+        self.finish(&mut inner, change);
+        prepared
+    }
+}
+
+impl<P: Platform> Space<P> {
+    /// Makes every table that `range` uses this space's own, and splits huge pages that it covers in part.
+    fn own_tables(&self, inner: &mut Inner<P>, range: PageRange, change: &mut Change) -> Result<(), VasError> {
+        self.prepare_ends(inner, range, change)?;
+        let Some(root) = inner.root else { return Ok(()) };
+        let mut result = Ok(());
+        self.memory.for_each_level2(root, range, |_, entry2| {
+            let above = entry2.get();
+            if result.is_ok() && above.has(Entry::SHARED) && !above.has(Entry::HUGE) {
+                result = self
+                    .unshare(inner, entry2, above, change)
+                    .map(drop)
+                    .map_err(|_| super::map::NO_FRAMES);
+            }
+        });
+        result
+    }
+
+    fn protect_entries(&self, inner: &mut Inner<P>, range: PageRange, protection: Protection, change: &mut Change) {
+        self.revoke_side(inner, range);
+        let Some(root) = inner.root else { return };
+        let memory = self.memory;
+        memory.for_each_level2(root, range, |start, entry2| {
+            let above = entry2.get();
+            if above.has(Entry::HUGE) {
+                self.protect_leaf(entry2, protection, start, change);
+                return;
+            }
+            let from = range.start().max(start);
+            let to = range.end().min(start + HUGE_PAGE_SIZE);
+            for page in (from..to).step_by(PAGE_SIZE as usize) {
+                self.protect_leaf(memory.entry(above.frame(), index(page, 1)), protection, page, change);
+            }
+        });
+    }
+
+    fn protect_leaf(&self, leaf: EntryRef<'_>, protection: Protection, page: u64, change: &mut Change) {
+        let before = leaf.get();
+        if !before.is_present() {
+            self.revoke_marker(leaf, before);
+            return;
+        }
+        const RIGHTS: u64 = Entry::USER | Entry::WRITABLE | Entry::NO_EXECUTE | Entry::COW;
+        let mut flags = Entry::flags_for(protection);
+        if !before.has(Entry::SHARED) && !self.is_sole_owner(before) {
+            flags = flags & !Entry::WRITABLE | Entry::COW;
+        }
+        // Bits that the processor sets meanwhile are kept: only the rights are exchanged.
+        let after = before.without(RIGHTS).with(flags);
+        if after != before {
+            leaf.and_not(RIGHTS & !flags);
+            leaf.or(flags);
+            change.page(page);
+        }
+    }
+
+    /// Whether no other entry refers to the frames of a private leaf.
+    pub(super) fn is_sole_owner(&self, leaf: Entry) -> bool {
+        if leaf.has(Entry::BORROWED) {
+            return false;
+        }
+        let count = if leaf.has(Entry::HUGE) { 512 } else { 1 };
+        (0..count).all(|page| self.memory.frames.mapping_count(leaf.frame().offset(page)) == 1)
+    }
+}

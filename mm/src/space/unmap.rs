@@ -1,0 +1,199 @@
+//! Taking mappings away.
+
+use x86_64::VirtAddr;
+
+use super::{Inner, Space, VirtualAddressSpace};
+use crate::address::{HUGE_PAGE_SIZE, PAGE_SIZE, PageRange, USER_END};
+use crate::entry::Entry;
+use crate::error::VasError;
+use crate::frame::Pfn;
+use crate::memory::EntryRef;
+use crate::platform::Platform;
+use crate::region::RegionMap;
+use crate::tables::{index, span};
+use crate::tlb::Change;
+
+impl<P: Platform> VirtualAddressSpace<P> {
+    /// Unmaps what is mapped in `start..start + size`, as POSIX `munmap`: exactly, at the front or back of a region, a
+    /// hole in one, or across several regions and gaps. Nothing mapped there is success. Frames and tables are freed
+    /// after the flush; the generation is bumped once if an entry was present. Faults in flight there are made stale.
+    ///
+    /// The cost grows with what is mapped in the range, not with the size of the regions.
+    ///
+    /// # Errors
+    /// [`VasError::EmptyRange`], [`VasError::BadRange`], [`VasError::Unaligned`] unless `start` is a multiple of 4096;
+    /// [`VasError::TooManyRegions`] if a split would leave too many; [`VasError::OutOfMemory`] if a huge page or a
+    /// shared table at an end of the range could not be split. Nothing has changed then.
+    pub fn unmap(&self, start: VirtAddr, size: u64) -> Result<(), VasError> {
+        let range = PageRange::aligned(start, size)?;
+        let mut inner = self.lock();
+        self.unmap_range(&mut inner, range)
+    }
+
+    /// Unmaps the whole region that starts at `start`.
+    ///
+    /// # Errors
+    /// [`VasError::NotMapped`] if no region starts there.
+    pub fn unmap_region(&self, start: VirtAddr) -> Result<(), VasError> {
+        let mut inner = self.lock();
+        match inner.regions.find(start.as_u64()) {
+            Some((range, _)) if range.start() == start.as_u64() => self.unmap_range(&mut inner, range),
+            _ => Err(VasError::NotMapped {
+                address: start.as_u64(),
+            }),
+        }
+    }
+}
+
+impl<P: Platform> Space<P> {
+    pub(super) fn unmap_range(&self, inner: &mut Inner<P>, range: PageRange) -> Result<(), VasError> {
+        if inner.regions.overlapping(range).next().is_none() {
+            return Ok(());
+        }
+        let splits = inner
+            .regions
+            .overlapping(range)
+            .any(|(found, _)| found.start() < range.start() && range.end() < found.end());
+        if splits {
+            inner.check_count(self.memory, RegionMap::SPLIT_COST - 1)?;
+        }
+        let mut change = Change::new();
+        if let Err(error) = self.prepare_ends(inner, range, &mut change) {
+            self.finish(inner, change);
+            return Err(error);
+        }
+        self.discard_with(inner, range, change);
+        Ok(())
+    }
+
+    /// Unmaps a range whose ends need no memory: one that was just recorded, or a whole space.
+    pub(super) fn discard(&self, inner: &mut Inner<P>, range: PageRange) {
+        self.discard_with(inner, range, Change::new());
+    }
+
+    fn discard_with(&self, inner: &mut Inner<P>, range: PageRange, mut change: Change) {
+        inner.regions.remove(range, |_, _| {});
+        inner
+            .guards
+            .retain(|(guarded, _)| guarded.intersection(range).is_none());
+        self.clear_entries(inner, range, &mut change);
+        self.free_tables(inner, range, &mut change);
+        self.finish(inner, change);
+    }
+
+    /// Clears every leaf in `range` and gives up what they held; the tables at the ends are this space's own.
+    pub(super) fn clear_entries(&self, inner: &mut Inner<P>, range: PageRange, change: &mut Change) {
+        self.revoke_side(inner, range);
+        let Some(root) = inner.root else { return };
+        let memory = self.memory;
+        memory.for_each_level2(root, range, |start, entry2| {
+            let above = entry2.get();
+            let table = above.frame();
+            if above.has(Entry::HUGE) {
+                entry2.set(Entry::EMPTY);
+                for page in 0..512 {
+                    if !above.has(Entry::BORROWED) {
+                        self.retire(inner, table.offset(page));
+                    }
+                }
+                change.page(start);
+            } else if above.has(Entry::SHARED) {
+                // Wholly inside the range, or it would be this space's own by now.
+                entry2.set(Entry::EMPTY);
+                self.drop_table_reference(inner, table);
+                change.all();
+            } else {
+                let from = range.start().max(start);
+                let to = range.end().min(start + HUGE_PAGE_SIZE);
+                for page in (from..to).step_by(PAGE_SIZE as usize) {
+                    self.clear_leaf(inner, memory.entry(table, index(page, 1)), page, change);
+                }
+            }
+        });
+    }
+
+    #[inline]
+    fn clear_leaf(&self, inner: &mut Inner<P>, leaf: EntryRef<'_>, page: u64, change: &mut Change) {
+        let value = leaf.get();
+        if value.is_empty() {
+            return;
+        }
+        if !value.is_present() {
+            self.revoke_marker(leaf, value);
+            return;
+        }
+        // A plain store: the accessed and dirty bits that the processor may set meanwhile are not used.
+        leaf.set(Entry::EMPTY);
+        if !value.has(Entry::BORROWED) {
+            self.retire(inner, value.frame());
+        }
+        change.page(page);
+    }
+
+    /// Frees the tables that `range` used and in whose span no region is left.
+    pub(super) fn free_tables(&self, inner: &mut Inner<P>, range: PageRange, change: &mut Change) {
+        let Some(root) = inner.root else { return };
+        let low = inner
+            .regions
+            .last_below(range.start())
+            .map_or(0, |(below, _)| below.end());
+        let high = inner
+            .regions
+            .first_above(range.end())
+            .map_or(USER_END, |(above, _)| above.start());
+        // The user half ends one page short of its last table's span, and nothing is above it.
+        let high = if high == USER_END {
+            USER_END.next_multiple_of(span(4))
+        } else {
+            high
+        };
+        self.free_level(inner, root, 4, 0, low, high, range, change);
+    }
+
+    /// Frees the tables below `table`, one of `level` that starts at `base`, whose whole span is in `low..high`.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "a recursion over four levels, not an interface"
+    )]
+    fn free_level(
+        &self,
+        inner: &mut Inner<P>,
+        table: Pfn,
+        level: u32,
+        base: u64,
+        low: u64,
+        high: u64,
+        range: PageRange,
+        change: &mut Change,
+    ) {
+        let size = span(level);
+        let first = range.start().max(base);
+        let last = (range.end() - 1).min(base + (size * 512 - 1));
+        for slot in index(first, level)..=index(last, level) {
+            let entry = self.memory.entry(table, slot);
+            let value = entry.get();
+            if !value.is_present() || value.has(Entry::HUGE) {
+                continue;
+            }
+            let start = base + slot as u64 * size;
+            if level > 2 {
+                self.free_level(inner, value.frame(), level - 1, start, low, high, range, change);
+            }
+            if low <= start && start + size <= high {
+                entry.set(Entry::EMPTY);
+                self.release_table(inner, value.frame());
+                // Paging-structure caches know the table (Intel SDM volume 3, section 4.10.3).
+                change.page(range.start().max(start));
+            }
+        }
+    }
+
+    /// Gives a table back once every CPU that may have cached a pointer to it has flushed.
+    pub(super) fn release_table(&self, inner: &mut Inner<P>, table: Pfn) {
+        match self.memory.frames.table_remove_ref(table, self.memory.platform.cpu()) {
+            Ok(Some(retired)) => retired.quarantine(&mut inner.quarantine, self.next_generation()),
+            Ok(None) => {}
+            Err(error) => unreachable!("a table that was in use is gone: {error}"),
+        }
+    }
+}

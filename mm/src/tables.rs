@@ -1,0 +1,343 @@
+//! Page-table pages: finding, making, splitting, sharing and freeing them.
+//!
+//! A last-level table may be shared between spaces copy-on-write. The level-2 entries that point to a shared table lack
+//! the write right and carry [`Entry::SHARED`]; the table's count says how many there are. A shared table is never
+//! changed by software: whoever needs to change an entry below it unshares it first, which copies it (or takes it back,
+//! if nobody else is left). The processor may set accessed and dirty bits in it; they belong to all sharers.
+
+use core::sync::atomic::Ordering;
+
+use faultline_trace::Kind;
+
+use crate::Memory;
+use crate::address::{HUGE_PAGE_SIZE, PAGE_SIZE, PageRange};
+use crate::entry::Entry;
+use crate::error::VasError;
+use crate::frame::{OutOfFrames, Pfn, ReservedFrame};
+use crate::memory::EntryRef;
+use crate::platform::Platform;
+use crate::space::{Inner, Space};
+use crate::tlb::Change;
+
+/// Where a walk for a leaf ended.
+pub(crate) enum Leaf<'a> {
+    /// At an entry of a table that this space alone uses.
+    Own(EntryRef<'a>, Entry),
+    /// At an entry of a shared table: it can be read, but not changed.
+    Shared(Entry),
+    /// At a level-2 entry that maps 2 MiB.
+    Huge(Entry),
+    /// At an absent table.
+    None,
+}
+
+/// Index of `address` in the table of a level (4 is the top).
+#[inline(always)]
+pub(crate) const fn index(address: u64, level: u32) -> usize {
+    (address >> (12 + 9 * (level - 1))) as usize & 511
+}
+
+/// Bytes under one entry of a level.
+#[inline(always)]
+pub(crate) const fn span(level: u32) -> u64 {
+    PAGE_SIZE << (9 * (level - 1))
+}
+
+impl<P: Platform> Memory<P> {
+    /// The level-2 entry above `address`, if the tables down to it exist.
+    #[inline]
+    pub(crate) fn level2(&self, root: Pfn, address: u64) -> Option<EntryRef<'_>> {
+        let mut table = root;
+        for level in [4, 3] {
+            let entry = self.entry(table, index(address, level)).get();
+            if !entry.is_present() {
+                return None;
+            }
+            table = entry.frame();
+        }
+        Some(self.entry(table, index(address, 2)))
+    }
+
+    /// Walks to the leaf of `address` without changing anything.
+    #[inline]
+    pub(crate) fn leaf(&self, root: Pfn, address: u64) -> Leaf<'_> {
+        let Some(entry2) = self.level2(root, address) else {
+            return Leaf::None;
+        };
+        let above = entry2.get();
+        if !above.is_present() {
+            return Leaf::None;
+        }
+        if above.has(Entry::HUGE) {
+            return Leaf::Huge(above);
+        }
+        let leaf = self.entry(above.frame(), index(address, 1));
+        if above.has(Entry::SHARED) {
+            Leaf::Shared(leaf.get())
+        } else {
+            Leaf::Own(leaf, leaf.get())
+        }
+    }
+
+    /// A zeroed frame for a page table.
+    fn new_table(&'static self) -> Result<Pfn, OutOfFrames> {
+        let frame = self.zeroed_frame()?;
+        Ok(frame.into_page_table())
+    }
+
+    /// A frame has as many references as its count can hold: reported as what it amounts to, no frame to be had.
+    #[cold]
+    pub(crate) fn too_many_references(&self) -> OutOfFrames {
+        OutOfFrames {
+            wanted: 1,
+            free: u32::try_from(self.frames.available()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// A zeroed frame: from the pool, or zeroed now.
+    pub(crate) fn zeroed_frame(&'static self) -> Result<ReservedFrame<'static>, OutOfFrames> {
+        let cpu = self.platform.cpu();
+        if let Some(frame) = self.frames.allocate_zeroed(cpu) {
+            return Ok(frame);
+        }
+        let frame = self.frames.allocate(cpu)?;
+        self.platform.zero_frame(frame.pfn().frame());
+        Ok(frame)
+    }
+
+    /// The level-2 entry above `address`; makes the tables that lead to it.
+    pub(crate) fn make_level2(&'static self, root: Pfn, address: u64) -> Result<EntryRef<'static>, OutOfFrames> {
+        let mut table = root;
+        for level in [4, 3] {
+            let entry = self.entry(table, index(address, level));
+            let mut value = entry.get();
+            if !value.is_present() {
+                value = Entry::present(self.new_table()?, Entry::TABLE);
+                entry.set(value);
+            }
+            table = value.frame();
+        }
+        Ok(self.entry(table, index(address, 2)))
+    }
+
+    /// Calls `f` with each level-2 entry that is not empty and whose 2 MiB meet `range`, and with the start of those.
+    /// Absent tables cost one step each.
+    pub(crate) fn for_each_level2(&self, root: Pfn, range: PageRange, mut f: impl FnMut(u64, EntryRef<'_>)) {
+        let mut address = range.start() & !(HUGE_PAGE_SIZE - 1);
+        'outer: while address < range.end() {
+            let mut table = root;
+            for level in [4, 3] {
+                let entry = self.entry(table, index(address, level)).get();
+                if !entry.is_present() {
+                    address = (address | (span(level) - 1)) + 1;
+                    continue 'outer;
+                }
+                table = entry.frame();
+            }
+            let end = ((address | (span(3) - 1)) + 1).min(range.end());
+            while address < end {
+                let entry = self.entry(table, index(address, 2));
+                if !entry.get().is_empty() {
+                    f(address, entry);
+                }
+                address += HUGE_PAGE_SIZE;
+            }
+        }
+    }
+}
+
+impl<P: Platform> Space<P> {
+    /// The leaf of `address` in a table that this space alone uses: makes, splits or unshares what is in the way.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`]; tables made so far stay, empty.
+    pub(crate) fn own_leaf(
+        &self,
+        inner: &mut Inner<P>,
+        root: Pfn,
+        address: u64,
+        change: &mut Change,
+    ) -> Result<EntryRef<'static>, OutOfFrames> {
+        let memory = self.memory;
+        let entry2 = memory.make_level2(root, address)?;
+        let mut above = entry2.get();
+        if !above.is_present() {
+            above = Entry::present(memory.new_table()?, Entry::TABLE);
+            entry2.set(above);
+        } else if above.has(Entry::HUGE) {
+            above = self.split(entry2, above, address, change)?;
+        } else if above.has(Entry::SHARED) {
+            above = self.unshare(inner, entry2, above, change)?;
+        }
+        Ok(memory.entry(above.frame(), index(address, 1)))
+    }
+
+    /// Replaces a 2 MiB entry by a table of 512 entries that map the same frames with the same rights.
+    fn split(
+        &self,
+        entry2: EntryRef<'_>,
+        above: Entry,
+        address: u64,
+        change: &mut Change,
+    ) -> Result<Entry, OutOfFrames> {
+        let memory = self.memory;
+        // Every entry of the table is written below, so the frame needs no zeroing.
+        let table = memory.frames.allocate(memory.platform.cpu())?.into_page_table();
+        let first = above.frame();
+        let flags = above.bits() & (Entry::USER | Entry::WRITABLE | Entry::PWT | Entry::PCD | Entry::NO_EXECUTE)
+            | above.bits() & (Entry::COW | Entry::BORROWED | Entry::SHARED | Entry::ACCESSED | Entry::DIRTY);
+        for page in 0..512 {
+            memory
+                .entry(table, page)
+                .set(Entry::present(first.offset(page as u32), flags));
+        }
+        let below = Entry::present(table, Entry::TABLE);
+        entry2.set(below);
+        // The translations are the same, but the processor may not hold the page in two sizes (Intel SDM volume 3,
+        // section 4.10.2.1).
+        change.page(address & !(HUGE_PAGE_SIZE - 1));
+        Ok(below)
+    }
+
+    /// Makes the shared table below `entry2` this space's own: copies it, or takes it back if nobody else is left.
+    pub(crate) fn unshare(
+        &self,
+        inner: &mut Inner<P>,
+        entry2: EntryRef<'_>,
+        above: Entry,
+        change: &mut Change,
+    ) -> Result<Entry, OutOfFrames> {
+        let memory = self.memory;
+        let shared = above.frame();
+        if memory.frames.table_ref_count(shared) == 1 {
+            // The last sharer. Frames that another sharer's copy has referenced meanwhile must not be written.
+            for page in 0..512 {
+                let leaf = memory.entry(shared, page);
+                let entry = leaf.get();
+                if entry.has(Entry::PRESENT | Entry::WRITABLE)
+                    && !entry.has(Entry::SHARED)
+                    && memory.frames.mapping_count(entry.frame()) != 1
+                {
+                    leaf.set(entry.without(Entry::WRITABLE).with(Entry::COW));
+                }
+            }
+            let below = above.without(Entry::SHARED).with(Entry::WRITABLE);
+            entry2.set(below);
+            memory.counters.tables_taken_back.add(1);
+            return Ok(below);
+        }
+        let table = memory.frames.allocate(memory.platform.cpu())?.into_page_table();
+        if let Err(error) = self.copy_leaves(shared, table) {
+            if let Ok(Some(retired)) = memory.frames.table_remove_ref(table, memory.platform.cpu()) {
+                retired.free();
+            }
+            return Err(error);
+        }
+        let below = Entry::present(table, Entry::TABLE);
+        entry2.set(below);
+        // The processor may have cached the pointer to the old table for any of the 512 pages.
+        change.all();
+        memory.counters.tables_unshared.add(1);
+        self.drop_table_reference(inner, shared);
+        Ok(below)
+    }
+
+    /// Copies the leaves of one last-level table to another: private pages become copy-on-write in the copy and gain a
+    /// reference; markers and busy bits stay behind.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] if a frame has as many references as its count can hold; every reference taken is given back.
+    pub(crate) fn copy_leaves(&self, from: Pfn, to: Pfn) -> Result<(), OutOfFrames> {
+        let memory = self.memory;
+        for page in 0..512 {
+            let entry = memory.entry(from, page).get();
+            let copy = if !entry.is_present() {
+                Entry::EMPTY
+            } else {
+                if !entry.has(Entry::BORROWED) && memory.frames.add_mapping(entry.frame()).is_err() {
+                    for undone in 0..page {
+                        let entry = memory.entry(to, undone).get();
+                        if entry.is_present() && !entry.has(Entry::BORROWED) {
+                            memory.drop_mapping(entry.frame(), memory.platform.cpu());
+                        }
+                    }
+                    return Err(memory.too_many_references());
+                }
+                let copy = entry.without(Entry::BUSY);
+                if entry.has(Entry::SHARED) {
+                    copy
+                } else {
+                    copy.without(Entry::WRITABLE).with(Entry::COW)
+                }
+            };
+            memory.entry(to, page).set(copy);
+        }
+        Ok(())
+    }
+
+    /// Gives up one reference to a last-level table; the last one takes its leaves' references along and frees it.
+    pub(crate) fn drop_table_reference(&self, inner: &mut Inner<P>, table: Pfn) {
+        let memory = self.memory;
+        let retired = match memory.frames.table_remove_ref(table, memory.platform.cpu()) {
+            Ok(Some(retired)) => retired,
+            Ok(None) => return,
+            Err(error) => unreachable!("a table that was in use is gone: {error}"),
+        };
+        for page in 0..512 {
+            let entry = memory.entry(table, page).get();
+            if entry.is_present() && !entry.has(Entry::BORROWED) {
+                self.retire(inner, entry.frame());
+            }
+        }
+        retired.quarantine(&mut inner.quarantine, self.next_generation());
+    }
+
+    /// Gives up the reference that an entry of this space held. If it was the last, the frame is free once no CPU can
+    /// hold the translation: at once if only this CPU could, because it flushes before it enters user mode again.
+    #[inline]
+    pub(crate) fn retire(&self, inner: &mut Inner<P>, frame: Pfn) {
+        let cpu = self.memory.platform.cpu();
+        match self.memory.frames.remove_mapping(frame, cpu) {
+            Ok(None) => {}
+            Ok(Some(retired)) if self.is_private_to(cpu) => retired.free(),
+            Ok(Some(retired)) => {
+                let generation = self.next_generation();
+                let address = retired.address().as_u64();
+                self.memory
+                    .platform
+                    .trace(Kind::FrameQuarantine, self.id, 0, address, generation);
+                retired.quarantine(&mut inner.quarantine, generation);
+            }
+            Err(error) => unreachable!("a frame that was mapped is gone: {error}"),
+        }
+    }
+
+    /// Makes the tables at both ends of `range` this space's own, so that what follows needs no memory.
+    ///
+    /// # Errors
+    /// [`VasError::OutOfMemory`]; nothing that anybody could see has changed.
+    pub(crate) fn prepare_ends(
+        &self,
+        inner: &mut Inner<P>,
+        range: PageRange,
+        change: &mut Change,
+    ) -> Result<(), VasError> {
+        let Some(root) = inner.root else { return Ok(()) };
+        for address in [range.start(), range.end() - PAGE_SIZE] {
+            let first = address & !(HUGE_PAGE_SIZE - 1);
+            if range.start() <= first && first + HUGE_PAGE_SIZE <= range.end() {
+                continue;
+            }
+            if let Leaf::Huge(_) | Leaf::Shared(_) = self.memory.leaf(root, address) {
+                self.own_leaf(inner, root, address, change)
+                    .map_err(|_| VasError::OutOfMemory { needed: 1 })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The generation that the next bump will give.
+    pub(crate) fn next_generation(&self) -> u64 {
+        self.tlb_generation.load(Ordering::Relaxed) + 1
+    }
+}

@@ -1,0 +1,448 @@
+//! TLB generations: which CPU may still hold which translation, and when a frame may be used again.
+//!
+//! # Protocol
+//!
+//! Every space has an id that is never used again and a generation. `space.seen[cpu]` is the generation up to which
+//! that CPU has dropped the space's old translations; it means something while the CPU's bit is set in `space.cpus`,
+//! that is, while the CPU may hold any translation of the space at all.
+//!
+//! | who | does, in this order |
+//! |---|---|
+//! | [`switch_to`](crate::Memory::switch_to) on a CPU | (1) sets its bit in `cpus`; (2) fence; (3) reads the generation; (4) flushes if it has not seen it; (5) writes `seen` |
+//! | a change, under the space's lock | (1) changes entries; (2) bumps the generation; (3) fence; (4) reads `cpus`; (5) asks those CPUs to flush |
+//!
+//! The two fences are `SeqCst`: either the switch reads the new generation, or the change reads the new bit (the store
+//! buffering litmus test), so no CPU runs on with a stale translation unasked.
+//!
+//! A frame or a page-table page that leaves a space is quarantined with the generation of its removal unless this CPU
+//! alone can hold translations of the space; then it is free as soon as this CPU has flushed. The kernel never
+//! dereferences user addresses, so between the change and the flush nothing on this CPU can use a stale translation.
+//!
+//! New mappings (absent to present) neither bump nor flush: the processor caches no absent entry (Intel SDM volume 3,
+//! section 4.10.2.3). A permission upgrade bumps and flushes here, and asks nobody: another CPU that still has the
+//! narrower translation takes a spurious fault, whose handling invalidates the page.
+
+use alloc::sync::Arc;
+use core::future::poll_fn;
+use core::sync::atomic::{AtomicU64, Ordering, fence};
+use core::task::Poll;
+
+use faultline_trace::Kind;
+use spin::Mutex;
+use x86_64::VirtAddr;
+
+use crate::Memory;
+use crate::platform::{MAX_CPUS, Pcid, Platform};
+use crate::space::{Inner, Space, VirtualAddressSpace};
+
+/// PCID slots that are used on each CPU at most.
+const TAGS: usize = 8;
+
+/// Changes of single pages that are remembered, so that a CPU that is one change behind can invalidate one page.
+const LOG: usize = 8;
+
+/// Pages that are invalidated one by one; beyond it a whole flush is cheaper (32 `invlpg` cost more than a flush).
+const SINGLE_PAGES: usize = 8;
+
+/// What one CPU has loaded and may still hold.
+pub(crate) struct CpuTlb<P: Platform> {
+    /// Id of the space whose root is loaded; 0 for the kernel's own root. Written by its CPU only.
+    active: AtomicU64,
+    slots: Mutex<Slots<P>>,
+}
+
+struct Slots<P: Platform> {
+    /// The space whose root is loaded. The reference keeps the root's owner alive through kernel interludes.
+    active: Option<Arc<Space<P>>>,
+    /// The space of each PCID from 1 on.
+    tags: [Option<Arc<Space<P>>>; TAGS],
+    /// The tag that is given up next.
+    victim: usize,
+}
+
+impl<P: Platform> Default for CpuTlb<P> {
+    fn default() -> Self {
+        let slots = Slots {
+            active: None,
+            tags: [const { None }; TAGS],
+            victim: 0,
+        };
+        Self {
+            active: AtomicU64::new(0),
+            slots: Mutex::new(slots),
+        }
+    }
+}
+
+/// The TLB side of a space.
+pub(crate) struct SpaceTlb {
+    /// Bit set of the CPUs that may hold translations of the space.
+    pub(crate) cpus: AtomicU64,
+    /// Generation up to which each CPU has flushed.
+    seen: [AtomicU64; MAX_CPUS],
+    /// `log[g % LOG]` is the page that change number `g` touched, or [`MANY`].
+    log: [AtomicU64; LOG],
+}
+
+/// A change that touched more than one page.
+const MANY: u64 = u64::MAX;
+
+impl SpaceTlb {
+    pub(crate) fn new() -> Self {
+        Self {
+            cpus: AtomicU64::new(0),
+            seen: [const { AtomicU64::new(0) }; MAX_CPUS],
+            log: [const { AtomicU64::new(MANY) }; LOG],
+        }
+    }
+}
+
+/// The pages that one operation has changed, gathered so that it bumps and flushes once.
+#[must_use = "changed translations must be flushed with `Space::finish`"]
+pub(crate) struct Change {
+    pages: [u64; SINGLE_PAGES],
+    count: usize,
+    /// Rights were only added.
+    upgrade: bool,
+}
+
+impl Change {
+    pub(crate) fn new() -> Self {
+        Self {
+            pages: [0; SINGLE_PAGES],
+            count: 0,
+            upgrade: false,
+        }
+    }
+
+    /// A change that only adds rights to one page.
+    pub(crate) fn upgrade(page: u64) -> Self {
+        let mut change = Self::new();
+        change.page(page);
+        change.upgrade = true;
+        change
+    }
+
+    /// A present entry for this page was changed.
+    #[inline]
+    pub(crate) fn page(&mut self, page: u64) {
+        if self.count < SINGLE_PAGES {
+            self.pages[self.count] = page;
+        }
+        self.count += 1;
+    }
+
+    /// So much was changed that everything has to go.
+    pub(crate) fn all(&mut self) {
+        self.count = SINGLE_PAGES + 1;
+    }
+
+    fn singles(&self) -> Option<&[u64]> {
+        self.pages.get(..self.count)
+    }
+}
+
+impl<P: Platform> Space<P> {
+    /// Whether the calling CPU alone can hold translations of this space, so that what leaves it needs no quarantine.
+    #[inline]
+    pub(crate) fn is_private_to(&self, cpu: usize) -> bool {
+        self.tlb.cpus.load(Ordering::Relaxed) & !(1 << cpu) == 0
+    }
+
+    /// Whether every CPU that may hold a translation of this space has flushed since `generation`.
+    pub(crate) fn has_passed(&self, generation: u64) -> bool {
+        let mut cpus = self.tlb.cpus.load(Ordering::Acquire);
+        while cpus != 0 {
+            let cpu = cpus.trailing_zeros() as usize;
+            if self.tlb.seen[cpu].load(Ordering::Acquire) < generation {
+                return false;
+            }
+            cpus &= cpus - 1;
+        }
+        true
+    }
+
+    /// Ends an operation that changed present entries: bumps the generation once, flushes this CPU if the space is
+    /// loaded, asks the others, and frees what has passed its quarantine. Returns the new generation.
+    pub(crate) fn finish(&self, inner: &mut Inner<P>, change: Change) -> u64 {
+        if change.count == 0 {
+            return self.tlb_generation.load(Ordering::Relaxed);
+        }
+        let memory = self.memory;
+        // Release: whoever reads the new generation sees the changed entries. The lock is held, so there is one writer.
+        let generation = self.tlb_generation.load(Ordering::Relaxed) + 1;
+        let logged = if change.count == 1 { change.pages[0] } else { MANY };
+        self.tlb.log[generation as usize % LOG].store(logged, Ordering::Relaxed);
+        self.tlb_generation.store(generation, Ordering::Release);
+        fence(Ordering::SeqCst);
+        memory.counters.tlb_bumps.add(1);
+        memory
+            .platform
+            .trace(Kind::TlbBump, self.id, 0, generation, change.count as u64);
+
+        let cpu = memory.platform.cpu();
+        if memory.tlb[cpu].active.load(Ordering::Relaxed) == self.id {
+            // Only if nothing was left over from before: else the next switch has to flush more than this change.
+            if self.tlb.seen[cpu].load(Ordering::Relaxed) + 1 == generation {
+                match change.singles() {
+                    Some(pages) => {
+                        for &page in pages {
+                            memory.platform.invalidate_page(VirtAddr::new_truncate(page));
+                        }
+                        memory.counters.tlb_pages.add(pages.len() as u64);
+                        memory
+                            .platform
+                            .trace(Kind::TlbFlushPage, self.id, 0, pages[0], pages.len() as u64);
+                    }
+                    None => self.flush_all(memory, cpu, generation),
+                }
+            } else {
+                self.flush_all(memory, cpu, generation);
+            }
+            self.tlb.seen[cpu].store(generation, Ordering::Release);
+        }
+        let others = self.tlb.cpus.load(Ordering::Relaxed) & !(1 << cpu);
+        if others != 0 && !change.upgrade {
+            memory.platform.shootdown(others);
+        }
+        self.release_quarantine(inner);
+        generation
+    }
+
+    fn flush_all(&self, memory: &Memory<P>, cpu: usize, generation: u64) {
+        memory.counters.tlb_flushes.add(1);
+        memory.counters.root_loads.add(1);
+        let seen = self.tlb.seen[cpu].load(Ordering::Relaxed);
+        memory.platform.trace(Kind::TlbFlushAll, self.id, 0, generation, seen);
+        let root = self.root_frame().unwrap_or(memory.kernel_root);
+        let pcid = memory.tlb[cpu].slots.lock().pcid_of(self.id);
+        memory.platform.load_root(root, pcid, false);
+    }
+
+    /// Frees quarantined frames whose generation every CPU has passed, and wakes who waits for a flush.
+    pub(crate) fn release_quarantine(&self, inner: &mut Inner<P>) {
+        if inner.quarantine.is_empty() && inner.flush_waiters.is_empty() {
+            return;
+        }
+        let mut passed = self.tlb_generation.load(Ordering::Relaxed);
+        let mut cpus = self.tlb.cpus.load(Ordering::Acquire);
+        while cpus != 0 {
+            let cpu = cpus.trailing_zeros() as usize;
+            passed = passed.min(self.tlb.seen[cpu].load(Ordering::Acquire));
+            cpus &= cpus - 1;
+        }
+        inner.quarantine.release_up_to(passed, self.memory.platform.cpu());
+        inner.flush_waiters.retain(|(generation, waker)| {
+            let waits = *generation > passed;
+            if !waits {
+                waker.wake_by_ref();
+            }
+            waits
+        });
+    }
+}
+
+impl<P: Platform> VirtualAddressSpace<P> {
+    /// Waits until no CPU can hold a translation that was changed up to `generation`. Nobody spins: the CPU that flushes
+    /// last wakes the waiter.
+    pub async fn flushed(&self, generation: u64) {
+        poll_fn(|context| {
+            let mut inner = self.lock();
+            if self.has_passed(generation) {
+                return Poll::Ready(());
+            }
+            inner.flush_waiters.push((generation, context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl<P: Platform> Slots<P> {
+    fn pcid_of(&self, id: u64) -> Pcid {
+        let tag = self
+            .tags
+            .iter()
+            .position(|tag| tag.as_ref().is_some_and(|space| space.id == id));
+        Pcid(tag.map_or(0, |index| index as u16 + 1))
+    }
+}
+
+impl<P: Platform> Memory<P> {
+    /// Makes `space` the one whose translations this CPU uses, before a user thread is entered.
+    ///
+    /// Does nothing but compare two numbers if the space is loaded and unchanged. If exactly one page has changed since
+    /// this CPU looked, invalidates it; if more has, drops the whole slot. Another space's root is loaded, and what is
+    /// cached under its PCID is kept if and only if its generation has been seen here.
+    #[inline]
+    pub fn switch_to(&self, space: &VirtualAddressSpace<P>) {
+        let cpu = self.platform.cpu();
+        let space = space.core();
+        if self.tlb[cpu].active.load(Ordering::Relaxed) == space.id
+            && space.tlb.seen[cpu].load(Ordering::Relaxed) == space.tlb_generation.load(Ordering::Acquire)
+        {
+            self.counters.tlb_skips.add(1);
+            return;
+        }
+        self.switch_slowly(cpu, space);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn switch_slowly(&self, cpu: usize, space: &Arc<Space<P>>) {
+        if self.tlb[cpu].active.load(Ordering::Relaxed) == space.id {
+            self.catch_up(cpu, space);
+            return;
+        }
+        let Some(root) = space.root_frame() else {
+            self.leave(cpu);
+            return;
+        };
+        let mut slots = self.tlb[cpu].slots.lock();
+        let (pcid, known) = self.assign_tag(cpu, &mut slots, space);
+        space.tlb.cpus.fetch_or(1 << cpu, Ordering::Relaxed);
+        // Pairs with the fence in `finish`: either we read the bumped generation, or it reads our bit.
+        fence(Ordering::SeqCst);
+        let generation = space.tlb_generation.load(Ordering::Acquire);
+        let seen = space.tlb.seen[cpu].load(Ordering::Relaxed);
+        let keep = known && seen == generation;
+        self.platform.load_root(root, pcid, keep);
+        self.counters.root_loads.add(1);
+        if keep {
+            self.counters.tlb_skips.add(1);
+            self.platform.trace(Kind::TlbSkip, space.id, 0, generation, 0);
+        } else {
+            self.counters.tlb_flushes.add(1);
+            self.platform.trace(Kind::TlbFlushAll, space.id, 0, generation, seen);
+        }
+        space.tlb.seen[cpu].store(generation, Ordering::Release);
+        self.tlb[cpu].active.store(space.id, Ordering::Relaxed);
+        let previous = slots.active.replace(Arc::clone(space));
+        drop(slots);
+        if let Some(previous) = previous {
+            self.left(cpu, &previous, pcid.0 == 0);
+        }
+        self.release_of(space);
+    }
+
+    /// The PCID of `space` on this CPU, and whether it has had it since it last flushed.
+    fn assign_tag(&self, cpu: usize, slots: &mut Slots<P>, space: &Arc<Space<P>>) -> (Pcid, bool) {
+        let tags = usize::from(self.platform.pcids()).min(TAGS);
+        if tags == 0 {
+            return (Pcid(0), false);
+        }
+        let Pcid(pcid) = slots.pcid_of(space.id);
+        if pcid != 0 {
+            return (Pcid(pcid), true);
+        }
+        let index = slots.victim;
+        slots.victim = (index + 1) % tags;
+        let evicted = slots.tags[index].replace(Arc::clone(space));
+        if let Some(evicted) = evicted {
+            // Its translations go with the flushing load of the root that takes over the PCID.
+            evicted.tlb.cpus.fetch_and(!(1 << cpu), Ordering::Release);
+        }
+        (Pcid(index as u16 + 1), false)
+    }
+
+    /// `space` is no longer loaded here; without PCIDs the load has dropped all its translations.
+    fn left(&self, cpu: usize, space: &Arc<Space<P>>, untagged: bool) {
+        if untagged {
+            space.tlb.cpus.fetch_and(!(1 << cpu), Ordering::Release);
+        }
+        self.release_of(space);
+    }
+
+    fn release_of(&self, space: &Arc<Space<P>>) {
+        let mut inner = space.inner.lock();
+        space.release_quarantine(&mut inner);
+    }
+
+    /// The loaded space has changed: drops what is stale.
+    fn catch_up(&self, cpu: usize, space: &Arc<Space<P>>) {
+        if space.root_frame().is_none() {
+            self.leave(cpu);
+            return;
+        }
+        let generation = space.tlb_generation.load(Ordering::Acquire);
+        let seen = space.tlb.seen[cpu].load(Ordering::Relaxed);
+        let page = space.tlb.log[generation as usize % LOG].load(Ordering::Relaxed);
+        if seen + 1 == generation && page != MANY {
+            self.platform.invalidate_page(VirtAddr::new_truncate(page));
+            self.counters.tlb_pages.add(1);
+            self.platform.trace(Kind::TlbFlushPage, space.id, 0, page, 1);
+        } else {
+            space.flush_all(self, cpu, generation);
+        }
+        space.tlb.seen[cpu].store(generation, Ordering::Release);
+        self.release_of(space);
+    }
+
+    /// Loads the kernel's own root on this CPU, so that no space is loaded; drops every translation of the one that
+    /// was.
+    pub fn leave_spaces(&self) {
+        self.leave(self.platform.cpu());
+    }
+
+    pub(crate) fn leave(&self, cpu: usize) {
+        let previous = {
+            let mut slots = self.tlb[cpu].slots.lock();
+            self.tlb[cpu].active.store(0, Ordering::Relaxed);
+            slots.active.take()
+        };
+        if let Some(previous) = previous {
+            self.platform.load_root(self.kernel_root, Pcid(0), false);
+            self.counters.root_loads.add(1);
+            self.left(cpu, &previous, self.platform.pcids() == 0);
+        }
+    }
+
+    /// Forgets a space that was destroyed: leaves its root if it is loaded here and gives up its PCID.
+    pub(crate) fn forget(&self, space: &Arc<Space<P>>) {
+        let cpu = self.platform.cpu();
+        if self.tlb[cpu].active.load(Ordering::Relaxed) == space.id {
+            self.leave(cpu);
+        }
+        let mut slots = self.tlb[cpu].slots.lock();
+        let Pcid(pcid) = slots.pcid_of(space.id);
+        if pcid != 0 {
+            // The next owner of the PCID loads it with a flush, because it is not known to have had it.
+            slots.tags[usize::from(pcid) - 1] = None;
+            space.tlb.cpus.fetch_and(!(1 << cpu), Ordering::Release);
+        }
+    }
+
+    /// What a CPU does when another one asked it to flush: catches up with the loaded space, or leaves it if it is
+    /// gone. Called from the interrupt that [`Platform::shootdown`] sends.
+    pub fn acknowledge(&self) {
+        let cpu = self.platform.cpu();
+        let active = self.tlb[cpu].slots.lock().active.clone();
+        if let Some(space) = active
+            && space.tlb.seen[cpu].load(Ordering::Relaxed) != space.tlb_generation.load(Ordering::Acquire)
+        {
+            self.catch_up(cpu, &space);
+        }
+        // Spaces that are not loaded but keep a PCID: the tag is given up, so that its next use flushes.
+        let mut slots = self.tlb[cpu].slots.lock();
+        let Slots { active, tags, .. } = &mut *slots;
+        for tag in tags {
+            let stale = tag.as_ref().is_some_and(|space| {
+                active.as_ref().is_none_or(|active| active.id != space.id)
+                    && space.tlb.seen[cpu].load(Ordering::Relaxed) != space.tlb_generation.load(Ordering::Acquire)
+            });
+            if stale && let Some(space) = tag.take() {
+                space.tlb.cpus.fetch_and(!(1 << cpu), Ordering::Release);
+                self.release_of(&space);
+            }
+        }
+    }
+
+    /// Id of the space that is loaded on a CPU, for diagnostics; `None` for the kernel's own root.
+    #[must_use]
+    pub fn active_space(&self, cpu: usize) -> Option<u64> {
+        match self.tlb[cpu].active.load(Ordering::Relaxed) {
+            0 => None,
+            id => Some(id),
+        }
+    }
+}
