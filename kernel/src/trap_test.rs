@@ -170,7 +170,7 @@ fn exceptions(at: &At) {
     } else {
         exception(6, 0)
     };
-    expect(at.snippet_sgdt, DATA, sgdt);
+    expect(at.snippet_sgdt, DATA + PAGE / 2, sgdt);
 }
 
 fn addresses(at: &At) {
