@@ -51,3 +51,6 @@ pub use space::{
     VirtualAddressSpace,
 };
 pub use stats::MemoryStats;
+
+#[cfg(test)]
+mod tests;
