@@ -1,7 +1,6 @@
 //! A program on Faultline.
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,7 +46,7 @@ impl Run {
     #[must_use]
     pub fn and(mut self, task: &str, args: &[&str]) -> Self {
         let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
-        let task = Task::new(Path::new(task), &args, artifacts()).unwrap_or_else(|error| panic!("{error}"));
+        let task = Task::sample(task, &args, artifacts()).unwrap_or_else(|error| panic!("{error}"));
         self.tasks.push(task);
         self
     }

@@ -34,7 +34,7 @@ pub fn run(arguments: &cli::Demo) -> anyhow::Result<u8> {
     let mut tasks = Vec::new();
     for (name, args) in TASKS {
         let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
-        let task = Task::new(name.as_ref(), &args, &artifacts)?;
+        let task = Task::sample(name, &args, &artifacts)?;
         task.configure(&mut config)?;
         tasks.push(task);
     }

@@ -192,30 +192,31 @@ pub fn check(bytes: &[u8]) -> Result<(), Reason> {
 fn check_segments(segments: &[ProgramHeader64<NativeEndian>], bytes: &[u8]) -> Result<(), Reason> {
     let endian = NativeEndian;
     let length = bytes.len() as u64;
-    let mut loads = 0;
-    for (index, segment) in segments.iter().enumerate() {
-        let kind = segment.p_type(endian);
-        let name = match kind {
-            elf::PT_LOAD => "PT_LOAD",
-            elf::PT_INTERP => "PT_INTERP",
-            _ => continue,
-        };
-        let end = segment.p_offset(endian).saturating_add(segment.p_filesz(endian));
+    let of_kind = |kind| {
+        segments
+            .iter()
+            .enumerate()
+            .filter(move |(_, segment)| segment.p_type(endian) == kind)
+    };
+    for (index, load) in of_kind(elf::PT_LOAD) {
+        let end = load.p_offset(endian).saturating_add(load.p_filesz(endian));
         if end > length {
             return Err(Reason::Truncated {
-                what: format!("segment {index} ({name})"),
+                what: format!("segment {index} (PT_LOAD)"),
                 end,
                 length,
             });
         }
-        if kind == elf::PT_INTERP {
-            let path = segment.data(endian, bytes).unwrap_or_default();
-            let path = String::from_utf8_lossy(path).trim_end_matches('\0').to_owned();
-            return Err(Reason::Dynamic { interpreter: path });
-        }
-        loads += 1;
     }
-    if loads == 0 { Err(Reason::NothingToLoad) } else { Ok(()) }
+    if let Some((_, segment)) = of_kind(elf::PT_INTERP).next() {
+        let path = segment.data(endian, bytes).unwrap_or_default();
+        let interpreter = String::from_utf8_lossy(path).trim_end_matches('\0').to_owned();
+        return Err(Reason::Dynamic { interpreter });
+    }
+    if of_kind(elf::PT_LOAD).next().is_none() {
+        return Err(Reason::NothingToLoad);
+    }
+    Ok(())
 }
 
 fn machine_name(machine: elf::Machine) -> &'static str {
@@ -228,5 +229,87 @@ fn machine_name(machine: elf::Machine) -> &'static str {
         elf::EM_S390 => "S/390",
         elf::EM_MIPS => "MIPS",
         _ => "another processor",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// This test's own program file: whole and for this processor, but dynamically linked.
+    fn own() -> Vec<u8> {
+        fs::read(std::env::current_exe().unwrap()).unwrap()
+    }
+
+    /// The same with one byte of the header changed.
+    fn patched(offset: usize, byte: u8) -> Vec<u8> {
+        let mut bytes = own();
+        bytes[offset] = byte;
+        bytes
+    }
+
+    #[test]
+    fn a_dynamic_program_names_its_interpreter() {
+        let Err(Reason::Dynamic { interpreter }) = check(&own()) else {
+            panic!("not recognised")
+        };
+        assert!(interpreter.starts_with('/'), "{interpreter}");
+    }
+
+    #[test]
+    fn other_files_are_told_apart() {
+        assert_eq!(check(b""), Err(Reason::NotElf { found: "it is empty" }));
+        assert_eq!(
+            check(b"#!/bin/sh\n"),
+            Err(Reason::NotElf {
+                found: "it is a script"
+            })
+        );
+        assert!(matches!(check(b"hello"), Err(Reason::NotElf { .. })));
+        assert!(matches!(check(&patched(4, 9)), Err(Reason::NotElf { .. })));
+        assert_eq!(check(&patched(4, 1)), Err(Reason::ThirtyTwoBit));
+        assert_eq!(check(&patched(5, 2)), Err(Reason::BigEndian));
+        assert_eq!(
+            check(&patched(18, 183)),
+            Err(Reason::ForeignMachine {
+                machine: 183,
+                name: "AArch64"
+            })
+        );
+        assert_eq!(
+            check(&patched(16, 1)),
+            Err(Reason::NotExecutable {
+                kind: 1,
+                name: "an object file"
+            })
+        );
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_says_what_is_missing() {
+        let own = own();
+        for length in [4, 5, 17, 40, 63] {
+            let what = "the ELF header".to_owned();
+            let expected = Reason::Truncated {
+                what,
+                end: 64,
+                length: length as u64,
+            };
+            assert_eq!(check(&own[..length]), Err(expected));
+        }
+        let Err(Reason::Truncated { what, .. }) = check(&own[..100]) else {
+            panic!("not recognised")
+        };
+        assert_eq!(what, "the program header table");
+        let Err(Reason::Truncated { what, end, length }) = check(&own[..5000]) else {
+            panic!("not recognised")
+        };
+        assert!(what.ends_with("(PT_LOAD)") && end > length, "{what}");
+    }
+
+    #[test]
+    fn a_missing_file_and_a_folder_are_no_programs() {
+        assert!(matches!(read(Path::new("/nonexistent/x")), Err(Unsuitable::Missing(_))));
+        assert!(matches!(read(Path::new("/")), Err(Unsuitable::Unreadable { .. })));
     }
 }

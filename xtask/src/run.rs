@@ -1,9 +1,11 @@
 //! `run`: one program as the first user task.
 
 use std::io;
+use std::path::Path;
 
 use anyhow::Context;
 
+use crate::build;
 use crate::cli;
 use crate::config::{Config, Trace};
 use crate::machine::{Accel, Ports};
@@ -16,18 +18,27 @@ use crate::session::{self, FAILED, NOT_FOUND, Task, UNSUITABLE};
 /// # Errors
 /// Fails when the tool itself couldn't do its part; that is status 125 as well.
 pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
-    let artifacts = session::prepare()?;
     let (program, args) = arguments.command.split_first().context("no program is named")?;
-    let task = match Task::new(program.as_ref(), args, &artifacts) {
-        Ok(task) => task,
-        Err(error) => {
-            eprintln!("faultline: {error}");
-            return Ok(if matches!(error, Unsuitable::Missing(_)) {
-                NOT_FOUND
-            } else {
-                UNSUITABLE
-            });
+    // A file is looked at before anything is built; only a name without a file can be that of a sample task.
+    let from_file = if Path::new(program).exists() || !build::task_names().contains(program) {
+        match Task::from_file(program.as_ref(), args) {
+            Ok(task) => Some(task),
+            Err(error) => {
+                eprintln!("faultline: {error}");
+                return Ok(if matches!(error, Unsuitable::Missing(_)) {
+                    NOT_FOUND
+                } else {
+                    UNSUITABLE
+                });
+            }
         }
+    } else {
+        None
+    };
+    let artifacts = session::prepare()?;
+    let task = match from_file {
+        Some(task) => task,
+        None => Task::sample(program, args, &artifacts)?,
     };
     let options = &arguments.options;
     let mut config = Config::new();

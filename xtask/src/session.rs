@@ -53,18 +53,12 @@ pub struct Task {
 }
 
 impl Task {
-    /// Reads the program from `file`, or, if there is no such file, takes the sample task of that name.
+    /// Reads the program from a file.
     ///
     /// # Errors
     /// Says why the file can't be a user task.
-    pub fn new(file: &Path, args: &[String], artifacts: &Artifacts) -> Result<Self, Unsuitable> {
-        let sample = || file.to_str().and_then(|name| artifacts.task(name));
-        let file = if file.exists() {
-            file.to_owned()
-        } else {
-            sample().unwrap_or_else(|| file.to_owned())
-        };
-        let program = program::read(&file)?;
+    pub fn from_file(file: &Path, args: &[String]) -> Result<Self, Unsuitable> {
+        let program = program::read(file)?;
         let name = file
             .file_name()
             .map_or_else(|| "program".into(), |name| name.to_string_lossy().into_owned());
@@ -73,6 +67,15 @@ impl Task {
             program,
             args: args.to_vec(),
         })
+    }
+
+    /// Takes a sample task.
+    ///
+    /// # Errors
+    /// Fails when there is no such task.
+    pub fn sample(name: &str, args: &[String], artifacts: &Artifacts) -> Result<Self, Unsuitable> {
+        let file = artifacts.task(name).ok_or_else(|| Unsuitable::Missing(name.into()))?;
+        Self::from_file(&file, args)
     }
 
     /// The lines of the configuration that start this task.

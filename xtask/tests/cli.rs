@@ -1,0 +1,208 @@
+//! The tool as a person types it: what it refuses, and what it leaves behind.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+fn faultline() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_faultline"));
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    faultline().args(args).output().expect("the tool starts")
+}
+
+/// Runs `file` and returns the tool's exit status and message.
+fn refused(file: &str) -> (Option<i32>, String) {
+    let output = run(&["run", file]);
+    assert!(output.stdout.is_empty());
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+/// A folder with one file in it.
+fn file(content: &[u8]) -> (TempDir, String) {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("task");
+    fs::write(&path, content).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+/// The tool's own file: whole and for this processor, but dynamically linked.
+fn own() -> Vec<u8> {
+    fs::read(env!("CARGO_BIN_EXE_faultline")).unwrap()
+}
+
+#[test]
+fn a_missing_file_is_127() {
+    let (status, message) = refused("/nonexistent/task");
+    assert_eq!(
+        (status, message.as_str()),
+        (Some(127), "faultline: /nonexistent/task: no such file\n")
+    );
+}
+
+#[test]
+fn files_that_are_no_static_programs_are_126_with_the_reason() {
+    let patched = |offset: usize, byte: u8| {
+        let mut bytes = own();
+        bytes[offset] = byte;
+        bytes
+    };
+    let own = own();
+    let cases: [(&[u8], &str); 7] = [
+        (b"", "not an ELF file (it is empty)"),
+        (b"#!/bin/sh\nexit 0\n", "not an ELF file (it is a script)"),
+        (&own[..5000], "truncated: segment"),
+        (&patched(4, 1), "a 32-bit ELF file"),
+        (&patched(18, 183), "built for AArch64"),
+        (&patched(16, 1), "an object file, not an executable"),
+        (&own, "dynamically linked: its PT_INTERP header asks for /"),
+    ];
+    for (content, reason) in cases {
+        let (_folder, path) = file(content);
+        let (status, message) = refused(&path);
+        assert_eq!(status, Some(126), "{message}");
+        assert!(
+            message.starts_with(&format!("faultline: {path}: {reason}")),
+            "{message}"
+        );
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
+}
+
+#[test]
+fn too_little_memory_for_the_ramdisk_is_125_with_the_least_that_would_do() {
+    let output = run(&["run", "--mem", "16M", "hello"]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{message}");
+    assert!(
+        message.contains("too little memory") && message.contains("--mem"),
+        "{message}"
+    );
+}
+
+#[test]
+fn an_argument_with_a_line_break_is_125() {
+    let output = run(&["run", "hello", "one\ntwo"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("line break"));
+}
+
+#[test]
+fn a_wrong_option_is_2() {
+    for args in [
+        &["run"] as &[_],
+        &["run", "--mem", "lots", "hello"],
+        &["run", "--accel", "magic", "hello"],
+        &["fly"],
+    ] {
+        assert_eq!(run(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn setup_says_that_everything_is_there() {
+    let output = run(&["setup"]);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(String::from_utf8_lossy(&output.stdout).contains("qemu-system-x86_64"));
+}
+
+/// Every QEMU with this much memory; a test takes a size that nobody else uses.
+fn machines(mib: u64) -> Vec<PathBuf> {
+    let size = format!("{mib}M");
+    let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let is_machine = |process: &PathBuf| {
+        let line = fs::read(process.join("cmdline")).unwrap_or_default();
+        let words: Vec<_> = line.split(|byte| *byte == 0).collect();
+        words[0].ends_with(b"qemu-system-x86_64") && words.contains(&size.as_bytes())
+    };
+    processes.filter(is_machine).collect()
+}
+
+/// Starts a task that never ends, and waits until its kernel is up.
+fn endless(mib: u64) -> Child {
+    let mut command = faultline();
+    command.args([
+        "run",
+        "--mem",
+        &format!("{mib}M"),
+        "--trace",
+        "text",
+        "--trace-categories",
+        "memory",
+    ]);
+    command
+        .args(["kill", "--children", "1000000000"])
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the tool starts");
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(
+        lines.any(|line| line.is_ok_and(|line| line.contains("Faultline"))),
+        "the kernel said nothing"
+    );
+    assert_eq!(machines(mib).len(), 1);
+    // What comes later is read and dropped, so that the tool never waits for this test.
+    thread::spawn(move || lines.count());
+    child
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill")
+        .args(["-s", name, &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn the_time_limit_is_124_and_leaves_nothing_running() {
+    let output = run(&[
+        "run",
+        "--mem",
+        "301M",
+        "--timeout",
+        "4",
+        "kill",
+        "--children",
+        "1000000000",
+    ]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(124), "{message}");
+    assert_eq!(message, "faultline: still running after the time limit of 4 s\n");
+    assert!(machines(301).is_empty());
+}
+
+#[test]
+fn ctrl_c_is_130_and_leaves_nothing_running() {
+    let mut child = endless(302);
+    signal(&child, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(machines(302).is_empty());
+}
+
+#[test]
+fn when_the_tool_is_killed_the_machine_goes_too() {
+    let mut child = endless(303);
+    signal(&child, "KILL");
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    while !machines(303).is_empty() {
+        thread::sleep(Duration::from_millis(10));
+    }
+}
