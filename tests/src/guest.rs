@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use faultline_xtask::build::Artifacts;
 use faultline_xtask::config::{Config, Fault};
 use faultline_xtask::machine::{Accel, End, Firmware, Hardware, Ports};
 use faultline_xtask::report::Report;
@@ -21,6 +22,7 @@ pub struct Run {
     hardware: Hardware,
     settings: Vec<(&'static str, String)>,
     limit: Duration,
+    artifacts: Artifacts,
 }
 
 impl Run {
@@ -30,13 +32,14 @@ impl Run {
     /// Panics when there is no such task.
     #[must_use]
     pub fn new(task: &str, args: &[&str]) -> Self {
-        Self {
+        let run = Self {
             tasks: Vec::new(),
             hardware: Hardware::default(),
             settings: Vec::new(),
             limit: LIMIT,
-        }
-        .and(task, args)
+            artifacts: artifacts().clone(),
+        };
+        run.and(task, args)
     }
 
     /// Runs another task at the same time.
@@ -48,6 +51,13 @@ impl Run {
         let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
         let task = Task::sample(task, &args, artifacts()).unwrap_or_else(|error| panic!("{error}"));
         self.tasks.push(task);
+        self
+    }
+
+    /// Boots another kernel.
+    #[must_use]
+    pub fn with(mut self, artifacts: &Artifacts) -> Self {
+        self.artifacts = artifacts.clone();
         self
     }
 
@@ -119,14 +129,15 @@ impl Run {
         for (key, value) in &self.settings {
             config.set(key, value).expect("no line break");
         }
-        let bundle = session::pack(artifacts(), &config, &self.tasks, &self.hardware).expect("the bundle is packed");
+        let bundle =
+            session::pack(&self.artifacts, &config, &self.tasks, &self.hardware).expect("the bundle is packed");
         let (stdout, stderr, log) = (Bytes::default(), Bytes::default(), Bytes::default());
         let ports = Ports {
             log: Box::new(log.clone()),
             stdout: Box::new(stdout.clone()),
             stderr: Box::new(stderr.clone()),
         };
-        let ended = session::boot(artifacts(), &self.hardware, &bundle, ports, Some(self.limit));
+        let ended = session::boot(&self.artifacts, &self.hardware, &bundle, ports, Some(self.limit));
         let (end, report, failure) = match ended.expect("QEMU can be started") {
             Ok((report, outcome)) => (outcome.end, Some(report), None),
             Err(failure) => (failure.outcome.end, None, Some((failure.status(), failure.to_string()))),

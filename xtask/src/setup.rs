@@ -142,7 +142,6 @@ pub fn core_library(system: &mut dyn System) -> Result<CoreLibrary, Missing> {
         }
     }
     if system.has_source() {
-        system.say("the core library for the kernel is built from rust-src");
         return Ok(CoreLibrary::BuildStd);
     }
     let mut remedies = Vec::new();
