@@ -1,16 +1,15 @@
 //! A program on Faultline.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use faultline_xtask::build::Artifacts;
 use faultline_xtask::config::{Config, Fault};
-use faultline_xtask::machine::{Accel, End, Firmware, Hardware, Ports};
+use faultline_xtask::machine::{Accel, Captured, End, Firmware, Hardware, Ports};
 use faultline_xtask::report::Report;
 use faultline_xtask::session::{self, Task};
+use faultline_xtask::trace::Trace;
 
-use crate::{Trace, artifacts};
+use crate::artifacts;
 
 /// Ends a machine that hangs; far beyond what any test takes.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -131,7 +130,7 @@ impl Run {
         }
         let bundle =
             session::pack(&self.artifacts, &config, &self.tasks, &self.hardware).expect("the bundle is packed");
-        let (stdout, stderr, log) = (Bytes::default(), Bytes::default(), Bytes::default());
+        let (stdout, stderr, log) = (Captured::default(), Captured::default(), Captured::default());
         let ports = Ports {
             log: Box::new(log.clone()),
             stdout: Box::new(stdout.clone()),
@@ -223,29 +222,5 @@ impl Guest {
     #[must_use]
     pub fn trace(&self) -> Trace {
         Trace::parse(&String::from_utf8_lossy(&self.log))
-    }
-}
-
-/// Memory that a port is copied to.
-#[derive(Clone, Debug, Default)]
-struct Bytes(Arc<Mutex<Vec<u8>>>);
-
-impl Bytes {
-    fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Write for Bytes {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

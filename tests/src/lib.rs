@@ -5,7 +5,6 @@
 
 mod guest;
 mod native;
-mod trace;
 
 use std::sync::OnceLock;
 
@@ -14,7 +13,6 @@ use faultline_xtask::session;
 
 pub use guest::{Guest, Run};
 pub use native::{Native, native};
-pub use trace::{Event, Trace};
 
 /// Kernel, boot stage and sample tasks, built at the first call.
 ///

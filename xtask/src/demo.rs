@@ -1,16 +1,33 @@
-//! `demo`: the sample tasks together, the life of a few faults, and the account.
+//! `demo`: the life of a few faults, then the sample tasks together, and the account.
+//!
+//! Two boots: the first one is traced, and runs the tasks small; the second one isn't, so that nothing but the faults
+//! is in the figures, and runs them at their full size. Both count instructions: a tick of the clock is one.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::io;
 
+use faultline_trace::FaultClass;
+
+use crate::build::Artifacts;
 use crate::cli;
-use crate::config::{Config, Trace};
-use crate::machine::{Accel, Ports};
-use crate::report::{ProgramEnd, Summary};
-use crate::session::{self, FAILED, Task};
+use crate::config::{Config, Trace as TraceMode};
+use crate::machine::{Accel, Captured, Outcome, Ports};
+use crate::report::{ProgramEnd, Report, Summary};
+use crate::session::{self, FAILED, Failure, Task};
+use crate::trace::Trace;
 
-/// The sample tasks of the demo with their arguments.
-const TASKS: &[(&str, &[&str])] = &[
+/// A task and its arguments.
+type Call = (&'static str, &'static [&'static str]);
+
+/// The tasks whose faults are shown.
+const SHOWN: &[Call] = &[
+    ("touch", &["--pages", "2", "sequential", "read-write"]),
+    ("cow", &["--pages", "2"]),
+    ("threads", &["--threads", "2", "--pages", "2"]),
+    ("wild", &["null"]),
+];
+
+/// The tasks of the account.
+const TASKS: &[Call] = &[
     ("hello", &[]),
     ("touch", &[]),
     ("cow", &[]),
@@ -28,39 +45,35 @@ const TASKS: &[(&str, &[&str])] = &[
 /// Fails when the tool itself couldn't do its part.
 pub fn run(arguments: &cli::Demo) -> anyhow::Result<u8> {
     let artifacts = session::prepare()?;
-    let options = &arguments.options;
-    let mut config = Config::new();
-    config.set("mode", "demo")?;
-    let mut tasks = Vec::new();
-    for (name, args) in TASKS {
-        let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
-        let task = Task::sample(name, &args, &artifacts)?;
-        task.configure(&mut config)?;
-        tasks.push(task);
-    }
-    config.set("trace", Trace::Text)?.set("fault", options.fault)?;
-    config.set("zero_pool", options.zero_pool)?.set("seed", options.seed)?;
-
-    let hardware = options.hardware(Accel::Icount);
-    let bundle = session::pack(&artifacts, &config, &tasks, &hardware)?;
-    let log = Shared::default();
-    let ports = Ports {
+    let log = Captured::default();
+    let quiet = Ports {
         log: Box::new(log.clone()),
+        stdout: Box::new(io::sink()),
+        stderr: Box::new(io::sink()),
+    };
+    let shown = boot(arguments, &artifacts, SHOWN, TraceMode::Text, quiet)?;
+    let (shown, _) = match shown {
+        Ok(orderly) => orderly,
+        Err(failure) => return Ok(failed(&failure)),
+    };
+    println!("THE LIFE OF A FAULT, by its kind (a tick is an instruction)");
+    show_faults(&Trace::parse(&String::from_utf8_lossy(&log.take())));
+
+    println!("\nTHE SAMPLE TASKS, all at once");
+    let ports = Ports {
+        log: Box::new(io::sink()),
         stdout: Box::new(io::stdout()),
         stderr: Box::new(io::stderr()),
     };
-    let (report, outcome) = match session::boot(&artifacts, &hardware, &bundle, ports, options.limit())? {
+    let (report, outcome) = match boot(arguments, &artifacts, TASKS, TraceMode::Off, ports)? {
         Ok(orderly) => orderly,
-        Err(failure) => {
-            eprintln!("faultline: {failure}");
-            return Ok(failure.status());
-        }
+        Err(failure) => return Ok(failed(&failure)),
     };
     let programs = report.programs()?;
-    let width = programs.iter().map(|program| program.path.len()).max().unwrap_or(0);
-    println!("\ntasks");
+    println!("\nTHE ACCOUNT, after {:.2} s", outcome.wall.as_secs_f64());
+    println!("tasks");
     for program in &programs {
-        println!("  {:width$}  {}", program.path, describe(program));
+        println!("  {:<24}{:>14}", program.path, describe(program));
     }
     println!(
         "{}",
@@ -69,18 +82,74 @@ pub fn run(arguments: &cli::Demo) -> anyhow::Result<u8> {
             unit: "instructions"
         }
     );
-    println!("ran for {:.2} s", outcome.wall.as_secs_f64());
+
     let passed = programs.len() == TASKS.len() && programs.iter().all(|program| program.status == 0);
-    let holds = report.frames_hold()?;
+    let holds = report.frames_hold()? && shown.frames_hold()?;
     println!(
-        "{}",
+        "\n{}",
         match (passed, holds) {
-            (true, true) => "every task passed, no frame is missing",
-            (false, _) => "NOT EVERY TASK PASSED",
-            (true, false) => "FRAMES ARE MISSING",
+            (true, true) => "Every task passed, and no frame is missing.",
+            (false, _) => "NOT EVERY TASK PASSED.",
+            (true, false) => "FRAMES ARE MISSING.",
         }
     );
     Ok(if passed && holds { 0 } else { FAILED })
+}
+
+/// Boots with `calls`, all at the same time.
+fn boot(
+    arguments: &cli::Demo,
+    artifacts: &Artifacts,
+    calls: &[Call],
+    trace: TraceMode,
+    ports: Ports,
+) -> anyhow::Result<Result<(Report, Outcome), Failure>> {
+    let options = &arguments.options;
+    let mut config = Config::new();
+    let mut tasks = Vec::new();
+    for (name, args) in calls {
+        let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
+        let task = Task::sample(name, &args, artifacts)?;
+        task.configure(&mut config)?;
+        tasks.push(task);
+    }
+    config
+        .set("trace", trace)?
+        .set("trace_categories", "fault,tlb")?
+        .set("fault", options.fault)?;
+    config.set("zero_pool", options.zero_pool)?.set("seed", options.seed)?;
+    let hardware = options.hardware(Accel::Icount);
+    let bundle = session::pack(artifacts, &config, &tasks, &hardware)?;
+    session::boot(artifacts, &hardware, &bundle, ports, options.limit())
+}
+
+fn failed(failure: &Failure) -> u8 {
+    eprintln!("faultline: {failure}");
+    failure.status()
+}
+
+/// Prints every event of the first fault of each kind.
+fn show_faults(trace: &Trace) {
+    let served = |class: FaultClass| {
+        trace
+            .named("fault.serve")
+            .find(|event| event.fields.get("class").is_some_and(|name| name == class.name()))
+    };
+    let kinds = FaultClass::ALL.into_iter().map(|class| (class.name(), served(class)));
+    let others = [
+        ("coalesced with one in flight", "fault.join"),
+        ("denied", "fault.denied"),
+    ];
+    let others = others
+        .into_iter()
+        .map(|(label, name)| (label, trace.named(name).next()));
+    for (label, event) in kinds.chain(others) {
+        let Some(event) = event else { continue };
+        println!("\n{label}");
+        for event in trace.fault(event.fault) {
+            println!("{}", event.line);
+        }
+    }
 }
 
 fn describe(program: &ProgramEnd) -> String {
@@ -88,24 +157,6 @@ fn describe(program: &ProgramEnd) -> String {
         (Some(error), ..) => format!("never started: {error}"),
         (None, Some(signal), _) => format!("ended by signal {signal}"),
         (None, None, 0) => "passed".to_owned(),
-        (None, None, status) => format!("failed with status {status}"),
-    }
-}
-
-/// Memory that several owners write to.
-#[derive(Clone, Debug, Default)]
-struct Shared(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Shared {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        (None, None, status) => format!("status {status}"),
     }
 }

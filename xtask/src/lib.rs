@@ -8,7 +8,8 @@
 //! 3. [`program`] refuses, before anything boots, a file that can't be a user task, and says why.
 //! 4. [`bundle`] packs kernel, configuration and programs into the one archive that QEMU takes as `-initrd`.
 //! 5. [`machine`] runs QEMU within a time limit and carries its serial ports to wherever they belong.
-//! 6. [`report`] reads the account that the kernel gives at its end; [`symbols`] turns its back-traces into names.
+//! 6. [`report`] reads the account that the kernel gives at its end, [`trace`] reads its events, and [`symbols`] turns its
+//!    back-traces into names.
 //!
 //! The system tests call the same functions as the command-line tool.
 #![warn(missing_docs)]
@@ -27,4 +28,5 @@ pub mod run;
 pub mod session;
 pub mod setup;
 pub mod symbols;
+pub mod trace;
 pub mod workspace;

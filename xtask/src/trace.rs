@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 /// One line of the trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
+    /// The line as the kernel wrote it.
+    pub line: String,
     /// Time stamp.
     pub time: u64,
     /// The user thread, or 0.
@@ -36,6 +38,7 @@ impl Event {
         let fields = words.filter_map(|word| word.split_once('='));
         let fields = fields.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         Some(Self {
+            line: line.trim_end().to_owned(),
             time,
             task,
             space,
