@@ -135,7 +135,7 @@ impl Entry {
     #[inline(always)]
     #[must_use]
     pub const fn present(frame: Pfn, flags: u64) -> Self {
-        Entry((frame.number() as u64) * PAGE_SIZE | flags | Self::PRESENT)
+        Entry((frame.number() as u64 * PAGE_SIZE) | flags | Self::PRESENT)
     }
 
     /// An in-flight marker.

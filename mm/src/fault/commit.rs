@@ -101,10 +101,11 @@ impl<P: Platform> Memory<P> {
             let mut wakers: [Option<Waker>; BATCH] = [const { None }; BATCH];
             let inner = request.space.lock();
             taken = 0;
-            // SAFETY: the lock of the slot's space is held; waiters unlink themselves under it before they go.
-            while taken < BATCH
-                && let Some(waker) = unsafe { complete_first(&mut slot.shared().waiters, result) }
-            {
+            while taken < BATCH {
+                // SAFETY: the lock of the slot's space is held; waiters unlink themselves under it before they go.
+                let Some(waker) = (unsafe { complete_first(&mut slot.shared().waiters, result) }) else {
+                    break;
+                };
                 wakers[taken] = Some(waker);
                 taken += 1;
             }

@@ -60,9 +60,8 @@ impl<P: Platform> Memory<P> {
         self.counters.device_waits.add(1);
         self.platform
             .trace(Kind::FaultWait, request.space.id, request.fault, request.page, 0);
-        let index = token.index();
-        // The token rests in the slot until `unpark` takes it up again.
-        core::mem::forget(token);
+        // The token ends here; whoever finds the slot parked makes it anew.
+        let SlotToken(index) = token;
         if slot.state.park() {
             self.faults.push(SlotToken(index));
         }

@@ -16,6 +16,7 @@ use super::admit::small;
 use super::slot::{RequestRef, SlotToken};
 use crate::Memory;
 use crate::entry::Entry;
+use crate::error::FaultError;
 use crate::memory::{EntryRef, MemoryRef};
 use crate::platform::Platform;
 use crate::space::Space;
@@ -53,6 +54,23 @@ impl<P: Platform> Future for FaultService<P> {
     }
 }
 
+/// Completes a fault with an error if the step that served it unwinds: a backing object panicked. No waiter is left.
+struct Unwinding<P: Platform> {
+    memory: MemoryRef<P>,
+    index: u16,
+}
+
+impl<P: Platform> Drop for Unwinding<P> {
+    fn drop(&mut self) {
+        let token = SlotToken(self.index);
+        // SAFETY: the step that held the token is gone, so this one stands for the slot.
+        let request = unsafe { self.memory.faults.slot(self.index).request() };
+        let error = FaultError::ReadFailed { address: request.page };
+        let inner = request.space.lock();
+        let _ = self.memory.complete(token, inner, Err(error), None);
+    }
+}
+
 /// What a step made of a fault.
 pub(super) enum Step {
     /// Every waiter has a result; the slot is free.
@@ -70,13 +88,17 @@ pub(super) enum Step {
 impl<P: Platform> Memory<P> {
     /// Serves one fault as far as it can go now.
     pub(super) fn serve(&'static self, mut token: SlotToken, waker: &Waker) {
+        let guard = Unwinding {
+            memory: self,
+            index: token.index(),
+        };
         loop {
             let slot = self.faults.slot(token.index());
             // SAFETY: the token is held.
             let request = unsafe { slot.request() };
             if slot.abandoned.load(Ordering::Relaxed) {
                 self.give_up(token);
-                return;
+                break;
             }
             self.platform.trace(
                 Kind::FaultServe,
@@ -95,22 +117,18 @@ impl<P: Platform> Memory<P> {
                 _ => self.place(token, request),
             };
             match step {
-                Step::Completed => return,
-                Step::Reclassified(same) => token = same,
-                Step::Again(same) => {
-                    self.faults.push(same);
-                    return;
+                Step::Completed => break,
+                Step::Reclassified(same) => {
+                    token = same;
+                    continue;
                 }
-                Step::Device(same) => {
-                    self.park_for_device(same);
-                    return;
-                }
-                Step::NoMemory(same) => {
-                    self.park_for_memory(same, waker);
-                    return;
-                }
+                Step::Again(same) => self.faults.push(same),
+                Step::Device(same) => self.park_for_device(same),
+                Step::NoMemory(same) => self.park_for_memory(same, waker),
             }
+            break;
         }
+        core::mem::forget(guard);
     }
 
     /// Finds or makes the entry of a fault that was admitted without one, and marks it.

@@ -132,7 +132,7 @@ pub(crate) unsafe fn complete_first(list: &mut WaitList, result: FaultResult) ->
     // SAFETY: 1. linked nodes are alive: a future unlinks its node under this lock before it goes; 2. the lock owns
     // `inside` until `done` is set, which is the last access here.
     unsafe {
-        let inside = (*node.as_ref()).inside.get();
+        let inside = node.as_ref().inside.get();
         (*inside).result = result;
         let waker = (*inside).waker.take();
         node.as_ref().done.store(true, Ordering::Release);

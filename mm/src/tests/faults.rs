@@ -570,3 +570,46 @@ fn file_faults_map_neighbours_that_are_in_memory() {
     assert_eq!(world.read(&space, A + 3 * PAGE_SIZE), Ok(99));
     assert_eq!(world.read(&space, A + 3 * PAGE_SIZE + 8), Ok(0x0303_0303_0303_0303));
 }
+
+#[test]
+fn a_panic_of_a_backing_object_reaches_the_waiter_as_an_error() {
+    struct Broken;
+    impl PageSource for Broken {
+        fn len(&self) -> u64 {
+            PAGE_SIZE
+        }
+        fn resident(&self, _: u64) -> Option<x86_64::structures::paging::PhysFrame> {
+            None
+        }
+        fn poll_fill(
+            &self,
+            _: u64,
+            _: &mut [u8; 4096],
+            _: &mut core::task::Context<'_>,
+        ) -> core::task::Poll<Result<(), FillError>> {
+            panic!("broken on purpose")
+        }
+    }
+    let world = World::new(64);
+    let space = world.space();
+    space
+        .map_lazy(
+            at(A),
+            PAGE_SIZE,
+            R,
+            Backing::File {
+                file: Arc::new(Broken),
+                offset: 0,
+            },
+        )
+        .unwrap();
+    let mut fault = pin!(space.handle_page_fault(FaultInfo::user(A, Access::Read)));
+    assert!(world.poll(fault.as_mut()).is_pending());
+    let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.serve()));
+    assert!(served.is_err());
+    assert_eq!(
+        world.poll(fault),
+        core::task::Poll::Ready(Err(FaultError::ReadFailed { address: A }))
+    );
+    assert_eq!(world.memory.faults_in_flight(), 0);
+}

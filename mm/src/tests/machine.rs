@@ -88,7 +88,6 @@ pub struct World {
 
 pub const RW: Protection = Protection::READ_WRITE;
 pub const R: Protection = Protection::READ;
-pub const RX: Protection = Protection::READ_EXECUTE;
 pub const NONE: Protection = Protection::empty();
 pub const MIB: u64 = 1 << 20;
 
@@ -156,7 +155,7 @@ impl World {
     }
 
     pub fn serve(&self) {
-        let mut service = self.service.lock().unwrap();
+        let mut service = self.service.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let _ = Pin::new(&mut *service).poll(&mut Context::from_waker(Waker::noop()));
     }
 
