@@ -23,6 +23,8 @@ const READ_ONLY: PageTableFlags = PageTableFlags::PRESENT.union(PageTableFlags::
 const READ_WRITE: PageTableFlags = READ_ONLY.union(PageTableFlags::WRITABLE);
 const READ_EXECUTE: PageTableFlags = PageTableFlags::PRESENT;
 
+const LARGE_PAGE: u64 = 2 << 20;
+
 /// What one entry of the top-level table covers.
 const SLOT: u64 = 1 << 39;
 
@@ -55,7 +57,9 @@ struct Addresses {
 }
 
 impl Addresses {
-    fn choose(&mut self, mapping: Mapping, length: u64, what: &'static str) -> Result<u64, Error> {
+    /// An address for `length` bytes; one that is free to choose lies as `frame` does within a large page, so that
+    /// large pages can map it.
+    fn choose(&mut self, mapping: Mapping, length: u64, frame: u64, what: &'static str) -> Result<u64, Error> {
         if let Mapping::FixedAddress(address) = mapping {
             return if address % PAGE == 0 {
                 Ok(address)
@@ -63,9 +67,10 @@ impl Addresses {
                 Err(Error::Config("an address is not page-aligned"))
             };
         }
-        let address = self.next;
-        let slots = length.div_ceil(SLOT) * SLOT;
-        self.next = address
+        let address = self.next + frame % LARGE_PAGE;
+        let slots = (frame % LARGE_PAGE + length).next_multiple_of(SLOT);
+        self.next = self
+            .next
             .checked_add(slots)
             .filter(|_| address + length <= self.end)
             .ok_or(Error::Map { what, address })?;
@@ -92,12 +97,12 @@ pub fn enter(kernel: &Kernel, machine: &Machine, mut memory: FreeMemory, module:
 
     // The lowest page of the stack area stays unmapped: the guard page.
     let stack_size = kernel.config.kernel_stack_size.next_multiple_of(PAGE);
-    let guard = addresses.choose(mappings.kernel_stack, stack_size + PAGE, "the kernel stack")?;
+    let guard = addresses.choose(mappings.kernel_stack, stack_size + PAGE, 0, "the kernel stack")?;
     let stack = memory.allocate(stack_size)?;
     tables.map(memory, "the kernel stack", guard + PAGE, stack, READ_WRITE)?;
 
     let info_size = (size_of::<BootInfo>() + MAX_REGIONS * size_of::<MemoryRegion>()) as u64;
-    let info_address = addresses.choose(mappings.boot_info, info_size, "the boot info")?;
+    let info_address = addresses.choose(mappings.boot_info, info_size, 0, "the boot info")?;
     let info_frames = memory.allocate(info_size)?;
     tables.map(memory, "the boot info", info_address, info_frames, READ_WRITE)?;
 
@@ -108,15 +113,15 @@ pub fn enter(kernel: &Kernel, machine: &Machine, mut memory: FreeMemory, module:
                 .ram()
                 .map(|range| range.end)
                 .fold(FREE_BELOW, u64::max)
-                .next_multiple_of(2 << 20);
-            let offset = addresses.choose(mapping, end, "physical memory")?;
+                .next_multiple_of(LARGE_PAGE);
+            let offset = addresses.choose(mapping, end, 0, "physical memory")?;
             tables.map(memory, "physical memory", offset, Range::new(0, end), READ_WRITE)?;
             Some(offset)
         }
     };
 
-    let ramdisk_address = addresses.choose(mappings.ramdisk_memory, module.len(), "the ramdisk")?;
-    if module.start % PAGE != 0 {
+    let ramdisk_address = addresses.choose(mappings.ramdisk_memory, module.len(), module.start, "the ramdisk")?;
+    if !module.start.is_multiple_of(PAGE) {
         return Err(Error::ModuleOutsideMemory(module));
     }
     tables.map(memory, "the ramdisk", ramdisk_address, module, READ_ONLY)?;

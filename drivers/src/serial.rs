@@ -47,10 +47,8 @@ impl<B: Backend> SerialPort<B> {
     /// As for [`Uart16550::new_with_backend`].
     pub const unsafe fn with_backend(backend: B) -> Self {
         // SAFETY: the caller's promise.
-        Self {
-            uart: unsafe { Uart16550::new_with_backend(backend) },
-            alive: false,
-        }
+        let uart = unsafe { Uart16550::new_with_backend(backend) };
+        Self { uart, alive: false }
     }
 
     /// Programs 115200 baud, 8 data bits, no parity, FIFOs on, interrupts off. Returns whether there is a port.

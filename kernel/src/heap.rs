@@ -1,7 +1,7 @@
 //! The kernel heap: `talc` over one piece of physical memory, sized from RAM at boot.
 //!
 //! It holds tasks, address-space bookkeeping and FPU areas. Frames of user memory never come from it, so user programs
-//! can fill it only by creating objects; [`headroom`] lets those who create them refuse in time.
+//! can fill it only by creating objects; [`heap_headroom`] lets those who create them refuse in time.
 
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -41,6 +41,6 @@ pub fn size() -> usize {
 }
 
 /// Bytes that are free; a single allocation may find less, as they need not be in one piece.
-pub fn headroom() -> usize {
+pub fn heap_headroom() -> usize {
     HEAP.lock().counters().available_bytes
 }

@@ -5,8 +5,7 @@
 //! | `ffff_8000_0000_0000` | + RAM | all physical memory, read-write |
 //! | `ffff_f000_0000_0000` | `ffff_f008_...` | kernel stack, a guard page below it |
 //! | `ffff_f080_0000_0000` | | boot info |
-//! | `ffff_f100_0000_0000` | | the ramdisk |
-//! | `ffff_f180_0000_0000` | `ffff_f7ff_ffff_f000` | whatever else a boot stage maps |
+//! | `ffff_f100_0000_0000` | `ffff_f7ff_ffff_f000` | the ramdisk, and whatever else a boot stage maps |
 //! | `ffff_ffff_8000_0000` | | the kernel image |
 //!
 //! The lower half belongs to user programs; the boot stage's own mappings there are dropped at start-up.
@@ -27,8 +26,7 @@ pub const STACK_SIZE: u64 = 128 * 1024;
 /// The kernel stack.
 pub const STACK: Range<u64> = STACK_GUARD.end..STACK_GUARD.end + STACK_SIZE;
 const BOOT_INFO: u64 = 0xffff_f080_0000_0000;
-const RAMDISK: u64 = 0xffff_f100_0000_0000;
-const DYNAMIC: Range<u64> = 0xffff_f180_0000_0000..0xffff_f7ff_ffff_f000;
+const DYNAMIC: Range<u64> = 0xffff_f100_0000_0000..0xffff_f7ff_ffff_f000;
 
 /// What the kernel asks of the stage that boots it.
 pub const BOOT_CONFIG: BootloaderConfig = {
@@ -36,7 +34,6 @@ pub const BOOT_CONFIG: BootloaderConfig = {
     config.kernel_stack_size = STACK_SIZE;
     config.mappings.kernel_stack = Mapping::FixedAddress(STACK_GUARD.start);
     config.mappings.boot_info = Mapping::FixedAddress(BOOT_INFO);
-    config.mappings.ramdisk_memory = Mapping::FixedAddress(RAMDISK);
     config.mappings.physical_memory = Some(Mapping::FixedAddress(PHYSICAL_MEMORY));
     config.mappings.dynamic_range_start = Some(DYNAMIC.start);
     config.mappings.dynamic_range_end = Some(DYNAMIC.end);

@@ -73,7 +73,7 @@ fn backtrace(mut frame: u64) {
     for _ in 0..MAX_FRAMES {
         let on_stack = |range: core::ops::Range<u64>| range.start <= frame && frame + 16 <= range.end;
         let valid = on_stack(layout::STACK) || on_stack(descriptors::exception_stacks());
-        if frame % 8 != 0 || frame <= lowest || !valid {
+        if !frame.is_multiple_of(8) || frame <= lowest || !valid {
             break;
         }
         // SAFETY: the two words lie on a mapped kernel stack (checked above).

@@ -233,7 +233,7 @@ fn flags(at: &At) {
         assert_eq!(context.rbx & left, left);
     }
     let mut context = context(at.snippet_nop);
-    context.set_rflags(u64::MAX & !TRAP);
+    context.set_rflags(!TRAP);
     assert_eq!(
         context.rflags() & (1 << 17 | 3 << 12 | NESTED),
         0,
@@ -282,11 +282,30 @@ fn registers(at: &At) {
         assert_eq!(enter(thread), Trap::Syscall);
     }
     let mut copy = threads[0].fork().expect("the heap has room");
+    let image = threads[1].fpu().image().expect("the heap has room");
     for (thread, value) in threads.iter_mut().zip([0x1111_2222_3333_4444, 0x5555_6666_7777_8888]) {
         assert_eq!(enter(thread), Trap::Exception { vector: 6, error: 0 });
         assert_eq!(thread.rbx, value);
     }
-    drop(threads);
+    // They can be read and replaced, and no image, whatever is in it, makes the kernel fault.
+    let [mut reader, _] = threads;
+    for image in [&image[..], &image[..512]] {
+        assert!(reader.fpu_mut().replace(image));
+        reader.set_rip(at.snippet_xmm_set);
+        reader.rax = 1;
+        assert_eq!(enter(&mut reader), Trap::Syscall);
+        assert!(reader.fpu_mut().replace(image));
+        assert_eq!(enter(&mut reader), Trap::Exception { vector: 6, error: 0 });
+        assert_eq!(reader.rbx, 0x5555_6666_7777_8888);
+    }
+    for length in [511, 512, 600, image.len(), image.len() + 100] {
+        assert_eq!(reader.fpu_mut().replace(&alloc::vec![0xff; length]), length >= 512);
+        reader.set_rip(at.snippet_syscall);
+        assert_eq!(enter(&mut reader), Trap::Syscall);
+    }
+    reader.fpu_mut().reset();
+    assert_eq!(enter(&mut reader), Trap::Syscall);
+    drop(reader);
     assert_eq!(enter(&mut copy), Trap::Exception { vector: 6, error: 0 });
     assert_eq!(copy.rbx, 0x1111_2222_3333_4444);
 }

@@ -23,6 +23,9 @@ static HZ: AtomicU64 = AtomicU64::new(DEFAULT_HZ);
 static SCALE: AtomicU64 = AtomicU64::new(1 << 32);
 static WALL_START: AtomicU64 = AtomicU64::new(0);
 static TICKS: AtomicU64 = AtomicU64::new(0);
+/// The counter at the last tick, and the longest time between two.
+static LAST_TICK: AtomicU64 = AtomicU64::new(0);
+static LONGEST_GAP: AtomicU64 = AtomicU64::new(0);
 
 /// The raw time-stamp counter.
 #[inline]
@@ -45,7 +48,7 @@ pub fn now() -> u64 {
 /// The length of `counts` of the counter in nanoseconds.
 #[inline]
 pub fn to_nanoseconds(counts: u64) -> u64 {
-    (u128::from(counts) * u128::from(SCALE.load(Relaxed)) >> 32) as u64
+    ((u128::from(counts) * u128::from(SCALE.load(Relaxed))) >> 32) as u64
 }
 
 /// Nanoseconds since 1970 (UTC), as far as the real-time clock is right.
@@ -99,7 +102,19 @@ pub unsafe fn start_tick() {
     // SAFETY: the caller's promise; the calibration is over.
     let mut ports = unsafe { X86Ports::new() };
     pit::start_periodic(&mut ports, TICK_HZ);
-    interrupts::set_handler(TIMER_LINE, || {
-        TICKS.fetch_add(1, Relaxed);
-    });
+    interrupts::set_handler(TIMER_LINE, tick);
+}
+
+fn tick() {
+    let now = counter();
+    let last = LAST_TICK.swap(now, Relaxed);
+    if TICKS.fetch_add(1, Relaxed) > 0 {
+        LONGEST_GAP.fetch_max(now.wrapping_sub(last), Relaxed);
+    }
+}
+
+/// How much later than due the latest tick came, in nanoseconds: about the longest time that the kernel ran with
+/// interrupts off. Under an emulator the host's own pauses count too.
+pub fn longest_tick_delay() -> u64 {
+    to_nanoseconds(LONGEST_GAP.load(Relaxed)).saturating_sub(pit::divisor(TICK_HZ).1)
 }

@@ -38,7 +38,7 @@ pub const LOADED: usize = offset_of!(PerCpu, loaded);
 pub const RSP0: usize = offset_of!(PerCpu, tss) + 4;
 
 // rsp0 is written on every return to user mode: it must not straddle a cache line.
-const _: () = assert!(RSP0 % 8 == 0 && size_of::<TaskStateSegment>() == 104);
+const _: () = assert!(RSP0.is_multiple_of(8) && size_of::<TaskStateSegment>() == 104);
 
 /// A [`PerCpu`] in a static: only its own CPU touches it.
 #[repr(C, align(64))]

@@ -144,6 +144,11 @@ fn write_pat() {
     unsafe { pat.write(POWER_ON) };
 }
 
+/// The flags that Linux hands to programs as `AT_HWCAP`: CPUID leaf 1, EDX.
+pub fn hardware_capabilities() -> u64 {
+    u64::from(__cpuid(1).edx)
+}
+
 /// The processor's name for itself.
 pub fn brand() -> Brand {
     let mut text = [0; 48];

@@ -5,7 +5,8 @@
 //!
 //! `xsave` where the CPU has it, for the components that XCR0 enables; `fxsave` otherwise.
 
-use alloc::alloc::{alloc_zeroed, dealloc};
+use alloc::alloc::{alloc, dealloc};
+use alloc::vec::Vec;
 use core::alloc::Layout;
 use core::arch::asm;
 use core::ptr::{NonNull, null_mut};
@@ -22,6 +23,10 @@ const CONTROL_WORD_START: u16 = 0x37f;
 /// Offset of MXCSR, and its start value: all exceptions masked.
 const MXCSR: usize = 24;
 const MXCSR_START: u32 = 0x1f80;
+/// The bits of MXCSR that exist.
+const MXCSR_BITS: u32 = 0xffff;
+/// The components of the legacy area: x87 and SSE.
+const LEGACY: u64 = 0b11;
 
 /// A save area; only its address means anything to Rust.
 #[repr(C, align(64))]
@@ -58,6 +63,14 @@ pub fn area_size() -> usize {
     size.max(FXSAVE)
 }
 
+/// The state components that are saved (XCR0); 0 where the area is the legacy one alone.
+pub fn components() -> u64 {
+    if !features().contains(Features::XSAVE) {
+        return 0;
+    }
+    LEGACY | if features().contains(Features::AVX) { 1 << 2 } else { 0 }
+}
+
 fn layout() -> Layout {
     // The size is a constant of the machine and far below the limit of a layout.
     Layout::from_size_align(area_size(), 64).expect("a save area is small")
@@ -70,13 +83,10 @@ impl FpuState {
     /// [`OutOfMemory`] if the heap is full.
     pub fn new() -> Result<Self, OutOfMemory> {
         // SAFETY: the layout is not empty.
-        let area = NonNull::new(unsafe { alloc_zeroed(layout()) }).ok_or(OutOfMemory)?;
-        // SAFETY: both words lie in the area, which is at least FXSAVE long, at aligned offsets.
-        unsafe {
-            area.add(CONTROL_WORD).cast::<u16>().write(CONTROL_WORD_START);
-            area.add(MXCSR).cast::<u32>().write(MXCSR_START);
-        }
-        Ok(Self(area.cast()))
+        let area = NonNull::new(unsafe { alloc(layout()) }).ok_or(OutOfMemory)?.cast();
+        // SAFETY: the area is fresh.
+        unsafe { start_values(area) };
+        Ok(Self(area))
     }
 
     /// A copy, from the CPU if it holds the registers.
@@ -91,30 +101,61 @@ impl FpuState {
         Ok(copy)
     }
 
-    /// The registers as `fxsave` would write them (512 bytes), for a signal frame.
-    pub fn read_legacy(&self) -> [u8; FXSAVE] {
+    /// The save area's bytes, for a signal frame: [`area_size`] of them, in the layout of [`components`].
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] if the heap is full.
+    pub fn image(&self) -> Result<Vec<u8>, OutOfMemory> {
         self.save_if_loaded();
-        // SAFETY: the area is at least FXSAVE long and any bytes are valid.
-        unsafe { self.0.cast::<[u8; FXSAVE]>().read() }
+        let mut image = Vec::new();
+        image.try_reserve_exact(area_size()).map_err(|_| OutOfMemory)?;
+        // SAFETY: the area has this size, any bytes are valid, and only this value writes to it.
+        image.extend_from_slice(unsafe { core::slice::from_raw_parts(self.0.cast().as_ptr(), area_size()) });
+        Ok(image)
     }
 
-    /// Takes x87 and SSE registers from a signal frame. Reserved MXCSR bits are dropped; other state starts afresh.
-    pub fn write_legacy(&mut self, image: &[u8; FXSAVE]) {
+    /// Takes the registers from an image that a program may have changed. Components that the machine does not have,
+    /// and reserved bits, are dropped; what a short image leaves out starts afresh.
+    ///
+    /// Returns false, and changes nothing, if the image is shorter than the legacy area.
+    pub fn replace(&mut self, image: &[u8]) -> bool {
+        if image.len() < FXSAVE {
+            return false;
+        }
         if cpu::loaded() == self.area() {
             cpu::set_loaded(null_mut());
         }
         let area = self.0.cast::<u8>();
-        // SAFETY: 1. The area is at least FXSAVE long; what lies behind is the xsave header, whose first word says that
-        // x87 and SSE are present, and the rest zero. 2. MXCSR without reserved bits cannot make a restore fault.
+        let whole = image.len() >= area_size();
+        let length = if whole { area_size() } else { FXSAVE };
+        // SAFETY: 1. Every offset lies in the area: the header exists where XSAVE does, and then the area is longer than
+        // that. 2. What remains cannot make a restore fault: MXCSR has no reserved bit, the header names only enabled
+        // components, in the standard format, and its other words are zero.
         unsafe {
             area.write_bytes(0, area_size());
-            area.copy_from_nonoverlapping(NonNull::from(image).cast(), FXSAVE);
+            area.copy_from_nonoverlapping(NonNull::from(image).cast(), length);
             let mxcsr = area.add(MXCSR).cast::<u32>();
-            mxcsr.write(mxcsr.read() & 0xffff);
-            if area_size() > FXSAVE {
-                area.add(FXSAVE).cast::<u64>().write(0b11);
+            mxcsr.write(mxcsr.read() & MXCSR_BITS);
+            if components() != 0 {
+                let header = area.add(FXSAVE).cast::<[u64; 8]>();
+                let present = if whole {
+                    header.cast::<u64>().read() & components()
+                } else {
+                    LEGACY
+                };
+                header.write([present, 0, 0, 0, 0, 0, 0, 0]);
             }
         }
+        true
+    }
+
+    /// Back to the registers of a new thread.
+    pub fn reset(&mut self) {
+        if cpu::loaded() == self.area() {
+            cpu::set_loaded(null_mut());
+        }
+        // SAFETY: the area is owned and live, and no CPU counts as its holder.
+        unsafe { start_values(self.0) };
     }
 
     /// Address of the area: the identity of the registers' owner.
@@ -132,8 +173,8 @@ impl FpuState {
     /// Saves the registers to their owner, if there is one, and loads these.
     pub(super) fn load(&self) {
         let owner = cpu::loaded();
-        // SAFETY: 1. An owner is alive: its drop clears the CPU's record. 2. The own area was written by `new`, `save`
-        // or `write_legacy`, so its image is valid to load.
+        // SAFETY: 1. An owner is alive: its drop clears the CPU's record. 2. The own area was written by `start_values`,
+        // `save` or `replace`, so its image is valid to load.
         unsafe {
             if !owner.is_null() {
                 save(owner);
@@ -141,6 +182,20 @@ impl FpuState {
             restore(self.area());
         }
         cpu::set_loaded(self.area());
+    }
+}
+
+/// Writes what a new thread finds: everything zero but the two control words.
+///
+/// # Safety
+/// `area` is a live save area that no CPU holds the registers of.
+unsafe fn start_values(area: NonNull<FpuArea>) {
+    let area = area.cast::<u8>();
+    // SAFETY: both words lie in the area, which is at least FXSAVE long, at aligned offsets.
+    unsafe {
+        area.write_bytes(0, area_size());
+        area.add(CONTROL_WORD).cast::<u16>().write(CONTROL_WORD_START);
+        area.add(MXCSR).cast::<u32>().write(MXCSR_START);
     }
 }
 

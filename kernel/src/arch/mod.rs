@@ -21,7 +21,8 @@ pub mod trap_entry;
 pub mod user;
 
 pub use cpu::idle;
-pub use user::{Trap, UserContext, enter_user};
+pub use fpu::FpuState;
+pub use user::{Trap, USER_SELECTORS, UserContext, enter_user};
 
 /// Prepares the calling CPU for traps.
 ///

@@ -57,7 +57,7 @@ pub struct TrapFrame {
 // The stubs push rax first and r15 last, and a frame on a 16-byte boundary leaves the stack on one.
 const _: () = assert!(offset_of!(TrapFrame, r15) == 0 && offset_of!(TrapFrame, rax) == 14 * 8);
 const _: () = assert!(offset_of!(TrapFrame, vector) == 15 * 8 && offset_of!(TrapFrame, cs) == 18 * 8);
-const _: () = assert!(size_of::<TrapFrame>() == 176 && size_of::<TrapFrame>() % 16 == 0);
+const _: () = assert!(size_of::<TrapFrame>() == 176 && size_of::<TrapFrame>().is_multiple_of(16));
 
 /// Pushes the general registers: the lower part of a [`TrapFrame`].
 macro_rules! push_registers {

@@ -50,6 +50,9 @@ const USER_FLAGS: RFlags = RFlags::CARRY_FLAG
 /// The flags that are always set in user mode: interrupts on, and bit 1, which is fixed.
 const FIXED_FLAGS: u64 = RFlags::INTERRUPT_FLAG.bits() | 2;
 
+/// The segment registers as a Linux signal frame shows them: code, GS, FS, stack, 16 bits each.
+pub const USER_SELECTORS: u64 = USER_CODE as u64 | (USER_DATA as u64) << 48;
+
 /// Flags that `sysretq` does not restore as `iretq` does.
 const SLOW_FLAGS: u64 = RFlags::TRAP_FLAG.bits() | RFlags::RESUME_FLAG.bits();
 
@@ -72,7 +75,8 @@ pub(super) const CR2: usize = offset_of!(UserContext, cr2);
 const FRAME_END: usize = offset_of!(UserContext, frame) + size_of::<TrapFrame>();
 
 // The processor aligns the stack pointer down to 16 before it pushes; a misaligned end would shift the whole frame.
-const _: () = assert!(FRAME_END % 16 == 0 && offset_of!(UserContext, frame) == 0 && align_of::<UserContext>() == 16);
+const _: () =
+    assert!(FRAME_END.is_multiple_of(16) && offset_of!(UserContext, frame) == 0 && align_of::<UserContext>() == 16);
 
 /// What brought a user thread back into the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,6 +223,11 @@ impl UserContext {
     }
 
     /// The FPU registers.
+    pub fn fpu(&self) -> &FpuState {
+        &self.fpu
+    }
+
+    /// The FPU registers, to be replaced.
     pub fn fpu_mut(&mut self) -> &mut FpuState {
         &mut self.fpu
     }
