@@ -4,9 +4,11 @@ use alloc::collections::BTreeMap;
 use core::fmt;
 
 use bitflags::bitflags;
+use faultline_trace::FaultClass;
 
 use crate::address::PageRange;
 use crate::backing::Backing;
+use crate::entry::Entry;
 use crate::protection::Protection;
 
 bitflags! {
@@ -62,12 +64,68 @@ impl Region {
     }
 }
 
+/// What a fault needs to know of the region of a page; copied out, so that nothing is borrowed.
+#[derive(Clone, Copy)]
+pub(crate) struct Summary {
+    pub(crate) start: u64,
+    pub(crate) size: u64,
+    pub(crate) protection: Protection,
+    /// Leaf flags of a page of the region's own.
+    pub(crate) leaf: u64,
+    /// How a first read is served.
+    pub(crate) on_read: FaultClass,
+    /// How a first write is served.
+    pub(crate) on_write: FaultClass,
+}
+
+impl Summary {
+    const NONE: Summary = Summary {
+        start: 0,
+        size: 0,
+        protection: Protection::empty(),
+        leaf: 0,
+        on_read: FaultClass::ZeroPage,
+        on_write: FaultClass::DemandZero,
+    };
+
+    fn of(range: PageRange, region: &Region) -> Self {
+        let (on_read, on_write) = match &region.backing {
+            Backing::Anonymous if region.flags.contains(RegionFlags::HUGE_PAGES) => {
+                (FaultClass::Huge, FaultClass::Huge)
+            }
+            Backing::Anonymous => (FaultClass::ZeroPage, FaultClass::DemandZero),
+            Backing::File { .. } => (FaultClass::File, FaultClass::File),
+            Backing::Shared { .. } | Backing::Physical { .. } => (FaultClass::Shared, FaultClass::Shared),
+        };
+        Summary {
+            start: range.start(),
+            size: range.size(),
+            protection: region.protection,
+            leaf: Entry::flags_for(region.protection) | Entry::ACCESSED,
+            on_read,
+            on_write,
+        }
+    }
+}
+
 /// The regions of a space, by address. They never overlap, and neighbours that agree are one.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct RegionMap {
     tree: BTreeMap<u64, Region>,
     /// Bytes in all regions.
     bytes: u64,
+    /// The region that the last fault found: the next fault is most often in the same one. Size 0 after any change.
+    last: Summary,
+}
+
+impl Default for RegionMap {
+    fn default() -> Self {
+        Self {
+            tree: BTreeMap::new(),
+            bytes: 0,
+            last: Summary::NONE,
+        }
+    }
 }
 
 impl RegionMap {
@@ -77,6 +135,22 @@ impl RegionMap {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// What a fault at `address` needs to know: the last answer if it still holds, else O(log n).
+    #[inline]
+    pub(crate) fn summary(&mut self, address: u64) -> Option<Summary> {
+        if address.wrapping_sub(self.last.start) < self.last.size {
+            return Some(self.last);
+        }
+        self.look_up(address)
+    }
+
+    #[inline(never)]
+    fn look_up(&mut self, address: u64) -> Option<Summary> {
+        let (range, region) = self.find(address)?;
+        self.last = Summary::of(range, region);
+        Some(self.last)
     }
 
     /// The region that holds `address`: O(log n), clones nothing.
@@ -126,6 +200,7 @@ impl RegionMap {
     /// Adds a region where none is, and joins it with neighbours that agree.
     pub(crate) fn insert(&mut self, range: PageRange, mut region: Region) {
         debug_assert!(self.overlapping(range).next().is_none(), "{range} overlaps a region");
+        self.last = Summary::NONE;
         region.end = range.end();
         self.bytes += range.size();
         let mut start = range.start();
@@ -148,6 +223,7 @@ impl RegionMap {
     /// Takes out everything in `range`; regions that reach beyond it keep their outer parts. Calls `removed` with each
     /// part that is taken out.
     pub(crate) fn remove(&mut self, range: PageRange, mut removed: impl FnMut(PageRange, &Region)) {
+        self.last = Summary::NONE;
         while let Some(found) = self.first_overlap(range) {
             let region = self.tree.remove(&found.start()).expect("the region was just found");
             let cut = found.intersection(range).expect("it overlaps");
@@ -182,6 +258,7 @@ impl RegionMap {
 
     /// Moves the start of the region at `start` down to `to`; what is between is free.
     pub(crate) fn grow_down(&mut self, start: u64, to: u64) {
+        self.last = Summary::NONE;
         if let Some(region) = self.tree.remove(&start) {
             self.bytes += start - to;
             self.tree.insert(to, region);

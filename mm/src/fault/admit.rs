@@ -10,13 +10,12 @@ use super::slot::{NONE, Request, SlotToken};
 use super::waiter::Waiter;
 use super::{FaultOutcome, FaultResult};
 use crate::address::{HUGE_PAGE_SIZE, PageRange, USER_END};
-use crate::backing::Backing;
 use crate::entry::Entry;
 use crate::error::FaultError;
 use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::protection::{Access, FaultInfo};
-use crate::region::RegionFlags;
+use crate::region::Summary;
 use crate::space::{Inner, Space};
 use crate::tables::Leaf;
 
@@ -30,13 +29,6 @@ pub(super) enum Admission {
     Claimed(SlotToken),
     /// No slot is free.
     NoSlot,
-}
-
-/// What admission needs to know of the region of a page.
-struct Found {
-    range: PageRange,
-    class: FaultClass,
-    flags: u64,
 }
 
 impl<P: Platform> Space<P> {
@@ -54,15 +46,20 @@ impl<P: Platform> Space<P> {
         };
         let page = page.as_u64();
         let mut inner = self.lock();
-        let found = match self.find_region(&mut inner, page, info) {
+        let found = match Self::find_region(&mut inner, page, info) {
             Ok(found) => found,
             Err(error) => return self.denied(fault, error),
         };
         let Some(root) = inner.root else {
             return self.denied(fault, FaultError::SpaceGone { address: info.address });
         };
+        let class = if info.access == Access::Write {
+            found.on_write
+        } else {
+            found.on_read
+        };
         let (class, entry) = match memory.leaf(root, page) {
-            Leaf::Own(entry, value) if value.is_empty() => (small(found.class, info.access), Some((entry, value))),
+            Leaf::Own(entry, value) if value.is_empty() => (small(class, info.access), Some((entry, value))),
             Leaf::Own(entry, value) if value.is_present() => {
                 if value.allows(info.access) {
                     return self.spurious(fault, page);
@@ -87,7 +84,7 @@ impl<P: Platform> Space<P> {
                 if let Some(index) = self.find_side(&inner, page) {
                     return self.join(index, fault, page, waiter, waker);
                 }
-                (class_without_table(&found, page, info.access), None)
+                (class_without_table(class, &found, page, info.access), None)
             }
         };
 
@@ -104,7 +101,7 @@ impl<P: Platform> Space<P> {
             class,
             entry: entry.map(|(entry, _)| entry),
             marker,
-            flags: found.flags,
+            flags: found.leaf,
         };
         memory.faults.fill(&token, request);
         // SAFETY: the space's lock is held, and this is the only reference to the new slot's shared part.
@@ -134,36 +131,26 @@ impl<P: Platform> Space<P> {
 
     /// The region of a page, if it allows the access; grows a stack that the access is just below.
     #[inline]
-    fn find_region(&self, inner: &mut Inner<P>, page: u64, info: FaultInfo) -> Result<Found, FaultError> {
+    fn find_region(inner: &mut Inner<P>, page: u64, info: FaultInfo) -> Result<Summary, FaultError> {
         let FaultInfo { address, access, .. } = info;
-        if inner.regions.find(page).is_none() {
-            inner.grow_stack(page, info)?;
-        }
-        let (range, region) = inner
-            .regions
-            .find(page)
-            .ok_or(FaultError::NoRegion { address, access })?;
-        if !region.protection.allows(access) {
+        let found = match inner.regions.summary(page) {
+            Some(found) => found,
+            None => {
+                inner.grow_stack(page, info)?;
+                inner
+                    .regions
+                    .summary(page)
+                    .ok_or(FaultError::NoRegion { address, access })?
+            }
+        };
+        if !found.protection.allows(access) {
             return Err(FaultError::Protection {
                 address,
                 access,
-                protection: region.protection,
+                protection: found.protection,
             });
         }
-        let class = match &region.backing {
-            Backing::Anonymous => match access {
-                _ if region.flags.contains(RegionFlags::HUGE_PAGES) => FaultClass::Huge,
-                Access::Write => FaultClass::DemandZero,
-                Access::Read | Access::Execute => FaultClass::ZeroPage,
-            },
-            Backing::File { .. } => FaultClass::File,
-            Backing::Shared { .. } | Backing::Physical { .. } => FaultClass::Shared,
-        };
-        Ok(Found {
-            range,
-            class,
-            flags: Entry::flags_for(region.protection) | Entry::ACCESSED,
-        })
+        Ok(found)
     }
 
     /// Whether the space now lets this access through, for a fault that found the space changed.
@@ -297,12 +284,13 @@ pub(super) const fn small(class: FaultClass, access: Access) -> FaultClass {
 
 /// The class of a fault whose last-level table does not exist or is not the space's own: huge only if the whole 2 MiB
 /// are in the region.
-fn class_without_table(found: &Found, page: u64, access: Access) -> FaultClass {
-    let first = page & !(HUGE_PAGE_SIZE - 1);
-    if first < found.range.start() || first + HUGE_PAGE_SIZE > found.range.end() {
-        return small(found.class, access);
+fn class_without_table(class: FaultClass, found: &Summary, page: u64, access: Access) -> FaultClass {
+    let into = (page & !(HUGE_PAGE_SIZE - 1)).wrapping_sub(found.start);
+    if into.saturating_add(HUGE_PAGE_SIZE) > found.size {
+        small(class, access)
+    } else {
+        class
     }
-    found.class
 }
 
 /// The error for an address outside the user half.
