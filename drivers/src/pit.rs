@@ -44,7 +44,7 @@ pub fn start_periodic(ports: &mut impl Ports, hz: u32) -> u64 {
 /// Measures `counter`'s rate in Hz against channel 2 over at least `microseconds` (at most 40,000).
 ///
 /// An emulator's CPU may lose the processor at any point. So it is not the time of an event that is measured, but two
-/// instants at which both clocks are read together; each is the tightest of [`TRIES`] readings, and how long anything
+/// instants at which both clocks are read together; each is the tightest of a few readings, and how long anything
 /// took in between is of no matter.
 ///
 /// `None` if there is no channel 2 (microvm), or the counter stands still.

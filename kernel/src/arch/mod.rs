@@ -10,6 +10,7 @@
 
 pub mod apic;
 pub mod clock;
+mod context;
 pub mod cpu;
 pub mod descriptors;
 pub mod features;
@@ -20,9 +21,10 @@ pub mod paging;
 pub mod trap_entry;
 pub mod user;
 
+pub use context::{USER_END, USER_SELECTORS, UserContext};
 pub use cpu::idle;
 pub use fpu::FpuState;
-pub use user::{Trap, USER_SELECTORS, UserContext, enter_user};
+pub use user::{Trap, enter_user};
 
 /// Prepares the calling CPU for traps.
 ///

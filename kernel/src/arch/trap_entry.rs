@@ -18,9 +18,9 @@
 use core::arch::global_asm;
 use core::mem::{offset_of, size_of};
 
+use super::context::{CR2, SAVED_VECTOR};
 use super::cpu::KERNEL_RSP;
 use super::descriptors::vector::PAGE_FAULT;
-use super::user::{CR2, SAVED_VECTOR};
 
 /// Bytes between the entries of two neighbouring vectors.
 const STRIDE: u64 = 16;

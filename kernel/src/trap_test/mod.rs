@@ -4,90 +4,28 @@
 //! It needs nothing above `arch`: a hand-made address space of a code and a data page, and snippets of machine code. A
 //! wrong result is a panic.
 
-use core::arch::{asm, global_asm};
+mod snippets;
+mod space;
 
-use x86_64::PhysAddr;
-use x86_64::registers::control::{Cr3, Cr3Flags};
-use x86_64::structures::paging::PhysFrame;
+use core::arch::asm;
 
 use crate::arch::features::{Features, features};
-use crate::arch::user::USER_END;
-use crate::arch::{Trap, UserContext, clock, enter_user, paging};
-use crate::memory::{BootMemory, PAGE, phys_to_virt};
+use crate::arch::{Trap, USER_END, UserContext, clock, enter_user};
+use crate::memory::{BootMemory, PAGE};
+use snippets::At;
+use space::{CODE, DATA, LAST_PAGE};
 
-/// Where the code page is mapped, and once more as the last page of the lower half.
-const CODE: u64 = 0x40_0000;
-const LAST_PAGE: u64 = USER_END - PAGE;
-/// The data page, read-write.
-const DATA: u64 = CODE + PAGE;
 /// An address that is not mapped.
 const NOTHING: u64 = 0x1234_5000;
 
 const ROUNDS: u64 = 1000;
-
-// One page of snippets, copied to user memory; each starts at its label.
-global_asm!(
-    ".pushsection .rodata.snippets, \"a\"",
-    ".balign 4096",
-    "snippets:",
-    "snippet_syscall: 2: syscall; jmp 2b",
-    "snippet_read: mov al, [rdi]; ud2",
-    "snippet_write: mov [rdi], al; ud2",
-    "snippet_jump: jmp rdi",
-    "snippet_ud2: ud2",
-    "snippet_int3: int3",
-    "snippet_int80: int 0x80",
-    "snippet_int1: .byte 0xf1",
-    "snippet_divide: xor ecx, ecx; div ecx",
-    "snippet_nop: nop; nop; ud2",
-    "snippet_hlt: hlt",
-    "snippet_cli: cli",
-    "snippet_out: out 0x80, al",
-    "snippet_wrmsr: wrmsr",
-    "snippet_swapgs: swapgs",
-    "snippet_mov_cr: mov rax, cr0",
-    "snippet_iretq: iretq",
-    "snippet_sysretq: sysretq",
-    "snippet_sysenter: sysenter",
-    "snippet_sgdt: sgdt [rdi]; ud2",
-    "snippet_flags: push rax; popfq; syscall; pushfq; pop rbx; ud2",
-    "snippet_segments: mov ds, eax; mov es, eax; mov fs, ebx; mov gs, ebx; ud2",
-    "snippet_fs: mov rax, fs:[0]; mov rbx, gs:[8]; ud2",
-    "snippet_xmm_set: movq xmm7, rax; fld1; syscall; movq rbx, xmm7; ud2",
-    "snippet_loop: jmp snippet_loop",
-    ".org snippets + 4094",
-    "snippet_last: syscall",
-    ".popsection",
-);
-
-/// Declares the labels as addresses in the code page.
-macro_rules! snippets {
-    ($($name:ident)*) => {
-        unsafe extern "C" { static snippets: u8; $(static $name: u8;)* }
-        /// Addresses of the snippets.
-        struct At { $($name: u64,)* }
-        impl At {
-            fn new() -> Self {
-                let base = &raw const snippets as u64;
-                Self { $($name: CODE + (&raw const $name as u64 - base),)* }
-            }
-        }
-    };
-}
-
-snippets! {
-    snippet_syscall snippet_read snippet_write snippet_jump snippet_ud2 snippet_int3 snippet_int80 snippet_int1
-    snippet_divide snippet_nop snippet_hlt snippet_cli snippet_out snippet_wrmsr snippet_swapgs snippet_mov_cr
-    snippet_iretq snippet_sysretq snippet_sysenter snippet_sgdt snippet_flags snippet_segments snippet_fs
-    snippet_xmm_set snippet_loop snippet_last
-}
 
 /// Runs all of it, in an address space of its own, which stays loaded.
 ///
 /// # Panics
 /// If a trap is not the expected one.
 pub fn run(memory: &mut BootMemory) {
-    build_space(memory);
+    space::load(memory);
     let at = At::new();
     exceptions(&at);
     addresses(&at);
@@ -396,59 +334,4 @@ fn kernel_flags() -> u64 {
     // SAFETY: pushes and pops one word.
     unsafe { asm!("pushfq; pop {}", out(reg) flags) };
     flags
-}
-
-/// Builds and loads a space with the two pages.
-fn build_space(memory: &mut BootMemory) {
-    const PRESENT: u64 = 1;
-    const WRITABLE: u64 = 1 << 1;
-    const USER: u64 = 1 << 2;
-    const NO_EXECUTE: u64 = 1 << 63;
-    let mut page = |content: *const u8| {
-        let frame = memory.carve(PAGE).expect("the test needs a few pages").start;
-        // SAFETY: the frame is fresh and mapped; the content is a whole page, or null for zeros.
-        unsafe {
-            phys_to_virt(frame).write_bytes(0, PAGE as usize);
-            if !content.is_null() {
-                phys_to_virt(frame).copy_from_nonoverlapping(content, PAGE as usize);
-            }
-        }
-        frame
-    };
-    let set = |table: u64, level: u32, address: u64, entry: u64| {
-        let index = address >> (12 + 9 * (level - 1)) & 511;
-        // SAFETY: the table is one of the fresh frames.
-        unsafe { phys_to_virt(table).cast::<u64>().add(index as usize).write(entry) };
-    };
-    let none = core::ptr::null();
-    let root = page(phys_to_virt(paging::template_root()));
-    let code = page(&raw const snippets);
-    let data = page(none);
-    for word in 0..PAGE / 8 {
-        // SAFETY: within the data page: every word holds its own offset.
-        unsafe { phys_to_virt(data).cast::<u64>().add(word as usize).write(word * 8) };
-    }
-    let table = PRESENT | WRITABLE | USER;
-    for (address, frame, flags) in [
-        (CODE, code, PRESENT | USER),
-        (LAST_PAGE, code, PRESENT | USER),
-        (DATA, data, table | NO_EXECUTE),
-    ] {
-        let mut parent = root;
-        for level in [4, 3, 2] {
-            let index = address >> (12 + 9 * (level - 1)) & 511;
-            // SAFETY: the table is one of the fresh frames.
-            let entry = unsafe { phys_to_virt(parent).cast::<u64>().add(index as usize).read() };
-            let below = if entry & PRESENT != 0 {
-                entry & !(PAGE - 1)
-            } else {
-                page(none)
-            };
-            set(parent, level, address, below | table);
-            parent = below;
-        }
-        set(parent, 1, address, frame | flags);
-    }
-    // SAFETY: the kernel half is the template's.
-    unsafe { Cr3::write(PhysFrame::containing_address(PhysAddr::new(root)), Cr3Flags::empty()) };
 }
