@@ -192,12 +192,12 @@ impl UserContext {
         &mut self.fpu
     }
 
-    /// The system-call number of a [`Trap::Syscall`].
+    /// The system-call number of a [`Trap::Syscall`](super::Trap::Syscall).
     pub fn syscall_number(&self) -> u64 {
         self.frame.rax
     }
 
-    /// The arguments of a [`Trap::Syscall`].
+    /// The arguments of a [`Trap::Syscall`](super::Trap::Syscall).
     pub fn syscall_arguments(&self) -> [u64; 6] {
         let frame = &self.frame;
         [frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9]

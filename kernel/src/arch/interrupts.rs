@@ -48,7 +48,9 @@ pub fn spurious_count() -> u64 {
     SPURIOUS.load(Relaxed)
 }
 
-/// Serves the interrupt that arrived as `vector`.
+/// Serves the interrupt that arrived as `vector`. Kept out of line: the caller is the way back from user mode.
+#[cold]
+#[inline(never)]
 pub(super) fn dispatch(vector: u8) {
     let line = CONTROLLER.lock().acknowledge(vector);
     match line.and_then(|line| HANDLERS[usize::from(line)].get()) {
