@@ -277,8 +277,34 @@ impl RegionMap {
         (expected < range.end()).then_some(expected)
     }
 
+    /// The addresses around `range` that no region outside it holds.
+    pub(crate) fn alone_around(&self, range: PageRange) -> Alone {
+        let low = self
+            .last_below(range.start())
+            .map_or(0, |(below, _)| below.end().min(range.start()));
+        let high = self
+            .first_above(range.end())
+            .map_or(u64::MAX, |(above, _)| above.start().max(range.end()));
+        Alone { low, high }
+    }
+
     /// How many more regions an operation on `range` can leave behind at most.
     pub(crate) const SPLIT_COST: usize = 2;
+}
+
+/// A stretch of addresses in which only one range has regions.
+#[derive(Clone, Copy)]
+pub(crate) struct Alone {
+    low: u64,
+    high: u64,
+}
+
+impl Alone {
+    /// Whether the `size` bytes from `start`, the span of a table, lie in it: then the table serves nobody else.
+    #[inline]
+    pub(crate) fn holds_span(self, start: u64, size: u64) -> bool {
+        self.low <= start && start + size <= self.high
+    }
 }
 
 impl fmt::Debug for RegionMap {

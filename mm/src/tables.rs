@@ -312,7 +312,8 @@ impl<P: Platform> Space<P> {
         }
     }
 
-    /// Makes the tables at both ends of `range` this space's own, so that what follows needs no memory.
+    /// Makes the tables at both ends of `range` this space's own where they also serve regions outside it, so that what
+    /// follows needs no memory.
     ///
     /// # Errors
     /// [`VasError::OutOfMemory`]; nothing that anybody could see has changed.
@@ -323,9 +324,9 @@ impl<P: Platform> Space<P> {
         change: &mut Change,
     ) -> Result<(), VasError> {
         let Some(root) = inner.root else { return Ok(()) };
+        let alone = inner.regions.alone_around(range);
         for address in [range.start(), range.end() - PAGE_SIZE] {
-            let first = address & !(HUGE_PAGE_SIZE - 1);
-            if range.start() <= first && first + HUGE_PAGE_SIZE <= range.end() {
+            if alone.holds_span(address & !(HUGE_PAGE_SIZE - 1), HUGE_PAGE_SIZE) {
                 continue;
             }
             if let Leaf::Huge(_) | Leaf::Shared(_) = self.memory.leaf(root, address) {

@@ -282,6 +282,8 @@ impl<P: Platform> Memory<P> {
             && space.tlb.seen[cpu].load(Ordering::Relaxed) == space.tlb_generation.load(Ordering::Acquire)
         {
             self.counters.tlb_skips.add(1);
+            let generation = space.tlb_generation.load(Ordering::Relaxed);
+            self.platform.trace(Kind::TlbSkip, space.id, 0, generation, 0);
             return;
         }
         self.switch_slowly(cpu, space);

@@ -159,8 +159,8 @@ impl<P: Platform> Memory<P> {
             entry.or(Entry::BUSY);
         } else {
             // Mapped meanwhile by a neighbour's fault-around, or allowed since the table is the space's own.
-            space.unlink_side(&mut inner, token.index());
-            return self.complete(token, inner, Ok(FaultOutcome::Resolved), None);
+            space.finish(&mut inner, Change::upgrade(page));
+            return self.complete(token, inner, Ok(FaultOutcome::Spurious), None);
         }
         // SAFETY: the token and the space's lock are held; `request` is not used after this.
         let request = unsafe { slot.request_mut() };

@@ -499,7 +499,9 @@ impl<P: Platform> Drop for MappedRegion<P> {
         let Some(space) = self.space.upgrade() else { return };
         let mut inner = space.lock();
         if inner.guards.iter().any(|&(_, guard)| guard == self.guard) {
-            space.discard(&mut inner, self.range);
+            // Only a table shared with a forked child can need memory here. Without it the region stays until the space
+            // ends, and nothing else is lost.
+            let _ = space.unmap_range(&mut inner, self.range);
         }
     }
 }

@@ -3,13 +3,13 @@
 use x86_64::VirtAddr;
 
 use super::{Inner, Space, VirtualAddressSpace};
-use crate::address::{HUGE_PAGE_SIZE, PAGE_SIZE, PageRange, USER_END};
+use crate::address::{HUGE_PAGE_SIZE, PAGE_SIZE, PageRange};
 use crate::entry::Entry;
 use crate::error::VasError;
 use crate::frame::Pfn;
 use crate::memory::EntryRef;
 use crate::platform::Platform;
-use crate::region::RegionMap;
+use crate::region::{Alone, RegionMap};
 use crate::tables::{index, span};
 use crate::tlb::Change;
 
@@ -66,7 +66,8 @@ impl<P: Platform> Space<P> {
         Ok(())
     }
 
-    /// Unmaps a range whose ends need no memory: one that was just recorded, or a whole space.
+    /// Unmaps a range that was recorded under the same hold of the lock. A table at its ends that is still shared, or a
+    /// huge page, holds nothing of it.
     pub(super) fn discard(&self, inner: &mut Inner<P>, range: PageRange) {
         self.discard_with(inner, range, Change::new());
     }
@@ -81,14 +82,19 @@ impl<P: Platform> Space<P> {
         self.finish(inner, change);
     }
 
-    /// Clears every leaf in `range` and gives up what they held; the tables at the ends are this space's own.
+    /// Clears every leaf in `range` and gives up what they held. A shared table or a huge page that also serves regions
+    /// outside `range` holds nothing of it any more: [`prepare_ends`](Self::prepare_ends) has seen to that.
     pub(super) fn clear_entries(&self, inner: &mut Inner<P>, range: PageRange, change: &mut Change) {
         self.revoke_side(inner, range);
         let Some(root) = inner.root else { return };
         let memory = self.memory;
+        let alone = inner.regions.alone_around(range);
         memory.for_each_level2(root, range, |start, entry2| {
             let above = entry2.get();
             let table = above.frame();
+            if (above.has(Entry::HUGE) || above.has(Entry::SHARED)) && !alone.holds_span(start, HUGE_PAGE_SIZE) {
+                return;
+            }
             if above.has(Entry::HUGE) {
                 entry2.set(Entry::EMPTY);
                 for page in 0..512 {
@@ -98,7 +104,6 @@ impl<P: Platform> Space<P> {
                 }
                 change.page(start);
             } else if above.has(Entry::SHARED) {
-                // Wholly inside the range, or it would be this space's own by now.
                 entry2.set(Entry::EMPTY);
                 self.drop_table_reference(inner, table);
                 change.all();
@@ -133,24 +138,12 @@ impl<P: Platform> Space<P> {
     /// Frees the tables that `range` used and in whose span no region is left.
     pub(super) fn free_tables(&self, inner: &mut Inner<P>, range: PageRange, change: &mut Change) {
         let Some(root) = inner.root else { return };
-        let low = inner
-            .regions
-            .last_below(range.start())
-            .map_or(0, |(below, _)| below.end());
-        let high = inner
-            .regions
-            .first_above(range.end())
-            .map_or(USER_END, |(above, _)| above.start());
-        // The user half ends one page short of its last table's span, and nothing is above it.
-        let high = if high == USER_END {
-            USER_END.next_multiple_of(span(4))
-        } else {
-            high
-        };
-        self.free_level(inner, root, 4, 0, low, high, range, change);
+        let alone = inner.regions.alone_around(range);
+        self.free_level(inner, root, 4, 0, alone, range, change);
     }
 
-    /// Frees the tables below `table`, one of `level` that starts at `base`, whose whole span is in `low..high`.
+    /// Frees the tables below `table`, one of `level` that starts at `base`, whose whole span serves nothing but
+    /// `range`.
     #[allow(
         clippy::too_many_arguments,
         reason = "a recursion over four levels, not an interface"
@@ -161,8 +154,7 @@ impl<P: Platform> Space<P> {
         table: Pfn,
         level: u32,
         base: u64,
-        low: u64,
-        high: u64,
+        alone: Alone,
         range: PageRange,
         change: &mut Change,
     ) {
@@ -177,9 +169,9 @@ impl<P: Platform> Space<P> {
             }
             let start = base + slot as u64 * size;
             if level > 2 {
-                self.free_level(inner, value.frame(), level - 1, start, low, high, range, change);
+                self.free_level(inner, value.frame(), level - 1, start, alone, range, change);
             }
-            if low <= start && start + size <= high {
+            if alone.holds_span(start, size) {
                 entry.set(Entry::EMPTY);
                 self.release_table(inner, value.frame());
                 // Paging-structure caches know the table (Intel SDM volume 3, section 4.10.3).
