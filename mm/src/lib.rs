@@ -47,8 +47,8 @@ pub use protection::{Access, FaultInfo, Protection};
 pub use region::{Region, RegionFlags};
 pub use shared::SharedMemory;
 pub use space::{
-    Advice, Layout, MapRequest, MappedRegion, Placement, RegionView, RemapTarget, Space, SpaceStats, UserCopy,
-    VirtualAddressSpace,
+    Advice, GlobalMemory, Layout, MapRequest, MappedRegion, Placement, RegionView, RemapTarget, Space, SpaceStats,
+    UserCopy, VirtualAddressSpace,
 };
 pub use stats::MemoryStats;
 

@@ -154,6 +154,19 @@ impl<P: Platform> VirtualAddressSpace<P> {
     }
 }
 
+/// A platform whose machine has one memory that everybody means, as a kernel's does.
+pub trait GlobalMemory: Platform {
+    /// What all spaces of this machine share.
+    fn memory() -> &'static Memory<Self>;
+}
+
+impl<P: GlobalMemory> Default for VirtualAddressSpace<P> {
+    /// An empty space of the machine's one memory, as [`VirtualAddressSpace::new`].
+    fn default() -> Self {
+        Self::new(P::memory())
+    }
+}
+
 impl<P: Platform> Deref for VirtualAddressSpace<P> {
     type Target = Space<P>;
 
