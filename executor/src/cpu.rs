@@ -3,11 +3,11 @@
 use core::ptr;
 
 use crate::{
-    Class,
+    Class, Shares,
     executor::Inner,
     queue::ClassQueue,
     stats::Counters,
-    sync::{AtomicBool, AtomicPtr},
+    sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, UnsafeCell},
     task::Slot,
     time::TimerQueue,
 };
@@ -19,50 +19,83 @@ pub(crate) struct Cpu {
     pub(crate) queues: [ClassQueue; Class::COUNT],
     /// The task that is being polled.
     pub(crate) current: AtomicPtr<Slot>,
-    /// The CPU has found nothing to do and may halt: who pushes on an empty inbox must notify it.
-    pub(crate) idle: AtomicBool,
+    /// The inboxes may be marked as asleep.
+    pub(crate) asleep: AtomicBool,
     /// A turn is under way: makes `turn` exclusive, as the lists have one owner.
     pub(crate) turning: AtomicBool,
-    /// The index of this CPU.
-    pub(crate) index: usize,
-    /// The executor that this belongs to.
-    pub(crate) executor: *const dyn Inner,
+    /// The last turn has left tasks in the lists.
+    pub(crate) backlog: AtomicBool,
+    /// When the current poll began. Written by the CPU itself.
+    pub(crate) poll_began: AtomicU64,
+    /// Polls longer than this are looked at more closely: the lower of the longest poll and the stall limit. The owner's.
+    pub(crate) watermark: UnsafeCell<u64>,
     /// Sleeping tasks.
     pub(crate) timers: TimerQueue,
     /// What has been counted.
     pub(crate) counters: Counters,
 }
 
-// SAFETY: `executor` points at an `Executor`, which is `Sync` and lives for ever; the rest is `Sync` by itself.
-unsafe impl Send for Cpu {}
-// SAFETY: as above.
+// SAFETY: the cells are used by the functions that ask to be called by the owner only; the rest is `Sync` by itself.
 unsafe impl Sync for Cpu {}
 
 impl Cpu {
     pub(crate) fn new(index: usize, executor: *const dyn Inner) -> Self {
         Self {
-            queues: core::array::from_fn(|_| ClassQueue::new()),
+            queues: Class::ALL.map(|class| ClassQueue::new(executor, index, class)),
             current: AtomicPtr::new(ptr::null_mut()),
-            idle: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
             turning: AtomicBool::new(false),
-            index,
-            executor,
+            backlog: AtomicBool::new(false),
+            poll_began: AtomicU64::new(0),
+            watermark: UnsafeCell::new(0),
             timers: TimerQueue::new(),
             counters: Counters::new(),
         }
     }
 
-    /// The executor that this CPU belongs to.
+    /// Grants every class its share of a turn.
+    ///
+    /// # Safety
+    /// The caller has the turn of this CPU.
     #[inline(always)]
-    pub(crate) fn executor(&self) -> &'static dyn Inner {
-        // SAFETY: `Executor::new` set it to the address of the executor, which is never freed; a `Cpu` is reachable
-        // only after `new` has filled the executor in.
-        unsafe { &*self.executor }
+    pub(crate) unsafe fn grant(&self, shares: Shares) {
+        for (queue, share) in self.queues.iter().zip(shares.by_class()) {
+            // SAFETY: the caller is the owner.
+            unsafe { queue.grant(share) };
+        }
     }
 
-    /// Whether a task is queued.
+    /// Counts what was used of the shares. Returns how many tasks were popped.
+    ///
+    /// # Safety
+    /// The caller has the turn of this CPU, and it has granted these shares.
     #[inline(always)]
-    pub(crate) fn has_runnable(&self) -> bool {
-        self.queues.iter().any(|queue| !queue.is_empty())
+    pub(crate) unsafe fn settle(&self, shares: Shares) -> u32 {
+        let used = self.queues.iter().zip(shares.by_class());
+        // SAFETY: the caller is the owner.
+        used.map(|(queue, share)| u32::from(unsafe { queue.settle(share) }))
+            .sum()
+    }
+
+    /// Marks the inboxes: who pushes on one notifies this CPU. `false` if something is in one of them.
+    pub(crate) fn fall_asleep(&self) -> bool {
+        self.asleep.store(true, Ordering::Relaxed);
+        self.queues.iter().all(ClassQueue::fall_asleep)
+    }
+
+    /// Takes the marks away.
+    #[inline(always)]
+    pub(crate) fn wake_up(&self) {
+        if self.asleep.load(Ordering::Relaxed) {
+            self.asleep.store(false, Ordering::Relaxed);
+            self.queues.iter().for_each(ClassQueue::wake_up);
+        }
+    }
+
+    /// Whether a task is queued: in an inbox, or left over by the last turn. Exact on this CPU between its turns, as far
+    /// as its own pushes go; elsewhere a hint.
+    #[inline(always)]
+    pub(crate) fn has_work(&self) -> bool {
+        self.backlog.load(Ordering::Relaxed) || self.queues.iter().any(ClassQueue::has_mail)
     }
 }

@@ -1,13 +1,14 @@
 //! The executor: construction, spawning and waking.
 
 use alloc::boxed::Box;
-use core::{fmt, future::Future};
+use core::{fmt, future::Future, ptr};
 
 use crate::{
     Class, Hooks, JoinHandle, Shares, Statistics, TaskEvent, TaskId, Timers,
     cpu::Cpu,
+    queue::ClassQueue,
     slab::Slab,
-    sync::{Ordering, fence},
+    sync::Ordering,
     task::{self, Slot, bits},
 };
 
@@ -84,15 +85,20 @@ pub struct Executor<H: Hooks> {
 
 /// The parts of the executor that need its hooks, for code that does not know their type. Not for hot paths.
 pub(crate) trait Inner: Sync {
-    /// Sets `also` in the state of a live task and queues it.
-    fn wake(&self, slot: &'static Slot, also: u64);
+    /// Cancels a task.
+    fn cancel(&self, slot: &'static Slot);
     /// Gives a free slot back.
     fn give(&self, slot: &'static Slot);
 }
 
 impl<H: Hooks> Inner for Executor<H> {
-    fn wake(&self, slot: &'static Slot, also: u64) {
-        Self::wake(slot, slot.state.load(), also);
+    fn cancel(&self, slot: &'static Slot) {
+        // The caller has a handle, so the slot is not used again. If the task ends at this moment, `divert` sees it.
+        slot.set_poll(Self::divert);
+        if slot.state.cancel() {
+            // SAFETY: `ENQUEUED`, which was set, is a reference.
+            self.wake_queued(slot, unsafe { slot.queue() });
+        }
     }
 
     fn give(&self, slot: &'static Slot) {
@@ -189,33 +195,33 @@ impl<H: Hooks> Executor<H> {
         F::Output: Send + 'static,
     {
         let home = self.cpus.get(cpu).ok_or(SpawnError::NoSuchCpu { cpu })?;
+        let queue = &home.queues[class.index()];
         let install = task::install::<F>().ok_or(SpawnError::OutOfMemory)?;
         let slot = self.slab.take()?;
-        slot.state.spawn(class);
+        let state = slot.state.spawn();
         // SAFETY: the slot came from the free list: it is ours until it is pushed. The cells are written and not
         // dropped: what they held before needs no dropping.
         unsafe {
             install.finish(slot, future);
-            slot.waker.with_mut(|waker| (*waker).write(task::waker::<H>(slot)));
-            slot.home.with_mut(|place| (*place).write(home));
+            slot.waker
+                .with_mut(|waker| (*waker).write(task::waker::<H>(slot, state)));
             slot.name.with_mut(|place| *place = name);
             slot.base.with_mut(|place| *place = class);
         }
-        let handle = JoinHandle::new(slot);
-        self.hooks.trace(TaskEvent::Spawned {
-            task: slot.id(),
-            name,
-            class,
-        });
-        self.push(home, slot, class);
-        Ok(handle)
+        slot.queue.store(ptr::from_ref(queue).cast_mut(), Ordering::Relaxed);
+        let id = slot.id_at(state);
+        if self.hooks.tracing() {
+            self.hooks.trace(TaskEvent::Spawned { task: id, name, class });
+        }
+        self.push(queue, slot);
+        Ok(JoinHandle::new(slot, id))
     }
 
     /// Whether the CPU has something to do: a runnable task or a due timer. To be asked with interrupts off before the
     /// CPU halts; see [`Executor::turn`].
     pub fn has_work(&self, cpu: usize) -> bool {
         let cpu = &self.cpus[cpu];
-        cpu.has_runnable()
+        cpu.has_work()
             || cpu
                 .timers
                 .next_deadline()
@@ -244,7 +250,13 @@ impl<H: Hooks> Executor<H> {
 
     /// What a CPU has counted so far.
     pub fn statistics(&self, cpu: usize) -> Statistics {
-        self.cpus[cpu].counters.read()
+        let cpu = &self.cpus[cpu];
+        cpu.counters.read(cpu.queues.each_ref().map(ClassQueue::popped))
+    }
+
+    /// How many bytes each task takes: its slot, and a larger future's box on top of it.
+    pub const fn bytes_per_task(&self) -> usize {
+        size_of::<Slot>()
     }
 
     /// How many tasks are alive.
@@ -255,51 +267,62 @@ impl<H: Hooks> Executor<H> {
             .count()
     }
 
-    /// Wakes a task whose generation has the tag, as `State::wake` describes. Called from anywhere.
+    /// Wakes the task if its generation has this tag. Called from anywhere.
     #[inline(always)]
-    pub(crate) fn wake(slot: &'static Slot, tag: u64, also: u64) {
-        let Some(class) = slot.state.wake(tag, also) else {
+    pub(crate) fn wake(slot: &'static Slot, tag: u64) {
+        if !slot.state.wake(tag) {
             return;
-        };
+        }
         // SAFETY: we have set `ENQUEUED`, which is a reference.
-        let home = unsafe { slot.home() };
-        // SAFETY: the waker's functions are made for the hooks of the executor that spawned the task, and the home CPU
+        let queue = unsafe { slot.queue() };
+        // SAFETY: the waker's functions are made for the hooks of the executor that spawned the task, and the queue
         // belongs to that executor.
-        let executor = unsafe { &*home.executor.cast::<Self>() };
-        executor.hooks.trace(TaskEvent::Woken { task: slot.id() });
-        executor.push(home, slot, class);
+        let executor = unsafe { &*queue.executor.cast::<Self>() };
+        executor.wake_queued(slot, queue);
+    }
+
+    /// Queues a task that a wake has set `ENQUEUED` of.
+    #[inline(always)]
+    fn wake_queued(&self, slot: &'static Slot, queue: &'static ClassQueue) {
+        if self.hooks.tracing() {
+            self.hooks.trace(TaskEvent::Woken { task: slot.id() });
+        }
+        self.push(queue, slot);
     }
 
     /// Queues a task whose `ENQUEUED` the caller has set, and notifies its CPU if that sleeps.
     #[inline(always)]
-    pub(crate) fn push(&self, home: &'static Cpu, slot: &'static Slot, class: Class) {
-        let was_empty = home.queues[class as usize].push(slot);
-        if was_empty && home.index != self.hooks.cpu() {
-            self.notify_if_idle(home);
+    pub(crate) fn push(&self, queue: &'static ClassQueue, slot: &'static Slot) {
+        if queue.push(slot) {
+            self.notify(queue.cpu);
         }
     }
 
-    /// Notifies a CPU that has announced that it may halt.
-    ///
-    /// The fence pairs with the one in `turn`: the CPU writes `idle`, fences and reads the inboxes; we write an inbox,
-    /// fence and read `idle`. At least one of the two sees the other's write (**SeqCst**; no weaker fence does that).
+    /// Notifies a CPU that sleeps, or is about to.
     #[cold]
-    fn notify_if_idle(&self, home: &Cpu) {
-        fence(Ordering::SeqCst);
-        if home.idle.swap(false, Ordering::Relaxed) {
-            self.hooks.notify(home.index);
+    #[inline(never)]
+    fn notify(&self, cpu: usize) {
+        // Its own interrupt handler needs no notification: the end of the interrupt ends the halt.
+        if cpu != self.hooks.cpu() {
+            self.hooks.notify(cpu);
         }
+    }
+
+    /// Drops the waker of whoever awaited the handle.
+    #[cold]
+    #[inline(never)]
+    fn drop_joiner(slot: &'static Slot) {
+        // SAFETY: as in `free`, the only caller.
+        slot.joiner.with_mut(|joiner| unsafe { *joiner = None });
     }
 
     /// Gives a slot back that its last owner has released.
     #[inline(always)]
     pub(crate) fn free(&self, slot: &'static Slot) {
         // SAFETY: the slot has no references left, and is ours: nobody else touches the cell.
-        slot.joiner.with_mut(|joiner| unsafe {
-            if (*joiner).is_some() {
-                *joiner = None;
-            }
-        });
+        if slot.joiner.with(|joiner| unsafe { (*joiner).is_some() }) {
+            Self::drop_joiner(slot);
+        }
         self.slab.give(slot);
     }
 }

@@ -23,7 +23,7 @@ pub trait Hooks: Send + Sync + 'static {
     }
 
     /// The clock for the length of polls; read once per poll. It may count in any unit, and may stand still while a
-    /// poll runs user code, so that only kernel time counts as a stall.
+    /// poll runs user code, so that only kernel time counts as a stall. A constant switches the measurement off.
     #[inline(always)]
     fn poll_clock(&self) -> u64 {
         self.now()
@@ -35,7 +35,13 @@ pub trait Hooks: Send + Sync + 'static {
         let _ = (task, name, length);
     }
 
-    /// Something happened to a task. Must cost one test when nobody listens.
+    /// Whether [`Hooks::trace`] wants to be called: one test of a variable.
+    #[inline(always)]
+    fn tracing(&self) -> bool {
+        false
+    }
+
+    /// Something happened to a task.
     #[inline(always)]
     fn trace(&self, event: TaskEvent) {
         let _ = event;

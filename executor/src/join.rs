@@ -41,6 +41,7 @@ impl core::error::Error for JoinError {}
 #[must_use = "await, cancel or detach the task"]
 pub struct JoinHandle<T> {
     slot: &'static Slot,
+    id: TaskId,
     /// The output has been taken.
     taken: bool,
     output: PhantomData<fn() -> T>,
@@ -62,9 +63,10 @@ impl<T> fmt::Debug for JoinHandle<T> {
 impl<T> JoinHandle<T> {
     /// The caller has set `HANDLE`, and the output of the task has the type `T`.
     #[inline(always)]
-    pub(crate) fn new(slot: &'static Slot) -> Self {
+    pub(crate) fn new(slot: &'static Slot, id: TaskId) -> Self {
         Self {
             slot,
+            id,
             taken: false,
             output: PhantomData,
         }
@@ -73,7 +75,7 @@ impl<T> JoinHandle<T> {
     /// The id of the task.
     #[must_use]
     pub fn id(&self) -> TaskId {
-        self.slot.id()
+        self.id
     }
 
     /// The name of the task.
@@ -98,8 +100,8 @@ impl<T> JoinHandle<T> {
     /// if the task was ready first.
     pub fn cancel(&self) {
         // SAFETY: the handle is a reference.
-        let home = unsafe { self.slot.home() };
-        home.executor().wake(self.slot, bits::CANCEL);
+        let queue = unsafe { self.slot.queue() };
+        queue.executor().cancel(self.slot);
     }
 
     /// The output, if the task has ended; the handle back, if it has not.
@@ -184,13 +186,13 @@ impl<T> Drop for JoinHandle<T> {
             return;
         };
         // SAFETY: the handle is a reference.
-        let home = unsafe { self.slot.home() };
+        let queue = unsafe { self.slot.queue() };
         if word & bits::OUTPUT != 0 && !self.taken {
             // SAFETY: the task is `DONE`: the storage is the handle's, and has an output.
-            unsafe { (self.slot.table().drop_output)(self.slot) };
+            unsafe { self.slot.table().drop_output(self.slot) };
         }
         if self.slot.state.release(bits::HANDLE) == Released::Freed {
-            home.executor().give(self.slot);
+            queue.executor().give(self.slot);
         }
     }
 }

@@ -6,45 +6,158 @@
 //! one read-modify-write, whoever pushes and from wherever: a task, an interrupt handler or another CPU. Both parts are
 //! linked through the slots, so neither can overflow.
 //!
+//! A CPU that is about to sleep marks its empty inboxes. Who pushes on a marked inbox has to notify the CPU. As mark and
+//! push are read-modify-writes of one word, one of them is first: either the CPU sees the task and does not sleep, or the
+//! pusher sees the mark.
+//!
 //! # Memory order
 //!
 //! * Push: **Release**, so that what the pusher wrote to the slot (its `next`, at spawn everything) is seen by the CPU
 //!   that pops it. The stack is only ever taken as a whole, so there is no ABA problem.
 //! * Take: **Acquire**, the other half.
-//! * The list's links are Relaxed: one CPU writes them. They are atomic because [`ClassQueue::is_empty`] may be asked
-//!   from anywhere, and then is a hint.
+//! * Everything else belongs to the owner, and is not atomic; links are, because the pusher writes them too, but Relaxed.
 
 use core::ptr;
 
 use crate::{
-    sync::{AtomicPtr, Ordering},
+    Class,
+    executor::Inner,
+    sync::{AtomicPtr, AtomicU64, Ordering, UnsafeCell},
     task::Slot,
 };
 
+/// In an inbox, or at the end of the chain that was pushed on it: the CPU that owns it sleeps.
+const ASLEEP: *mut Slot = ptr::without_provenance_mut(1);
+
+/// Whether a link is the end of a chain.
+#[inline(always)]
+fn is_end(link: *mut Slot) -> bool {
+    link.addr() <= ASLEEP.addr()
+}
+
 /// The run queue of one class on one CPU.
-#[derive(Debug)]
+#[repr(C)]
 pub(crate) struct ClassQueue {
     /// Tasks that were pushed since the CPU last took them, the newest first.
     inbox: AtomicPtr<Slot>,
-    /// Tasks that the CPU has taken, the oldest first.
+    /// Tasks that the CPU has taken from the inbox, the oldest first. The owner's; atomic only because that makes the
+    /// compiler's choice of instructions the better one.
     list: AtomicPtr<Slot>,
+    /// What is left of the share of the turn. The owner's.
+    left: UnsafeCell<u16>,
+    /// How many tasks were popped so far. Written by the owner, read by the statistics.
+    popped: AtomicU64,
+    /// The executor that this belongs to.
+    pub(crate) executor: *const dyn Inner,
+    /// The CPU that owns the queue.
+    pub(crate) cpu: usize,
+    /// The class.
+    pub(crate) class: Class,
 }
 
+// SAFETY: `executor` points at an `Executor`, which is `Sync` and lives for ever; the cells are used by the functions
+// that ask to be called by the owner only.
+unsafe impl Send for ClassQueue {}
+// SAFETY: as above.
+unsafe impl Sync for ClassQueue {}
+
 impl ClassQueue {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(executor: *const dyn Inner, cpu: usize, class: Class) -> Self {
         Self {
             inbox: AtomicPtr::new(ptr::null_mut()),
             list: AtomicPtr::new(ptr::null_mut()),
+            left: UnsafeCell::new(0),
+            popped: AtomicU64::new(0),
+            executor,
+            cpu,
+            class,
         }
     }
 
-    /// Whether nothing is queued. Exact on the CPU that owns the queue, as far as its own pushes go.
+    /// The executor that this belongs to.
     #[inline(always)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.list.load(Ordering::Relaxed).is_null() && self.inbox.load(Ordering::Relaxed).is_null()
+    pub(crate) fn executor(&self) -> &'static dyn Inner {
+        // SAFETY: `Executor::new` set it to the address of the executor, which is never freed; a queue is reachable
+        // only after `new` has filled the executor in.
+        unsafe { &*self.executor }
     }
 
-    /// Queues a task. The caller has set its `ENQUEUED`. Says whether the inbox was empty: then the owner may be asleep.
+    /// How many tasks were popped so far.
+    #[inline(always)]
+    pub(crate) fn popped(&self) -> u64 {
+        self.popped.load(Ordering::Relaxed)
+    }
+
+    /// Grants a share: the next so many tasks.
+    ///
+    /// # Safety
+    /// The caller is the owner: it has the turn of the queue's CPU.
+    #[inline(always)]
+    pub(crate) unsafe fn grant(&self, share: u16) {
+        // SAFETY: the cell is the owner's.
+        self.left.with_mut(|left| unsafe { *left = share });
+    }
+
+    /// Counts what was popped of a share.
+    ///
+    /// # Safety
+    /// As [`ClassQueue::grant`].
+    #[inline(always)]
+    pub(crate) unsafe fn settle(&self, share: u16) -> u16 {
+        // SAFETY: the cell is the owner's.
+        let used = self.left.with(|left| share - unsafe { *left });
+        self.popped.store(self.popped() + u64::from(used), Ordering::Relaxed);
+        used
+    }
+
+    /// Counts one task against the share. `false` if the share is used up.
+    ///
+    /// # Safety
+    /// As [`ClassQueue::grant`].
+    #[inline(always)]
+    pub(crate) unsafe fn charge(&self) -> bool {
+        // SAFETY: the cell is the owner's.
+        self.left.with_mut(|left| unsafe {
+            let (rest, spent) = (*left).overflowing_sub(1);
+            *left = rest;
+            if spent {
+                *left = 0;
+            }
+            !spent
+        })
+    }
+
+    /// Whether something is in the inbox; from anywhere.
+    #[inline(always)]
+    pub(crate) fn has_mail(&self) -> bool {
+        self.inbox.load(Ordering::Relaxed).addr() > ASLEEP.addr()
+    }
+
+    /// Marks the inbox of a CPU that goes to sleep. `false` if something is in it.
+    pub(crate) fn fall_asleep(&self) -> bool {
+        self.inbox
+            .compare_exchange(ptr::null_mut(), ASLEEP, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Takes the mark away, if nothing was pushed on it.
+    pub(crate) fn wake_up(&self) {
+        let _ = self
+            .inbox
+            .compare_exchange(ASLEEP, ptr::null_mut(), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Whether something is queued.
+    ///
+    /// # Safety
+    /// As [`ClassQueue::grant`]; the inbox is not marked as asleep.
+    #[inline(always)]
+    pub(crate) unsafe fn has_tasks(&self) -> bool {
+        // One test instead of two.
+        self.list.load(Ordering::Relaxed).addr() | self.inbox.load(Ordering::Relaxed).addr() != 0
+    }
+
+    /// Queues a task. The caller has set its `ENQUEUED`. Says whether the owner was asleep.
     #[inline(always)]
     pub(crate) fn push(&self, task: &'static Slot) -> bool {
         let mut head = self.inbox.load(Ordering::Relaxed);
@@ -54,43 +167,43 @@ impl ClassQueue {
                 .inbox
                 .compare_exchange_weak(head, task.as_ptr(), Ordering::Release, Ordering::Relaxed)
             {
-                Ok(_) => return head.is_null(),
+                Ok(_) => return head == ASLEEP,
                 Err(now) => head = now,
             }
         }
     }
 
-    /// Takes the oldest task out. Only the owner calls this.
+    /// Takes the oldest task out.
+    ///
+    /// # Safety
+    /// As [`ClassQueue::grant`]; the queue is not empty.
     #[inline(always)]
-    pub(crate) fn pop(&self) -> Option<&'static Slot> {
+    pub(crate) unsafe fn pop(&self) -> &'static Slot {
         let mut first = self.list.load(Ordering::Relaxed);
         if first.is_null() {
-            if self.inbox.load(Ordering::Relaxed).is_null() {
-                return None;
-            }
             first = self.inbox.swap(ptr::null_mut(), Ordering::Acquire);
-            // SAFETY: the inbox was not empty, only its owner empties it, and slots are never freed.
-            let next = unsafe { &*first }.next.load(Ordering::Relaxed);
-            if next.is_null() {
+            // SAFETY: the queue was not empty and only its owner takes from it, so this is a slot; slots are never
+            // freed.
+            let newest: &'static Slot = unsafe { &*first };
+            let next = newest.next.load(Ordering::Relaxed);
+            if is_end(next) {
                 // A lone task, which is the common case: the list stays empty.
-                // SAFETY: as above.
-                return Some(unsafe { &*first });
+                return newest;
             }
-            first = Self::reverse(first, next);
+            first = Self::reverse(newest, next);
         }
         // SAFETY: the list holds slots, which are never freed.
         let task: &'static Slot = unsafe { &*first };
         self.list.store(task.next.load(Ordering::Relaxed), Ordering::Relaxed);
-        Some(task)
+        task
     }
 
     /// Turns the chain that starts with `newest` and `next` around; returns the oldest.
-    fn reverse(newest: *mut Slot, next: *mut Slot) -> *mut Slot {
-        let (mut newer, mut task) = (newest, next);
-        // SAFETY: the chain holds slots, which are never freed; it belongs to the caller since it left the inbox.
-        unsafe { &*newer }.next.store(ptr::null_mut(), Ordering::Relaxed);
-        while !task.is_null() {
-            // SAFETY: as above.
+    fn reverse(newest: &'static Slot, next: *mut Slot) -> *mut Slot {
+        newest.next.store(ptr::null_mut(), Ordering::Relaxed);
+        let (mut newer, mut task) = (newest.as_ptr(), next);
+        while !is_end(task) {
+            // SAFETY: the chain holds slots, which are never freed; it belongs to the caller since it left the inbox.
             let slot = unsafe { &*task };
             let older = slot.next.load(Ordering::Relaxed);
             slot.next.store(newer, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! What the executor counts.
 
 use crate::{
-    Class, Shares,
+    Class,
     sync::{AtomicU64, Ordering},
 };
 
@@ -29,14 +29,12 @@ pub struct Statistics {
 pub(crate) struct Counters {
     turns: AtomicU64,
     idle_turns: AtomicU64,
-    polls: [AtomicU64; Class::COUNT],
     timers_fired: AtomicU64,
     longest_poll: AtomicU64,
     stalls: AtomicU64,
-    /// Polls longer than this are looked at more closely: the lower of the longest poll and the stall limit.
-    pub(crate) watermark: AtomicU64,
 }
 
+#[inline(always)]
 fn add(counter: &AtomicU64, amount: u64) {
     counter.store(counter.load(Ordering::Relaxed) + amount, Ordering::Relaxed);
 }
@@ -46,49 +44,37 @@ impl Counters {
         Self {
             turns: AtomicU64::new(0),
             idle_turns: AtomicU64::new(0),
-            polls: core::array::from_fn(|_| AtomicU64::new(0)),
             timers_fired: AtomicU64::new(0),
             longest_poll: AtomicU64::new(0),
             stalls: AtomicU64::new(0),
-            watermark: AtomicU64::new(0),
         }
     }
 
-    /// Adds one turn that left these shares.
+    /// Adds one turn.
     #[inline(always)]
-    pub(crate) fn turn(&self, shares: Shares, left: &[u16; Class::COUNT], idle: bool) -> u32 {
-        let mut polls = 0;
-        for ((counter, share), left) in self.polls.iter().zip(shares.by_class()).zip(left) {
-            let used = share - left;
-            add(counter, u64::from(used));
-            polls += u32::from(used);
-        }
+    pub(crate) fn turn(&self, idle: bool) {
         add(&self.turns, 1);
         add(&self.idle_turns, u64::from(idle));
-        polls
     }
 
     pub(crate) fn timers_fired(&self, count: u64) {
         add(&self.timers_fired, count);
     }
 
-    /// Looks at a poll that was longer than the watermark. Says whether it was a stall.
-    #[cold]
-    pub(crate) fn long_poll(&self, length: u64, stall: u64) -> bool {
+    /// Adds a long poll. Returns the longest one.
+    pub(crate) fn long_poll(&self, length: u64, stalled: bool) -> u64 {
         let longest = self.longest_poll.load(Ordering::Relaxed).max(length);
         self.longest_poll.store(longest, Ordering::Relaxed);
-        self.watermark.store(longest.min(stall), Ordering::Relaxed);
-        let stalled = length > stall;
         add(&self.stalls, u64::from(stalled));
-        stalled
+        longest
     }
 
-    pub(crate) fn read(&self) -> Statistics {
+    pub(crate) fn read(&self, polls: [u64; Class::COUNT]) -> Statistics {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Statistics {
             turns: get(&self.turns),
             idle_turns: get(&self.idle_turns),
-            polls: core::array::from_fn(|class| get(&self.polls[class])),
+            polls,
             timers_fired: get(&self.timers_fired),
             longest_poll: get(&self.longest_poll),
             stalls: get(&self.stalls),

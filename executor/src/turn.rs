@@ -3,9 +3,9 @@
 use core::task::{Context, Poll};
 
 use crate::{
-    Class, Executor, Hooks, Shares, TaskEvent,
+    Executor, Hooks, TaskEvent,
     cpu::Cpu,
-    sync::{Ordering, fence},
+    sync::Ordering,
     task::{Completed, Released, Slot, bits},
 };
 
@@ -48,83 +48,127 @@ impl<H: Hooks> Executor<H> {
             self.advance_timers_of(cpu, self.hooks.now());
         }
 
-        let shares = self.config.shares;
-        let mut left = shares.by_class();
-        let mut clock = self.hooks.poll_clock();
-        while let Some(slot) = next(cpu, &mut left) {
-            self.run(cpu, slot, &mut clock);
-        }
-        self.end(cpu, shares, &left, turning)
+        // SAFETY: `turning` shows that the turn of this CPU is ours, here and in all that is called from here.
+        unsafe { cpu.grant(self.config.shares) };
+        self.restart_poll_clock_of(cpu);
+        let spent = loop {
+            // SAFETY: as above.
+            match unsafe { next(cpu) } {
+                // SAFETY: as above.
+                Ok(slot) => unsafe { self.run(cpu, slot) },
+                Err(spent) => break spent,
+            }
+        };
+        // SAFETY: as above.
+        unsafe { self.end(cpu, spent, turning) }
     }
 
-    /// Polls a task that was taken from a queue. `clock` is when the last poll ended.
+    /// Starts the measurement of the current poll anew; to be called when a poll comes back from user mode, if
+    /// [`Hooks::poll_clock`] does not stand still there.
+    pub fn restart_poll_clock(&self) {
+        self.restart_poll_clock_of(&self.cpus[self.hooks.cpu()]);
+    }
+
     #[inline(always)]
-    fn run(&'static self, cpu: &'static Cpu, slot: &'static Slot, clock: &mut u64) {
-        if slot.state.load() & bits::LIVE == 0 {
-            // It was woken during its last poll.
-            return self.release(slot, bits::ENQUEUED);
-        }
-        let word = slot.state.begin_poll();
+    fn restart_poll_clock_of(&self, cpu: &Cpu) {
+        cpu.poll_began.store(self.hooks.poll_clock(), Ordering::Relaxed);
+    }
+
+    /// Polls a task that was taken from a queue.
+    ///
+    /// # Safety
+    /// The turn of the CPU is the caller's.
+    #[inline(always)]
+    unsafe fn run(&'static self, cpu: &'static Cpu, slot: &'static Slot) {
+        slot.state.begin_poll();
         cpu.current.store(slot.as_ptr(), Ordering::Relaxed);
-        // SAFETY: the task is `LIVE`, which only this CPU clears.
-        let table = unsafe { slot.table() };
-        if word & bits::CANCEL != 0 {
-            return self.cancel(slot);
+        if self.hooks.tracing() {
+            self.hooks.trace(TaskEvent::Polled { task: slot.id() });
         }
-        self.hooks.trace(TaskEvent::Polled { task: slot.id() });
         let unwind = Unwind { executor: self, slot };
         let poll = slot.waker.with(|waker| {
-            // SAFETY: `spawn` wrote the waker, and nobody writes it while the task is `LIVE`.
+            // SAFETY: `spawn` wrote the waker, and nobody writes it before the next `spawn`.
             let mut cx = Context::from_waker(unsafe { (*waker).assume_init_ref() });
-            // SAFETY: the task is `LIVE`, not `DONE`, and this is its home CPU: the storage is ours and has a future.
-            unsafe { (table.poll)(slot, &mut cx) }
+            // SAFETY: this is the task's home CPU, and `ENQUEUED` was set. If the task is `LIVE`, the storage is ours and
+            // has a future, and nobody else releases `LIVE`; if not, this calls `divert`.
+            unsafe { slot.poll()(slot, &mut cx) }
         });
         core::mem::forget(unwind);
-        let now = self.hooks.poll_clock();
-        let length = now.wrapping_sub(*clock);
-        *clock = now;
-        if length > cpu.counters.watermark.load(Ordering::Relaxed) {
-            self.long_poll(cpu, slot, length);
-        }
+        self.measure(cpu, slot);
         if poll == Poll::Ready(()) {
-            self.hooks.trace(TaskEvent::Finished { task: slot.id() });
-            self.complete(slot, bits::OUTPUT);
+            if self.hooks.tracing() {
+                self.hooks.trace(TaskEvent::Finished { task: slot.id() });
+            }
+            self.complete_with_output(slot);
         }
     }
 
-    /// Drops the future of a cancelled task.
-    #[cold]
-    fn cancel(&'static self, slot: &'static Slot) {
-        let unwind = Unwind { executor: self, slot };
-        // SAFETY: as in `run`: the storage is ours and has a future.
-        unsafe { (slot.table().drop_future)(slot) };
-        core::mem::forget(unwind);
-        self.hooks.trace(TaskEvent::Cancelled { task: slot.id() });
-        self.complete(slot, 0);
+    /// The [`PollFunction`](task::PollFunction) of a task that is to be cancelled, or has ended during the poll in which
+    /// it was woken.
+    pub(crate) unsafe fn divert(slot: &'static Slot, _: &mut Context<'_>) -> Poll<()> {
+        let word = slot.state.load();
+        // SAFETY: the queue's bit is cleared, but only this CPU releases the slot after that. The queue of a slot belongs
+        // to the executor that owns the slot, and has these hooks.
+        let (queue, executor) = unsafe { (slot.queue(), &*slot.queue().executor.cast::<Self>()) };
+        let cpu = &executor.cpus[queue.cpu];
+        if word & bits::LIVE == 0 {
+            if slot.state.give_up() == Released::Freed {
+                executor.free(slot);
+            }
+        } else {
+            // SAFETY: the caller says that the storage is ours and has a future.
+            unsafe { (slot.table().drop_future)(slot) };
+            if executor.hooks.tracing() {
+                executor.hooks.trace(TaskEvent::Cancelled { task: slot.id_at(word) });
+            }
+            executor.measure(cpu, slot);
+            executor.complete::<0>(slot);
+        }
+        cpu.current.store(core::ptr::null_mut(), Ordering::Relaxed);
+        Poll::Pending
+    }
+
+    /// Ends a task whose output is in the slot. Kept out of the loop, which is tighter without it.
+    #[inline(never)]
+    fn complete_with_output(&'static self, slot: &'static Slot) {
+        if slot.state.load() & bits::HANDLE != 0 {
+            self.complete::<{ bits::OUTPUT }>(slot);
+        // SAFETY: the task is `LIVE`.
+        } else if unsafe { slot.table() }.drop_output.is_some() {
+            self.complete_rest(slot, Completed::Unclaimed);
+        } else {
+            self.complete::<0>(slot);
+        }
     }
 
     /// Ends a task whose future is gone.
     #[inline(always)]
-    fn complete(&'static self, slot: &'static Slot, outcome: u64) {
-        match slot.state.complete(outcome) {
+    fn complete<const OUTCOME: u64>(&'static self, slot: &'static Slot) {
+        slot.set_poll(Self::divert);
+        match slot.state.complete::<OUTCOME>() {
             Completed::Released => {}
             Completed::Freed => self.free(slot),
-            Completed::WakeJoiner => {
-                slot.joiner.with(|joiner| {
-                    // SAFETY: `JOINER` was set when the task became `DONE`: the join handle does not write the cell any
-                    // more, and `LIVE` keeps the slot.
-                    if let Some(waker) = unsafe { &*joiner } {
-                        waker.wake_by_ref();
-                    }
-                });
-                self.release(slot, bits::LIVE);
-            }
-            Completed::Unclaimed => {
-                // SAFETY: the storage has an output, and there is no join handle that could own it.
-                unsafe { (slot.table().drop_output)(slot) };
-                self.release(slot, bits::LIVE);
-            }
+            rest => self.complete_rest(slot, rest),
         }
+    }
+
+    /// The rarer endings.
+    #[cold]
+    #[inline(never)]
+    fn complete_rest(&'static self, slot: &'static Slot, rest: Completed) {
+        if rest == Completed::Unclaimed {
+            // SAFETY: the task is `LIVE`; the storage has an output, and there is no join handle that could own it.
+            unsafe { slot.table().drop_output(slot) };
+            return self.complete::<0>(slot);
+        }
+        slot.joiner.with(|joiner| {
+            // SAFETY: `JOINER` was set when the task became `DONE`: the join handle does not write the cell any more,
+            // and `LIVE` keeps the slot.
+            if let Some(waker) = unsafe { &*joiner } {
+                waker.wake_by_ref();
+            }
+        });
+        self.release(slot, bits::LIVE);
     }
 
     /// Releases a reference to a slot.
@@ -135,34 +179,50 @@ impl<H: Hooks> Executor<H> {
         }
     }
 
-    /// Looks at a poll that was longer than the watermark. The task is still `LIVE`.
+    /// Measures the poll that has just ended. The task is still `LIVE`, or `current` is null.
+    #[inline(always)]
+    fn measure(&self, cpu: &Cpu, slot: &'static Slot) {
+        let now = self.hooks.poll_clock();
+        let length = now.wrapping_sub(cpu.poll_began.load(Ordering::Relaxed));
+        cpu.poll_began.store(now, Ordering::Relaxed);
+        // SAFETY: the cell is the owner's: `run` and `divert` are called in the turn only.
+        if cpu.watermark.with(|watermark| unsafe { length > *watermark }) {
+            self.long_poll(cpu, slot, length);
+        }
+    }
+
+    /// Looks at a poll that was longer than the watermark.
     #[cold]
     fn long_poll(&self, cpu: &Cpu, slot: &'static Slot, length: u64) {
-        if cpu.counters.long_poll(length, self.config.stall) {
+        if cpu.current.load(Ordering::Relaxed).is_null() {
+            return;
+        }
+        let stalled = length > self.config.stall;
+        let longest = cpu.counters.long_poll(length, stalled);
+        // SAFETY: the cell is the owner's, as in `measure`.
+        cpu.watermark
+            .with_mut(|watermark| unsafe { *watermark = longest.min(self.config.stall) });
+        if stalled {
             // SAFETY: the task is `LIVE`, which is a reference that only this CPU releases.
             self.hooks.stall(slot.id(), unsafe { slot.name() }, length);
         }
     }
 
     /// Ends a turn: counts, and says whether the CPU may sleep.
+    ///
+    /// # Safety
+    /// The turn of the CPU is the caller's.
     #[inline(always)]
-    fn end(&self, cpu: &Cpu, shares: Shares, left: &[u16; Class::COUNT], turning: Turning<'_>) -> Turn {
+    unsafe fn end(&self, cpu: &Cpu, spent: bool, turning: Turning<'_>) -> Turn {
         cpu.current.store(core::ptr::null_mut(), Ordering::Relaxed);
-        let mut idle = !cpu.has_runnable();
         let next_deadline = cpu.timers.next_deadline();
-        if idle && next_deadline.is_some_and(|deadline| deadline <= self.hooks.now()) {
-            idle = false;
-        }
-        if idle && self.cpus.len() > 1 {
-            cpu.idle.store(true, Ordering::Relaxed);
-            // Pairs with the fence of `notify_if_idle`.
-            fence(Ordering::SeqCst);
-            if cpu.has_runnable() {
-                cpu.idle.store(false, Ordering::Relaxed);
-                idle = false;
-            }
-        }
-        let polls = cpu.counters.turn(shares, left, idle);
+        let idle = !spent
+            && next_deadline.is_none_or(|deadline| deadline > self.hooks.now())
+            && (self.cpus.len() == 1 || cpu.fall_asleep());
+        cpu.backlog.store(spent, Ordering::Relaxed);
+        cpu.counters.turn(idle);
+        // SAFETY: as above.
+        let polls = unsafe { cpu.settle(self.config.shares) };
         drop(turning);
         Turn {
             polls,
@@ -172,18 +232,26 @@ impl<H: Hooks> Executor<H> {
     }
 }
 
-/// The oldest runnable task of the highest class that has a share left.
+/// The oldest runnable task of the highest class that has a share left. If there is none: whether there are runnable
+/// tasks whose class has used its share.
+///
+/// # Safety
+/// The turn of the CPU is the caller's.
 #[inline(always)]
-fn next(cpu: &'static Cpu, left: &mut [u16; Class::COUNT]) -> Option<&'static Slot> {
-    for (queue, left) in cpu.queues.iter().zip(left) {
-        if *left != 0
-            && let Some(slot) = queue.pop()
-        {
-            *left -= 1;
-            return Some(slot);
+unsafe fn next(cpu: &'static Cpu) -> Result<&'static Slot, bool> {
+    let mut spent = false;
+    for queue in &cpu.queues {
+        // SAFETY: the caller is the owner of the queues, and the queue is not empty.
+        if unsafe { queue.has_tasks() } {
+            // SAFETY: as above.
+            if unsafe { queue.charge() } {
+                // SAFETY: as above.
+                return Ok(unsafe { queue.pop() });
+            }
+            spent = true;
         }
     }
-    None
+    Err(spent)
 }
 
 /// Shows that this is the only turn of the CPU.
@@ -198,7 +266,7 @@ impl<'a> Turning<'a> {
             !cpu.turning.swap(true, Ordering::Acquire),
             "a turn of this CPU is under way"
         );
-        cpu.idle.store(false, Ordering::Relaxed);
+        cpu.wake_up();
         Self(cpu)
     }
 }
@@ -218,6 +286,6 @@ struct Unwind<H: Hooks> {
 
 impl<H: Hooks> Drop for Unwind<H> {
     fn drop(&mut self) {
-        self.executor.complete(self.slot, bits::PANICKED);
+        self.executor.complete::<{ bits::PANICKED }>(self.slot);
     }
 }

@@ -8,7 +8,7 @@ use alloc::alloc::{alloc, dealloc};
 use core::{
     alloc::Layout,
     future::Future,
-    mem::ManuallyDrop,
+    mem::{ManuallyDrop, needs_drop},
     pin::Pin,
     ptr,
     task::{Context, Poll},
@@ -16,20 +16,17 @@ use core::{
 
 use super::slot::{INLINE, STORAGE_ALIGN, Slot};
 
-/// The functions of one future type.
+/// The functions of one future type, beside its [`PollFunction`].
 ///
 /// Each function's caller holds the slot exclusively in the sense of `State`: the running CPU until `DONE`, the join
 /// handle after it.
 pub(crate) struct FutureTable {
-    /// Polls the future. When it is ready, the future has been dropped and the output is stored. When it panics, the
-    /// storage is empty.
-    pub(crate) poll: unsafe fn(&'static Slot, &mut Context<'_>) -> Poll<()>,
     /// Drops the future; the storage is empty then.
     pub(crate) drop_future: unsafe fn(&'static Slot),
     /// Moves the output to the address given; the storage is empty then.
     pub(crate) take_output: unsafe fn(&'static Slot, *mut ()),
-    /// Drops the output; the storage is empty then.
-    pub(crate) drop_output: unsafe fn(&'static Slot),
+    /// Drops the output; the storage is empty then. `None` if there is nothing to do.
+    pub(crate) drop_output: Option<unsafe fn(&'static Slot)>,
 }
 
 /// The future or its output.
@@ -49,10 +46,13 @@ impl<F: Future> Typed<F> {
         _ => Layout::new::<Stage<F>>(),
     };
     const TABLE: FutureTable = FutureTable {
-        poll: Self::poll,
         drop_future: Self::drop_future,
         take_output: Self::take_output,
-        drop_output: Self::drop_output,
+        drop_output: if needs_drop::<F::Output>() || !Self::INLINE {
+            Some(Self::drop_output)
+        } else {
+            None
+        },
     };
 
     /// Runs `f` on the stage.
@@ -149,6 +149,23 @@ impl<F: Future> Typed<F> {
     }
 }
 
+/// Polls the future. When it is ready, the future has been dropped and the output is stored. When it panics, the storage
+/// is empty. The caller holds the slot as [`FutureTable`] says.
+pub(crate) type PollFunction = unsafe fn(&'static Slot, &mut Context<'_>) -> Poll<()>;
+
+impl FutureTable {
+    /// Drops the output.
+    ///
+    /// # Safety
+    /// As the functions of the table; the storage has an output.
+    pub(crate) unsafe fn drop_output(&self, slot: &'static Slot) {
+        if let Some(drop_output) = self.drop_output {
+            // SAFETY: the caller vouches for the slot.
+            unsafe { drop_output(slot) }
+        }
+    }
+}
+
 /// Where a future will be put, with the memory for it.
 pub(crate) struct Install<F: Future> {
     boxed: *mut Stage<F>,
@@ -190,6 +207,7 @@ impl<F: Future> Install<F> {
                 )
             };
         });
+        slot.set_poll(Typed::<F>::poll);
         // SAFETY: the slot is the caller's.
         slot.table
             .with_mut(|table| unsafe { (*table).write(&Typed::<F>::TABLE) });

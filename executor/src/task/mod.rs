@@ -8,7 +8,7 @@ mod waker;
 
 pub use id::TaskId;
 
-pub(crate) use future::{FutureTable, install};
+pub(crate) use future::{FutureTable, PollFunction, install};
 pub(crate) use slot::Slot;
 pub(crate) use state::{Completed, Released, State, bits};
 pub(crate) use waker::{is_representable, waker};

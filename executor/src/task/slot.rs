@@ -2,11 +2,11 @@
 
 use core::{mem::MaybeUninit, task::Waker};
 
-use super::{FutureTable, State, TaskId};
+use super::{FutureTable, PollFunction, State, TaskId, state::generation_of};
 use crate::{
     Class,
-    cpu::Cpu,
-    sync::{AtomicPtr, UnsafeCell},
+    queue::ClassQueue,
+    sync::{AtomicPtr, Ordering, UnsafeCell},
 };
 
 /// How many bytes of future (and of output, in the same place) a slot holds; larger ones are boxed.
@@ -30,10 +30,21 @@ pub(crate) struct Slot {
     pub(crate) next: AtomicPtr<Slot>,
     /// The waker that polls hand out. Written by `spawn`, read while the task is `LIVE`.
     pub(crate) waker: UnsafeCell<MaybeUninit<Waker>>,
-    /// The functions that know the type of the future. Written by `spawn`, read by whoever holds a reference.
+    /// The function that polls the future: a [`PollFunction`]. `spawn` writes it; it is replaced when the task ends or is
+    /// to be cancelled, so that a poll needs no test for that.
+    ///
+    /// Relaxed: `spawn` publishes it with the task. Who cancels writes it before it sets `ENQUEUED`, a poll reads it after
+    /// it has cleared `ENQUEUED`.
+    pub(crate) poll: AtomicPtr<()>,
+    /// The other functions that know the type of the future. Written by `spawn`, read by whoever holds a reference.
     pub(crate) table: UnsafeCell<MaybeUninit<&'static FutureTable>>,
-    /// The CPU that runs the task. Written by `spawn`, read by whoever holds a reference.
-    pub(crate) home: UnsafeCell<MaybeUninit<&'static Cpu>>,
+    /// The run queue of the task: its CPU and its effective class. Written by `spawn`, and when the class changes; read
+    /// by whoever holds a reference.
+    ///
+    /// Relaxed: a waker reads it after it has set `ENQUEUED`, and who changes the class writes it before it looks at
+    /// `ENQUEUED`, both in a read-modify-write of the state. So either the waker sees the new queue, or the other sees
+    /// that the task is in a queue, and moves it.
+    pub(crate) queue: AtomicPtr<ClassQueue>,
     /// The name of the task. Written by `spawn`, read by whoever holds a reference.
     pub(crate) name: UnsafeCell<&'static str>,
     /// The waker of the task that awaits the join handle; `State` says who may touch it.
@@ -56,8 +67,9 @@ impl Slot {
             state: State::new(),
             next: AtomicPtr::new(core::ptr::null_mut()),
             waker: UnsafeCell::new(MaybeUninit::uninit()),
+            poll: AtomicPtr::new(core::ptr::null_mut()),
             table: UnsafeCell::new(MaybeUninit::uninit()),
-            home: UnsafeCell::new(MaybeUninit::uninit()),
+            queue: AtomicPtr::new(core::ptr::null_mut()),
             name: UnsafeCell::new(""),
             joiner: UnsafeCell::new(None),
             index,
@@ -74,7 +86,12 @@ impl Slot {
 
     /// The id of the task that lives here now.
     pub(crate) fn id(&self) -> TaskId {
-        TaskId::new(self.index, self.state.generation())
+        self.id_at(self.state.load())
+    }
+
+    /// The id of the task with this state word.
+    pub(crate) fn id_at(&self, state: u64) -> TaskId {
+        TaskId::new(self.index, generation_of(state))
     }
 
     /// The functions that know the type of the future.
@@ -87,14 +104,30 @@ impl Slot {
         self.table.with(|table| unsafe { (*table).assume_init() })
     }
 
-    /// The CPU that runs the task.
+    /// Sets the function that polls the future.
+    #[inline(always)]
+    pub(crate) fn set_poll(&self, function: PollFunction) {
+        self.poll.store(function as *mut (), Ordering::Relaxed);
+    }
+
+    /// The function that polls the future.
     ///
     /// # Safety
     /// The caller holds one of the references that `State` lists.
     #[inline(always)]
-    pub(crate) unsafe fn home(&self) -> &'static Cpu {
-        // SAFETY: as in `table`.
-        self.home.with(|home| unsafe { (*home).assume_init() })
+    pub(crate) unsafe fn poll(&self) -> PollFunction {
+        // SAFETY: `spawn` wrote a function of this type before the first reference existed, and only such are written.
+        unsafe { core::mem::transmute::<*mut (), PollFunction>(self.poll.load(Ordering::Relaxed)) }
+    }
+
+    /// The run queue of the task.
+    ///
+    /// # Safety
+    /// The caller holds one of the references that `State` lists.
+    #[inline(always)]
+    pub(crate) unsafe fn queue(&self) -> &'static ClassQueue {
+        // SAFETY: `spawn` wrote it before the first reference existed; queues live as long as their executor, for ever.
+        unsafe { &*self.queue.load(Ordering::Relaxed) }
     }
 
     /// The name of the task.

@@ -15,14 +15,14 @@
 //!
 //! | State   | bits                           |
 //! |---------|--------------------------------|
-//! | Free    | none                           |
+//! | Free    | `ENQUEUED` alone               |
 //! | Queued  | `LIVE`, `ENQUEUED`             |
 //! | Polling | `LIVE`, `ENQUEUED` after a wake|
 //! | Waiting | `LIVE`                         |
 //! | Done    | `DONE`; `ENQUEUED` after a wake during the last poll |
 //!
-//! 1. `spawn` stores the word: the slot came from the free list, so nobody else may write it. Published by the release
-//!    of the inbox that the task is pushed on.
+//! 1. `spawn` stores the word ([`State::spawn`]): the slot came from the free list and is its own. Published by the
+//!    **Release** of the inbox that the task is pushed on.
 //! 2. The executor pops the task and clears `ENQUEUED` *before* it polls ([`State::begin_poll`]). **AcqRel**: it
 //!    acquires what every waker wrote before its wake, also of the wakers that found the bit set.
 //! 3. A wake during the poll sets `ENQUEUED`; the task is pushed and is polled again.
@@ -30,73 +30,92 @@
 //!    follows. A wake that finds `ENQUEUED` set must still be a read-modify-write: a mere load could be ordered before
 //!    the waker's writes, the poll could then miss both the writes and the wake.
 //! 5. The poll returned `Pending`: nothing is written; the state is what the wakes made of it.
-//! 6. The poll returned `Ready`, or the task was cancelled: the future is gone ([`State::complete`]). **AcqRel**: it
-//!    releases the output to the join handle, and acquires the handle's registration of its waker.
-//! 7. The last of the references below is released ([`State::release`]); the generation is bumped and the slot goes to
-//!    the free list. **AcqRel**: whoever frees the slot acquires what the other owners did to it.
+//! 6. The poll returned `Ready`, or the task was cancelled: the future is gone ([`State::complete`]). The generation is
+//!    bumped: no waker of the task matches any more. **AcqRel**: it releases the output to the join handle, and acquires
+//!    the handle's registration of its waker.
+//! 7. The last of the references below is released ([`State::release`]); the slot goes to the free list. **AcqRel**:
+//!    whoever frees the slot acquires what the other owners did to it.
 //!
 //! Four bits are references to the slot: `LIVE` (the executor's, to the future), `ENQUEUED` (the run queue's),
-//! `HANDLE` (the join handle's) and `MOVING` (the list of tasks that change their queue). The slot is free when all are
-//! clear. A waker holds no reference: it compares the generation in the same read-modify-write that sets the bit.
+//! `HANDLE` (the join handle's) and `MOVING` (the list of tasks that change their queue). The slot is free when the last
+//! of them goes. The output belongs to the executor until `DONE` is set, then to the join handle. The waker of whoever
+//! awaits the handle belongs to the handle while `JOINER` is clear, and may only be read while it is set.
 //!
-//! The output belongs to the executor until `DONE` is set, then to the join handle. The waker of whoever awaits the
-//! handle belongs to the handle while `JOINER` is clear, and may only be read while it is set.
+//! # Wakers hold no reference
 //!
-//! In the word, the low half of the generation stands on top, where a waker's word has it too, the high half below it,
-//! then the effective class, then the flags.
+//! A waker compares its generation with the word's, then sets `ENQUEUED`. These are two steps, so the task may end
+//! between them; that does no harm in any state that the slot can be in by then:
+//! * `DONE`, not yet free: the bit is a reference, the slot is queued once more, and whoever pops it sees that `LIVE` is
+//!   clear and only releases it.
+//! * Free: a free slot keeps `ENQUEUED` set, so the waker finds it set and pushes nothing.
+//! * Used by a new task: a spurious wake, which every future has to tolerate.
+//!
+//! # The word
+//!
+//! ```text
+//!   63            48 47             32 31         17  16   15             0
+//!  ┌────────────────┬─────────────────┬─────────────┬─────┬────────────────┐
+//!  │                │ generation,     │ flags       │carry│ generation,    │
+//!  │                │ high half       │             │     │ low half = tag │
+//!  └────────────────┴─────────────────┴─────────────┴─────┴────────────────┘
+//! ```
+//!
+//! The tag stands where a waker's word has it, so that one comparison of 16 bits finds a stale waker. The end of a task
+//! adds 1; the next spawn takes a carry to the high half.
 
-use crate::{
-    Class,
-    sync::{AtomicU64, Ordering},
-};
+use crate::sync::{AtomicU64, Ordering};
 
 /// The flags of the state word.
 pub(crate) mod bits {
-    /// There is a future in the slot. Written by the CPU that runs the task only.
-    pub(crate) const LIVE: u64 = 1 << 0;
-    /// The task is in a run queue, or whoever set this bit is about to push it.
-    pub(crate) const ENQUEUED: u64 = 1 << 1;
-    /// A join handle exists.
-    pub(crate) const HANDLE: u64 = 1 << 2;
-    /// The task is on the list of tasks that have to change their queue.
-    pub(crate) const MOVING: u64 = 1 << 3;
-    /// The future is to be dropped instead of polled.
-    pub(crate) const CANCEL: u64 = 1 << 4;
-    /// The task has ended; the output, if there is one, belongs to the join handle.
-    pub(crate) const DONE: u64 = 1 << 5;
-    /// The task has ended with an output, and the output is in the slot.
-    pub(crate) const OUTPUT: u64 = 1 << 6;
-    /// The task has ended because its poll panicked.
-    pub(crate) const PANICKED: u64 = 1 << 7;
-    /// The waker of the task that awaits the join handle is in the slot.
-    pub(crate) const JOINER: u64 = 1 << 8;
-    /// The references to the slot; it is free when none is set.
-    pub(crate) const REFERENCES: u64 = LIVE | ENQUEUED | HANDLE | MOVING;
-
-    /// Where the two bits of the effective class stand.
-    pub(crate) const CLASS_SHIFT: u32 = 16;
-
     /// The part of the generation that a waker carries.
-    pub(crate) const TAG: u64 = 0xffff << 48;
+    pub(crate) const TAG: u64 = 0xffff;
+    /// The carry out of [`TAG`].
+    pub(crate) const CARRY: u64 = 1 << 16;
+    /// One in the part of the generation that wakers do not carry.
+    pub(crate) const HIGH: u64 = 1 << 32;
+
+    /// There is a future in the slot. Written by the CPU that runs the task only.
+    pub(crate) const LIVE: u64 = 1 << 17;
+    /// The task is in a run queue, or whoever set this bit is about to push it.
+    pub(crate) const ENQUEUED: u64 = 1 << 18;
+    /// A join handle exists.
+    pub(crate) const HANDLE: u64 = 1 << 19;
+    /// The task is on the list of tasks that have to change their queue.
+    pub(crate) const MOVING: u64 = 1 << 20;
+    /// The future is to be dropped instead of polled.
+    pub(crate) const CANCEL: u64 = 1 << 21;
+    /// The task has ended, and the slot is not free yet; the output, if there is one, belongs to the join handle.
+    pub(crate) const DONE: u64 = 1 << 22;
+    /// The task has ended with an output, and the output is in the slot.
+    pub(crate) const OUTPUT: u64 = 1 << 23;
+    /// The task has ended because its poll panicked.
+    pub(crate) const PANICKED: u64 = 1 << 24;
+    /// The waker of the task that awaits the join handle is in the slot.
+    pub(crate) const JOINER: u64 = 1 << 25;
+
+    /// The references to the slot.
+    pub(crate) const REFERENCES: u64 = LIVE | ENQUEUED | HANDLE | MOVING;
+    /// All flags.
+    pub(crate) const FLAGS: u64 = 0x7fff << 17;
 }
 use bits::*;
-
-/// The effective class in a state word.
-#[inline(always)]
-pub(crate) const fn class_of(word: u64) -> Class {
-    Class::from_bits(word >> CLASS_SHIFT)
-}
 
 /// The generation in a state word.
 #[inline(always)]
 pub(crate) const fn generation_of(word: u64) -> u32 {
-    ((word >> 32) as u32).rotate_left(16)
+    ((word >> 32 << 16) + (word & (TAG | CARRY))) as u32
 }
 
-/// The part of a state word that holds this generation.
+/// The word with the next generation.
 #[inline(always)]
-const fn generation_bits(generation: u32) -> u64 {
-    (generation.rotate_left(16) as u64) << 32
+const fn bump(word: u64) -> u64 {
+    word + 1
+}
+
+/// The word with its carry moved to the high half.
+#[cold]
+const fn carry(word: u64) -> u64 {
+    (word - CARRY + HIGH) & (0xffff * HIGH + HIGH - 1)
 }
 
 /// What is left to do after a task has ended.
@@ -108,7 +127,7 @@ pub(crate) enum Completed {
     Freed,
     /// Wake the joiner, then release [`LIVE`].
     WakeJoiner,
-    /// There is no join handle any more: drop the output, then release [`LIVE`].
+    /// There is no join handle any more: drop the output, then complete without one.
     Unclaimed,
 }
 
@@ -128,7 +147,7 @@ pub(crate) struct State(AtomicU64);
 impl State {
     /// A free slot of generation 0.
     pub(crate) fn new() -> Self {
-        Self(AtomicU64::new(0))
+        Self(AtomicU64::new(ENQUEUED))
     }
 
     /// The whole word. Relaxed: callers use it for decisions that a read-modify-write confirms, or for reports.
@@ -144,65 +163,78 @@ impl State {
         self.0.load(Ordering::Acquire)
     }
 
-    /// The generation of the slot.
+    /// Transition 1. The caller owns the slot. Returns the new word.
     #[inline(always)]
-    pub(crate) fn generation(&self) -> u32 {
-        generation_of(self.load())
-    }
-
-    /// Transition 1. The caller owns the slot. Relaxed: the push on the inbox publishes it.
-    #[inline(always)]
-    pub(crate) fn spawn(&self, class: Class) {
-        let generation = self.load() & (u64::MAX << 32);
-        let word = generation | (class as u64) << CLASS_SHIFT | LIVE | ENQUEUED | HANDLE;
+    pub(crate) fn spawn(&self) -> u64 {
+        let mut generation = self.load() & !FLAGS;
+        if generation & CARRY != 0 {
+            generation = carry(generation);
+        }
+        let word = generation | LIVE | ENQUEUED | HANDLE;
+        // Relaxed: the push on the inbox publishes it.
         self.0.store(word, Ordering::Relaxed);
+        word
     }
 
-    /// Transitions 3 and 4. `tag` has the generation of the waker in its [`TAG`] bits; `also` is set together with
-    /// [`ENQUEUED`]. The class says that the caller must push the task on the inbox of that class.
+    /// Transitions 3 and 4. `tag` has the generation of the waker in its [`TAG`] bits. `true` says that
+    /// the caller must push the task.
     #[inline(always)]
-    pub(crate) fn wake(&self, tag: u64, also: u64) -> Option<Class> {
+    pub(crate) fn wake(&self, tag: u64) -> bool {
+        self.load() as u16 == tag as u16
+            // In this form it is one `lock bts`.
+            && self.0.fetch_or(ENQUEUED, Ordering::AcqRel) & ENQUEUED == 0
+    }
+
+    /// Asks for the task to be cancelled, and wakes it. Otherwise as [`State::wake`].
+    pub(crate) fn cancel(&self) -> bool {
         let mut word = self.load();
         loop {
-            if (word ^ tag) & TAG != 0 || word & LIVE == 0 {
-                return None;
+            if word & LIVE == 0 || word & DONE != 0 {
+                return false;
             }
             match self
                 .0
-                .compare_exchange_weak(word, word | ENQUEUED | also, Ordering::AcqRel, Ordering::Relaxed)
+                .compare_exchange_weak(word, word | ENQUEUED | CANCEL, Ordering::AcqRel, Ordering::Relaxed)
             {
-                Ok(_) if word & ENQUEUED == 0 => return Some(class_of(word)),
-                Ok(_) => return None,
+                Ok(_) => return word & ENQUEUED == 0,
                 Err(now) => word = now,
             }
         }
     }
 
-    /// Transition 2. The caller has popped the task from a run queue and has seen [`LIVE`]. Returns the word from
-    /// before.
+    /// Transition 2. The caller has popped the task from a run queue.
     #[inline(always)]
-    pub(crate) fn begin_poll(&self) -> u64 {
-        // A subtraction and not an `and`: the processor has a fetching form of it, and the bit is known to be set.
-        let word = self.0.fetch_sub(ENQUEUED, Ordering::AcqRel);
-        debug_assert!(word & ENQUEUED != 0 && word & LIVE != 0);
-        word
+    pub(crate) fn begin_poll(&self) {
+        // The result is not used: this is one `lock and`.
+        self.0.fetch_and(!ENQUEUED, Ordering::AcqRel);
     }
 
-    /// Transition 6. `outcome` is [`OUTPUT`], [`PANICKED`] or 0 for a cancelled task.
+    /// The task that was popped has ended already. [`State::begin_poll`] has cleared the queue's reference, and nobody
+    /// may have noticed if it was the last: takes it back and releases it. If somebody else has set the bit meanwhile,
+    /// the slot is either queued once more, and then it is released by whoever pops it, or it is free.
+    #[cold]
+    pub(crate) fn give_up(&self) -> Released {
+        if self.0.fetch_or(ENQUEUED, Ordering::AcqRel) & ENQUEUED != 0 {
+            return Released::Shared;
+        }
+        self.release(ENQUEUED)
+    }
+
+    /// Transition 6. `OUTCOME` is [`OUTPUT`], [`PANICKED`] or 0 for a task without an output.
     #[inline(always)]
-    pub(crate) fn complete(&self, outcome: u64) -> Completed {
+    pub(crate) fn complete<const OUTCOME: u64>(&self) -> Completed {
         let mut word = self.load();
         loop {
             debug_assert!(word & LIVE != 0 && word & DONE == 0);
             let (next, completed) = if word & HANDLE == 0 {
-                if outcome & OUTPUT != 0 {
+                if OUTCOME & OUTPUT != 0 {
                     return Completed::Unclaimed;
                 }
-                without(word, LIVE)
+                without(bump(word) | DONE, LIVE)
             } else if word & JOINER != 0 {
-                (word | DONE | outcome, Completed::WakeJoiner)
+                (bump(word) | DONE | OUTCOME, Completed::WakeJoiner)
             } else {
-                ((word | DONE | outcome) & !LIVE, Completed::Released)
+                ((bump(word) | DONE | OUTCOME) & !LIVE, Completed::Released)
             };
             match self
                 .0
@@ -277,7 +309,7 @@ const fn without(word: u64, reference: u64) -> (u64, Completed) {
     if word & REFERENCES & !reference != 0 {
         (word & !reference, Completed::Released)
     } else {
-        (generation_bits(generation_of(word).wrapping_add(1)), Completed::Freed)
+        (word & !FLAGS | ENQUEUED, Completed::Freed)
     }
 }
 
@@ -286,34 +318,57 @@ mod tests {
     use super::*;
 
     #[test]
-    fn generation_round_trip() {
-        for generation in [0, 1, 0xffff, 0x1_0000, 0x1234_5678, u32::MAX] {
-            assert_eq!(generation_of(generation_bits(generation)), generation);
-            assert_eq!(generation_bits(generation) & TAG, u64::from(generation as u16) << 48);
+    fn generations_count_up_from_0_to_the_end_and_change_nothing_else() {
+        let mut word = FLAGS;
+        for generation in 0..0x2_0005 {
+            assert_eq!((generation_of(word), word & FLAGS), (generation, FLAGS));
+            assert_eq!(generation_of(bump(word)), generation + 1);
+            word = bump(word);
+            if word & CARRY != 0 {
+                word = carry(word);
+            }
         }
+        let last = 0xffff_0000_ffff;
+        assert_eq!((generation_of(last | FLAGS), carry(bump(last))), (u32::MAX, 0));
     }
 
     #[test]
-    fn the_last_reference_frees_the_slot_and_bumps_the_generation() {
+    fn the_last_reference_frees_the_slot_and_the_end_bumps_the_generation() {
         let state = State::new();
-        state.spawn(Class::User);
+        state.spawn();
         state.begin_poll();
-        assert_eq!(state.complete(OUTPUT), Completed::Released);
+        assert_eq!(state.complete::<OUTPUT>(), Completed::Released);
+        assert_eq!(generation_of(state.load()), 1);
         assert_eq!(state.drop_handle().map_err(|word| word & OUTPUT), Err(OUTPUT));
         assert_eq!(state.release(HANDLE), Released::Freed);
-        assert_eq!(state.load() & REFERENCES, 0);
-        assert_eq!(state.generation(), 1);
+        assert_eq!(state.load(), State::new().load() + 1);
     }
 
     #[test]
     fn a_wake_during_the_last_poll_keeps_the_slot_until_the_queue_lets_go() {
         let state = State::new();
-        state.spawn(Class::User);
+        state.spawn();
         assert_eq!(state.drop_handle(), Ok(()));
         state.begin_poll();
-        assert_eq!(state.wake(0, 0), Some(Class::User));
-        assert_eq!(state.complete(0), Completed::Released);
-        assert_eq!(state.wake(0, 0), None);
+        assert!(state.wake(0));
+        assert_eq!(state.complete::<0>(), Completed::Released);
+        assert!(!state.wake(0));
+        assert_eq!(state.release(ENQUEUED), Released::Freed);
+    }
+
+    #[test]
+    fn a_waker_that_was_overtaken_by_the_end_of_its_task_does_no_harm() {
+        // Only the second step of `wake`, as if the first had been long ago.
+        let stray = |state: &State| state.0.fetch_or(ENQUEUED, Ordering::AcqRel) & ENQUEUED == 0;
+        let state = State::new();
+        assert!(!stray(&state), "nothing is pushed for a free slot");
+        state.spawn();
+        assert!(!stray(&state), "nothing is pushed for a new task: it is queued already");
+        state.begin_poll();
+        assert_eq!(state.complete::<0>(), Completed::Released);
+        assert!(stray(&state), "an ended task that has a handle is queued once more");
+        assert!(state.drop_handle().is_err());
+        assert_eq!(state.release(HANDLE), Released::Shared);
         assert_eq!(state.release(ENQUEUED), Released::Freed);
     }
 }
