@@ -36,23 +36,58 @@ const NMI: u32 = 0x400;
 /// # Safety
 /// Runs in ring 0 with interrupts off, after physical memory is mapped.
 pub unsafe fn start() {
+    let Some(base) = base() else { return };
+    for (register, value) in SETTINGS {
+        // SAFETY: the caller's promise; the settings only route interrupts that have gates.
+        unsafe { write(base, register, value) };
+    }
+}
+
+/// Sends this CPU a non-maskable interrupt; returns false if it has no local APIC.
+pub fn send_nmi() -> bool {
+    const DESTINATION: u32 = 0x31;
+    const COMMAND: u32 = 0x30;
+    const ID: u32 = 0x02;
+    const ASSERT: u32 = 1 << 14;
+    let Some(base) = base() else { return false };
+    if base & X2APIC != 0 {
+        // SAFETY: in x2APIC mode the command is one register, the destination in its upper half.
+        unsafe {
+            let id = Msr::new(X2APIC_MSR + ID).read();
+            Msr::new(X2APIC_MSR + COMMAND).write(id << 32 | u64::from(ASSERT | NMI));
+        }
+    } else {
+        let page = memory::phys_to_virt(base & ADDRESS);
+        // SAFETY: as in `write`; the interrupt has a gate and a stack of its own.
+        unsafe {
+            let id = page.add(ID as usize * 16).cast::<u32>().read_volatile();
+            write(base, DESTINATION, id);
+            write(base, COMMAND, ASSERT | NMI);
+        }
+    }
+    true
+}
+
+/// The APIC's base register, if there is an APIC and it is enabled.
+fn base() -> Option<u64> {
     if !features().contains(Features::APIC) {
-        return;
+        return None;
     }
     // SAFETY: the CPU has a local APIC, so it has this register.
     let base = unsafe { Msr::new(APIC_BASE).read() };
-    if base & ENABLED == 0 {
-        return;
-    }
-    for (register, value) in SETTINGS {
-        if base & X2APIC != 0 {
-            // SAFETY: the APIC is in x2APIC mode, in which its registers are these.
-            unsafe { Msr::new(X2APIC_MSR + register).write(u64::from(value)) };
-        } else {
-            let page = memory::phys_to_virt(base & ADDRESS);
-            // SAFETY: the APIC's page is mapped with the rest of the physical addresses below 4 GiB, and registers are
-            // 32 bits wide on 16-byte steps.
-            unsafe { page.add(register as usize * 16).cast::<u32>().write_volatile(value) };
-        }
+    (base & ENABLED != 0).then_some(base)
+}
+
+/// # Safety
+/// `base` is what [`base`] returned, and the kernel is prepared for what the register does.
+unsafe fn write(base: u64, register: u32, value: u32) {
+    if base & X2APIC != 0 {
+        // SAFETY: the APIC is in x2APIC mode, in which its registers are these.
+        unsafe { Msr::new(X2APIC_MSR + register).write(u64::from(value)) };
+    } else {
+        let page = memory::phys_to_virt(base & ADDRESS);
+        // SAFETY: the APIC's page is mapped with the rest of the physical addresses below 4 GiB, and registers are 32
+        // bits wide on 16-byte steps.
+        unsafe { page.add(register as usize * 16).cast::<u32>().write_volatile(value) };
     }
 }

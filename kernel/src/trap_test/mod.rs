@@ -10,7 +10,7 @@ mod space;
 use core::arch::asm;
 
 use crate::arch::features::{Features, features};
-use crate::arch::{Trap, USER_END, UserContext, clock, enter_user};
+use crate::arch::{Trap, USER_END, UserContext, apic, clock, enter_user, kernel_trap};
 use crate::memory::{BootMemory, PAGE};
 use snippets::At;
 use space::{CODE, DATA, LAST_PAGE};
@@ -290,6 +290,15 @@ fn interrupts(at: &At) {
         assert_eq!(unsafe { enter_user(&mut context) }, Trap::Interrupt(32));
     }
     assert_eq!(context.clone_registers(), before);
+
+    // A non-maskable interrupt is counted and forgotten, although interrupts are off.
+    let nmis = kernel_trap::nmi_count();
+    if apic::send_nmi() {
+        let deadline = clock::now() + 1_000_000;
+        while kernel_trap::nmi_count() == nmis && clock::now() < deadline {}
+        assert_eq!(kernel_trap::nmi_count(), nmis + 1);
+    }
+    assert_eq!(kernel_flags() & 1 << 9, 0, "interrupts are off");
 }
 
 /// Prints the cost of round trips: with `-icount shift=0` one count is one instruction.
