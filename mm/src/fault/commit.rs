@@ -131,6 +131,6 @@ impl<P: Platform> Memory<P> {
         inner: MutexGuard<'_, Inner<P>>,
         class: FaultClass,
     ) -> Step {
-        self.complete(token, inner, Ok(FaultOutcome::Resolved), Some(class))
+        self.complete(token, inner, Ok(FaultOutcome::Resolved(class)), Some(class))
     }
 }

@@ -49,13 +49,15 @@ pub(crate) use huge::HUGE_ORDER;
 pub use service::FaultService;
 pub(crate) use table::FaultTable;
 
+use faultline_trace::FaultClass;
+
 use crate::error::FaultError;
 
 /// How a fault that was not refused ended. In every case the thread executes its instruction again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultOutcome {
     /// The entry now allows the access.
-    Resolved,
+    Resolved(FaultClass),
     /// The entry allowed the access already: another thread was faster, or the processor used an old translation, which
     /// was invalidated.
     Spurious,
