@@ -148,6 +148,11 @@ impl UserContext {
         self.cr2
     }
 
+    /// The vector of the last trap (256 for a system call) and its error code.
+    pub fn last_trap(&self) -> (u64, u64) {
+        (self.frame.vector, self.frame.error)
+    }
+
     /// The base address of FS (thread-local storage).
     pub fn fs_base(&self) -> u64 {
         self.fs_base
@@ -190,6 +195,22 @@ impl UserContext {
     /// The FPU registers, to be replaced.
     pub fn fpu_mut(&mut self) -> &mut FpuState {
         &mut self.fpu
+    }
+
+    /// Makes this a thread that starts at `rip` with stack pointer `rsp`, all other registers as in a new one.
+    pub fn restart(&mut self, rip: u64, rsp: u64) {
+        self.frame = TrapFrame {
+            rip,
+            rsp,
+            cs: u64::from(USER_CODE),
+            ss: u64::from(USER_DATA),
+            rflags: FIXED_FLAGS,
+            ..TrapFrame::default()
+        };
+        self.cr2 = 0;
+        self.set_fs_base(0);
+        self.set_gs_base(0);
+        self.fpu.reset();
     }
 
     /// The system-call number of a [`Trap::Syscall`](super::Trap::Syscall).

@@ -23,7 +23,6 @@ pub mod user;
 
 pub use context::{USER_END, USER_SELECTORS, UserContext};
 pub use cpu::idle;
-pub use fpu::FpuState;
 pub use user::{Trap, enter_user};
 
 /// Prepares the calling CPU for traps.

@@ -127,3 +127,38 @@ fn visit(entry: &mut PageTableEntry, level: u8, address: u64, allowed: PageTable
         visit(below, level - 1, address | step, rights, survey);
     }
 }
+
+/// The physical address of `bytes`, which lie in the kernel half, if they are physically contiguous.
+pub fn physical_run(bytes: &[u8]) -> Option<PhysAddr> {
+    let start = bytes.as_ptr() as u64;
+    let first = translate(start)?;
+    let pages = (start & !(PAGE - 1)..start + bytes.len() as u64).step_by(PAGE as usize);
+    for page in pages.skip(1) {
+        if translate(page)?.as_u64() != first.as_u64() + (page - start) {
+            return None;
+        }
+    }
+    Some(first)
+}
+
+/// Where the template maps `address`.
+fn translate(address: u64) -> Option<PhysAddr> {
+    let mut table = PhysAddr::new(template_root());
+    for level in (1..=4).rev() {
+        let shift = 12 + 9 * (level - 1);
+        // SAFETY: a present entry above level 1 without the page-size bit holds the address of a table; the kernel's
+        // tables are never freed.
+        let entry = unsafe { &(&*table_at(table))[(address >> shift) as usize % 512] };
+        if !entry.flags().contains(PageTableFlags::PRESENT) {
+            return None;
+        }
+        if level == 1 || entry.flags().contains(PageTableFlags::HUGE_PAGE) {
+            let size = 1 << shift;
+            return Some(PhysAddr::new(
+                (entry.addr().as_u64() & !(size - 1)) + (address & (size - 1)),
+            ));
+        }
+        table = entry.addr();
+    }
+    None
+}
