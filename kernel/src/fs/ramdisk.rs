@@ -1,0 +1,60 @@
+//! Files whose bytes lie in the boot archive, in memory, for ever.
+//!
+//! A file that starts on a page boundary of the archive lends its whole pages to the page tables as they are: mapping
+//! such a page read-only costs no frame and no copy. The last, partial page is shared with whatever follows in the
+//! archive, so it is copied and filled up with zeros.
+
+use core::task::{Context, Poll};
+
+use faultline_mm::{FillError, PageSource};
+use x86_64::PhysAddr;
+use x86_64::structures::paging::PhysFrame;
+
+const PAGE: u64 = 4096;
+
+/// The bytes of a file in the boot archive.
+#[derive(Debug)]
+pub struct RamdiskFile {
+    bytes: &'static [u8],
+    physical: Option<PhysAddr>,
+}
+
+impl RamdiskFile {
+    /// A file of `bytes`. They lie contiguously from the physical address `physical` on; `None` if they do not.
+    #[must_use]
+    pub const fn new(bytes: &'static [u8], physical: Option<PhysAddr>) -> Self {
+        Self { bytes, physical }
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &'static [u8] {
+        self.bytes
+    }
+}
+
+impl PageSource for RamdiskFile {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn resident(&self, index: u64) -> Option<PhysFrame> {
+        let end = index.checked_add(1)?.checked_mul(PAGE)?;
+        if end > self.len() {
+            return None;
+        }
+        PhysFrame::from_start_address(self.physical? + index * PAGE).ok()
+    }
+
+    fn poll_fill(&self, index: u64, page: &mut [u8; 4096], _: &mut Context<'_>) -> Poll<Result<(), FillError>> {
+        let start = index.checked_mul(PAGE).filter(|&start| start < self.len());
+        let Some(start) = start else {
+            return Poll::Ready(Err(FillError { index }));
+        };
+        let bytes = &self.bytes[start as usize..];
+        let length = bytes.len().min(page.len());
+        page[..length].copy_from_slice(&bytes[..length]);
+        page[length..].fill(0);
+        Poll::Ready(Ok(()))
+    }
+}

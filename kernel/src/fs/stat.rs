@@ -1,0 +1,136 @@
+//! What `stat` and `statx` say about files.
+
+use linux_raw_sys::general as linux;
+
+use super::tree::{self, Device, NodeId, NodeKind};
+use super::{FileKind, OpenFile};
+
+/// Size of `struct stat` in bytes.
+pub const SIZE: usize = 144;
+
+/// Size of `struct statx` in bytes.
+pub const STATX_SIZE: usize = 256;
+
+/// What there is to say about a file.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Status {
+    inode: u64,
+    mode: u32,
+    links: u64,
+    device: u64,
+    size: u64,
+    modified: u64,
+}
+
+impl Status {
+    /// About a node.
+    #[must_use]
+    pub fn of_node(id: NodeId) -> Self {
+        let node = tree::tree().node(id);
+        let (kind, size, device) = match &node.kind {
+            NodeKind::Directory(entries) => (linux::S_IFDIR, entries.len() as u64 * 32, 0),
+            NodeKind::File(file) => (linux::S_IFREG, file.bytes().len() as u64, 0),
+            NodeKind::Link(target) => (linux::S_IFLNK, target.len() as u64, 0),
+            NodeKind::Proc(_) => (linux::S_IFREG, 0, 0),
+            NodeKind::Device(device) => (linux::S_IFCHR, 0, number_of(*device)),
+        };
+        Self {
+            inode: id as u64 + 1,
+            mode: kind | node.permissions,
+            links: if kind == linux::S_IFDIR { 2 } else { 1 },
+            device,
+            size,
+            modified: node.modified,
+        }
+    }
+
+    /// About an open file.
+    #[must_use]
+    pub fn of_file(file: &OpenFile) -> Self {
+        if let Some(node) = file.node {
+            return Self::of_node(node);
+        }
+        let (mode, device) = match &file.kind {
+            FileKind::PipeReader(_) | FileKind::PipeWriter(_) => (linux::S_IFIFO | 0o600, 0),
+            FileKind::Console(_) => (linux::S_IFCHR | 0o620, number_of(Device::Console)),
+            _ => (linux::S_IFCHR | 0o666, 0),
+        };
+        Self {
+            inode: 1 << 32,
+            mode,
+            links: 1,
+            device,
+            size: 0,
+            modified: 0,
+        }
+    }
+
+    /// The `d_type` of a directory entry.
+    #[must_use]
+    pub const fn directory_type(&self) -> u8 {
+        (self.mode >> 12) as u8
+    }
+
+    /// The inode number.
+    #[must_use]
+    pub const fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// `struct stat`.
+    #[must_use]
+    pub fn to_stat(&self) -> [u8; SIZE] {
+        let words = [
+            1,
+            self.inode,
+            self.links,
+            u64::from(self.mode),
+            0,
+            self.device,
+            self.size,
+            4096,
+            self.size.div_ceil(512),
+            self.modified,
+            0,
+            self.modified,
+            0,
+            self.modified,
+        ];
+        let mut bytes = [0; SIZE];
+        for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
+            slot.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// `struct statx`.
+    #[must_use]
+    pub fn to_statx(&self) -> [u8; STATX_SIZE] {
+        let mut bytes = [0; STATX_SIZE];
+        let mut put = |offset: usize, value: &[u8]| bytes[offset..offset + value.len()].copy_from_slice(value);
+        put(0, &linux::STATX_BASIC_STATS.to_le_bytes());
+        put(4, &4096_u32.to_le_bytes());
+        put(16, &(self.links as u32).to_le_bytes());
+        put(28, &(self.mode as u16).to_le_bytes());
+        put(32, &self.inode.to_le_bytes());
+        put(40, &self.size.to_le_bytes());
+        put(48, &self.size.div_ceil(512).to_le_bytes());
+        for offset in [64, 80, 96, 112] {
+            put(offset, &self.modified.to_le_bytes());
+        }
+        put(128, &((self.device >> 8) as u32).to_le_bytes());
+        put(132, &((self.device & 0xff) as u32).to_le_bytes());
+        put(140, &1_u32.to_le_bytes());
+        bytes
+    }
+}
+
+/// The device number, as Linux assigns it.
+const fn number_of(device: Device) -> u64 {
+    match device {
+        Device::Null => 0x103,
+        Device::Zero => 0x105,
+        Device::Random => 0x109,
+        Device::Console => 0x501,
+    }
+}
