@@ -1,0 +1,213 @@
+//! Building the address space of a program.
+//!
+//! Nothing is read at load time but the headers: the parts of the file are mapped privately and come in by page faults,
+//! those of whole pages straight from the archive's own frames. Only the page on which a segment's file part ends and
+//! its zeros begin is written here, and the first stack.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+
+use faultline_mm::{Backing, Protection, RegionFlags, UserCopyError, VasError};
+use x86_64::VirtAddr;
+
+use super::elf::{self, ElfError, Plan, Segment};
+use super::stack::{self, Arguments, MAX_BYTES};
+use crate::arch;
+use crate::fs::RamdiskFile;
+use crate::fs::path::{LastLink, look_up};
+use crate::fs::tree::{self, NodeId, NodeKind};
+use crate::machine::{Space, memory};
+use crate::syscall::{Errno, information};
+
+/// Where position-independent programs go, as on Linux without randomisation.
+const POSITION_INDEPENDENT_BASE: u64 = 0x5555_5555_4000;
+
+/// The part of the stack that is mapped from the start; it grows by itself from there.
+const FIRST_STACK: u64 = 128 * 1024;
+
+const PAGE: u64 = 4096;
+
+/// Why a program can't be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExecError {
+    /// There is no such file.
+    NotFound(Errno),
+    /// It is not a file with execute permission.
+    NotExecutable,
+    /// It is not a program that this kernel can run.
+    Elf(ElfError),
+    /// Its address space can't be built.
+    Space(VasError),
+    /// Its first memory can't be written.
+    Memory(UserCopyError),
+    /// Its arguments and environment are too large.
+    TooManyArguments,
+    /// The kernel heap is too full.
+    NoKernelMemory,
+}
+
+impl ExecError {
+    /// The exit status with which a shell would report it.
+    #[must_use]
+    pub const fn shell_status(&self) -> u8 {
+        match self {
+            Self::NotFound(_) => 127,
+            _ => 126,
+        }
+    }
+}
+
+impl fmt::Display for ExecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound(_) => f.write_str("there is no such file in the ramdisk"),
+            Self::NotExecutable => f.write_str("not an executable file"),
+            Self::Elf(error) => error.fmt(f),
+            Self::Space(error) => error.fmt(f),
+            Self::Memory(error) => error.fmt(f),
+            Self::TooManyArguments => write!(f, "arguments and environment take more than {MAX_BYTES} bytes"),
+            Self::NoKernelMemory => f.write_str("the kernel heap is full"),
+        }
+    }
+}
+
+impl From<VasError> for ExecError {
+    fn from(error: VasError) -> Self {
+        Self::Space(error)
+    }
+}
+
+impl From<UserCopyError> for ExecError {
+    fn from(error: UserCopyError) -> Self {
+        Self::Memory(error)
+    }
+}
+
+/// A program that is ready to run.
+pub struct Image {
+    /// Its address space.
+    pub space: Arc<Space>,
+    /// Its first instruction.
+    pub entry: u64,
+    /// Its first stack pointer.
+    pub stack_pointer: u64,
+    /// What it was started with.
+    pub arguments: Arc<Arguments>,
+    /// Its file.
+    pub node: NodeId,
+}
+
+/// Builds the space of the program that `arguments.path` names, seen from `directory`.
+///
+/// # Errors
+/// [`ExecError`]; nothing of the new space is left then.
+pub async fn load(directory: NodeId, arguments: Arguments) -> Result<Box<Image>, ExecError> {
+    if arguments.size() > MAX_BYTES {
+        return Err(ExecError::TooManyArguments);
+    }
+    let node = look_up(directory, &arguments.path, LastLink::Follow).map_err(ExecError::NotFound)?;
+    let (file, permissions) = match tree::tree().node(node) {
+        tree::Node {
+            kind: NodeKind::File(file),
+            permissions,
+            ..
+        } => (file, permissions),
+        _ => return Err(ExecError::NotExecutable),
+    };
+    if permissions & 0o111 == 0 {
+        return Err(ExecError::NotExecutable);
+    }
+    let plan = elf::plan(file.bytes()).map_err(ExecError::Elf)?;
+
+    let space = Space::new(memory());
+    space.init()?;
+    let base = choose_base(&plan);
+    for segment in plan.segments() {
+        map_segment(&space, file, segment, base).await?;
+    }
+    space.set_heap_start(VirtAddr::new_truncate(base + plan.end()))?;
+    let stack_pointer = make_stack(&space, &arguments, &plan, base).await?;
+    Ok(Box::new(Image {
+        space: Arc::new(space),
+        entry: base + plan.entry,
+        stack_pointer,
+        arguments: Arc::new(arguments),
+        node,
+    }))
+}
+
+fn choose_base(plan: &Plan) -> u64 {
+    if !plan.position_independent {
+        return 0;
+    }
+    let first = plan.segments().first().map_or(0, Segment::first_page);
+    POSITION_INDEPENDENT_BASE.next_multiple_of(plan.alignment) - first
+}
+
+async fn map_segment(space: &Space, file: &Arc<RamdiskFile>, segment: &Segment, base: u64) -> Result<(), ExecError> {
+    let mut protection = Protection::empty();
+    protection.set(Protection::READ, segment.read);
+    protection.set(Protection::WRITE, segment.write);
+    protection.set(Protection::EXECUTE, segment.execute);
+    let start = base + segment.first_page();
+    let end = base + segment.end_page();
+    let file_end = base + segment.address + segment.file_size;
+    let zeros = if segment.file_size == 0 {
+        start
+    } else {
+        file_end.next_multiple_of(PAGE)
+    };
+    if zeros > start {
+        let backing = Backing::File {
+            file: file.clone(),
+            offset: segment.offset & !(PAGE - 1),
+        };
+        space.map_lazy(VirtAddr::new_truncate(start), zeros - start, protection, backing)?;
+    }
+    if end > zeros {
+        space.map_lazy(
+            VirtAddr::new_truncate(zeros),
+            end - zeros,
+            protection,
+            Backing::Anonymous,
+        )?;
+    }
+    // What follows the file part on its last page are other bytes of the file; the program wants zeros there.
+    if segment.write && segment.memory_size > segment.file_size && zeros > file_end {
+        const ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
+        space
+            .write_user(file_end, &ZEROS[..(zeros - file_end) as usize])
+            .await?;
+    }
+    Ok(())
+}
+
+async fn make_stack(space: &Space, arguments: &Arguments, plan: &Plan, base: u64) -> Result<u64, ExecError> {
+    let top = space.stack_top().as_u64();
+    let first = stack::lay_out(top, arguments, &describe(plan, base)).map_err(|_| ExecError::NoKernelMemory)?;
+    let size = FIRST_STACK.max((top - first.pointer).next_multiple_of(PAGE) + PAGE);
+    let bottom = VirtAddr::new_truncate(top - size);
+    space.map_with(
+        bottom,
+        size,
+        Protection::READ_WRITE,
+        Backing::Anonymous,
+        RegionFlags::STACK,
+    )?;
+    space.write_user(first.pointer, &first.bytes).await?;
+    Ok(first.pointer)
+}
+
+fn describe(plan: &Plan, base: u64) -> stack::Program {
+    let mut random = [0; 16];
+    information::fill_random(&mut random);
+    stack::Program {
+        entry: base + plan.entry,
+        headers: plan.header_address.map_or(0, |address| base + address),
+        header_count: plan.header_count,
+        hwcap: arch::features::hardware_capabilities(),
+        minimum_signal_stack: (crate::signal::frame::SIZE + 128 + 64 + arch::fpu::area_size()) as u64,
+        random,
+    }
+}

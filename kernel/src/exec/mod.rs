@@ -1,0 +1,7 @@
+//! Starting a program: reading its ELF file, building its space and its first stack.
+
+pub mod elf;
+pub mod load;
+pub mod stack;
+
+pub use load::{ExecError, Image, load};
