@@ -1,0 +1,326 @@
+//! The signal frame on the user stack, byte for byte as Linux x86-64 lays it out (`struct rt_sigframe`).
+//!
+//! ```text
+//!   0  return address: the restorer
+//!   8  ucontext: flags, link, stack (24 bytes)
+//!  48  sigcontext: r8..r15 rdi rsi rbp rbx rdx rax rcx rsp rip rflags, selectors, error, trap, mask, cr2, fpu pointer
+//! 304  signal mask
+//! 312  siginfo (128 bytes)
+//! 440  end; the FPU area lies above, on a 64-byte boundary
+//! ```
+//!
+//! The module turns registers into bytes and back. What comes back from user mode is not trusted:
+//! [`Registers::sanitize`] keeps only the flags that user mode may change.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::{AlternateStack, SignalInfo, SignalSet, info};
+use crate::arch::{UserContext, fpu};
+use crate::syscall::{Errno, user};
+
+/// Size of the frame in bytes, without the FPU area.
+pub const SIZE: usize = 440;
+
+/// Where `ucontext` starts in the frame.
+pub const CONTEXT: u64 = 8;
+
+/// Where `siginfo` starts in the frame.
+pub const INFO: u64 = 312;
+
+/// Bytes below the stack pointer that belong to the interrupted function.
+pub const RED_ZONE: u64 = 128;
+
+/// The flags that user mode may change: arithmetic flags, trap, direction, nested task excluded, resume, alignment check.
+const USER_FLAGS: u64 = 0x5_0dd5;
+
+/// Flags that are always set in user mode: interrupts on, and the bit that is always 1.
+const FIXED_FLAGS: u64 = 0x202;
+
+const UC_FP_XSTATE: u64 = 1;
+const UC_SIGCONTEXT_SS: u64 = 2;
+const UC_STRICT_RESTORE_SS: u64 = 4;
+
+const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
+const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
+
+/// Size of the mark after an extended image.
+const CLOSING_MARK: usize = 4;
+
+/// Size of the legacy part of an image.
+const LEGACY_SIZE: usize = 512;
+
+/// Where the legacy area keeps its software-reserved bytes.
+const SOFTWARE_BYTES: usize = 464;
+
+/// A thread's registers, as a signal frame holds them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are those of the registers")]
+pub struct Registers {
+    pub r8: u64,
+    pub r9: u64,
+    pub r10: u64,
+    pub r11: u64,
+    pub r12: u64,
+    pub r13: u64,
+    pub r14: u64,
+    pub r15: u64,
+    pub rdi: u64,
+    pub rsi: u64,
+    pub rbp: u64,
+    pub rbx: u64,
+    pub rdx: u64,
+    pub rax: u64,
+    pub rcx: u64,
+    pub rsp: u64,
+    pub rip: u64,
+    pub rflags: u64,
+    /// Error code of the last exception.
+    pub error: u64,
+    /// Vector of the last exception.
+    pub vector: u64,
+    /// Address of the last page fault.
+    pub cr2: u64,
+}
+
+impl Registers {
+    /// The registers of a thread.
+    #[must_use]
+    pub fn of(context: &UserContext) -> Self {
+        let (vector, error) = context.last_trap();
+        Self {
+            r8: context.r8,
+            r9: context.r9,
+            r10: context.r10,
+            r11: context.r11,
+            r12: context.r12,
+            r13: context.r13,
+            r14: context.r14,
+            r15: context.r15,
+            rdi: context.rdi,
+            rsi: context.rsi,
+            rbp: context.rbp,
+            rbx: context.rbx,
+            rdx: context.rdx,
+            rax: context.rax,
+            rcx: context.rcx,
+            rsp: context.rsp(),
+            rip: context.rip(),
+            rflags: context.rflags(),
+            error,
+            vector,
+            cr2: context.cr2(),
+        }
+    }
+
+    /// Makes these the registers of a thread. The context keeps its own rules about flags and addresses.
+    pub fn load_into(&self, context: &mut UserContext) {
+        context.r8 = self.r8;
+        context.r9 = self.r9;
+        context.r10 = self.r10;
+        context.r11 = self.r11;
+        context.r12 = self.r12;
+        context.r13 = self.r13;
+        context.r14 = self.r14;
+        context.r15 = self.r15;
+        context.rdi = self.rdi;
+        context.rsi = self.rsi;
+        context.rbp = self.rbp;
+        context.rbx = self.rbx;
+        context.rdx = self.rdx;
+        context.rax = self.rax;
+        context.rcx = self.rcx;
+        context.set_rsp(self.rsp);
+        context.set_rip(self.rip);
+        context.set_rflags(self.rflags);
+    }
+
+    /// Sets what user mode must not choose to what it has to be.
+    pub fn sanitize(&mut self) {
+        self.rflags = self.rflags & USER_FLAGS | FIXED_FLAGS;
+    }
+
+    /// Whether the instruction pointer is one that user mode can have.
+    #[must_use]
+    pub const fn is_resumable(&self) -> bool {
+        self.rip < crate::exec::elf::USER_END
+    }
+}
+
+/// The rest of what a frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// The registers of the interrupted code.
+    pub registers: Registers,
+    /// The mask to go back to.
+    pub mask: SignalSet,
+    /// The alternate stack to go back to.
+    pub alternate: AlternateStack,
+    /// Address of the FPU area, 0 for none.
+    pub fpu: u64,
+}
+
+/// An FPU state as it lies in a signal frame: the processor's save area.
+#[derive(Clone, Debug)]
+pub struct FpuImage {
+    /// The bytes of the save area.
+    pub bytes: Vec<u8>,
+    /// The state components that may be in it (`XCR0`); 0 for the legacy area alone.
+    pub features: u64,
+}
+
+impl FpuImage {
+    /// The FPU state of a thread.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn of(context: &UserContext) -> Result<Box<Self>, Errno> {
+        let mut bytes = context.fpu().image()?;
+        bytes.try_reserve_exact(CLOSING_MARK)?;
+        Ok(Box::new(Self {
+            bytes,
+            features: fpu::components(),
+        }))
+    }
+
+    /// Room for an FPU state.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn blank() -> Result<Box<Self>, Errno> {
+        Ok(Box::new(Self {
+            bytes: user::buffer(fpu::area_size())?,
+            features: fpu::components(),
+        }))
+    }
+
+    /// Drops what lies behind the legacy area unless the image says that it is extended.
+    pub fn recognise(&mut self) {
+        let mark = FP_XSTATE_MAGIC1.to_le_bytes();
+        if self.bytes.get(SOFTWARE_BYTES..SOFTWARE_BYTES + mark.len()) != Some(&mark) {
+            self.bytes.truncate(LEGACY_SIZE);
+        }
+    }
+
+    /// Size in the frame: the save area, and a closing mark after an extended one.
+    #[must_use]
+    pub fn frame_size(&self) -> usize {
+        self.bytes.len() + if self.features == 0 { 0 } else { CLOSING_MARK }
+    }
+
+    /// Adds the marks by which a program recognises an extended area.
+    pub fn mark(&mut self) {
+        if self.features == 0 {
+            return;
+        }
+        let size = self.bytes.len() as u32;
+        let software = [
+            FP_XSTATE_MAGIC1.to_le_bytes(),
+            (size + CLOSING_MARK as u32).to_le_bytes(),
+            (self.features as u32).to_le_bytes(),
+            ((self.features >> 32) as u32).to_le_bytes(),
+            size.to_le_bytes(),
+        ];
+        self.bytes[SOFTWARE_BYTES..SOFTWARE_BYTES + 20].copy_from_slice(software.as_flattened());
+        self.bytes.extend_from_slice(&FP_XSTATE_MAGIC2.to_le_bytes());
+    }
+}
+
+/// Where the frame and the FPU area go, below `top`.
+#[must_use]
+pub const fn place(top: u64, fpu_size: usize) -> (u64, u64) {
+    let fpu = top.wrapping_sub(fpu_size as u64) & !63;
+    let frame = (fpu.wrapping_sub(SIZE as u64) & !15).wrapping_sub(8);
+    (frame, fpu)
+}
+
+/// The bytes of a frame.
+#[must_use]
+pub fn encode(saved: &Saved, restorer: u64, extended: bool, info: &SignalInfo, selectors: u64) -> [u8; SIZE] {
+    let registers = &saved.registers;
+    let flags = UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS | if extended { UC_FP_XSTATE } else { 0 };
+    let words = [
+        restorer,
+        flags,
+        0,
+        saved.alternate.base,
+        u64::from(saved.alternate.flags),
+        saved.alternate.size,
+        registers.r8,
+        registers.r9,
+        registers.r10,
+        registers.r11,
+        registers.r12,
+        registers.r13,
+        registers.r14,
+        registers.r15,
+        registers.rdi,
+        registers.rsi,
+        registers.rbp,
+        registers.rbx,
+        registers.rdx,
+        registers.rax,
+        registers.rcx,
+        registers.rsp,
+        registers.rip,
+        registers.rflags,
+        selectors,
+        registers.error,
+        registers.vector,
+        saved.mask.0,
+        registers.cr2,
+        saved.fpu,
+    ];
+    let mut bytes = [0; SIZE];
+    for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
+        slot.copy_from_slice(&word.to_le_bytes());
+    }
+    bytes[304..312].copy_from_slice(&saved.mask.0.to_le_bytes());
+    bytes[INFO as usize..INFO as usize + info::SIZE].copy_from_slice(&info.to_bytes());
+    bytes
+}
+
+/// What the bytes of a frame say. The registers are sanitized.
+#[must_use]
+pub fn decode(bytes: &[u8; SIZE]) -> Saved {
+    let word = |offset: usize| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&bytes[offset..offset + 8]);
+        u64::from_le_bytes(word)
+    };
+    let register = |index: usize| word(48 + index * 8);
+    let mut registers = Registers {
+        r8: register(0),
+        r9: register(1),
+        r10: register(2),
+        r11: register(3),
+        r12: register(4),
+        r13: register(5),
+        r14: register(6),
+        r15: register(7),
+        rdi: register(8),
+        rsi: register(9),
+        rbp: register(10),
+        rbx: register(11),
+        rdx: register(12),
+        rax: register(13),
+        rcx: register(14),
+        rsp: register(15),
+        rip: register(16),
+        rflags: register(17),
+        error: register(19),
+        vector: register(20),
+        cr2: register(22),
+    };
+    registers.sanitize();
+    Saved {
+        registers,
+        mask: SignalSet(word(304)).without(SignalSet::UNBLOCKABLE),
+        alternate: AlternateStack {
+            base: word(24),
+            flags: word(32) as u32,
+            size: word(40),
+        },
+        fpu: register(23),
+    }
+}

@@ -1,0 +1,90 @@
+//! Why a signal was raised: the kernel's form of `siginfo_t`.
+
+use linux_raw_sys::general as linux;
+
+use super::Signal;
+use crate::process::Pid;
+
+/// Size of `siginfo_t` in bytes.
+pub const SIZE: usize = linux::SI_MAX_SIZE as usize;
+
+/// Where a signal came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// The kernel, with nothing more to say.
+    Kernel,
+    /// A process that called `kill` or `tgkill`.
+    Sender(Pid),
+    /// An access to this address.
+    Fault(u64),
+    /// A child that ended, with `si_status`.
+    Child {
+        /// The child.
+        pid: Pid,
+        /// Its exit code or the signal that ended it.
+        status: i32,
+    },
+}
+
+/// A raised signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignalInfo {
+    /// Which.
+    pub signal: Signal,
+    /// `si_code`.
+    pub code: i32,
+    /// Where from.
+    pub detail: Detail,
+}
+
+impl SignalInfo {
+    /// A signal from the kernel itself.
+    #[must_use]
+    pub const fn kernel(signal: Signal) -> Self {
+        Self {
+            signal,
+            code: linux::SI_KERNEL as i32,
+            detail: Detail::Kernel,
+        }
+    }
+
+    /// A signal that says that an access to `address` went wrong.
+    #[must_use]
+    pub const fn fault(signal: Signal, code: u32, address: u64) -> Self {
+        Self {
+            signal,
+            code: code as i32,
+            detail: Detail::Fault(address),
+        }
+    }
+
+    /// The payload word for traces: the address of a fault, else the sender or the child.
+    #[must_use]
+    pub const fn word(&self) -> u64 {
+        match self.detail {
+            Detail::Kernel => 0,
+            Detail::Sender(pid) => pid as u64,
+            Detail::Fault(address) => address,
+            Detail::Child { pid, .. } => pid as u64,
+        }
+    }
+
+    /// The `siginfo_t` that a handler sees.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; SIZE] {
+        let mut bytes = [0; SIZE];
+        let mut put = |offset: usize, value: &[u8]| bytes[offset..offset + value.len()].copy_from_slice(value);
+        put(0, &self.signal.number().to_le_bytes());
+        put(8, &self.code.to_le_bytes());
+        match self.detail {
+            Detail::Kernel => {}
+            Detail::Sender(pid) => put(16, &pid.to_le_bytes()),
+            Detail::Fault(address) => put(16, &address.to_le_bytes()),
+            Detail::Child { pid, status } => {
+                put(16, &pid.to_le_bytes());
+                put(24, &status.to_le_bytes());
+            }
+        }
+        bytes
+    }
+}
