@@ -1,0 +1,19 @@
+//! Processes and threads.
+//!
+//! A user thread is a future, [`UserThread`], that a task of the executor polls; its registers and what it waits for are
+//! in it, and nothing of it is on any kernel stack. What others may know of it and ask of it is in its record,
+//! [`Thread`]; what the threads of a process share is in [`Process`]; who descends from whom is in [`tree`].
+
+pub mod exit;
+pub mod record;
+pub mod start;
+pub mod status;
+pub mod thread;
+pub mod tree;
+pub mod user_thread;
+
+pub use record::{Inherited, Process, Started, Usage};
+pub use status::ExitStatus;
+pub use thread::Thread;
+pub use tree::{Pid, Tid};
+pub use user_thread::UserThread;

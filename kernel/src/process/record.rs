@@ -1,0 +1,240 @@
+//! The record of a process: what its threads share.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use spin::{Mutex, Once};
+
+use super::{ExitStatus, Pid, Thread};
+use crate::exec::ExecError;
+use crate::exec::stack::Arguments;
+use crate::fs::{Directory, FileTable, NodeId};
+use crate::machine::Space;
+use crate::signal::{Actions, Pending, Signal};
+
+/// What is counted for a process, for `getrusage` and the report.
+#[derive(Debug, Default)]
+pub struct Usage {
+    /// Faults served without I/O.
+    pub minor_faults: AtomicU64,
+    /// Faults that waited for I/O.
+    pub major_faults: AtomicU64,
+    /// Timer ticks taken in user mode.
+    pub ticks: AtomicU64,
+}
+
+impl Usage {
+    /// Adds what `other` counted.
+    pub fn add(&self, other: &Usage) {
+        for (own, more) in [
+            (&self.minor_faults, &other.minor_faults),
+            (&self.major_faults, &other.major_faults),
+            (&self.ticks, &other.ticks),
+        ] {
+            own.fetch_add(more.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+}
+
+/// What a process was started as.
+#[derive(Clone, Default)]
+pub struct Started {
+    /// Path, arguments and environment.
+    pub arguments: Arc<Arguments>,
+    /// The file of the program.
+    pub node: Option<NodeId>,
+}
+
+/// The record of a process.
+pub struct Process {
+    /// Its number.
+    pub pid: Pid,
+    /// The process that inherits its orphans: the first program it descends from.
+    pub root: Pid,
+    /// The signal its parent gets when it ends; 0 for none.
+    pub exit_signal: u32,
+    /// What it does about signals; shared with a process that was cloned so.
+    pub actions: Arc<Mutex<Actions>>,
+    /// Signals raised for the process as a whole.
+    pub pending: Mutex<Pending>,
+    /// Its open files; shared with a process that was cloned so.
+    files: Mutex<Arc<Mutex<FileTable>>>,
+    /// Why its first program could not be started.
+    pub start_error: Once<ExecError>,
+    /// Its working directory; shared with a process that was cloned so.
+    pub directory: Arc<Mutex<Directory>>,
+    /// What it was started as.
+    pub started: Mutex<Started>,
+    /// What it used.
+    pub usage: Usage,
+    /// What its children used that it has waited for.
+    pub child_usage: Usage,
+    /// Process group.
+    pub group: AtomicU32,
+    /// Session.
+    pub session: AtomicU32,
+    space: Mutex<Option<Arc<Space>>>,
+    threads: Mutex<Vec<Arc<Thread>>>,
+    /// [`ExitStatus::pack`], or 0 while the process lives.
+    ending: AtomicU32,
+    /// [`ExitStatus::pack`] of the first thread, or 0 while it lives.
+    leader_status: AtomicU32,
+    /// Whether the parent's `vfork` may go on.
+    released: AtomicU32,
+}
+
+/// What a new process takes over from the one that made it.
+pub struct Inherited {
+    /// Its parent's root, or itself.
+    pub root: Pid,
+    /// See [`Process::exit_signal`].
+    pub exit_signal: u32,
+    /// See [`Process::actions`].
+    pub actions: Arc<Mutex<Actions>>,
+    /// See [`Process::files`].
+    pub files: Arc<Mutex<FileTable>>,
+    /// See [`Process::directory`].
+    pub directory: Arc<Mutex<Directory>>,
+    /// See [`Process::started`].
+    pub started: Started,
+    /// Process group.
+    pub group: Pid,
+    /// Session.
+    pub session: Pid,
+}
+
+impl Process {
+    /// A process without threads.
+    #[must_use]
+    pub fn new(pid: Pid, space: Option<Arc<Space>>, inherited: Inherited) -> Self {
+        Self {
+            pid,
+            root: inherited.root,
+            exit_signal: inherited.exit_signal,
+            actions: inherited.actions,
+            pending: Mutex::new(Pending::EMPTY),
+            files: Mutex::new(inherited.files),
+            start_error: Once::new(),
+            directory: inherited.directory,
+            started: Mutex::new(inherited.started),
+            usage: Usage::default(),
+            child_usage: Usage::default(),
+            group: AtomicU32::new(inherited.group),
+            session: AtomicU32::new(inherited.session),
+            space: Mutex::new(space),
+            threads: Mutex::new(Vec::new()),
+            ending: AtomicU32::new(0),
+            leader_status: AtomicU32::new(0),
+            released: AtomicU32::new(0),
+        }
+    }
+
+    /// Its open files.
+    pub fn files(&self) -> Arc<Mutex<FileTable>> {
+        self.files.lock().clone()
+    }
+
+    /// Lets go of its open files; they are closed unless another process shares them.
+    pub fn release_files(&self) {
+        let files = core::mem::take(&mut *self.files.lock());
+        drop(files);
+    }
+
+    /// Its address space; none before the first `execve` and after the end.
+    pub fn space(&self) -> Option<Arc<Space>> {
+        self.space.lock().clone()
+    }
+
+    /// Replaces the address space; the caller drops the old one.
+    pub fn replace_space(&self, space: Option<Arc<Space>>) -> Option<Arc<Space>> {
+        core::mem::replace(&mut *self.space.lock(), space)
+    }
+
+    /// The first thread that `wanted` accepts.
+    pub fn find_thread(&self, wanted: impl Fn(&Thread) -> bool) -> Option<Arc<Thread>> {
+        self.threads.lock().iter().find(|thread| wanted(thread)).cloned()
+    }
+
+    /// How many threads it has.
+    pub fn thread_count(&self) -> usize {
+        self.threads.lock().len()
+    }
+
+    /// Adds a thread, unless the process is ending.
+    ///
+    /// # Errors
+    /// When the process is ending: the thread must not start.
+    pub fn add_thread(&self, thread: &Arc<Thread>) -> Result<(), ExitStatus> {
+        let mut threads = self.threads.lock();
+        if let Some(status) = self.ending() {
+            return Err(status);
+        }
+        threads.push(thread.clone());
+        Ok(())
+    }
+
+    /// Takes a thread out; says how many are left.
+    pub fn remove_thread(&self, thread: &Thread) -> usize {
+        let mut threads = self.threads.lock();
+        threads.retain(|other| !core::ptr::eq(&raw const **other, thread));
+        // `execve` of another thread may be waiting to be alone.
+        threads.iter().for_each(|other| other.wake());
+        threads.len()
+    }
+
+    /// How the process is ending, if it is.
+    pub fn ending(&self) -> Option<ExitStatus> {
+        ExitStatus::unpack(self.ending.load(Ordering::Acquire))
+    }
+
+    /// Starts the end of the process: every thread is told to end. The first status stays.
+    pub fn begin_exit(&self, status: ExitStatus) {
+        let threads = self.threads.lock();
+        let _ = self
+            .ending
+            .compare_exchange(0, status.pack(), Ordering::AcqRel, Ordering::Acquire);
+        threads.iter().for_each(|thread| thread.kill());
+    }
+
+    /// The first thread has ended with this status, which is that of the process if no other is given.
+    pub fn set_leader_status(&self, status: ExitStatus) {
+        self.leader_status.store(status.pack(), Ordering::Release);
+    }
+
+    /// How the process ended, once its threads are gone.
+    pub fn final_status(&self) -> ExitStatus {
+        let leader = || ExitStatus::unpack(self.leader_status.load(Ordering::Acquire));
+        self.ending().or_else(leader).unwrap_or(ExitStatus::Exited(0))
+    }
+
+    /// Tells every thread but `survivor` to end.
+    pub fn kill_others(&self, survivor: &Thread) {
+        let threads = self.threads.lock();
+        threads
+            .iter()
+            .filter(|thread| thread.tid != survivor.tid)
+            .for_each(|thread| thread.kill());
+    }
+
+    /// Wakes every thread, so that those in `wait4` look again.
+    pub fn wake_threads(&self) {
+        self.threads.lock().iter().for_each(|thread| thread.wake());
+    }
+
+    /// Lets the `vfork` of the parent go on: the process has its own space, or none any more.
+    pub fn release_parent(&self) {
+        self.released.store(1, Ordering::Release);
+    }
+
+    /// Whether [`release_parent`](Self::release_parent) was called.
+    pub fn has_released_parent(&self) -> bool {
+        self.released.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether it ignores the end of its children, so that they leave no zombie.
+    pub fn ignores_children(&self) -> bool {
+        let action = self.actions.lock().get(Signal::SIGCHLD);
+        action.handler == 1 || action.has(linux_raw_sys::general::SA_NOCLDWAIT)
+    }
+}

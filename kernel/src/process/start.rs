@@ -1,0 +1,136 @@
+//! Starting threads and programs.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use faultline_executor::{Class, SpawnError};
+use spin::Mutex;
+
+use super::{ExitStatus, Inherited, Pid, Process, Started, Thread, UserThread, tree};
+use crate::arch::UserContext;
+use crate::exec::{self, stack::Arguments};
+use crate::fs::tree::ROOT;
+use crate::fs::{Directory, FileTable, console};
+use crate::machine::{Space, executor};
+use crate::signal::{Actions, SignalSet};
+use crate::syscall::{Call, Errno, Outcome, processes};
+
+/// Starts a thread whose record is complete: it becomes part of its process and gets a task.
+///
+/// # Errors
+/// `EAGAIN` if its process is ending or there is no task for it, `ENOMEM` without memory for one.
+pub fn thread(
+    thread: &Arc<Thread>,
+    space: Option<Arc<Space>>,
+    context: UserContext,
+    first: Option<Call>,
+) -> Result<(), Errno> {
+    thread.process.add_thread(thread).map_err(|_| Errno::EAGAIN)?;
+    tree::add_thread(thread);
+    let future = UserThread::new(thread.clone(), space, context, first);
+    match executor().spawn("user thread", Class::User, future) {
+        Ok(task) => {
+            task.detach();
+            Ok(())
+        }
+        Err(error) => {
+            tree::remove_thread(thread.tid);
+            thread.process.remove_thread(thread);
+            Err(match error {
+                SpawnError::OutOfMemory => Errno::ENOMEM,
+                _ => Errno::EAGAIN,
+            })
+        }
+    }
+}
+
+/// Starts a program as a process of its own, without a parent. Its first thread loads it, so that the faults of loading
+/// are served like any other.
+///
+/// # Errors
+/// When there is no memory or no task for it.
+pub fn program(arguments: Arguments) -> Result<Pid, Errno> {
+    let mut files = FileTable::default();
+    for file in console::standard_files() {
+        files.add(file, false, 0)?;
+    }
+    let pid = tree::new_number();
+    let inherited = Inherited {
+        root: pid,
+        exit_signal: 0,
+        actions: Arc::new(Mutex::new(Actions::default())),
+        files: Arc::new(Mutex::new(files)),
+        directory: Arc::new(Mutex::new(Directory(ROOT))),
+        started: Started::default(),
+        group: pid,
+        session: pid,
+    };
+    let process = Arc::new(Process::new(pid, None, inherited));
+    tree::add_process(&process, None);
+    let record = Arc::new(Thread::new(pid, process.clone(), SignalSet::EMPTY));
+    let started = UserContext::new(0, 0)
+        .map_err(Errno::from)
+        .and_then(|context| thread(&record, None, context, Some(first_load(process, arguments))));
+    if started.is_err() {
+        tree::remove_unborn(pid);
+    }
+    started.map(|()| pid)
+}
+
+/// What the first thread of a program does before it enters user mode.
+fn first_load(process: Arc<Process>, arguments: Arguments) -> Call {
+    Box::pin(async move {
+        match exec::load(ROOT, arguments).await {
+            Ok(image) => {
+                processes::commit(&process, &image);
+                Outcome::Execute(image)
+            }
+            Err(error) => {
+                process.start_error.call_once(|| error);
+                Outcome::End(ExitStatus::Exited(error.shell_status()))
+            }
+        }
+    })
+}
+
+/// Kernel memory of an idle user thread in bytes, without its FPU area: its task with the future in it, and its record.
+#[must_use]
+pub fn thread_bytes() -> ThreadBytes {
+    let counts = 2 * size_of::<usize>();
+    let slot = 512;
+    let future = size_of::<UserThread>();
+    ThreadBytes {
+        task: if future > slot { slot + future } else { slot },
+        future,
+        record: size_of::<Thread>() + counts,
+    }
+}
+
+/// The parts of [`thread_bytes`].
+#[derive(Clone, Copy, Debug)]
+pub struct ThreadBytes {
+    /// The task's slot, and the future's box if it does not fit in the slot.
+    pub task: usize,
+    /// The future alone.
+    pub future: usize,
+    /// The record, with its reference counts.
+    pub record: usize,
+}
+
+impl ThreadBytes {
+    /// All of it.
+    #[must_use]
+    pub const fn total(&self) -> usize {
+        self.task + self.record
+    }
+}
+
+/// The process group of a process.
+impl Process {
+    /// Its process group.
+    #[must_use]
+    pub fn group(&self) -> Pid {
+        self.group.load(Ordering::Relaxed)
+    }
+}

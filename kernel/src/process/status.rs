@@ -1,0 +1,61 @@
+//! How a process ended.
+
+use linux_raw_sys::general as linux;
+
+use crate::signal::Signal;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It called `exit` with this code.
+    Exited(u8),
+    /// This signal ended it.
+    Killed(Signal),
+}
+
+impl ExitStatus {
+    /// The word that `wait4` stores.
+    #[must_use]
+    pub const fn to_wait_word(self) -> u32 {
+        match self {
+            Self::Exited(code) => (code as u32) << 8,
+            Self::Killed(signal) => signal.number() | if signal.dumps_core() { 0x80 } else { 0 },
+        }
+    }
+
+    /// What a shell would show: the exit code, or 128 + the signal.
+    #[must_use]
+    pub const fn to_shell_status(self) -> u32 {
+        match self {
+            Self::Exited(code) => code as u32,
+            Self::Killed(signal) => 128 + signal.number(),
+        }
+    }
+
+    /// `si_code` and `si_status` of the `SIGCHLD` that tells the parent.
+    #[must_use]
+    pub const fn to_child_code(self) -> (i32, i32) {
+        match self {
+            Self::Exited(code) => (linux::CLD_EXITED as i32, code as i32),
+            Self::Killed(signal) if signal.dumps_core() => (linux::CLD_DUMPED as i32, signal.number() as i32),
+            Self::Killed(signal) => (linux::CLD_KILLED as i32, signal.number() as i32),
+        }
+    }
+
+    /// Packs the status into a word that is never 0.
+    pub(super) const fn pack(self) -> u32 {
+        match self {
+            Self::Exited(code) => 0x1_0000 | code as u32,
+            Self::Killed(signal) => 0x2_0000 | signal.number(),
+        }
+    }
+
+    /// Undoes [`pack`](Self::pack); `None` for 0.
+    pub(super) fn unpack(word: u32) -> Option<Self> {
+        match word >> 16 {
+            1 => Some(Self::Exited(word as u8)),
+            2 => Signal::new(word & 0xffff).map(Self::Killed),
+            _ => None,
+        }
+    }
+}

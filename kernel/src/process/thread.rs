@@ -1,0 +1,116 @@
+//! The record of a user thread: what others may know of it and ask of it.
+//!
+//! # Attention
+//!
+//! The thread's own future ([`UserThread`](super::UserThread)) holds its registers and what it waits for; nobody else
+//! touches those. Others leave a mark in the *attention word* and wake the future's task:
+//!
+//! | bit | set by | meaning | cleared by |
+//! |---|---|---|---|
+//! | [`KILLED`] | the end of the process, `execve` by another thread | drop what you wait for and end | never |
+//! | [`SIGNALLED`] | a raised signal with a handler, a changed mask | look at the pending signals | the look itself, before it looks |
+//!
+//! The mark is set (release) before the wake, and the future tests it (acquire) at each poll before anything else and
+//! before each entry to user mode, so no mark is missed: either the poll that is running sees it, or the wake causes
+//! another. A waker is a word of the executor; waking a task that is gone is harmless.
+
+use alloc::sync::Arc;
+use core::future::Future;
+use core::pin::pin;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::task::{Poll, Waker};
+
+use spin::{Mutex, Once};
+
+use super::{Process, Tid};
+use crate::signal::{SignalSet, ThreadSignals};
+
+/// The thread has to end.
+pub const KILLED: u32 = 1;
+
+/// A signal may be waiting for the thread.
+pub const SIGNALLED: u32 = 2;
+
+/// The record of a user thread.
+pub struct Thread {
+    /// Its number.
+    pub tid: Tid,
+    /// Its process.
+    pub process: Arc<Process>,
+    /// Its signals.
+    pub signals: Mutex<ThreadSignals>,
+    /// Where to store 0 and wake a futex when it ends; 0 for nowhere.
+    pub clear_child_tid: AtomicU64,
+    /// Head of its list of robust futexes; 0 for none.
+    pub robust_list: AtomicU64,
+    attention: AtomicU32,
+    waker: Once<Waker>,
+}
+
+/// A wait was given up because a signal has to be handled first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupted;
+
+impl Thread {
+    /// A new thread of `process` that blocks `blocked`.
+    #[must_use]
+    pub fn new(tid: Tid, process: Arc<Process>, blocked: SignalSet) -> Self {
+        Self {
+            tid,
+            process,
+            signals: Mutex::new(ThreadSignals::new(blocked)),
+            clear_child_tid: AtomicU64::new(0),
+            robust_list: AtomicU64::new(0),
+            attention: AtomicU32::new(0),
+            waker: Once::new(),
+        }
+    }
+
+    /// The attention word.
+    #[inline(always)]
+    pub fn attention(&self) -> u32 {
+        self.attention.load(Ordering::Acquire)
+    }
+
+    /// Tells the thread to end.
+    pub fn kill(&self) {
+        self.attention.fetch_or(KILLED, Ordering::Release);
+        self.wake();
+    }
+
+    /// Tells the thread to look at its signals; the caller wakes it if it may be waiting.
+    pub fn notice_signals(&self) {
+        self.attention.fetch_or(SIGNALLED, Ordering::Release);
+    }
+
+    /// Takes the signal mark away, before the look.
+    pub fn forget_signals(&self) {
+        self.attention.fetch_and(!SIGNALLED, Ordering::AcqRel);
+    }
+
+    /// Remembers the waker of the thread's task. It never changes.
+    pub fn set_waker(&self, waker: &Waker) {
+        self.waker.call_once(|| waker.clone());
+    }
+
+    /// Makes the thread's task look again.
+    pub fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Waits for `future`, or until a signal has to be handled.
+    ///
+    /// # Errors
+    /// [`Interrupted`] if the signal came first; the future is dropped.
+    pub async fn interruptible<F: Future>(&self, future: F) -> Result<F::Output, Interrupted> {
+        let mut future = pin!(future);
+        core::future::poll_fn(|context| match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending if self.attention() & SIGNALLED != 0 => Poll::Ready(Err(Interrupted)),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+}

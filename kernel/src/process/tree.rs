@@ -1,0 +1,302 @@
+//! The tree of processes, and who has which number.
+//!
+//! One lock guards the parent and child links, the zombies and the numbers. It is held for short looks only, never
+//! across an await, and is taken before any lock of a process or thread.
+//!
+//! A process is in the tree from its birth until it is *reaped*: by `wait4` of its parent, or at its end when the
+//! parent does not care. When a process ends, its children become children of its root, the program that the kernel
+//! started; when a root ends, everything that descends from it is killed, as the end of a Linux PID namespace does.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use spin::Mutex;
+
+use super::{ExitStatus, Process, Thread};
+use crate::signal::{Detail, Signal, SignalInfo, raise};
+
+/// Number of a process: that of its first thread.
+pub type Pid = u32;
+
+/// Number of a thread.
+pub type Tid = u32;
+
+/// Most threads at a time; `clone` returns `EAGAIN` beyond.
+pub const MAX_THREADS: usize = 4096;
+
+struct Member {
+    process: Arc<Process>,
+    parent: Option<Pid>,
+    children: Vec<Pid>,
+    zombie: Option<ExitStatus>,
+}
+
+struct Tree {
+    members: BTreeMap<Pid, Member>,
+    threads: BTreeMap<Tid, Arc<Thread>>,
+    last: u32,
+    started: (u64, u64),
+}
+
+static TREE: Mutex<Tree> = Mutex::new(Tree {
+    members: BTreeMap::new(),
+    threads: BTreeMap::new(),
+    last: 0,
+    started: (0, 0),
+});
+
+/// How many programs that the kernel started have ended.
+static ROOTS_ENDED: AtomicU64 = AtomicU64::new(0);
+
+/// How many processes there are; read without the lock.
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// Which children a wait is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Any child.
+    Any,
+    /// This child.
+    Child(Pid),
+    /// Any child in this process group.
+    Group(Pid),
+}
+
+/// What a look at the children found.
+pub enum Found {
+    /// There is no such child.
+    Nothing,
+    /// There is, and it lives.
+    Living,
+    /// This one has ended.
+    Ended(Arc<Process>, ExitStatus),
+}
+
+/// A number that no process, thread or process group has.
+pub fn new_number() -> u32 {
+    let mut tree = TREE.lock();
+    loop {
+        tree.last = if tree.last >= 0x3f_ffff { 300 } else { tree.last + 1 };
+        let number = tree.last;
+        if !tree.members.contains_key(&number) && !tree.threads.contains_key(&number) {
+            return number;
+        }
+    }
+}
+
+/// Whether another thread may be started.
+pub fn has_room() -> bool {
+    TREE.lock().threads.len() < MAX_THREADS
+}
+
+/// Adds a process.
+pub fn add_process(process: &Arc<Process>, parent: Option<Pid>) {
+    let mut tree = TREE.lock();
+    tree.started.0 += 1;
+    let member = Member {
+        process: process.clone(),
+        parent,
+        children: Vec::new(),
+        zombie: None,
+    };
+    tree.members.insert(process.pid, member);
+    COUNT.fetch_add(1, Ordering::Release);
+    if let Some(parent) = parent.and_then(|parent| tree.members.get_mut(&parent)) {
+        parent.children.push(process.pid);
+    }
+}
+
+/// Takes a process out that never ran.
+pub fn remove_unborn(pid: Pid) {
+    reap(&mut TREE.lock(), pid);
+}
+
+/// Adds a thread.
+pub fn add_thread(thread: &Arc<Thread>) {
+    let mut tree = TREE.lock();
+    tree.started.1 += 1;
+    tree.threads.insert(thread.tid, thread.clone());
+}
+
+/// Takes a thread out.
+pub fn remove_thread(tid: Tid) {
+    TREE.lock().threads.remove(&tid);
+}
+
+/// The process of that number, zombies included.
+pub fn find_process(pid: Pid) -> Option<Arc<Process>> {
+    TREE.lock().members.get(&pid).map(|member| member.process.clone())
+}
+
+/// The thread of that number.
+pub fn find_thread(tid: Tid) -> Option<Arc<Thread>> {
+    TREE.lock().threads.get(&tid).cloned()
+}
+
+/// The parent of a process, 0 for a root.
+pub fn parent_of(pid: Pid) -> Pid {
+    TREE.lock()
+        .members
+        .get(&pid)
+        .and_then(|member| member.parent)
+        .unwrap_or(0)
+}
+
+/// Every process that `wanted` accepts and that has not ended.
+pub fn living(wanted: impl Fn(&Process) -> bool) -> Vec<Arc<Process>> {
+    let tree = TREE.lock();
+    let members = tree
+        .members
+        .values()
+        .filter(|member| member.zombie.is_none() && wanted(&member.process));
+    members.map(|member| member.process.clone()).collect()
+}
+
+/// How many processes there are, zombies included.
+pub fn process_count() -> u64 {
+    COUNT.load(Ordering::Acquire)
+}
+
+/// How many programs that the kernel started have ended.
+pub fn roots_ended() -> u64 {
+    ROOTS_ENDED.load(Ordering::Acquire)
+}
+
+/// Processes and threads started so far.
+pub fn started() -> (u64, u64) {
+    TREE.lock().started
+}
+
+/// Looks for a child of `parent` that has ended; takes it out of the tree if `reap_it`.
+pub fn look_for_child(parent: Pid, wanted: Wanted, reap_it: bool) -> Found {
+    let mut tree = TREE.lock();
+    let Some(member) = tree.members.get(&parent) else {
+        return Found::Nothing;
+    };
+    let mut found = Found::Nothing;
+    for pid in &member.children {
+        let Some(child) = tree.members.get(pid) else { continue };
+        let matches = match wanted {
+            Wanted::Any => true,
+            Wanted::Child(wanted) => *pid == wanted,
+            Wanted::Group(group) => child.process.group.load(Ordering::Relaxed) == group,
+        };
+        if !matches {
+            continue;
+        }
+        if let Some(status) = child.zombie {
+            found = Found::Ended(child.process.clone(), status);
+            break;
+        }
+        found = Found::Living;
+    }
+    if let (Found::Ended(child, _), true) = (&found, reap_it) {
+        if let Some(member) = tree.members.get(&parent) {
+            member.process.child_usage.add(&child.usage);
+            member.process.child_usage.add(&child.child_usage);
+        }
+        reap(&mut tree, child.pid);
+    }
+    found
+}
+
+/// Records the end of a process whose threads are gone: children are handed to the root, the parent is told.
+pub fn end_process(process: &Arc<Process>, status: ExitStatus) {
+    let mut tree = TREE.lock();
+    let Some(member) = tree.members.get_mut(&process.pid) else {
+        return;
+    };
+    member.zombie = Some(status);
+    let parent = member.parent;
+    let orphans = core::mem::take(&mut member.children);
+    let mut to_reap = Vec::new();
+    for orphan in orphans {
+        // A root's own children have nobody left: they are killed below and vanish when they end.
+        let heir = (process.root != process.pid).then_some(process.root);
+        if let Some(child) = tree.members.get_mut(&orphan) {
+            child.parent = heir;
+            if child.zombie.is_some() && heir.is_none() {
+                to_reap.push(orphan);
+                continue;
+            }
+        }
+        if let Some(root) = heir.and_then(|heir| tree.members.get_mut(&heir)) {
+            root.children.push(orphan);
+        }
+    }
+    to_reap.into_iter().for_each(|pid| reap(&mut tree, pid));
+    let teller = parent
+        .and_then(|parent| tree.members.get(&parent))
+        .map(|member| member.process.clone());
+    let is_root = process.root == process.pid;
+    if is_root {
+        ROOTS_ENDED.fetch_add(1, Ordering::Release);
+    }
+    if !is_root && teller.as_ref().is_none_or(|parent| parent.ignores_children()) {
+        reap(&mut tree, process.pid);
+    }
+    let heir = (!is_root)
+        .then(|| tree.members.get(&process.root).map(|root| root.process.clone()))
+        .flatten();
+    drop(tree);
+
+    if is_root {
+        for process in living(|other| other.root == process.pid) {
+            process.begin_exit(ExitStatus::Killed(Signal::SIGKILL));
+        }
+    }
+    if let Some(parent) = teller {
+        if let Some(signal) = Signal::new(process.exit_signal) {
+            let (code, status) = status.to_child_code();
+            raise::to_process(
+                &parent,
+                SignalInfo {
+                    signal,
+                    code,
+                    detail: Detail::Child {
+                        pid: process.pid,
+                        status,
+                    },
+                },
+            );
+        }
+        parent.wake_threads();
+    }
+    if let Some(heir) = heir {
+        heir.wake_threads();
+    }
+}
+
+/// Wakes the threads of the parent: a child has ended, or runs another program.
+pub fn wake_parent(pid: Pid) {
+    let parent = {
+        let tree = TREE.lock();
+        let parent = tree.members.get(&pid).and_then(|member| member.parent);
+        parent
+            .and_then(|parent| tree.members.get(&parent))
+            .map(|member| member.process.clone())
+    };
+    if let Some(parent) = parent {
+        parent.wake_threads();
+    }
+}
+
+/// Takes the zombie of a root out of the tree and says how it ended.
+pub fn reap_root(pid: Pid) -> Option<ExitStatus> {
+    let mut tree = TREE.lock();
+    let status = tree.members.get(&pid)?.zombie?;
+    reap(&mut tree, pid);
+    Some(status)
+}
+
+fn reap(tree: &mut Tree, pid: Pid) {
+    let Some(member) = tree.members.remove(&pid) else {
+        return;
+    };
+    COUNT.fetch_sub(1, Ordering::Release);
+    if let Some(parent) = member.parent.and_then(|parent| tree.members.get_mut(&parent)) {
+        parent.children.retain(|&child| child != pid);
+    }
+}

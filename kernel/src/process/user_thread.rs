@@ -1,0 +1,365 @@
+//! The future that is a user thread.
+//!
+//! ```text
+//!            +---------------------- User ----------------------+
+//!            | page fault            | call that can wait       | end
+//!            v                       v                          v
+//!         Fault(future)           Call(future)               finished
+//!            | ready: back to User   | ready: as its Outcome says
+//! ```
+//!
+//! The poll is one flat loop. A page fault's future lives inside the thread's, so a fault allocates nothing; a system
+//! call that never waits is answered without leaving the loop; one that can wait is a boxed future, so that the thread's
+//! own future stays small.
+//!
+//! # The end of a thread
+//!
+//! Whoever ends a thread sets its kill bit and wakes its task ([`thread`](super::thread)). The next poll drops the future
+//! that the thread was waiting for: a fault's future takes its waiter off the fault slot, a sleep leaves the timer queue,
+//! a futex wait leaves its queue. So nothing has to know how to be interrupted, except that dropping it cleans up.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::future::Future;
+use core::mem;
+use core::pin::Pin;
+use core::sync::atomic::Ordering;
+use core::task::{Context, Poll};
+
+use faultline_mm::{FaultError, FaultInfo, FaultOutcome};
+use faultline_trace::Kind;
+use linux_raw_sys::general as linux;
+
+use super::thread::{KILLED, SIGNALLED};
+use super::{ExitStatus, Thread, exit, tree};
+use crate::arch::{self, Trap, UserContext, clock};
+use crate::machine::{FaultFuture, Space};
+use crate::signal::frame::{FpuImage, Registers};
+use crate::signal::{Disposition, Signal, SignalInfo, deliver, pending, raise};
+use crate::syscall::{self, Call, Caller, Errno, Immediate, Outcome};
+use crate::{statistics, tracing};
+
+/// A user thread.
+///
+/// Fields are dropped in the order of their declaration: the fault's future before the space that it borrows.
+pub struct UserThread {
+    state: State,
+    context: UserContext,
+    thread: Arc<Thread>,
+    /// None before the first `execve` and after the end.
+    space: Option<Arc<Space>>,
+    /// The system call that a signal cut short, and whether a handler always ends it.
+    interrupted: Option<CutShort>,
+}
+
+/// What the thread is doing.
+enum State {
+    /// It is about to enter user mode.
+    User,
+    /// It waits for a page. The future borrows the space that `space` holds.
+    Fault { future: FaultFuture<'static>, since: u64 },
+    /// It waits in a system call, or for its signal frame.
+    Call(Call),
+}
+
+/// A system call that a signal cut short.
+#[derive(Clone, Copy)]
+struct CutShort {
+    number: u64,
+    /// The call goes on after a handler with `SA_RESTART`, else only if no handler ran.
+    restartable: bool,
+}
+
+/// What to do after the attention word was looked at.
+enum Attended {
+    Proceed,
+    Again,
+    Ended,
+}
+
+impl UserThread {
+    /// A thread that enters user mode with `context`, or first completes `first`.
+    #[must_use]
+    pub fn new(thread: Arc<Thread>, space: Option<Arc<Space>>, context: UserContext, first: Option<Call>) -> Self {
+        let state = first.map_or(State::User, State::Call);
+        Self {
+            state,
+            context,
+            thread,
+            space,
+            interrupted: None,
+        }
+    }
+
+    /// Polls what the thread waits for. `Ready` means that the loop goes on.
+    #[inline(always)]
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.state {
+            State::User => Poll::Ready(()),
+            State::Fault { future, since } => {
+                // SAFETY: 1. `self` is reached through the pinned future of the task only, and nothing moves out of
+                // `state` while it is `Fault`: it is replaced in place, which drops the future where it is.
+                let future = unsafe { Pin::new_unchecked(future) };
+                let Poll::Ready(result) = future.poll(cx) else {
+                    return Poll::Pending;
+                };
+                let since = *since;
+                self.state = State::User;
+                match result {
+                    Ok(outcome) => {
+                        if let FaultOutcome::Resolved(class) = outcome {
+                            statistics::fault_resolved(class, since);
+                        }
+                        self.thread.process.usage.minor_faults.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(error) => self.refuse(error),
+                }
+                Poll::Ready(())
+            }
+            State::Call(future) => {
+                let Poll::Ready(outcome) = future.as_mut().poll(cx) else {
+                    return Poll::Pending;
+                };
+                self.state = State::User;
+                self.conclude(outcome);
+                Poll::Ready(())
+            }
+        }
+    }
+
+    /// Turns a refused access into its signal.
+    #[cold]
+    fn refuse(&mut self, error: FaultError) {
+        let (signal, code) = match error {
+            FaultError::NonCanonical { .. } => (Signal::SIGSEGV, linux::SI_KERNEL),
+            FaultError::Protection { .. } | FaultError::KernelAddress { .. } => (Signal::SIGSEGV, linux::SEGV_ACCERR),
+            FaultError::BeyondEnd { .. } | FaultError::ReadFailed { .. } => (Signal::SIGBUS, linux::BUS_ADRERR),
+            _ => (Signal::SIGSEGV, linux::SEGV_MAPERR),
+        };
+        log::debug!("thread {}: {error}; {signal:?}", self.thread.tid);
+        raise::force(&self.thread, SignalInfo::fault(signal, code, error.address()));
+    }
+
+    /// Turns an exception other than a page fault into its signal.
+    #[cold]
+    fn except(&mut self, vector: u8, error: u64) {
+        let address = self.context.rip();
+        let info = match vector {
+            0 => SignalInfo::fault(Signal::SIGFPE, linux::FPE_INTDIV, address),
+            1 => SignalInfo::fault(Signal::SIGTRAP, linux::TRAP_TRACE, address),
+            3 => SignalInfo::kernel(Signal::SIGTRAP),
+            4 => SignalInfo::kernel(Signal::SIGSEGV),
+            5 => SignalInfo::kernel(Signal::SIGSEGV),
+            6 => SignalInfo::fault(Signal::SIGILL, linux::ILL_ILLOPN, address),
+            12 => SignalInfo::kernel(Signal::SIGBUS),
+            16 | 19 => SignalInfo::fault(Signal::SIGFPE, linux::FPE_FLTINV, address),
+            17 => SignalInfo::fault(Signal::SIGBUS, linux::BUS_ADRALN, 0),
+            _ => SignalInfo::kernel(Signal::SIGSEGV),
+        };
+        log::debug!(
+            "thread {}: exception {vector} (error {error:#x}) at {address:#x}",
+            self.thread.tid
+        );
+        raise::force(&self.thread, info);
+    }
+
+    /// Applies what a system call came to.
+    fn conclude(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Return(Ok(value)) => self.return_from_call(value),
+            Outcome::Return(Err(errno)) => {
+                let restartable = errno == Errno::ERESTARTSYS;
+                if restartable || errno == Errno::ERESTARTNOHAND {
+                    self.interrupted = Some(CutShort {
+                        number: self.context.rax,
+                        restartable,
+                    });
+                    self.thread.notice_signals();
+                    self.return_from_call(Errno::EINTR.to_register());
+                } else {
+                    self.return_from_call(errno.to_register());
+                }
+            }
+            Outcome::Resume(registers) => registers.load_into(&mut self.context),
+            Outcome::ResumeWithFpu(registers, image) => {
+                registers.load_into(&mut self.context);
+                self.context.fpu_mut().replace(&image.bytes);
+            }
+            Outcome::Execute(image) => {
+                let process = &self.thread.process;
+                drop(self.space.replace(image.space.clone()));
+                drop(process.replace_space(Some(image.space)));
+                process.release_parent();
+                tree::wake_parent(process.pid);
+                self.context.restart(image.entry, image.stack_pointer);
+            }
+            Outcome::End(status) => {
+                if self.thread.tid == self.thread.process.pid {
+                    self.thread.process.set_leader_status(status);
+                }
+                self.thread.kill();
+            }
+        }
+    }
+
+    fn return_from_call(&mut self, value: u64) {
+        tracing::record(Kind::SyscallExit, self.context.rax, value);
+        self.context.set_return(value);
+    }
+
+    /// Acts upon the attention word.
+    #[cold]
+    fn attend(&mut self) -> Attended {
+        let attention = self.thread.attention();
+        if attention & KILLED != 0 {
+            return Attended::Ended;
+        }
+        if attention & SIGNALLED == 0 {
+            return Attended::Proceed;
+        }
+        match pending::next(&self.thread) {
+            None => {
+                if let Some(cut) = self.interrupted.take() {
+                    self.restart(cut.number);
+                }
+                deliver::restore_mask(&self.thread);
+                if self.thread.attention() == 0 {
+                    Attended::Proceed
+                } else {
+                    Attended::Again
+                }
+            }
+            Some((info, Disposition::Handle(action))) => {
+                if let Some(cut) = self.interrupted.take()
+                    && cut.restartable
+                    && action.has(linux::SA_RESTART)
+                {
+                    self.restart(cut.number);
+                }
+                match (self.caller(), FpuImage::of(&self.context)) {
+                    (Some(caller), Ok(fpu)) => {
+                        let registers = Box::new(Registers::of(&self.context));
+                        self.state = State::Call(deliver::deliver(caller, info, action, registers, fpu));
+                    }
+                    _ => self.thread.process.begin_exit(ExitStatus::Killed(info.signal)),
+                }
+                Attended::Again
+            }
+            Some((info, _)) => {
+                self.thread.process.begin_exit(ExitStatus::Killed(info.signal));
+                Attended::Again
+            }
+        }
+    }
+
+    /// Makes the thread execute its `syscall` instruction, two bytes long, again.
+    fn restart(&mut self, number: u64) {
+        self.context.set_rip(self.context.rip().wrapping_sub(2));
+        self.context.rax = number;
+    }
+
+    fn caller(&self) -> Option<Caller> {
+        let space = self.space.clone()?;
+        Some(Caller {
+            thread: self.thread.clone(),
+            space,
+        })
+    }
+
+    /// The thread leaves user mode for good.
+    #[cold]
+    fn finish(&mut self) -> Poll<()> {
+        self.state = State::User;
+        self.space = None;
+        exit::thread_gone(&self.thread);
+        Poll::Ready(())
+    }
+
+    /// Answers a system call, or starts it. Says whether the thread lets others run first.
+    #[inline(always)]
+    fn call(&mut self) -> bool {
+        let number = self.context.syscall_number();
+        tracing::record(Kind::SyscallEnter, number, self.context.rdi);
+        statistics::syscall();
+        let Some(space) = &self.space else { return false };
+        match syscall::immediate(&self.thread, space, &mut self.context) {
+            Immediate::Value(value) => self.return_from_call(value),
+            Immediate::Yield => {
+                self.return_from_call(0);
+                return true;
+            }
+            Immediate::Waits => self.start_call(),
+        }
+        false
+    }
+
+    #[inline(never)]
+    fn start_call(&mut self) {
+        let Some(caller) = self.caller() else { return };
+        match syscall::start(caller, &self.context) {
+            Ok(call) => self.state = State::Call(call),
+            Err(errno) => self.return_from_call(errno.to_register()),
+        }
+    }
+
+    /// Starts a fault of the space that the thread runs in.
+    #[inline(always)]
+    fn start_fault(&mut self, address: u64, error: u64) {
+        let since = clock::counter();
+        let Some(space) = &self.space else { return };
+        let future = space.handle_page_fault(FaultInfo::from_error_code(address, error));
+        // SAFETY: 1. the future borrows what the `Arc` in `self.space` points to, which does not move; 2. that `Arc` is
+        // replaced or dropped only while `state` is not `Fault`: in `conclude`, which `poll_wait` calls after it set
+        // `state` to `User`, in `finish`, which does so first, and when `self` is dropped, `state` before `space`.
+        let future = unsafe { mem::transmute::<FaultFuture<'_>, FaultFuture<'static>>(future) };
+        self.state = State::Fault { future, since };
+    }
+}
+
+impl Future for UserThread {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: 1. only `state` holds something that must not move, and `poll_wait` is the one place that pins it;
+        // 2. no method moves `state` out of `self`.
+        let this = unsafe { self.get_unchecked_mut() };
+        this.thread.set_waker(cx.waker());
+        loop {
+            if this.thread.attention() & KILLED != 0 {
+                return this.finish();
+            }
+            if this.poll_wait(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if this.thread.attention() != 0 {
+                match this.attend() {
+                    Attended::Proceed => {}
+                    Attended::Again => continue,
+                    Attended::Ended => return this.finish(),
+                }
+            }
+            let Some(space) = &this.space else { return this.finish() };
+            space.memory().switch_to(space);
+            statistics::entering(this.thread.tid);
+            // SAFETY: 1. the root that `switch_to` loaded has the template's kernel half, and its lower half holds only
+            // what the space maps for user mode; 2. kernel code runs with interrupts off, on the CPU's own stack.
+            match unsafe { arch::enter_user(&mut this.context) } {
+                Trap::PageFault { address, error } => this.start_fault(address, error),
+                Trap::Syscall => {
+                    if this.call() {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
+                Trap::Interrupt(vector) => {
+                    tracing::record(Kind::Interrupt, u64::from(vector), 0);
+                    statistics::tick();
+                    this.thread.process.usage.ticks.fetch_add(1, Ordering::Relaxed);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Trap::Exception { vector, error } => this.except(vector, error),
+            }
+        }
+    }
+}
