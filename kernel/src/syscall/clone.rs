@@ -1,0 +1,258 @@
+//! `fork`, `vfork`, `clone` and `clone3`: new threads and new processes.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::future::poll_fn;
+use core::sync::atomic::Ordering;
+use core::task::Poll;
+
+use linux_raw_sys::general as linux;
+use spin::Mutex;
+
+use super::{Call, Caller, Errno, has_headroom, user, value};
+use crate::arch::UserContext;
+use crate::process::{Inherited, Process, Thread, start, tree};
+use crate::signal::Actions;
+
+/// Size of the first published version of `struct clone_args`, and the largest that is read.
+const ARGS_VERSION_0: u64 = linux::CLONE_ARGS_SIZE_VER0 as u64;
+const ARGS_LARGEST: u64 = linux::CLONE_ARGS_SIZE_VER2 as u64;
+
+/// Flags that would need what this kernel does not have.
+const REFUSED: u64 = (linux::CLONE_NEWNS
+    | linux::CLONE_NEWCGROUP
+    | linux::CLONE_NEWUTS
+    | linux::CLONE_NEWIPC
+    | linux::CLONE_NEWUSER
+    | linux::CLONE_NEWPID
+    | linux::CLONE_NEWNET
+    | linux::CLONE_PIDFD
+    | linux::CLONE_PTRACE) as u64
+    | linux::CLONE_INTO_CGROUP;
+
+/// What is to be cloned, and how.
+#[derive(Clone, Copy, Debug, Default)]
+struct Request {
+    flags: u64,
+    /// New stack pointer; 0 to keep it.
+    stack: u64,
+    parent_tid: u64,
+    child_tid: u64,
+    tls: u64,
+    exit_signal: u32,
+}
+
+impl Request {
+    const fn has(&self, flag: u32) -> bool {
+        self.flags & flag as u64 != 0
+    }
+}
+
+/// `fork`.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn fork(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
+    perform(
+        caller,
+        context,
+        Request {
+            exit_signal: linux::SIGCHLD,
+            ..Request::default()
+        },
+    )
+}
+
+/// `vfork`.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn vfork(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
+    let flags = u64::from(linux::CLONE_VM | linux::CLONE_VFORK);
+    perform(
+        caller,
+        context,
+        Request {
+            flags,
+            exit_signal: linux::SIGCHLD,
+            ..Request::default()
+        },
+    )
+}
+
+/// `clone`: flags, stack, parent tid, child tid, tls.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn clone(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
+    let request = Request {
+        flags: context.rdi & 0xffff_ff00,
+        stack: context.rsi,
+        parent_tid: context.rdx,
+        child_tid: context.r10,
+        tls: context.r8,
+        exit_signal: context.rdi as u32 & 0xff,
+    };
+    perform(caller, context, request)
+}
+
+/// `clone3`: address and size of its arguments.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn clone3(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
+    let (address, size) = (context.rdi, context.rsi);
+    let context = Box::new(context.fork()?);
+    Ok(value(async move {
+        if size < ARGS_VERSION_0 {
+            return Err(Errno::EINVAL);
+        }
+        if size > ARGS_LARGEST {
+            return Err(Errno::E2BIG);
+        }
+        let mut bytes = [[0; 8]; ARGS_LARGEST as usize / 8];
+        user::read(&caller.space, address, &mut bytes.as_flattened_mut()[..size as usize]).await?;
+        let [
+            flags,
+            _,
+            child_tid,
+            parent_tid,
+            exit_signal,
+            stack,
+            stack_size,
+            tls,
+            _,
+            set_tid_size,
+            _,
+        ] = bytes.map(u64::from_le_bytes);
+        if flags & 0xff != 0 || exit_signal > 64 || set_tid_size != 0 || (stack == 0) != (stack_size == 0) {
+            return Err(Errno::EINVAL);
+        }
+        let stack = stack.checked_add(stack_size).ok_or(Errno::EINVAL)?;
+        let request = Request {
+            flags,
+            stack,
+            parent_tid,
+            child_tid,
+            tls,
+            exit_signal: exit_signal as u32,
+        };
+        run(caller, context, request).await
+    }))
+}
+
+fn perform(caller: Caller, context: &UserContext, request: Request) -> Result<Call, Errno> {
+    let context = Box::new(context.fork()?);
+    Ok(value(run(caller, context, request)))
+}
+
+async fn run(caller: Caller, context: Box<UserContext>, request: Request) -> Result<u64, Errno> {
+    check(&request)?;
+    has_headroom()?;
+    if !tree::has_room() {
+        return Err(Errno::EAGAIN);
+    }
+    let child = make(&caller, *context, &request).await?;
+    if request.has(linux::CLONE_VFORK) {
+        // The child's end or `execve` wakes every thread of the parent. A signal has to wait, as on Linux.
+        poll_fn(|_| {
+            if child.process.has_released_parent() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+    Ok(u64::from(child.tid))
+}
+
+fn check(request: &Request) -> Result<(), Errno> {
+    let bad = request.flags & REFUSED != 0
+        || request.has(linux::CLONE_THREAD) && !request.has(linux::CLONE_SIGHAND)
+        || request.has(linux::CLONE_SIGHAND) && !request.has(linux::CLONE_VM)
+        || request.has(linux::CLONE_THREAD) && request.has(linux::CLONE_VFORK)
+        || request.flags & linux::CLONE_CLEAR_SIGHAND != 0 && request.has(linux::CLONE_SIGHAND);
+    if bad { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
+async fn make(caller: &Caller, mut context: UserContext, request: &Request) -> Result<Arc<Thread>, Errno> {
+    let parent = &caller.thread.process;
+    context.rax = 0;
+    if request.stack != 0 {
+        context.set_rsp(request.stack);
+    }
+    if request.has(linux::CLONE_SETTLS) && !context.set_fs_base(request.tls) {
+        return Err(Errno::EPERM);
+    }
+    let space = if request.has(linux::CLONE_VM) {
+        caller.space.clone()
+    } else {
+        Arc::new(caller.space.fork()?)
+    };
+    let tid = tree::new_number();
+    // The child's memory is written before the child runs; for a thread it is the parent's own.
+    if request.has(linux::CLONE_CHILD_SETTID) {
+        user::write_u32(&space, request.child_tid, tid).await?;
+    }
+    if request.has(linux::CLONE_PARENT_SETTID) {
+        user::write_u32(&caller.space, request.parent_tid, tid).await?;
+    }
+    let is_thread = request.has(linux::CLONE_THREAD);
+    let process = if is_thread {
+        parent.clone()
+    } else {
+        let child = Arc::new(Process::new(tid, Some(space.clone()), inherit(parent, request)));
+        let grandparent = request.has(linux::CLONE_PARENT).then(|| tree::parent_of(parent.pid));
+        tree::add_process(&child, Some(grandparent.filter(|&pid| pid != 0).unwrap_or(parent.pid)));
+        child
+    };
+    let (blocked, alternate) = {
+        let own = caller.thread.signals.lock();
+        (own.blocked, own.alternate)
+    };
+    let thread = Arc::new(Thread::new(tid, process, blocked));
+    if !request.has(linux::CLONE_VM) || request.has(linux::CLONE_VFORK) {
+        thread.signals.lock().alternate = alternate;
+    }
+    if request.has(linux::CLONE_CHILD_CLEARTID) {
+        thread.clear_child_tid.store(request.child_tid, Ordering::Relaxed);
+    }
+    let started = start::thread(&thread, Some(space), context, None);
+    if started.is_err() && !is_thread {
+        tree::remove_unborn(tid);
+    }
+    started.map(|()| thread)
+}
+
+/// What a new process takes over.
+fn inherit(parent: &Process, request: &Request) -> Inherited {
+    let actions = if request.has(linux::CLONE_SIGHAND) {
+        parent.actions.clone()
+    } else if request.flags & linux::CLONE_CLEAR_SIGHAND != 0 {
+        Arc::new(Mutex::new(Actions::default()))
+    } else {
+        Arc::new(Mutex::new(parent.actions.lock().clone()))
+    };
+    let files = parent.files();
+    let files = if request.has(linux::CLONE_FILES) {
+        files
+    } else {
+        Arc::new(Mutex::new(files.lock().clone()))
+    };
+    let directory = if request.has(linux::CLONE_FS) {
+        parent.directory.clone()
+    } else {
+        Arc::new(Mutex::new(*parent.directory.lock()))
+    };
+    Inherited {
+        root: parent.root,
+        exit_signal: request.exit_signal,
+        actions,
+        files,
+        directory,
+        started: parent.started.lock().clone(),
+        group: parent.group(),
+        session: parent.session.load(Ordering::Relaxed),
+    }
+}

@@ -1,0 +1,93 @@
+//! The one table from the kernel's typed errors to Linux error numbers.
+//!
+//! Every module reports what went wrong in its own type; the conversion to a number happens here and nowhere else, so
+//! that a person who wants to know why a call returned `ENOMEM` reads one file.
+
+use alloc::collections::TryReserveError;
+
+use faultline_mm::{UserCopyError, VasError};
+use linux_raw_sys::errno as linux;
+
+use crate::arch::fpu::OutOfMemory;
+use crate::exec::ExecError;
+
+/// A Linux error number, as a system call returns it (negated) in `rax`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(u32);
+
+macro_rules! numbers {
+    ($($name:ident)*) => {
+        #[allow(missing_docs, reason = "the names are those of errno(3)")]
+        impl Errno { $(pub const $name: Self = Self(linux::$name);)* }
+    };
+}
+
+numbers! {
+    EPERM ENOENT ESRCH EINTR E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT EEXIST ENOTDIR EISDIR EINVAL
+    EMFILE ENOTTY ESPIPE EROFS EPIPE ERANGE ENAMETOOLONG ENOSYS ELOOP EOVERFLOW ETIMEDOUT ENODEV
+}
+
+impl Errno {
+    /// The call was cut short by a signal; it is made again after a handler with `SA_RESTART`. Never seen in user mode.
+    pub const ERESTARTSYS: Self = Self(512);
+    /// The call was cut short by a signal; it is made again only if no handler ran. Never seen in user mode.
+    pub const ERESTARTNOHAND: Self = Self(514);
+
+    /// The value of `rax` that says this error.
+    #[must_use]
+    pub const fn to_register(self) -> u64 {
+        (self.0 as u64).wrapping_neg()
+    }
+}
+
+impl From<VasError> for Errno {
+    fn from(error: VasError) -> Self {
+        match error {
+            VasError::EmptyRange { .. } | VasError::Unaligned { .. } | VasError::BadRange { .. } => Self::EINVAL,
+            VasError::Overlap { .. } => Self::EEXIST,
+            VasError::NotMapped { .. }
+            | VasError::NoRoom { .. }
+            | VasError::OutOfMemory { .. }
+            | VasError::TooManyRegions { .. }
+            | VasError::BadBreak { .. }
+            | VasError::NoTable => Self::ENOMEM,
+            VasError::BadStack { .. }
+            | VasError::BadFrame { .. }
+            | VasError::AlreadyInitialized { .. }
+            | VasError::WrongKind { .. } => Self::EINVAL,
+            VasError::Forbidden { .. } => Self::EACCES,
+        }
+    }
+}
+
+impl From<UserCopyError> for Errno {
+    fn from(_: UserCopyError) -> Self {
+        Self::EFAULT
+    }
+}
+
+impl From<TryReserveError> for Errno {
+    fn from(_: TryReserveError) -> Self {
+        Self::ENOMEM
+    }
+}
+
+impl From<OutOfMemory> for Errno {
+    fn from(_: OutOfMemory) -> Self {
+        Self::ENOMEM
+    }
+}
+
+impl From<ExecError> for Errno {
+    fn from(error: ExecError) -> Self {
+        match error {
+            ExecError::NotFound(errno) => errno,
+            ExecError::NotExecutable => Self::EACCES,
+            ExecError::Elf(_) => Self::ENOEXEC,
+            ExecError::Space(error) => error.into(),
+            ExecError::Memory(error) => error.into(),
+            ExecError::TooManyArguments => Self::E2BIG,
+            ExecError::NoKernelMemory => Self::ENOMEM,
+        }
+    }
+}

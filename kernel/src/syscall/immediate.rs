@@ -1,0 +1,101 @@
+//! Calls that never wait: answered in the thread's loop.
+
+use alloc::sync::Arc;
+
+use linux_raw_sys::general as linux;
+
+use super::{Arguments, Errno, files, has_headroom, information, memory};
+use crate::arch::UserContext;
+use crate::machine::Space;
+use crate::process::{ExitStatus, Thread, tree};
+use crate::signal;
+
+/// What became of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Immediate {
+    /// This is its result.
+    Value(u64),
+    /// The thread lets others run; the result is 0.
+    Yield,
+    /// It can wait: start it.
+    Waits,
+}
+
+impl From<Result<u64, Errno>> for Immediate {
+    #[inline]
+    fn from(result: Result<u64, Errno>) -> Self {
+        Self::Value(result.unwrap_or_else(Errno::to_register))
+    }
+}
+
+/// Answers a call, if it never waits.
+#[inline]
+pub fn immediate(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) -> Immediate {
+    match context.rax as u32 {
+        linux::__NR_getpid => Immediate::Value(u64::from(thread.process.pid)),
+        linux::__NR_gettid => Immediate::Value(u64::from(thread.tid)),
+        linux::__NR_sched_yield => Immediate::Yield,
+        _ => other(thread, space, context),
+    }
+}
+
+#[inline(never)]
+fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) -> Immediate {
+    let process = &thread.process;
+    let Arguments([a, b, c, d, e, f]) = Arguments::of(context);
+    let Ok(number) = u32::try_from(context.rax) else {
+        return Immediate::Waits;
+    };
+    let result = match number {
+        linux::__NR_getppid => Ok(u64::from(tree::parent_of(process.pid))),
+        linux::__NR_getuid | linux::__NR_geteuid | linux::__NR_getgid | linux::__NR_getegid => Ok(0),
+        linux::__NR_getpgrp => Ok(u64::from(process.group())),
+        linux::__NR_getpgid => information::getpgid(process, a as u32),
+        linux::__NR_getsid => information::getsid(process, a as u32),
+        linux::__NR_setpgid => information::setpgid(process, a as u32, b as u32),
+        linux::__NR_setsid => information::setsid(process),
+        linux::__NR_umask => Ok(0o022),
+        linux::__NR_set_tid_address => {
+            thread.clear_child_tid.store(a, core::sync::atomic::Ordering::Relaxed);
+            Ok(u64::from(thread.tid))
+        }
+        linux::__NR_set_robust_list => information::set_robust_list(thread, a, b),
+        linux::__NR_arch_prctl => match a as u32 {
+            information::ARCH_SET_FS | information::ARCH_SET_GS => information::arch_prctl_set(context, a as u32, b),
+            _ => return Immediate::Waits,
+        },
+        linux::__NR_exit_group => {
+            process.begin_exit(ExitStatus::Exited(a as u8));
+            Ok(0)
+        }
+        linux::__NR_kill => signal::calls::kill(process, a as i32, b as u32),
+        linux::__NR_tkill => signal::calls::tgkill(process, None, a as u32, b as u32),
+        linux::__NR_tgkill => signal::calls::tgkill(process, Some(a as u32), b as u32, c as u32),
+
+        linux::__NR_munmap => memory::munmap(space, a, b),
+        linux::__NR_brk => memory::brk(space, a),
+        linux::__NR_mprotect => has_headroom().and_then(|()| memory::mprotect(space, a, b, c)),
+        linux::__NR_mmap if d & u64::from(linux::MAP_POPULATE | linux::MAP_LOCKED) == 0 => {
+            has_headroom().and_then(|()| memory::mmap(process, space, [a, b, c, d, e, f]))
+        }
+        linux::__NR_mremap => has_headroom().and_then(|()| memory::mremap(space, a, b, c, d, e)),
+        linux::__NR_madvise if !memory::populates(c) => memory::madvise(space, a, b, c),
+        linux::__NR_msync => memory::msync(space, a, b, c),
+        linux::__NR_mlock | linux::__NR_mlock2 => memory::lock_range(space, a, b, true),
+        linux::__NR_munlock => memory::lock_range(space, a, b, false),
+        linux::__NR_mlockall | linux::__NR_munlockall => Ok(0),
+
+        linux::__NR_close => files::close(process, a),
+        linux::__NR_close_range => files::close_range(process, a, b, c),
+        linux::__NR_lseek => files::lseek(process, a, b as i64, c as u32),
+        linux::__NR_dup => files::dup(process, a),
+        linux::__NR_dup2 => files::dup3(process, a, b, 0, true),
+        linux::__NR_dup3 => files::dup3(process, a, b, c as u32, false),
+        linux::__NR_fcntl => files::fcntl(process, a, b as u32, c),
+        linux::__NR_fadvise64 | linux::__NR_fsync | linux::__NR_fdatasync => files::check(process, a),
+        linux::__NR_ftruncate | linux::__NR_fallocate => files::check(process, a).and(Err(Errno::EINVAL)),
+        linux::__NR_sync => Ok(0),
+        _ => return Immediate::Waits,
+    };
+    result.into()
+}

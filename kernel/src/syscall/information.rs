@@ -1,0 +1,314 @@
+//! Calls that tell a program about the machine, its limits and itself.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use linux_raw_sys::general as linux;
+
+use super::{Caller, Errno, user};
+use crate::arch::UserContext;
+use crate::process::{Process, Thread, Usage, tree};
+use crate::{machine, time};
+
+/// `ARCH_SET_GS` of `arch_prctl`.
+pub const ARCH_SET_GS: u32 = 0x1001;
+/// `ARCH_SET_FS` of `arch_prctl`.
+pub const ARCH_SET_FS: u32 = 0x1002;
+const ARCH_GET_FS: u64 = 0x1003;
+const ARCH_GET_GS: u64 = 0x1004;
+
+const PR_SET_NAME: u64 = 15;
+const PR_GET_NAME: u64 = 16;
+const PR_GET_DUMPABLE: u64 = 3;
+const PR_SET_DUMPABLE: u64 = 4;
+const PR_SET_PDEATHSIG: u64 = 1;
+const PR_SET_VMA: u64 = 0x5356_4d41;
+
+const RUSAGE_SELF: i32 = 0;
+const RUSAGE_CHILDREN: i32 = -1;
+const RUSAGE_THREAD: i32 = 1;
+
+/// Size of the head of a robust list, which `set_robust_list` passes.
+const ROBUST_HEAD: u64 = 24;
+
+/// Most bytes of one `getrandom`; a larger call is cut short, as Linux does for large ones.
+const MOST_RANDOM: u64 = 256;
+
+/// The generator behind `getrandom`, `/dev/urandom` and `AT_RANDOM`: SplitMix64 from the configured seed, so that a run
+/// can be repeated. It is no source of secrets.
+static RANDOM: AtomicU64 = AtomicU64::new(0);
+
+/// Starts the generator from a seed.
+pub fn seed_random(seed: u64) {
+    RANDOM.store(seed, Ordering::Relaxed);
+}
+
+/// Fills `bytes` from the generator.
+pub fn fill_random(bytes: &mut [u8]) {
+    for chunk in bytes.chunks_mut(8) {
+        let step = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut word = RANDOM.fetch_add(step, Ordering::Relaxed).wrapping_add(step);
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^= word >> 31;
+        chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
+    }
+}
+
+/// `getrandom`.
+pub async fn getrandom(caller: Caller, address: u64, length: u64, flags: u64) -> Result<u64, Errno> {
+    if flags & !u64::from(linux::GRND_NONBLOCK | linux::GRND_RANDOM | linux::GRND_INSECURE) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let mut bytes = [0; MOST_RANDOM as usize];
+    let bytes = &mut bytes[..length.min(MOST_RANDOM) as usize];
+    fill_random(bytes);
+    user::write(&caller.space, address, bytes).await?;
+    Ok(bytes.len() as u64)
+}
+
+/// `uname`. The release is that of a Linux new enough for current C libraries; the version says who answers.
+pub async fn uname(caller: Caller, address: u64) -> Result<u64, Errno> {
+    const FIELD: usize = 65;
+    let mut bytes = [0; FIELD * 6];
+    let fields = [
+        "Linux",
+        "faultline",
+        "6.12.0",
+        concat!("Faultline ", env!("CARGO_PKG_VERSION")),
+        "x86_64",
+        "(none)",
+    ];
+    for (slot, field) in bytes.chunks_exact_mut(FIELD).zip(fields) {
+        slot[..field.len()].copy_from_slice(field.as_bytes());
+    }
+    user::write(&caller.space, address, &bytes).await?;
+    Ok(0)
+}
+
+/// `sysinfo`.
+pub async fn sysinfo(caller: Caller, address: u64) -> Result<u64, Errno> {
+    let (total, free) = machine::frame_totals();
+    let processes = tree::process_count().min(0xffff);
+    // uptime, 3 loads, total, free, shared, buffers, swap, free swap, processes, high, free high, unit
+    let words = [
+        time::now() / time::NANOSECONDS,
+        0,
+        0,
+        0,
+        total * 4096,
+        free * 4096,
+        0,
+        0,
+        0,
+        0,
+        processes,
+        0,
+        0,
+        1,
+    ];
+    user::write_words(&caller.space, address, words).await?;
+    Ok(0)
+}
+
+/// A limit: current and maximal value.
+fn limit(resource: u64) -> Option<[u64; 2]> {
+    const INFINITY: u64 = u64::MAX;
+    let stack = 8 * 1024 * 1024;
+    Some(match u32::try_from(resource).ok()? {
+        linux::RLIMIT_STACK => [stack, INFINITY],
+        linux::RLIMIT_NOFILE => [crate::fs::table::LIMIT as u64; 2],
+        linux::RLIMIT_NPROC => [tree::MAX_THREADS as u64; 2],
+        linux::RLIMIT_CORE => [0, 0],
+        linux::RLIMIT_MEMLOCK => [stack, stack],
+        linux::RLIMIT_SIGPENDING => [64, 64],
+        0..linux::RLIM_NLIMITS => [INFINITY; 2],
+        _ => return None,
+    })
+}
+
+/// `prlimit64`. The limits are fixed: setting one is accepted if it raises nothing and lowers nothing.
+pub async fn prlimit64(caller: Caller, pid: u64, resource: u64, new: u64, old: u64) -> Result<u64, Errno> {
+    let known = limit(resource).ok_or(Errno::EINVAL)?;
+    if pid != 0 && tree::find_process(pid as u32).is_none() {
+        return Err(Errno::ESRCH);
+    }
+    if new != 0 {
+        let [current, most] = user::read_words(&caller.space, new).await?;
+        if current > most {
+            return Err(Errno::EINVAL);
+        }
+        if most > known[1] {
+            return Err(Errno::EPERM);
+        }
+    }
+    if old != 0 {
+        user::write_words(&caller.space, old, known).await?;
+    }
+    Ok(0)
+}
+
+/// `getrlimit`.
+pub async fn getrlimit(caller: Caller, resource: u64, address: u64) -> Result<u64, Errno> {
+    user::write_words(&caller.space, address, limit(resource).ok_or(Errno::EINVAL)?).await?;
+    Ok(0)
+}
+
+/// `getrusage`.
+pub async fn getrusage(caller: Caller, who: i32, address: u64) -> Result<u64, Errno> {
+    let process = &caller.thread.process;
+    let usage: &Usage = match who {
+        RUSAGE_SELF | RUSAGE_THREAD => &process.usage,
+        RUSAGE_CHILDREN => &process.child_usage,
+        _ => return Err(Errno::EINVAL),
+    };
+    let resident = if who == RUSAGE_CHILDREN {
+        0
+    } else {
+        caller.space.get_stats().resident_pages * 4
+    };
+    let user_time = usage.ticks.load(Ordering::Relaxed) * time::TICK;
+    let mut words = [0; 18];
+    words[0] = user_time / time::NANOSECONDS;
+    words[1] = user_time % time::NANOSECONDS / 1000;
+    words[4] = resident;
+    words[8] = usage.minor_faults.load(Ordering::Relaxed);
+    words[9] = usage.major_faults.load(Ordering::Relaxed);
+    user::write_words(&caller.space, address, words).await?;
+    Ok(0)
+}
+
+/// `sched_getaffinity`: one CPU.
+pub async fn sched_getaffinity(caller: Caller, pid: u64, size: u64, address: u64) -> Result<u64, Errno> {
+    if size < 8 || size % 8 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if pid != 0 && tree::find_thread(pid as u32).is_none() {
+        return Err(Errno::ESRCH);
+    }
+    user::write_words(&caller.space, address, [1]).await?;
+    Ok(8)
+}
+
+/// `getcpu`.
+pub async fn getcpu(caller: Caller, cpu: u64, node: u64) -> Result<u64, Errno> {
+    for address in [cpu, node] {
+        if address != 0 {
+            user::write_u32(&caller.space, address, 0).await?;
+        }
+    }
+    Ok(0)
+}
+
+/// `arch_prctl` that sets a segment base.
+///
+/// # Errors
+/// `EPERM` for an address outside the user half.
+pub fn arch_prctl_set(context: &mut UserContext, code: u32, base: u64) -> Result<u64, Errno> {
+    let set = if code == ARCH_SET_FS {
+        context.set_fs_base(base)
+    } else {
+        context.set_gs_base(base)
+    };
+    if set { Ok(0) } else { Err(Errno::EPERM) }
+}
+
+/// `arch_prctl` that reads a segment base.
+pub async fn arch_prctl_get(caller: Caller, code: u64, address: u64, fs: u64, gs: u64) -> Result<u64, Errno> {
+    let base = match code {
+        ARCH_GET_FS => fs,
+        ARCH_GET_GS => gs,
+        _ => return Err(Errno::EINVAL),
+    };
+    user::write_words(&caller.space, address, [base]).await?;
+    Ok(0)
+}
+
+/// `prctl`: what programs do at start and can do without.
+pub async fn prctl(caller: Caller, option: u64, argument: u64) -> Result<u64, Errno> {
+    match option {
+        PR_SET_NAME | PR_SET_DUMPABLE | PR_SET_PDEATHSIG => Ok(0),
+        PR_GET_DUMPABLE => Ok(1),
+        PR_GET_NAME => {
+            let mut name = [0; 16];
+            let arguments = caller.thread.process.started.lock().arguments.clone();
+            let base = arguments.path.rsplit(|&byte| byte == b'/').next().unwrap_or(b"");
+            let length = base.len().min(15);
+            name[..length].copy_from_slice(&base[..length]);
+            user::write(&caller.space, argument, &name).await?;
+            Ok(0)
+        }
+        PR_SET_VMA => Err(Errno::EINVAL),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// `set_robust_list`.
+///
+/// # Errors
+/// `EINVAL` for a head of another size.
+pub fn set_robust_list(thread: &Thread, head: u64, size: u64) -> Result<u64, Errno> {
+    if size != ROBUST_HEAD {
+        return Err(Errno::EINVAL);
+    }
+    thread.robust_list.store(head, Ordering::Relaxed);
+    Ok(0)
+}
+
+/// `getpgid`.
+///
+/// # Errors
+/// `ESRCH`.
+pub fn getpgid(process: &Process, pid: u32) -> Result<u64, Errno> {
+    match pid {
+        0 => Ok(u64::from(process.group())),
+        _ => tree::find_process(pid)
+            .map(|other| u64::from(other.group()))
+            .ok_or(Errno::ESRCH),
+    }
+}
+
+/// `getsid`.
+///
+/// # Errors
+/// `ESRCH`.
+pub fn getsid(process: &Process, pid: u32) -> Result<u64, Errno> {
+    let session = |process: &Process| u64::from(process.session.load(Ordering::Relaxed));
+    match pid {
+        0 => Ok(session(process)),
+        _ => tree::find_process(pid).map(|other| session(&other)).ok_or(Errno::ESRCH),
+    }
+}
+
+/// `setpgid`.
+///
+/// # Errors
+/// `EINVAL` for a negative group, `ESRCH` if the process is neither the caller nor one of its children.
+pub fn setpgid(process: &Process, pid: u32, group: u32) -> Result<u64, Errno> {
+    if (group as i32) < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let pid = if pid == 0 { process.pid } else { pid };
+    let group = if group == 0 { pid } else { group };
+    if pid == process.pid {
+        process.group.store(group, Ordering::Relaxed);
+        return Ok(0);
+    }
+    let child = tree::find_process(pid)
+        .filter(|_| tree::parent_of(pid) == process.pid)
+        .ok_or(Errno::ESRCH)?;
+    child.group.store(group, Ordering::Relaxed);
+    Ok(0)
+}
+
+/// `setsid`.
+///
+/// # Errors
+/// `EPERM` for the leader of a group.
+pub fn setsid(process: &Process) -> Result<u64, Errno> {
+    if process.group() == process.pid && process.session.load(Ordering::Relaxed) == process.pid {
+        return Err(Errno::EPERM);
+    }
+    process.group.store(process.pid, Ordering::Relaxed);
+    process.session.store(process.pid, Ordering::Relaxed);
+    Ok(u64::from(process.pid))
+}

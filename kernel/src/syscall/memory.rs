@@ -1,0 +1,396 @@
+//! The memory calls, over [`VirtualAddressSpace`](faultline_mm::VirtualAddressSpace).
+//!
+//! Argument checks that Linux makes before it looks at the address space are made here; the rest is the space's
+//! business, and its errors become numbers in [`errno`](super::errno).
+
+use alloc::sync::Arc;
+
+use faultline_mm::{
+    Access, Advice, Backing, MapRequest, PageRange, Placement, Protection, RegionFlags, RemapTarget, SharedMemory,
+};
+use linux_raw_sys::general as linux;
+use x86_64::VirtAddr;
+
+use super::{Caller, Errno, user};
+use crate::exec::elf::USER_END;
+use crate::fs::FileKind;
+use crate::machine::{Space, memory};
+use crate::process::Process;
+
+const PAGE: u64 = 4096;
+
+/// Lowest address that may be mapped at a chosen place (`vm.mmap_min_addr`).
+const LOWEST: u64 = 0x1_0000;
+
+const MADV_POPULATE_READ: u64 = 22;
+const MADV_POPULATE_WRITE: u64 = 23;
+
+/// A user address; one outside the user half is `bad`.
+fn address(address: u64, bad: Errno) -> Result<VirtAddr, Errno> {
+    if address < USER_END {
+        Ok(VirtAddr::new_truncate(address))
+    } else {
+        Err(bad)
+    }
+}
+
+fn protection(bits: u64) -> Result<Protection, Errno> {
+    let known = linux::PROT_READ | linux::PROT_WRITE | linux::PROT_EXEC;
+    let hints = linux::PROT_SEM | linux::PROT_GROWSDOWN | linux::PROT_GROWSUP;
+    if bits & !u64::from(known | hints) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let mut protection = Protection::empty();
+    protection.set(Protection::READ, bits & u64::from(linux::PROT_READ) != 0);
+    protection.set(Protection::WRITE, bits & u64::from(linux::PROT_WRITE) != 0);
+    protection.set(Protection::EXECUTE, bits & u64::from(linux::PROT_EXEC) != 0);
+    Ok(protection)
+}
+
+/// The length rounded up to whole pages.
+fn whole_pages(length: u64) -> Result<u64, Errno> {
+    length
+        .checked_next_multiple_of(PAGE)
+        .filter(|&size| size <= USER_END)
+        .ok_or(Errno::ENOMEM)
+}
+
+/// `mmap`.
+///
+/// # Errors
+/// As Linux reports them.
+pub fn mmap(process: &Process, space: &Space, arguments: [u64; 6]) -> Result<u64, Errno> {
+    let [hint, length, bits, flags, descriptor, offset] = arguments;
+    if length == 0 || offset % PAGE != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let has = |flag: u32| flags & u64::from(flag) != 0;
+    let size = whole_pages(length)?;
+    offset.checked_add(size).ok_or(Errno::EOVERFLOW)?;
+    let protection = protection(bits)?;
+    let shared = match flags as u32 & linux::MAP_TYPE {
+        linux::MAP_PRIVATE => false,
+        linux::MAP_SHARED | linux::MAP_SHARED_VALIDATE => true,
+        _ => return Err(Errno::EINVAL),
+    };
+    let backing = if has(linux::MAP_ANONYMOUS) {
+        if shared {
+            Backing::Shared {
+                object: SharedMemory::new(memory().frames(), size)?,
+                offset: 0,
+            }
+        } else {
+            Backing::Anonymous
+        }
+    } else {
+        file_backing(process, descriptor, offset, shared, protection)?
+    };
+    let placement = place(hint, size, flags)?;
+    let mut properties = RegionFlags::empty();
+    properties.set(
+        RegionFlags::STACK,
+        has(linux::MAP_GROWSDOWN) && matches!(backing, Backing::Anonymous),
+    );
+    properties.set(RegionFlags::LOCKED, has(linux::MAP_LOCKED));
+    let request = MapRequest {
+        placement,
+        size,
+        protection,
+        backing,
+        flags: properties,
+    };
+    Ok(space.mmap(request)?.as_u64())
+}
+
+fn place(hint: u64, size: u64, flags: u64) -> Result<Placement, Errno> {
+    let no_replace = flags & u64::from(linux::MAP_FIXED_NOREPLACE) != 0;
+    if no_replace || flags & u64::from(linux::MAP_FIXED) != 0 {
+        if hint % PAGE != 0 {
+            return Err(Errno::EINVAL);
+        }
+        if hint.checked_add(size).is_none_or(|end| end > USER_END) {
+            return Err(Errno::ENOMEM);
+        }
+        if hint < LOWEST {
+            return Err(Errno::EPERM);
+        }
+        let wanted = VirtAddr::new_truncate(hint);
+        return Ok(if no_replace {
+            Placement::FixedNoReplace(wanted)
+        } else {
+            Placement::Fixed(wanted)
+        });
+    }
+    let hint = hint & !(PAGE - 1);
+    if hint < LOWEST || hint.checked_add(size).is_none_or(|end| end > USER_END) {
+        return Ok(Placement::Any);
+    }
+    Ok(Placement::Hint(VirtAddr::new_truncate(hint)))
+}
+
+/// The backing that a descriptor stands for. A shared mapping of a read-only file shows the file as a private one does,
+/// as long as it is never written.
+fn file_backing(
+    process: &Process,
+    descriptor: u64,
+    offset: u64,
+    shared: bool,
+    protection: Protection,
+) -> Result<Backing, Errno> {
+    let file = process.files().lock().get(descriptor)?;
+    if !file.is_readable() {
+        return Err(Errno::EACCES);
+    }
+    match &file.kind {
+        FileKind::Ramdisk(_) if shared && protection.contains(Protection::WRITE) => Err(Errno::EACCES),
+        FileKind::Ramdisk(ramdisk) => Ok(Backing::File {
+            file: ramdisk.clone(),
+            offset,
+        }),
+        FileKind::Zero if !shared => Ok(Backing::Anonymous),
+        _ => Err(Errno::ENODEV),
+    }
+}
+
+/// `mmap` whose pages are to be there when it returns.
+pub async fn mmap_populated(caller: Caller, arguments: [u64; 6]) -> Result<u64, Errno> {
+    let start = mmap(&caller.thread.process, &caller.space, arguments)?;
+    let access = if arguments[2] & u64::from(linux::PROT_WRITE) != 0 {
+        Access::Write
+    } else {
+        Access::Read
+    };
+    let range = PageRange::covering(VirtAddr::new_truncate(start), arguments[1])?;
+    // The mapping is made; pages that can't be had are faults later.
+    let _ = populate(&caller, range, access).await;
+    Ok(start)
+}
+
+/// Touches every page of a range, letting others run in between.
+async fn populate(caller: &Caller, range: PageRange, access: Access) -> Result<(), Errno> {
+    const STEP: u64 = 64 * PAGE;
+    let mut start = range.start();
+    while start < range.end() {
+        let step = STEP.min(range.end() - start);
+        let part = PageRange::covering(VirtAddr::new_truncate(start), step)?;
+        caller.space.populate(part, access).await.map_err(|_| Errno::EFAULT)?;
+        faultline_executor::yield_now().await;
+        start += step;
+    }
+    Ok(())
+}
+
+/// `munmap`.
+///
+/// # Errors
+/// `EINVAL` for an unaligned start, size 0 or a range outside the user half.
+pub fn munmap(space: &Space, start: u64, length: u64) -> Result<u64, Errno> {
+    if start % PAGE != 0 || length == 0 || start.checked_add(length).is_none_or(|end| end > USER_END) {
+        return Err(Errno::EINVAL);
+    }
+    space.unmap(address(start, Errno::EINVAL)?, length)?;
+    Ok(0)
+}
+
+/// `brk`: the new break, or the old one if it could not be moved.
+///
+/// # Errors
+/// None: a refused move is told by the unmoved break.
+pub fn brk(space: &Space, wanted: u64) -> Result<u64, Errno> {
+    let moved = address(wanted, Errno::ENOMEM)
+        .and_then(|wanted| super::has_headroom().map(|()| wanted))
+        .and_then(|wanted| Ok(space.brk(Some(wanted))?));
+    match moved {
+        Ok(end) => Ok(end.as_u64()),
+        Err(_) => Ok(space.brk(None)?.as_u64()),
+    }
+}
+
+/// `mprotect`.
+///
+/// # Errors
+/// `EINVAL`, `ENOMEM`, `EACCES`, as Linux reports them.
+pub fn mprotect(space: &Space, start: u64, length: u64, bits: u64) -> Result<u64, Errno> {
+    if start % PAGE != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let protection = protection(bits)?;
+    if length == 0 {
+        return Ok(0);
+    }
+    let size = whole_pages(length)?;
+    if start.checked_add(size).is_none_or(|end| end > USER_END) {
+        return Err(Errno::ENOMEM);
+    }
+    space.protect_region(address(start, Errno::ENOMEM)?, size, protection)?;
+    Ok(0)
+}
+
+/// `mremap`.
+///
+/// # Errors
+/// `EINVAL`, `EFAULT`, `ENOMEM`, as Linux reports them.
+pub fn mremap(space: &Space, start: u64, old: u64, new: u64, flags: u64, target: u64) -> Result<u64, Errno> {
+    let (may_move, fixed) = (u64::from(linux::MREMAP_MAYMOVE), u64::from(linux::MREMAP_FIXED));
+    if flags & !(may_move | fixed) != 0 || start % PAGE != 0 || new == 0 || old == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let (old, new) = (whole_pages(old)?, whole_pages(new)?);
+    let to = if flags & fixed != 0 {
+        if flags & may_move == 0 || target % PAGE != 0 || target.checked_add(new).is_none_or(|end| end > USER_END) {
+            return Err(Errno::EINVAL);
+        }
+        RemapTarget::Fixed(address(target, Errno::EINVAL)?)
+    } else if flags & may_move != 0 {
+        RemapTarget::MayMove
+    } else {
+        RemapTarget::InPlace
+    };
+    let start = address(start, Errno::EFAULT)?;
+    match space.remap(start, old, new, to) {
+        Ok(moved) => Ok(moved.as_u64()),
+        Err(faultline_mm::VasError::NotMapped { .. }) => Err(Errno::EFAULT),
+        Err(faultline_mm::VasError::Overlap { .. }) => Err(Errno::EINVAL),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether an advice asks for pages to be made present, which can wait.
+#[must_use]
+pub const fn populates(advice: u64) -> bool {
+    matches!(advice, MADV_POPULATE_READ | MADV_POPULATE_WRITE)
+}
+
+/// `madvise`, but for what [`populates`].
+///
+/// # Errors
+/// `EINVAL`, `ENOMEM`, as Linux reports them.
+pub fn madvise(space: &Space, start: u64, length: u64, advice: u64) -> Result<u64, Errno> {
+    let advice = match u32::try_from(advice).map_err(|_| Errno::EINVAL)? {
+        linux::MADV_DONTNEED => Some(Advice::DontNeed),
+        linux::MADV_FREE => Some(Advice::Free),
+        linux::MADV_HUGEPAGE => Some(Advice::HugePages),
+        linux::MADV_NOHUGEPAGE => Some(Advice::NoHugePages),
+        linux::MADV_NORMAL
+        | linux::MADV_RANDOM
+        | linux::MADV_SEQUENTIAL
+        | linux::MADV_WILLNEED
+        | linux::MADV_DONTDUMP
+        | linux::MADV_DODUMP
+        | linux::MADV_MERGEABLE
+        | linux::MADV_UNMERGEABLE
+        | linux::MADV_COLD
+        | linux::MADV_PAGEOUT => None,
+        _ => return Err(Errno::EINVAL),
+    };
+    if start % PAGE != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let size = whole_pages(length).map_err(|_| Errno::EINVAL)?;
+    if start.checked_add(size).is_none_or(|end| end > USER_END) {
+        return Err(Errno::EINVAL);
+    }
+    if let Some(advice) = advice
+        && size > 0
+    {
+        super::has_headroom()?;
+        space.advise(address(start, Errno::EINVAL)?, size, advice)?;
+    }
+    Ok(0)
+}
+
+/// `madvise` that makes pages present.
+pub async fn madvise_populate(caller: Caller, start: u64, length: u64, advice: u64) -> Result<u64, Errno> {
+    if start % PAGE != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if length == 0 {
+        return Ok(0);
+    }
+    let range = PageRange::covering(address(start, Errno::ENOMEM)?, length).map_err(|_| Errno::ENOMEM)?;
+    // A hole is ENOMEM, a page that can't be had EFAULT.
+    caller
+        .space
+        .resident(VirtAddr::new_truncate(range.start()), range.size(), |_| {})?;
+    let access = if advice == MADV_POPULATE_WRITE {
+        Access::Write
+    } else {
+        Access::Read
+    };
+    populate(&caller, range, access).await?;
+    Ok(0)
+}
+
+/// `mincore`.
+pub async fn mincore(caller: Caller, start: u64, length: u64, to: u64) -> Result<u64, Errno> {
+    const PART: u64 = 4096;
+    if start % PAGE != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let size = whole_pages(length)?;
+    if start.checked_add(size).is_none_or(|end| end > USER_END) {
+        return Err(Errno::ENOMEM);
+    }
+    let pages = size / PAGE;
+    let mut bytes = user::buffer(pages.min(PART) as usize)?;
+    let mut done = 0;
+    while done < pages {
+        let count = PART.min(pages - done);
+        let mut index = 0;
+        caller
+            .space
+            .resident(address(start + done * PAGE, Errno::ENOMEM)?, count * PAGE, |resident| {
+                bytes[index] = u8::from(resident);
+                index += 1;
+            })?;
+        user::write(&caller.space, to.wrapping_add(done), &bytes[..count as usize]).await?;
+        done += count;
+    }
+    Ok(0)
+}
+
+/// `msync`: there is nothing behind a mapping to write to.
+///
+/// # Errors
+/// `EINVAL` for wrong flags or an unaligned start, `ENOMEM` for a hole.
+pub fn msync(space: &Space, start: u64, length: u64, flags: u64) -> Result<u64, Errno> {
+    let (later, now) = (u64::from(linux::MS_ASYNC), u64::from(linux::MS_SYNC));
+    if flags & !(later | now | u64::from(linux::MS_INVALIDATE)) != 0
+        || flags & (later | now) == later | now
+        || start % PAGE != 0
+    {
+        return Err(Errno::EINVAL);
+    }
+    let size = whole_pages(length)?;
+    if size > 0 {
+        space.resident(address(start, Errno::ENOMEM)?, size, |_| {})?;
+    }
+    Ok(0)
+}
+
+/// `mlock` and `munlock`: nothing is ever swapped out, so this only keeps the account.
+///
+/// # Errors
+/// `ENOMEM` for a hole.
+pub fn lock_range(space: &Space, start: u64, length: u64, locked: bool) -> Result<u64, Errno> {
+    let (start, before) = (start & !(PAGE - 1), start % PAGE);
+    let size = whole_pages(length.checked_add(before).ok_or(Errno::EINVAL)?)?;
+    if size > 0 {
+        super::has_headroom()?;
+        space.set_locked(address(start, Errno::ENOMEM)?, size, locked)?;
+    }
+    Ok(0)
+}
+
+/// The shared object behind a user address, by its own address, and the offset in it.
+#[must_use]
+pub fn shared_object(space: &Space, place: u64) -> Option<(u64, u64)> {
+    let region = space.find_mapping(address(place, Errno::EFAULT).ok()?)?;
+    match region.backing {
+        Backing::Shared { object, offset } => Some((
+            Arc::as_ptr(&object).addr() as u64,
+            offset + (place - region.range.start()),
+        )),
+        _ => None,
+    }
+}

@@ -1,0 +1,223 @@
+//! System calls: a documented subset of Linux x86-64, with Linux's numbers and error numbers.
+//!
+//! # Two ways
+//!
+//! - [`immediate`] answers what never waits, in the thread's loop, without a future and without allocation.
+//! - [`start`] makes a boxed future for a call that can wait. Reading or writing user memory can wait, for the page may
+//!   not be there yet.
+//!
+//! # Rules
+//!
+//! - Every user pointer goes through [`user`], which resolves faults as user mode would and reports `EFAULT`.
+//! - No lock is held across an await.
+//! - A call that can make the kernel heap grow starts with [`has_headroom`]; calls that free memory do not.
+//! - A typed error becomes a number in [`errno`] and nowhere else.
+//! - A call that the kernel does not have is `ENOSYS`; its number is named once in the trace and the log.
+
+pub mod clone;
+pub mod errno;
+pub mod files;
+pub mod futex;
+pub mod immediate;
+pub mod information;
+pub mod memory;
+pub mod paths;
+pub mod polling;
+pub mod processes;
+pub mod time;
+pub mod user;
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::future::Future;
+use core::pin::Pin;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use faultline_trace::Kind;
+use linux_raw_sys::general as linux;
+
+use crate::arch::UserContext;
+use crate::exec::Image;
+use crate::heap;
+use crate::machine::Space;
+use crate::process::{ExitStatus, Thread};
+use crate::signal::frame::{FpuImage, Registers};
+use crate::{signal, tracing};
+
+pub use errno::Errno;
+pub use immediate::{Immediate, immediate};
+
+/// Who makes a call.
+#[derive(Clone)]
+pub struct Caller {
+    /// The calling thread.
+    pub thread: Arc<Thread>,
+    /// Its address space.
+    pub space: Arc<Space>,
+}
+
+/// What a system call came to.
+pub enum Outcome {
+    /// A value or an error for `rax`.
+    Return(Result<u64, Errno>),
+    /// The thread goes on with other registers.
+    Resume(Box<Registers>),
+    /// The thread goes on with other registers and another FPU state.
+    ResumeWithFpu(Box<Registers>, Box<FpuImage>),
+    /// The thread runs another program.
+    Execute(Box<Image>),
+    /// The thread ends.
+    End(ExitStatus),
+}
+
+/// A system call that waits.
+pub type Call = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// Bytes of kernel heap that only calls which free memory may use.
+pub const HEAP_RESERVE: usize = 1024 * 1024;
+
+/// Whether the kernel heap may grow on behalf of user mode.
+///
+/// # Errors
+/// `ENOMEM` if it may not.
+#[inline]
+pub fn has_headroom() -> Result<(), Errno> {
+    if heap::heap_headroom() > HEAP_RESERVE {
+        Ok(())
+    } else {
+        Err(Errno::ENOMEM)
+    }
+}
+
+/// The six arguments of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Arguments(pub [u64; 6]);
+
+impl Arguments {
+    /// The arguments in the registers of a thread.
+    #[inline]
+    #[must_use]
+    pub fn of(context: &UserContext) -> Self {
+        Self(context.syscall_arguments())
+    }
+}
+
+/// Boxes a call that returns a value.
+fn value(future: impl Future<Output = Result<u64, Errno>> + Send + 'static) -> Call {
+    Box::pin(async move { Outcome::Return(future.await) })
+}
+
+/// Starts a call that can wait.
+///
+/// # Errors
+/// `ENOSYS` for a call that the kernel does not have, `ENOMEM` without heap for the future.
+pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
+    let number = context.rax;
+    let Arguments([a, b, c, d, e, f]) = Arguments::of(context);
+    // Ending needs no more than the reserve, and must always be possible.
+    if number == u64::from(linux::__NR_exit) {
+        return Ok(Box::pin(processes::exit(caller, a as u8)));
+    }
+    has_headroom()?;
+    let call = match u32::try_from(number).map_err(|_| unknown(number))? {
+        linux::__NR_read => value(files::read(caller, a, b, c)),
+        linux::__NR_write => value(files::write(caller, a, b, c)),
+        linux::__NR_pread64 => value(files::pread(caller, a, b, c, d)),
+        linux::__NR_pwrite64 => value(files::pwrite(caller, a, b, c, d)),
+        linux::__NR_readv => value(files::readv(caller, a, b, c)),
+        linux::__NR_writev => value(files::writev(caller, a, b, c)),
+        linux::__NR_getdents64 => value(files::getdents64(caller, a, b, c)),
+        linux::__NR_pipe => value(files::pipe2(caller, a, 0)),
+        linux::__NR_pipe2 => value(files::pipe2(caller, a, b)),
+        linux::__NR_ioctl => value(files::ioctl(caller, a, b, c)),
+        linux::__NR_fstat => value(files::fstat(caller, a, b)),
+        linux::__NR_sendfile => value(files::sendfile(caller, a, b, c, d)),
+        linux::__NR_open => value(paths::openat(caller, paths::AT_CWD, a, b)),
+        linux::__NR_openat => value(paths::openat(caller, a, b, c)),
+        linux::__NR_stat => value(paths::newfstatat(caller, paths::AT_CWD, a, b, 0)),
+        linux::__NR_lstat => value(paths::newfstatat(
+            caller,
+            paths::AT_CWD,
+            a,
+            b,
+            u64::from(linux::AT_SYMLINK_NOFOLLOW),
+        )),
+        linux::__NR_newfstatat => value(paths::newfstatat(caller, a, b, c, d)),
+        linux::__NR_statx => value(paths::statx(caller, a, b, c, e)),
+        linux::__NR_access => value(paths::faccessat(caller, paths::AT_CWD, a, b)),
+        linux::__NR_faccessat | linux::__NR_faccessat2 => value(paths::faccessat(caller, a, b, c)),
+        linux::__NR_readlink => value(paths::readlinkat(caller, paths::AT_CWD, a, b, c)),
+        linux::__NR_readlinkat => value(paths::readlinkat(caller, a, b, c, d)),
+        linux::__NR_getcwd => value(paths::getcwd(caller, a, b)),
+        linux::__NR_chdir => value(paths::chdir(caller, a)),
+        linux::__NR_mkdir | linux::__NR_unlink | linux::__NR_rmdir | linux::__NR_creat | linux::__NR_chmod => {
+            value(paths::change_nothing(caller, a))
+        }
+        linux::__NR_mkdirat | linux::__NR_unlinkat => value(paths::change_nothing(caller, b)),
+        linux::__NR_poll => value(polling::poll(caller, a, b, c)),
+        linux::__NR_ppoll => value(polling::ppoll(caller, a, b, c, d)),
+
+        linux::__NR_mmap => value(memory::mmap_populated(caller, [a, b, c, d, e, f])),
+        linux::__NR_mincore => value(memory::mincore(caller, a, b, c)),
+        linux::__NR_madvise => value(memory::madvise_populate(caller, a, b, c)),
+
+        linux::__NR_futex => value(futex::futex(caller, a, b as u32, c as u32, d, e, f as u32)),
+
+        linux::__NR_clock_gettime => value(time::clock_gettime(caller, a, b)),
+        linux::__NR_clock_getres => value(time::clock_getres(caller, a, b)),
+        linux::__NR_gettimeofday => value(time::gettimeofday(caller, a, b)),
+        linux::__NR_time => value(time::time(caller, a)),
+        linux::__NR_nanosleep => value(time::nanosleep(caller, a, b)),
+        linux::__NR_clock_nanosleep => value(time::clock_nanosleep(caller, a, b, c, d)),
+        linux::__NR_times => value(time::times(caller, a)),
+
+        linux::__NR_fork => clone::fork(caller, context)?,
+        linux::__NR_vfork => clone::vfork(caller, context)?,
+        linux::__NR_clone => clone::clone(caller, context)?,
+        linux::__NR_clone3 => clone::clone3(caller, context)?,
+        linux::__NR_execve => Box::pin(processes::execve(caller, a, b, c)),
+        linux::__NR_wait4 => value(processes::wait4(caller, a as i32, b, c, d)),
+        linux::__NR_waitid => value(processes::waitid(caller, a, b, c, d, e)),
+
+        linux::__NR_rt_sigaction => value(signal::calls::rt_sigaction(caller, a, b, c, d)),
+        linux::__NR_rt_sigprocmask => value(signal::calls::rt_sigprocmask(caller, a, b, c, d)),
+        linux::__NR_rt_sigpending => value(signal::calls::rt_sigpending(caller, a, b)),
+        linux::__NR_rt_sigsuspend => value(signal::calls::rt_sigsuspend(caller, a, b)),
+        linux::__NR_sigaltstack => value(signal::calls::sigaltstack(caller, a, b, context.rsp())),
+        linux::__NR_pause => value(signal::calls::pause(caller)),
+        linux::__NR_rt_sigreturn => signal::deliver::sigreturn(caller, Box::new(Registers::of(context))),
+
+        linux::__NR_getrandom => value(information::getrandom(caller, a, b, c)),
+        linux::__NR_uname => value(information::uname(caller, a)),
+        linux::__NR_sysinfo => value(information::sysinfo(caller, a)),
+        linux::__NR_prlimit64 => value(information::prlimit64(caller, a, b, c, d)),
+        linux::__NR_getrlimit => value(information::getrlimit(caller, a, b)),
+        linux::__NR_getrusage => value(information::getrusage(caller, a as i32, b)),
+        linux::__NR_sched_getaffinity => value(information::sched_getaffinity(caller, a, b, c)),
+        linux::__NR_getcpu => value(information::getcpu(caller, a, b)),
+        linux::__NR_arch_prctl => value(information::arch_prctl_get(
+            caller,
+            a,
+            b,
+            context.fs_base(),
+            context.gs_base(),
+        )),
+        linux::__NR_prctl => value(information::prctl(caller, a, b)),
+        _ => return Err(unknown(number)),
+    };
+    Ok(call)
+}
+
+/// Names a call that the kernel does not have, once.
+#[cold]
+fn unknown(number: u64) -> Errno {
+    static NAMED: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
+    // Numbers beyond the table share its last bit.
+    let index = number.min(511) as usize;
+    let bit = 1 << (index % 64);
+    if NAMED[index / 64].fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+        tracing::record(Kind::SyscallUnknown, number, 0);
+        log::debug!("system call {number} is not implemented");
+    }
+    Errno::ENOSYS
+}

@@ -1,0 +1,229 @@
+//! `exit`, `execve` and the waits.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::future::poll_fn;
+use core::sync::atomic::Ordering;
+use core::task::Poll;
+
+use linux_raw_sys::general as linux;
+
+use super::{Caller, Errno, Outcome, futex, user};
+use crate::exec::stack::{Arguments, MAX_BYTES};
+use crate::exec::{self, Image};
+use crate::fs::tree;
+use crate::process::tree::{Found, Wanted, look_for_child};
+use crate::process::{ExitStatus, Process, Started};
+use crate::time;
+
+/// Longest single argument, its NUL included.
+const MAX_STRING: usize = 128 * 1024;
+
+/// Most robust futexes that are looked at when a thread ends.
+const MAX_ROBUST: usize = 2048;
+
+/// `exit`: the end of one thread.
+pub async fn exit(caller: Caller, code: u8) -> Outcome {
+    release_robust_futexes(&caller).await;
+    let address = caller.thread.clear_child_tid.load(Ordering::Relaxed);
+    if address != 0 {
+        futex::clear_and_wake(&caller.space, address).await;
+    }
+    Outcome::End(ExitStatus::Exited(code))
+}
+
+/// Marks the robust futexes that the thread holds as orphaned, and wakes a waiter of each.
+async fn release_robust_futexes(caller: &Caller) {
+    let head = caller.thread.robust_list.load(Ordering::Relaxed);
+    if head == 0 {
+        return;
+    }
+    // head: first entry, offset of the futex from its entry, entry that is being taken.
+    let Ok([mut entry, offset, pending]) = user::read_words(&caller.space, head).await else {
+        return;
+    };
+    for _ in 0..MAX_ROBUST {
+        if entry & !1 == head {
+            break;
+        }
+        let Ok([next]) = user::read_words(&caller.space, entry & !1).await else {
+            return;
+        };
+        if entry != pending {
+            futex::orphan(&caller.space, (entry & !1).wrapping_add(offset), caller.thread.tid).await;
+        }
+        entry = next;
+    }
+    if pending != 0 {
+        futex::orphan(&caller.space, (pending & !1).wrapping_add(offset), caller.thread.tid).await;
+    }
+}
+
+/// `execve`.
+pub async fn execve(caller: Caller, path: u64, arguments: u64, environment: u64) -> Outcome {
+    match prepare(&caller, path, arguments, environment).await {
+        Ok(image) => Outcome::Execute(image),
+        Err(errno) => Outcome::Return(Err(errno)),
+    }
+}
+
+async fn prepare(caller: &Caller, path: u64, arguments: u64, environment: u64) -> Result<Box<Image>, Errno> {
+    let path = user::read_path(&caller.space, path).await?;
+    let mut room = MAX_BYTES;
+    let arguments = Arguments {
+        arguments: read_strings(caller, arguments, &mut room).await?,
+        environment: read_strings(caller, environment, &mut room).await?,
+        path,
+    };
+    let directory = caller.thread.process.directory.lock().0;
+    let image = exec::load(directory, arguments).await?;
+    become_single(caller).await;
+    commit(&caller.thread.process, &image);
+    caller.thread.signals.lock().alternate = crate::signal::AlternateStack::NONE;
+    caller.thread.clear_child_tid.store(0, Ordering::Relaxed);
+    caller.thread.robust_list.store(0, Ordering::Relaxed);
+    Ok(image)
+}
+
+/// Ends every other thread of the process and waits until they are gone.
+async fn become_single(caller: &Caller) {
+    let process = &caller.thread.process;
+    process.kill_others(&caller.thread);
+    poll_fn(|_| {
+        if process.thread_count() <= 1 {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+}
+
+/// What `execve` changes in the process.
+pub fn commit(process: &Process, image: &Image) {
+    process.actions.lock().forget_handlers();
+    process.files().lock().close_for_exec();
+    *process.started.lock() = Started {
+        arguments: image.arguments.clone(),
+        node: Some(image.node),
+    };
+}
+
+/// Reads an array of strings that ends with a null pointer; `room` shrinks by what they take.
+async fn read_strings(caller: &Caller, array: u64, room: &mut usize) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut strings = Vec::new();
+    if array == 0 {
+        return Ok(strings);
+    }
+    loop {
+        let at = array.wrapping_add(strings.len() as u64 * 8);
+        let [pointer] = user::read_words(&caller.space, at).await?;
+        if pointer == 0 {
+            return Ok(strings);
+        }
+        let string = user::read_string(&caller.space, pointer, MAX_STRING.min(*room), Errno::E2BIG).await?;
+        *room = room.checked_sub(string.len() + 9).ok_or(Errno::E2BIG)?;
+        strings.try_reserve(1)?;
+        strings.push(string);
+    }
+}
+
+/// `wait4`.
+pub async fn wait4(caller: Caller, pid: i32, status: u64, options: u64, usage: u64) -> Result<u64, Errno> {
+    let known = linux::WNOHANG | linux::WUNTRACED | linux::WCONTINUED | linux::__WALL | linux::__WCLONE;
+    if options & !u64::from(known | linux::__WNOTHREAD) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let wanted = match pid {
+        1.. => Wanted::Child(pid as u32),
+        -1 => Wanted::Any,
+        0 => Wanted::Group(caller.thread.process.group()),
+        _ => Wanted::Group(pid.unsigned_abs()),
+    };
+    let Some((child, ended)) = wait(&caller, wanted, options, true).await? else {
+        return Ok(0);
+    };
+    if status != 0 {
+        user::write_u32(&caller.space, status, ended.to_wait_word()).await?;
+    }
+    if usage != 0 {
+        user::write_words(&caller.space, usage, usage_words(&child)).await?;
+    }
+    Ok(u64::from(child.pid))
+}
+
+/// `waitid`.
+pub async fn waitid(caller: Caller, kind: u64, id: u64, info: u64, options: u64, usage: u64) -> Result<u64, Errno> {
+    let wanted = match kind as u32 {
+        linux::P_ALL => Wanted::Any,
+        linux::P_PID => Wanted::Child(id as u32),
+        linux::P_PGID if id == 0 => Wanted::Group(caller.thread.process.group()),
+        linux::P_PGID => Wanted::Group(id as u32),
+        _ => return Err(Errno::EINVAL),
+    };
+    if options & u64::from(linux::WEXITED | linux::WSTOPPED | linux::WCONTINUED) == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let reap = options & u64::from(linux::WNOWAIT) == 0;
+    let found = wait(&caller, wanted, options, reap).await?;
+    if info != 0 {
+        let mut bytes = [0; 128];
+        if let Some((child, ended)) = &found {
+            let (code, status) = ended.to_child_code();
+            for (offset, word) in [
+                (0, linux::SIGCHLD as i32),
+                (8, code),
+                (16, child.pid as i32),
+                (24, status),
+            ] {
+                bytes[offset..offset + 4].copy_from_slice(&word.to_le_bytes());
+            }
+        }
+        user::write(&caller.space, info, &bytes).await?;
+    }
+    if let (Some((child, _)), true) = (&found, usage != 0) {
+        user::write_words(&caller.space, usage, usage_words(child)).await?;
+    }
+    Ok(0)
+}
+
+async fn wait(
+    caller: &Caller,
+    wanted: Wanted,
+    options: u64,
+    reap: bool,
+) -> Result<Option<(Arc<Process>, ExitStatus)>, Errno> {
+    let process = &caller.thread.process;
+    // The end of a child wakes every thread of its parent, so looking again at each poll misses nothing.
+    let look = poll_fn(|_| match look_for_child(process.pid, wanted, reap) {
+        Found::Nothing => Poll::Ready(Err(Errno::ECHILD)),
+        Found::Ended(child, status) => Poll::Ready(Ok(Some((child, status)))),
+        Found::Living if options & u64::from(linux::WNOHANG) != 0 => Poll::Ready(Ok(None)),
+        Found::Living => Poll::Pending,
+    });
+    caller
+        .thread
+        .interruptible(look)
+        .await
+        .unwrap_or(Err(Errno::ERESTARTSYS))
+}
+
+fn usage_words(child: &Process) -> [u64; 18] {
+    let sum = |of: fn(&crate::process::Usage) -> &core::sync::atomic::AtomicU64| {
+        of(&child.usage).load(Ordering::Relaxed) + of(&child.child_usage).load(Ordering::Relaxed)
+    };
+    let spent = sum(|usage| &usage.ticks) * time::TICK;
+    let mut words = [0; 18];
+    words[0] = spent / time::NANOSECONDS;
+    words[1] = spent % time::NANOSECONDS / 1000;
+    words[8] = sum(|usage| &usage.minor_faults);
+    words[9] = sum(|usage| &usage.major_faults);
+    words
+}
+
+/// The path of the running program, for `/proc/self/exe`.
+pub fn executable_path(process: &Process) -> Option<Vec<u8>> {
+    let node = process.started.lock().node?;
+    Some(tree::tree().path(node))
+}

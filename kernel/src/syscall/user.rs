@@ -1,0 +1,129 @@
+//! Reading and writing user memory on behalf of a call.
+//!
+//! Everything here resolves faults as user mode would and returns `EFAULT` for a bad address. The memory may change, or
+//! go, between two of these calls: what was read once is not read again.
+
+use alloc::vec::Vec;
+
+use faultline_mm::{Access, FaultInfo};
+
+use super::Errno;
+use crate::machine::Space;
+
+/// Longest path, its NUL included.
+pub const PATH_MAX: usize = 4096;
+
+/// Reads `bytes.len()` bytes.
+///
+/// # Errors
+/// `EFAULT`.
+pub async fn read(space: &Space, address: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+    Ok(space.read_user(address, bytes).await?)
+}
+
+/// Writes `bytes`.
+///
+/// # Errors
+/// `EFAULT`.
+pub async fn write(space: &Space, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+    Ok(space.write_user(address, bytes).await?)
+}
+
+/// Reads `N` words of 64 bits.
+///
+/// # Errors
+/// `EFAULT`.
+pub async fn read_words<const N: usize>(space: &Space, address: u64) -> Result<[u64; N], Errno> {
+    let mut words = [[0; 8]; N];
+    read(space, address, words.as_flattened_mut()).await?;
+    Ok(words.map(u64::from_le_bytes))
+}
+
+/// Writes words of 64 bits.
+///
+/// # Errors
+/// `EFAULT`.
+pub async fn write_words<const N: usize>(space: &Space, address: u64, words: [u64; N]) -> Result<(), Errno> {
+    write(space, address, words.map(u64::to_le_bytes).as_flattened()).await
+}
+
+/// Reads a word of 32 bits.
+///
+/// # Errors
+/// `EFAULT`.
+pub async fn read_u32(space: &Space, address: u64) -> Result<u32, Errno> {
+    let mut bytes = [0; 4];
+    read(space, address, &mut bytes).await?;
+    Ok(u32::from_le_bytes(bytes))
+}
+
+/// Writes a word of 32 bits.
+///
+/// # Errors
+/// `EFAULT`.
+pub async fn write_u32(space: &Space, address: u64, value: u32) -> Result<(), Errno> {
+    write(space, address, &value.to_le_bytes()).await
+}
+
+/// Changes a word of 32 bits in one step, as `change` says; returns the old word.
+///
+/// # Errors
+/// `EFAULT`.
+pub async fn update_u32(space: &Space, address: u64, change: impl Fn(u32) -> Option<u32>) -> Result<u32, Errno> {
+    loop {
+        if let Some((old, _)) = space.update_user_word(address, Access::Write, &change) {
+            return Ok(old);
+        }
+        let fault = FaultInfo {
+            address,
+            access: Access::Write,
+            user: false,
+        };
+        space.handle_page_fault(fault).await.map_err(|_| Errno::EFAULT)?;
+    }
+}
+
+/// Reads a string up to its NUL, which is not part of the result.
+///
+/// # Errors
+/// `EFAULT`; `long` if there is no NUL within `limit` bytes; `ENOMEM`.
+pub async fn read_string(space: &Space, address: u64, limit: usize, long: Errno) -> Result<Vec<u8>, Errno> {
+    let mut string = Vec::new();
+    let mut chunk = [0; 128];
+    loop {
+        // A read that stops at the end of its page touches no page that the string may not reach.
+        let at = address.wrapping_add(string.len() as u64);
+        let length = chunk.len().min(4096 - (at % 4096) as usize);
+        let chunk = &mut chunk[..length];
+        read(space, at, chunk).await?;
+        let end = chunk.iter().position(|&byte| byte == 0);
+        let part = &chunk[..end.unwrap_or(length)];
+        if string.len() + part.len() >= limit {
+            return Err(long);
+        }
+        string.try_reserve(part.len())?;
+        string.extend_from_slice(part);
+        if end.is_some() {
+            return Ok(string);
+        }
+    }
+}
+
+/// Reads a path.
+///
+/// # Errors
+/// `EFAULT`, `ENAMETOOLONG`, `ENOMEM`.
+pub async fn read_path(space: &Space, address: u64) -> Result<Vec<u8>, Errno> {
+    read_string(space, address, PATH_MAX, Errno::ENAMETOOLONG).await
+}
+
+/// A zeroed buffer on the kernel heap.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn buffer(size: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(size)?;
+    bytes.resize(size, 0);
+    Ok(bytes)
+}
