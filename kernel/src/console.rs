@@ -63,6 +63,11 @@ pub fn read(channel: Channel) -> Option<u8> {
     with(channel, SerialPort::read)
 }
 
+/// Calls `act` with a writer to `channel`, which nobody else uses meanwhile.
+pub fn with_writer(channel: Channel, act: impl FnOnce(&mut dyn Write)) {
+    with(channel, |port| act(port));
+}
+
 /// Sends formatted text on `channel` in one piece.
 pub fn print(channel: Channel, text: fmt::Arguments<'_>) {
     // The port's writer never fails.

@@ -10,12 +10,24 @@ extern crate alloc;
 mod arch;
 mod config;
 mod console;
+mod exec;
+mod fs;
 mod heap;
 mod layout;
 mod log;
+mod machine;
 mod memory;
 mod panic;
+mod process;
+mod report;
+mod scenario;
 mod selftest;
+mod shortage;
+mod signal;
+mod statistics;
+mod syscall;
+mod time;
+mod tracing;
 mod trap_test;
 
 use bootloader_api::BootInfo;
@@ -75,7 +87,9 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
         Some(SelfTest::Traps) => trap_test::run(&mut memory),
         Some(how) => selftest::fail(how),
     }
-    end(Exit::Orderly)
+    let archive_at = arch::paging::physical_run(ramdisk);
+    machine::start(memory, &config);
+    scenario::run(&config, ramdisk, archive_at)
 }
 
 /// The bundle that the boot stage loaded; empty if there is none.

@@ -33,11 +33,14 @@
 //! | `frames.equation` | `holds` or `broken`: states add up to the total, before and after |
 //! | `thread.bytes` | kernel memory of an idle user thread, without its FPU area |
 //! | `thread.future_bytes`, `thread.record_bytes`, `thread.fpu_bytes` | its parts, and the FPU area |
-//! | `heap.size`, `heap.used`, `heap.peak` | bytes of the kernel heap at the end |
+//! | `heap.size`, `heap.used` | bytes of the kernel heap, and of those in use, at the end |
 //! | `threads.started`, `processes.started` | over the whole run |
 //! | `syscalls` | system calls made by user threads |
 //! | `switches` | times another thread than the last was entered |
 //! | `ticks` | timer interrupts taken in user mode |
+//! | `ticks.total` | timer interrupts taken at all |
+//! | `interrupts.longest_off_ns` | the longest that a timer interrupt had to wait |
+//! | `interrupts.spurious`, `interrupts.nmi` | interrupts that nobody asked for |
 //! | `victims` | processes killed to free memory |
 //! | `time.ns` | from the first program's start to the end of the last |
 //! | `report.end` | 1 |

@@ -1,0 +1,185 @@
+//! The machine's parts, put together: frames, memory, executor.
+//!
+//! [`start`] runs once, at the end of start-up. After it, [`memory`] and [`executor`] answer from everywhere. Nothing is
+//! ever taken down: what user programs used is gone when they are, which the run's end checks frame by frame.
+
+use core::arch::asm;
+
+use faultline_executor::{Config as ExecutorConfig, Executor, Hooks, TaskEvent};
+use faultline_mm::frame::{FrameAllocator, FrameMeta};
+use faultline_mm::{Memory, MemoryConfig, Pcid, Platform, VirtualAddressSpace};
+use faultline_trace::Kind;
+use spin::Once;
+use x86_64::structures::paging::PhysFrame;
+use x86_64::{PhysAddr, VirtAddr};
+
+use crate::arch;
+use crate::config::{Config, FaultMode};
+use crate::memory::{BootMemory, phys_to_virt};
+use crate::tracing;
+
+/// An address space of this machine.
+pub type Space = VirtualAddressSpace<Machine>;
+
+/// A fault of this machine.
+pub type FaultFuture<'a> = faultline_mm::FaultFuture<'a, Machine>;
+
+/// How many faults can be in flight at once.
+const FAULT_SLOTS: usize = 1024;
+
+/// Frames that idle time keeps zeroed, where the zero pool is on.
+const ZERO_POOL: u32 = 512;
+
+/// The machine under the address spaces and the executor.
+#[derive(Debug)]
+pub struct Machine;
+
+// SAFETY: 1. All physical memory is mapped at PHYSICAL_MEMORY for ever, each frame once. 2. There is one CPU, 0. 3.
+// `invlpg` and a write to CR3 do what the trait asks; without PCIDs every write of CR3 drops all translations that are
+// not global, and user pages never are.
+unsafe impl Platform for Machine {
+    #[inline(always)]
+    fn phys_to_virt(&self, address: PhysAddr) -> *mut u8 {
+        phys_to_virt(address.as_u64())
+    }
+
+    #[inline(always)]
+    fn cpu(&self) -> usize {
+        0
+    }
+
+    #[inline]
+    fn invalidate_page(&self, address: VirtAddr) {
+        x86_64::instructions::tlb::flush(address);
+    }
+
+    #[inline]
+    fn load_root(&self, root: PhysFrame, _: Pcid, _: bool) {
+        // SAFETY: 1. the root maps the kernel half as the template does; 2. the lower half belongs to user mode, which
+        // the kernel never touches through it.
+        unsafe { asm!("mov cr3, {}", in(reg) root.start_address().as_u64(), options(nostack, preserves_flags)) };
+    }
+
+    #[inline]
+    fn zero_frame(&self, frame: PhysFrame) {
+        let start = self.phys_to_virt(frame.start_address());
+        // SAFETY: 1. the pointer is valid for 4096 bytes; 2. the caller owns the frame; 3. the direction flag is clear in
+        // all kernel code.
+        unsafe {
+            asm!("rep stosq", inout("rcx") 512 => _, inout("rdi") start => _, in("rax") 0,
+                options(nostack, preserves_flags));
+        }
+    }
+
+    #[inline]
+    fn copy_frame(&self, from: PhysFrame, to: PhysFrame) {
+        let (from, to) = (
+            self.phys_to_virt(from.start_address()),
+            self.phys_to_virt(to.start_address()),
+        );
+        // SAFETY: 1. both pointers are valid for 4096 bytes and do not alias; 2. the caller owns `to` and holds a
+        // reference to `from`; 3. the direction flag is clear in all kernel code.
+        unsafe {
+            asm!("rep movsq", inout("rcx") 512 => _, inout("rsi") from => _, inout("rdi") to => _,
+                options(nostack, preserves_flags));
+        }
+    }
+
+    #[inline(always)]
+    fn trace(&self, kind: Kind, space: u64, fault: u64, a: u64, b: u64) {
+        tracing::emit(kind, space, fault, a, b);
+    }
+}
+
+impl Hooks for Machine {
+    #[inline]
+    fn now(&self) -> u64 {
+        arch::clock::now()
+    }
+
+    #[inline]
+    fn poll_clock(&self) -> u64 {
+        arch::clock::counter()
+    }
+
+    #[inline(always)]
+    fn trace(&self, event: TaskEvent) {
+        tracing::task_event(event);
+    }
+}
+
+static MEMORY: Once<Memory<Machine>> = Once::new();
+
+static EXECUTOR: Once<&'static Executor<Machine>> = Once::new();
+
+/// The machine's memory.
+///
+/// # Panics
+/// Before [`start`].
+#[inline]
+pub fn memory() -> &'static Memory<Machine> {
+    MEMORY.get().expect("the machine was started")
+}
+
+/// The machine's executor.
+///
+/// # Panics
+/// Before [`start`].
+#[inline]
+pub fn executor() -> &'static Executor<Machine> {
+    EXECUTOR.get().expect("the machine was started")
+}
+
+/// Gives the memory that is left to the frame allocator, and makes memory and executor.
+///
+/// # Panics
+/// If memory is too small for the frame allocator's own records.
+pub fn start(mut boot: BootMemory, config: &Config) {
+    let end = boot.ranges().last().map_or(0, |range| range.end);
+    let count = FrameAllocator::required_metadata(PhysAddr::new(end));
+    let Some(records) = boot.carve((count * size_of::<FrameMeta>()) as u64) else {
+        panic!("too little memory: no room for the records of {count} frames")
+    };
+    let records = phys_to_virt(records.start).cast::<FrameMeta>();
+    // SAFETY: 1. the range was just carved for `count` records, and is mapped for ever; 2. each is written before the
+    // slice is made; 3. nobody else knows the range.
+    let records = unsafe {
+        for index in 0..count {
+            records.add(index).write(FrameMeta::new());
+        }
+        core::slice::from_raw_parts_mut(records, count)
+    };
+    let usable = boot
+        .ranges()
+        .iter()
+        .map(|range| PhysAddr::new(range.start)..PhysAddr::new(range.end));
+    let frames = FrameAllocator::new(records, usable, 1);
+    if config.zero_pool {
+        frames.set_zeroed_target(ZERO_POOL);
+    }
+    let kernel_root = PhysFrame::containing_address(PhysAddr::new(arch::paging::template_root()));
+    let mut settings = MemoryConfig::new(kernel_root);
+    settings.fault_slots = FAULT_SLOTS;
+    settings.fault_mode = match config.fault {
+        FaultMode::Queued => faultline_mm::FaultMode::Queued,
+        FaultMode::Inline => faultline_mm::FaultMode::Inline,
+    };
+    MEMORY.call_once(|| Memory::new(Machine, frames, settings));
+    let stall = arch::clock::counter_hz() / 100;
+    EXECUTOR.call_once(|| {
+        Executor::new(
+            ExecutorConfig {
+                stall,
+                ..ExecutorConfig::default()
+            },
+            Machine,
+        )
+    });
+}
+
+/// Frames in all, and frames that are free.
+#[must_use]
+pub fn frame_totals() -> (u64, u64) {
+    let account = memory().account();
+    (account.total, account.available())
+}

@@ -1,0 +1,325 @@
+//! A run: programs are started, the executor turns until the last of them is gone, and the books are checked.
+//!
+//! The frame account is taken before the first program and after the last. In a correct run every frame that was free
+//! before is free after: page tables, mapped pages and whatever a fault had in flight are back. The report says so, and
+//! how each program ended, on a port of its own.
+//!
+//! Kernel code runs with interrupts off. The CPU waits for an interrupt only when a turn found nothing to do and nothing
+//! has come up since.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::convert::Infallible;
+use core::fmt;
+use core::sync::atomic::Ordering;
+
+use faultline_drivers::exit::Exit;
+use faultline_executor::{Class, yield_now};
+use faultline_mm::MemoryStats;
+use faultline_mm::frame::FrameAccount;
+use faultline_trace::FaultClass;
+use x86_64::PhysAddr;
+
+use crate::config::{Config, TraceMode};
+use crate::console::{self, Channel};
+use crate::exec::ExecError;
+use crate::exec::stack::Arguments;
+use crate::machine::{executor, memory};
+use crate::process::{ExitStatus, Pid, start, tree};
+use crate::report::Report;
+use crate::syscall::{Errno, information};
+use crate::{arch, fs, heap, shortage, statistics, time, tracing};
+
+/// How long the task that zeroes frames sleeps when the pool is full, in nanoseconds.
+const POOL_PAUSE: u64 = 2_000_000;
+
+/// A program of the run.
+struct Program {
+    path: String,
+    state: State,
+}
+
+enum State {
+    Running(Pid),
+    Ended {
+        status: ExitStatus,
+        error: Option<ExecError>,
+        faults: (u64, u64),
+    },
+    Refused(Errno),
+}
+
+/// What is known when the last program is gone.
+struct Outcome {
+    programs: Vec<Program>,
+    before: FrameAccount,
+    after: FrameAccount,
+    duration: u64,
+    victims: u64,
+}
+
+/// Runs the configured programs to their ends, writes the report and ends the machine.
+pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>) -> ! {
+    fs::tree::install(archive, archive_at);
+    information::seed_random(config.seed);
+    if config.trace == TraceMode::Text {
+        tracing::start(config.trace_categories);
+    }
+    spawn_services(config.zero_pool);
+    let before = memory().account();
+    ::log::info!("{before}");
+    let began = time::now();
+    let mut programs = start_programs(config);
+    let victims = drive(&mut programs);
+    let duration = time::now() - began;
+    memory().leave_spaces();
+    tracing::drain();
+    let after = memory().account();
+    ::log::info!("{after}");
+    let outcome = Outcome {
+        programs,
+        before,
+        after,
+        duration,
+        victims,
+    };
+    summarise(&outcome);
+    console::with_writer(Channel::Report, |port| {
+        if report(&outcome, port).is_err() {
+            ::log::error!("the report could not be written");
+        }
+    });
+    crate::end(Exit::Orderly)
+}
+
+fn spawn_services(zero_pool: bool) {
+    let served = executor().spawn("fault service", Class::FaultService, memory().fault_service());
+    served.expect("the first task has room").detach();
+    if zero_pool {
+        let zeroed = executor().spawn("frame zeroing", Class::Idle, zero_frames());
+        zeroed.expect("the second task has room").detach();
+    }
+}
+
+/// Keeps the pool of zeroed frames filled, one frame a poll.
+async fn zero_frames() -> Infallible {
+    use faultline_mm::Platform;
+
+    let (memory, cpu) = (memory(), 0);
+    loop {
+        match memory.frames().take_for_zeroing(cpu) {
+            Some(frame) => {
+                memory.platform().zero_frame(frame.frame());
+                memory.frames().put_zeroed(frame);
+                yield_now().await;
+            }
+            None => time::sleep_until(time::now() + POOL_PAUSE).await,
+        }
+    }
+}
+
+fn start_programs(config: &Config) -> Vec<Program> {
+    let bytes = |text: &String| text.clone().into_bytes();
+    let start = |program: &crate::config::Program| {
+        let mut strings: Vec<Vec<u8>> = program.arguments.iter().map(bytes).collect();
+        if strings.is_empty() {
+            strings.push(bytes(&program.path));
+        }
+        let arguments = Arguments {
+            path: bytes(&program.path),
+            arguments: strings,
+            environment: config.environment.iter().map(bytes).collect(),
+        };
+        let state = start::program(arguments).map_or_else(State::Refused, State::Running);
+        Program {
+            path: program.path.clone(),
+            state,
+        }
+    };
+    config.programs.iter().map(start).collect()
+}
+
+/// Turns the executor until every program, and everything that it started, is gone.
+fn drive(programs: &mut [Program]) -> u64 {
+    let (executor, cpu) = (executor(), arch::cpu::index());
+    let mut shortage = shortage::Watch::default();
+    let mut seen = 0;
+    loop {
+        let turn = executor.turn(cpu);
+        tracing::drain();
+        let ended = tree::roots_ended();
+        if ended != seen {
+            seen = ended;
+            programs.iter_mut().for_each(collect);
+        }
+        if tree::process_count() == 0 {
+            return shortage.victims();
+        }
+        shortage.look(turn.idle);
+        if turn.idle && !executor.has_work(cpu) {
+            arch::idle();
+        }
+    }
+}
+
+/// Takes note of a program's end.
+fn collect(program: &mut Program) {
+    let State::Running(pid) = program.state else { return };
+    let Some(process) = tree::find_process(pid) else { return };
+    let Some(status) = tree::reap_root(pid) else { return };
+    let sum = |of: fn(&crate::process::Usage) -> &core::sync::atomic::AtomicU64| {
+        of(&process.usage).load(Ordering::Relaxed) + of(&process.child_usage).load(Ordering::Relaxed)
+    };
+    let faults = (sum(|usage| &usage.minor_faults), sum(|usage| &usage.major_faults));
+    program.state = State::Ended {
+        status,
+        error: process.start_error.get().copied(),
+        faults,
+    };
+}
+
+fn summarise(outcome: &Outcome) {
+    for program in &outcome.programs {
+        match &program.state {
+            State::Running(_) => {}
+            State::Refused(errno) => ::log::error!("{}: could not be started ({errno:?})", program.path),
+            State::Ended { error: Some(error), .. } => ::log::error!("{}: {error}", program.path),
+            State::Ended {
+                status: ExitStatus::Exited(code),
+                ..
+            } => {
+                ::log::info!("{}: exit status {code}", program.path);
+            }
+            State::Ended {
+                status: ExitStatus::Killed(signal),
+                ..
+            } => {
+                ::log::info!("{}: ended by signal {}", program.path, signal.number());
+            }
+        }
+    }
+    if !is_conserved(outcome) {
+        ::log::error!("the frame equation is broken: {} frames are missing", missing(outcome));
+    }
+}
+
+fn is_conserved(outcome: &Outcome) -> bool {
+    outcome.before.is_conserved() && outcome.after.is_conserved() && outcome.before.total == outcome.after.total
+}
+
+/// Frames that were available before and are not after.
+fn missing(outcome: &Outcome) -> i64 {
+    outcome.before.available() as i64 - outcome.after.available() as i64
+}
+
+fn report(outcome: &Outcome, port: &mut dyn fmt::Write) -> fmt::Result {
+    let mut report = Report::begin(port);
+    report.line("programs", outcome.programs.len());
+    for (index, program) in outcome.programs.iter().enumerate() {
+        report_program(&mut report, index, program);
+    }
+    report_faults(&mut report, &memory().stats());
+    report_frames(&mut report, outcome);
+    let bytes = start::thread_bytes();
+    report.line("thread.bytes", bytes.total());
+    report.line("thread.future_bytes", bytes.future);
+    report.line("thread.record_bytes", bytes.record);
+    report.line("thread.fpu_bytes", arch::fpu::area_size());
+    report.line("heap.size", heap::size());
+    report.line("heap.used", heap::size().saturating_sub(heap::heap_headroom()));
+    let (processes, threads) = tree::started();
+    report.line("processes.started", processes);
+    report.line("threads.started", threads);
+    let counted = statistics::read();
+    report.line("syscalls", counted.syscalls);
+    report.line("switches", counted.switches);
+    report.line("ticks", counted.ticks);
+    report.line("ticks.total", arch::clock::ticks());
+    report.line("interrupts.longest_off_ns", arch::clock::longest_tick_delay());
+    report.line("interrupts.spurious", arch::interrupts::spurious_count());
+    report.line("interrupts.nmi", arch::kernel_trap::nmi_count());
+    report.line("victims", outcome.victims);
+    report.line("time.ns", outcome.duration);
+    report.end()
+}
+
+fn report_program(report: &mut Report<'_>, index: usize, program: &Program) {
+    let mut line = |key: &str, value: &dyn fmt::Display| report.line(format_args!("program.{index}.{key}"), value);
+    line("path", &program.path);
+    match &program.state {
+        State::Ended { status, error, faults } => {
+            line("status", &status.to_shell_status());
+            if let ExitStatus::Killed(signal) = status {
+                line("signal", &signal.number());
+            }
+            if let Some(error) = error {
+                line("error", error);
+            }
+            line("faults.minor", &faults.0);
+            line("faults.major", &faults.1);
+        }
+        State::Running(_) | State::Refused(_) => {
+            line("status", &126);
+            line("error", &"the kernel has no memory for it");
+        }
+    }
+}
+
+fn report_faults(report: &mut Report<'_>, stats: &MemoryStats) {
+    report.line("faults.total", stats.total_served());
+    let times = statistics::fault_times();
+    for class in FaultClass::ALL {
+        let (count, key) = (stats.served[class as usize], class.name());
+        report.line(format_args!("faults.{key}"), count);
+        let (timed, ticks) = times[class as usize];
+        if timed != 0 {
+            report.line(format_args!("faults.{key}.tsc"), ticks);
+            report.line(format_args!("faults.{key}.tsc_each"), ticks / timed);
+        }
+    }
+    for (key, value) in [
+        ("coalesced", stats.coalesced),
+        ("spurious", stats.spurious),
+        ("denied", stats.denied),
+        ("stale", stats.stale),
+        ("cancelled", stats.cancelled),
+        ("memory_waits", stats.memory_waits),
+        ("queue_waits", stats.slot_waits),
+        ("device_waits", stats.device_waits),
+        ("around", stats.around),
+        ("pool_hits", stats.pool_hits),
+    ] {
+        report.line(format_args!("faults.{key}"), value);
+    }
+    for (key, value) in [
+        ("bumps", stats.tlb_bumps),
+        ("flush_all", stats.tlb_flushes),
+        ("flush_page", stats.tlb_pages),
+        ("skipped", stats.tlb_skips),
+    ] {
+        report.line(format_args!("tlb.{key}"), value);
+    }
+}
+
+fn report_frames(report: &mut Report<'_>, outcome: &Outcome) {
+    report.line("frames.total", outcome.before.total);
+    for (when, account) in [("before", &outcome.before), ("after", &outcome.after)] {
+        for (state, count) in [
+            ("free", account.free),
+            ("cached", account.cached),
+            ("zeroed", account.zeroed),
+            ("reserved", account.reserved),
+            ("mapped", account.mapped),
+            ("page_tables", account.page_tables),
+            ("pinned", account.pinned),
+            ("quarantined", account.quarantined),
+        ] {
+            report.line(format_args!("frames.{state}.{when}"), count);
+        }
+    }
+    report.line("frames.leaked", missing(outcome));
+    report.line(
+        "frames.equation",
+        if is_conserved(outcome) { "holds" } else { "broken" },
+    );
+}
