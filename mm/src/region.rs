@@ -300,6 +300,11 @@ pub(crate) struct Alone {
 }
 
 impl Alone {
+    /// Everything below `end`, where what was mapped is gone.
+    pub(crate) const fn below(end: u64) -> Self {
+        Self { low: 0, high: end }
+    }
+
     /// Whether the `size` bytes from `start`, the span of a table, lie in it: then the table serves nobody else.
     #[inline]
     pub(crate) fn holds_span(self, start: u64, size: u64) -> bool {

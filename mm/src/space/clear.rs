@@ -6,6 +6,7 @@ use super::VirtualAddressSpace;
 use crate::address::{PageRange, USER_END};
 use crate::fault::slot;
 use crate::platform::Platform;
+use crate::region::Alone;
 use crate::space::Layout;
 use crate::tlb::Change;
 
@@ -21,8 +22,10 @@ impl<P: Platform> VirtualAddressSpace<P> {
             self.clear_entries(&mut inner, range, &mut change);
         }
         self.revoke_side(&mut inner, PageRange::new_unchecked(0, USER_END));
-        for (range, _) in regions.iter() {
-            self.free_tables(&mut inner, range, &mut change);
+        // A table goes with the last region in its span: the tables below it are gone by then.
+        let next = regions.iter().skip(1).map(|(range, _)| range.start());
+        for ((range, _), next) in regions.iter().zip(next.chain([u64::MAX])) {
+            self.free_tables_alone(&mut inner, range, Alone::below(next), &mut change);
         }
         inner.layout.heap_end = inner.layout.heap_start;
         self.finish(&mut inner, change);

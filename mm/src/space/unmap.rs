@@ -137,8 +137,13 @@ impl<P: Platform> Space<P> {
 
     /// Frees the tables that `range` used and in whose span no region is left.
     pub(super) fn free_tables(&self, inner: &mut Inner<P>, range: PageRange, change: &mut Change) {
-        let Some(root) = inner.root else { return };
         let alone = inner.regions.alone_around(range);
+        self.free_tables_alone(inner, range, alone, change);
+    }
+
+    /// Frees the tables that `range` used and whose whole span lies in `alone`.
+    pub(super) fn free_tables_alone(&self, inner: &mut Inner<P>, range: PageRange, alone: Alone, change: &mut Change) {
+        let Some(root) = inner.root else { return };
         self.free_level(inner, root, 4, 0, alone, range, change);
     }
 
