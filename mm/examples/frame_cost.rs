@@ -2,21 +2,31 @@
 //!
 //! ```text
 //! cargo build --release -p faultline-mm --example frame_cost
-//! for step in allocate_map remove_free; do
-//!     valgrind --tool=callgrind --callgrind-out-file=/dev/null --toggle-collect="*::$step" \
-//!         target/release/examples/frame_cost 2>&1 | grep Collected
+//! for step in pair allocate_map zeroed_map remove_free remove_quarantine release_quarantine; do
+//!     valgrind --tool=callgrind --callgrind-out-file=/dev/null --toggle-collect="frame_cost::$step" \
+//!         target/release/examples/frame_cost 50 2>&1 | grep Collected
 //! done
 //! ```
 //!
-//! Each step is one function that is run once for each of `FRAMES` frames, so the number collected, divided by that,
-//! is the cost of one, with the loop, the call and the refilling of the caches.
+//! The argument says how many per cent of 512 MiB are in use, in scattered frames. Each step is a function of this
+//! file that is called [`FRAMES`] times (`release_quarantine` and `run_map` once), so the number collected, divided by
+//! that, is the cost of one, with everything that belongs to it: the call, the saved registers, the caches refilled from
+//! the buddy lists and drained into them. `pair` takes and returns one frame, which the cache serves alone.
 
 use std::hint::black_box;
 
 use faultline_mm::{FrameAllocator, FrameMeta, Pfn, QuarantineList};
 use x86_64::PhysAddr;
 
-const FRAMES: usize = 10_000;
+/// How often each step is taken.
+const FRAMES: usize = 1_000;
+
+#[inline(never)]
+fn pair(frames: &FrameAllocator, cpu: usize) -> bool {
+    let Ok(frame) = frames.allocate(cpu) else { return false };
+    let pfn = black_box(frame.map());
+    matches!(frames.remove_mapping(pfn, cpu), Ok(Some(_)))
+}
 
 #[inline(never)]
 fn allocate_map(frames: &FrameAllocator, cpu: usize) -> Pfn {
@@ -35,13 +45,11 @@ fn remove_free(frames: &FrameAllocator, pfn: Pfn, cpu: usize) -> bool {
 
 #[inline(never)]
 fn remove_quarantine<'a>(frames: &'a FrameAllocator, pfn: Pfn, cpu: usize, list: &mut QuarantineList<'a>) -> bool {
-    match frames.remove_mapping(pfn, cpu) {
-        Ok(Some(frame)) => {
-            frame.quarantine(list, 1);
-            true
-        }
-        _ => false,
-    }
+    let Ok(Some(frame)) = frames.remove_mapping(pfn, cpu) else {
+        return false;
+    };
+    frame.quarantine(list, 1);
+    true
 }
 
 #[inline(never)]
@@ -60,8 +68,8 @@ fn remove_shared(frames: &FrameAllocator, pfn: Pfn, cpu: usize) -> bool {
 }
 
 #[inline(never)]
-fn in_flight_up(frames: &FrameAllocator, pfn: Pfn) -> bool {
-    frames.table_add_in_flight(pfn).is_ok()
+fn in_flight(frames: &FrameAllocator, table: Pfn) -> bool {
+    frames.table_add_in_flight(table).is_ok() && frames.table_remove_in_flight(table).is_ok()
 }
 
 #[inline(never)]
@@ -69,11 +77,35 @@ fn run_map(frames: &FrameAllocator) -> Pfn {
     frames.allocate_contiguous(9, 0).map_or(Pfn::NONE, |run| run.map())
 }
 
+/// Maps all frames and frees all but `percent` of each hundred, scattered.
+fn fill(frames: &FrameAllocator, percent: usize) {
+    let mapped: Vec<_> = std::iter::from_fn(|| frames.allocate(0).ok())
+        .map(|frame| frame.map())
+        .collect();
+    for pfn in mapped {
+        if pfn.index() * 37 % 100 >= percent {
+            drop(frames.remove_mapping(pfn, 0));
+        }
+    }
+    frames.drain_caches(true);
+}
+
 fn main() {
-    let frames = 1 << 17;
-    let metadata = (0..frames).map(|_| FrameMeta::new()).collect::<Vec<_>>();
-    let frames = FrameAllocator::new(metadata.leak(), [PhysAddr::new(0)..PhysAddr::new(frames << 12)], 1);
+    let percent = std::env::args()
+        .nth(1)
+        .map_or(0, |percent| percent.parse().expect("a percentage"));
+    let end = PhysAddr::new(512 << 20);
+    let metadata: Vec<_> = (0..FrameAllocator::required_metadata(end))
+        .map(|_| FrameMeta::new())
+        .collect();
+    let frames = FrameAllocator::new(metadata.leak(), [PhysAddr::new(0)..end], 1);
     let cpu = black_box(0);
+    if percent > 0 {
+        fill(&frames, percent);
+    }
+
+    drop(frames.allocate(cpu));
+    assert!((0..FRAMES).all(|_| pair(&frames, cpu)));
 
     let mapped: Vec<_> = (0..FRAMES).map(|_| allocate_map(&frames, cpu)).collect();
     assert!(mapped.iter().all(|&pfn| add_mapping(&frames, pfn)));
@@ -93,8 +125,8 @@ fn main() {
     );
     assert_eq!(release_quarantine(&mut list), FRAMES);
 
-    let table = frames.allocate(cpu).expect("no frame for a table").into_page_table();
-    assert!((0..FRAMES).all(|_| in_flight_up(&frames, table)));
-    assert_ne!(run_map(&frames), Pfn::NONE);
+    let table = frames.allocate(cpu).expect("a frame is free").into_page_table();
+    assert!((0..FRAMES).all(|_| in_flight(&frames, table)));
+    run_map(&frames);
     println!("{}", frames.account());
 }

@@ -134,10 +134,34 @@ impl Buddy {
     pub fn take_singles(&mut self, metadata: &[FrameMeta], order: u8, word: Word, list: &mut FrameList) {
         let enough = list.len() + (1 << order);
         while list.len() < enough && self.occupied != 0 {
+            if self.is_occupied(0) {
+                self.take_from_singles(metadata, enough - list.len(), word, list);
+                continue;
+            }
             let size = order.min(self.occupied.trailing_zeros() as u8);
             let Some(head) = self.take(metadata, size) else { return };
             list.push_block(metadata, head, 1 << size, word);
         }
+    }
+
+    /// Moves up to `count` blocks of one frame, linked as they are: what fragmented memory is made of.
+    fn take_from_singles(&mut self, metadata: &[FrameMeta], count: u32, word: Word, list: &mut FrameList) {
+        let first = self.heads[0];
+        let (mut last, mut next, mut taken) = (first, first, 0);
+        while taken < count
+            && let Some(meta) = metadata.get(next as usize)
+        {
+            meta.store(word);
+            (last, next) = (next, meta.next());
+            taken += 1;
+        }
+        self.heads[0] = next;
+        match metadata.get(next as usize) {
+            Some(rest) => rest.set_prev(NONE),
+            None => self.occupied &= !1,
+        }
+        self.free -= u64::from(taken);
+        list.push_linked(metadata, first, last, taken);
     }
 
     /// Moves up to `count` frames from a list of single frames back. Neighbours that leave the list one after the

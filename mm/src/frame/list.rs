@@ -75,7 +75,12 @@ impl FrameList {
             meta.store(word);
             meta.set_next(number);
         }
-        metadata[(number - 1) as usize].set_next(self.head);
+        self.push_linked(metadata, first, number - 1, count);
+    }
+
+    /// Adds `count` frames that are linked from `first` to `last` and have their state already.
+    pub fn push_linked(&mut self, metadata: &[FrameMeta], first: u32, last: u32, count: u32) {
+        metadata[last as usize].set_next(self.head);
         self.head = first;
         self.len += count;
     }

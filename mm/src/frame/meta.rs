@@ -76,7 +76,7 @@ pub(super) const NONE: u32 = u32::MAX;
 ///
 /// The state byte has one value more than [`FrameState`]: *tail*, a frame inside a block of several frames. What the
 /// block is used for stands in the word of its first frame, its *head*, so that a block changes hands in O(1).
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Word(u64);
 
 const TAIL: u8 = 9;

@@ -67,7 +67,23 @@
 //!
 //! # Cost
 //!
-//! The `frame_cost` example measures it, in instructions.
+//! In instructions, with 0 % and with 99 % of memory in use in scattered frames. Refilling and draining the caches is
+//! shared among the frames that need it, and the call of the measuring function is included.
+//!
+//! | Step                                                    | 0 % | 99 % |
+//! |---------------------------------------------------------|----:|-----:|
+//! | take, map, unmap and free one frame, again and again    |  74 |   74 |
+//! | [`allocate`] and `map`, 1000 frames one after the other |  46 |   48 |
+//! | [`allocate_zeroed`] and `map`                           |  24 |   24 |
+//! | [`remove_mapping`] and `free`, 1000 frames              |  79 |  132 |
+//! | [`remove_mapping`] and `quarantine`                     |  40 |   40 |
+//! | [`QuarantineList::release_up_to`], each frame           |  62 |  113 |
+//! | [`add_mapping`]                                         |  26 |   26 |
+//! | [`remove_mapping`] that is not the last                 |  35 |   35 |
+//! | [`table_add_in_flight`] and [`table_remove_in_flight`]  |  38 |   38 |
+//! | [`allocate_contiguous`] of 512 frames and `map`         | 888 | none |
+//!
+//! `cargo build --release -p faultline-mm --example frame_cost` and the commands at the top of that example print them.
 //!
 //! The metadata takes 16 bytes for each frame, 0.4 % of memory.
 //!

@@ -10,7 +10,8 @@ use super::token::RetiredFrame;
 const MAX_COUNT: u32 = u32::MAX - 1;
 
 /// What became of a reference to a frame that had not exactly one.
-enum Dropped {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Dropped {
     /// It was the last after all: the frame is reserved now.
     Last,
     /// Others remain, or the frame is pinned.
@@ -23,7 +24,7 @@ enum Dropped {
 
 /// Drops a reference to a frame whose word was `word` just now.
 #[inline]
-fn drop_reference(meta: &FrameMeta, mut word: Word) -> Dropped {
+pub(super) fn drop_reference(meta: &FrameMeta, mut word: Word) -> Dropped {
     loop {
         let (next, dropped) = match word.count() {
             1 if word.is(FrameState::Mapped) => (Word::RESERVED, Dropped::Last),

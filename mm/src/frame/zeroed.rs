@@ -28,9 +28,11 @@ impl FrameAllocator {
         let mut pool = lock(&self.zeroed);
         self.zeroed_target.store(frames, Ordering::Relaxed);
         let excess = pool.len().saturating_sub(frames);
-        self.drain(&mut pool, excess);
-        drop(pool);
-        self.waiter.notify();
+        if excess > 0 {
+            self.drain(&mut pool, excess);
+            drop(pool);
+            self.waiter.notify();
+        }
     }
 
     /// The number of zeroed frames that the kernel keeps ready.

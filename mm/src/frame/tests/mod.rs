@@ -15,7 +15,8 @@ use std::vec::Vec;
 
 use x86_64::PhysAddr;
 
-use super::{FRAME_SIZE, FrameAllocator, FrameMeta, Pfn};
+use super::meta::Word;
+use super::{FRAME_SIZE, FrameAccount, FrameAllocator, FrameMeta, Pfn};
 
 /// An allocator whose metadata is freed with it.
 struct TestFrames(Option<FrameAllocator>);
@@ -36,9 +37,10 @@ impl TestFrames {
         )))
     }
 
-    /// The metadata of all frames, to see whether anything changed.
-    fn snapshot(&self) -> std::string::String {
-        std::format!("{:?} {:?} {:?}", self.metadata, self.account(), self.available())
+    /// Everything that is known of every frame, to see whether anything changed.
+    fn snapshot(&self) -> (Vec<(Word, u32, u32)>, FrameAccount) {
+        let metadata = self.metadata.iter().map(|meta| (meta.load(), meta.prev(), meta.next()));
+        (metadata.collect(), self.account())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Each numbered transition of the state diagram, and the limits of its counters.
 
 use super::*;
-use crate::frame::meta::Word;
+use crate::frame::published::{Dropped, drop_reference};
 use crate::frame::{FrameError, FrameState, QuarantineList};
 
 #[test]
@@ -64,6 +64,22 @@ fn the_last_reference_retires_the_frame() {
 }
 
 #[test]
+fn a_reference_dropped_by_another_cpu_meanwhile_counts() {
+    let frames = TestFrames::new(128, 1);
+    let pfn = frames.allocate(0).unwrap().map();
+    let meta = &frames.metadata[pfn.index()];
+    let (once, twice) = (Word::MAPPED_ONCE, Word::MAPPED_ONCE.add_count(1));
+    meta.store(twice);
+    assert_eq!(drop_reference(meta, twice.add_count(1)), Dropped::Other);
+    assert!(meta.load() == once);
+    assert_eq!(drop_reference(meta, twice), Dropped::Last);
+    assert!(meta.load() == Word::RESERVED);
+    assert_eq!(drop_reference(meta, once), Dropped::WrongState);
+    meta.store(once);
+    unmap_all(&frames, &[pfn], 0);
+}
+
+#[test]
 fn the_reference_count_refuses_to_wrap() {
     let frames = TestFrames::new(128, 1);
     let pfn = frames.allocate(0).unwrap().map();
@@ -109,9 +125,8 @@ fn page_tables_count_parents_and_faults() {
         state: FrameState::PageTable,
     };
     assert_eq!(frames.table_remove_in_flight(table), Err(none));
-    for _ in 0..u16::MAX {
-        frames.table_add_in_flight(table).unwrap();
-    }
+    let full = (0..u16::MAX).fold(frames.metadata[table.index()].load(), |word, _| word.add_aux());
+    frames.metadata[table.index()].store(full);
     assert_eq!(
         frames.table_add_in_flight(table),
         Err(FrameError::CountOverflow {

@@ -80,6 +80,15 @@ fn a_returned_run_wakes_the_waiter() {
 }
 
 #[test]
+fn a_frame_freed_before_the_waker_was_set_is_found() {
+    let frames = TestFrames::new(64, 1);
+    // The first look finds nothing, the second one does.
+    frames.fail_once_after(0);
+    let polled = frames.poll_allocate(0, &mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_ready());
+}
+
+#[test]
 fn zeroing_stands_back_for_a_waiter() {
     let frames = TestFrames::new(64, 1);
     frames.set_zeroed_target(8);
