@@ -3,7 +3,7 @@
 
 use faultline_tests::Run;
 use faultline_xtask::build;
-use faultline_xtask::setup::{CoreLibrary, Host, System};
+use faultline_xtask::setup::{self, CoreLibrary, Host, System, Toolchain};
 
 #[test]
 fn a_kernel_with_its_core_library_built_from_source_boots() {
@@ -11,6 +11,11 @@ fn a_kernel_with_its_core_library_built_from_source_boots() {
         eprintln!("skipped: this toolchain has no rust-src");
         return;
     }
-    let artifacts = build::all(CoreLibrary::BuildStd).unwrap_or_else(|error| panic!("{error:#}"));
+    let linker = setup::linker(&mut Host::new()).unwrap_or_else(|missing| panic!("{missing}"));
+    let toolchain = Toolchain {
+        core: CoreLibrary::BuildStd,
+        linker,
+    };
+    let artifacts = build::all(toolchain).unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!(Run::new("hello", &[]).with(&artifacts).boot().status(), 0);
 }

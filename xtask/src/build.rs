@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::setup::{CoreLibrary, KERNEL_TARGET, USER_TARGET};
+use crate::setup::{CoreLibrary, KERNEL_TARGET, Linker, Toolchain, USER_TARGET};
 use crate::workspace;
 
 /// What the builds leave behind.
@@ -58,11 +58,11 @@ pub fn task_names() -> Vec<String> {
 ///
 /// # Errors
 /// Fails with cargo's own words when a build fails.
-pub fn all(core: CoreLibrary) -> anyhow::Result<Artifacts> {
+pub fn all(toolchain: Toolchain) -> anyhow::Result<Artifacts> {
     let bar = ProgressBar::new_spinner();
     bar.set_style(ProgressStyle::with_template("{spinner} {prefix} {wide_msg}").expect("the template is well-formed"));
     let target = workspace::target_dir();
-    let kernel_dir = target.join(match core {
+    let kernel_dir = target.join(match toolchain.core {
         CoreLibrary::Prebuilt => "kernel",
         CoreLibrary::BuildStd => "kernel-build-std",
     });
@@ -75,7 +75,7 @@ pub fn all(core: CoreLibrary) -> anyhow::Result<Artifacts> {
     bar.enable_steady_tick(Duration::from_millis(100));
 
     bar.set_prefix("building the kernel");
-    run(kernel_command(core, &kernel_dir), &bar)?;
+    run(kernel_command(toolchain, &kernel_dir), &bar)?;
     bar.set_prefix("building the sample tasks");
     let mut command = workspace::toolchain_command(workspace::cargo());
     command.args([
@@ -102,18 +102,21 @@ pub fn all(core: CoreLibrary) -> anyhow::Result<Artifacts> {
 
 /// The command that builds the kernel and its boot stage.
 #[must_use]
-pub fn kernel_command(core: CoreLibrary, target_dir: &Path) -> Command {
+pub fn kernel_command(toolchain: Toolchain, target_dir: &Path) -> Command {
     let mut command = workspace::toolchain_command(workspace::cargo());
     command.args(["build", "--profile", "kernel", "--target", KERNEL_TARGET]);
     command.args(["--package", "faultline-kernel", "--package", "faultline-boot"]);
     command.arg("--target-dir").arg(target_dir);
-    if core == CoreLibrary::BuildStd {
+    if toolchain.core == CoreLibrary::BuildStd {
         command.args([
             "-Zbuild-std=core,alloc,compiler_builtins",
             "-Zbuild-std-features=compiler-builtins-mem",
         ]);
         // -Z wants a nightly toolchain, or this. Cargo builds the library with it anyway.
         command.env("RUSTC_BOOTSTRAP", "1");
+    }
+    if toolchain.linker == Linker::Lld {
+        command.env("CARGO_TARGET_X86_64_UNKNOWN_NONE_LINKER", "ld.lld");
     }
     command
 }

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use faultline_xtask::cli::{Cli, Command};
+use faultline_xtask::machine::QEMU;
 use faultline_xtask::session::FAILED;
+use faultline_xtask::setup::{CoreLibrary, KERNEL_TARGET, Linker};
 use faultline_xtask::{demo, interrupt, run, setup};
 
 fn main() -> ExitCode {
@@ -31,19 +33,15 @@ fn main() -> ExitCode {
 }
 
 fn set_up() -> anyhow::Result<u8> {
-    match setup::prepare(&mut setup::Host::new())? {
-        setup::CoreLibrary::Prebuilt => println!("the Rust target {} and {} are there", setup::KERNEL_TARGET, qemu()),
-        setup::CoreLibrary::BuildStd => {
-            println!(
-                "rust-src, from which the core library for {} is built, and {} are there",
-                setup::KERNEL_TARGET,
-                qemu()
-            );
-        }
-    }
+    let toolchain = setup::prepare(&mut setup::Host::new())?;
+    let core = match toolchain.core {
+        CoreLibrary::Prebuilt => format!("the Rust target {KERNEL_TARGET}"),
+        CoreLibrary::BuildStd => format!("rust-src (from which the core library for {KERNEL_TARGET} is built)"),
+    };
+    let linker = match toolchain.linker {
+        Linker::RustLld => "rust-lld",
+        Linker::Lld => "ld.lld",
+    };
+    println!("everything is there: {core}, {linker}, {QEMU}");
     Ok(0)
-}
-
-fn qemu() -> &'static str {
-    faultline_xtask::machine::QEMU
 }

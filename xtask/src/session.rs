@@ -37,8 +37,7 @@ pub const NOT_FOUND: u8 = 127;
 /// # Errors
 /// Says what is missing, or what cargo said.
 pub fn prepare() -> anyhow::Result<Artifacts> {
-    let core = setup::prepare(&mut setup::Host::new())?;
-    build::all(core)
+    build::all(setup::prepare(&mut setup::Host::new())?)
 }
 
 /// A user task: a program file and its arguments.

@@ -1,4 +1,4 @@
-//! Set-up: the Rust target and QEMU, without which nothing here works.
+//! Set-up: the Rust target, a linker for it and QEMU, without which nothing here works.
 //!
 //! Every command goes through [`prepare`] first. It only looks when everything is there; it installs what is missing
 //! where that is possible, and else names the command that a person has to type.
@@ -25,6 +25,24 @@ pub const KERNEL_TARGET: &str = "x86_64-unknown-none";
 
 /// The target of the sample tasks.
 pub const USER_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// What the kernel is built with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Toolchain {
+    /// Where its core library comes from.
+    pub core: CoreLibrary,
+    /// What links it.
+    pub linker: Linker,
+}
+
+/// What links the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Linker {
+    /// The target's own, `rust-lld`, which rustup's toolchains have.
+    RustLld,
+    /// LLVM's linker from a package of the system.
+    Lld,
+}
 
 /// Where the kernel's core library comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +88,8 @@ pub trait System {
     fn add_source(&mut self, toolchain: &str) -> Result<(), String>;
     /// The Debian package with the source that belongs to the compiler in use, if that came from a Debian package.
     fn debian_source_package(&self) -> Option<String>;
+    /// A linker for the kernel, if there is one.
+    fn linker(&self) -> Option<Linker>;
     /// Whether QEMU can be started.
     fn has_qemu(&self) -> bool;
     /// The family of the system.
@@ -115,10 +135,11 @@ impl std::error::Error for Missing {}
 ///
 /// # Errors
 /// Says what is missing, what was tried and what to type.
-pub fn prepare(system: &mut dyn System) -> Result<CoreLibrary, Missing> {
+pub fn prepare(system: &mut dyn System) -> Result<Toolchain, Missing> {
     let core = core_library(system)?;
+    let linker = linker(system)?;
     qemu(system)?;
-    Ok(core)
+    Ok(Toolchain { core, linker })
 }
 
 /// Finds or makes a way to build the core library for the kernel.
@@ -180,46 +201,89 @@ pub fn core_library(system: &mut dyn System) -> Result<CoreLibrary, Missing> {
     Err(Missing { what, tried, remedies })
 }
 
+/// Finds or installs a linker for the kernel.
+///
+/// # Errors
+/// Says what was tried and what to type.
+pub fn linker(system: &mut dyn System) -> Result<Linker, Missing> {
+    let found = |system: &dyn System| system.linker();
+    from_package(system, "a linker for the kernel (rust-lld or ld.lld)", &LLD, found)
+}
+
 /// Finds or installs QEMU.
 ///
 /// # Errors
 /// Says what was tried and what to type.
 pub fn qemu(system: &mut dyn System) -> Result<(), Missing> {
-    if system.has_qemu() {
-        return Ok(());
+    from_package(system, QEMU, &QEMU_PACKAGE, |system| system.has_qemu().then_some(()))
+}
+
+/// A package by the names that the families of systems give it.
+struct Package {
+    debian: &'static str,
+    fedora: &'static str,
+    arch: &'static str,
+    mac_os: &'static str,
+}
+
+const LLD: Package = Package {
+    debian: "lld",
+    fedora: "lld",
+    arch: "lld",
+    mac_os: "lld",
+};
+
+const QEMU_PACKAGE: Package = Package {
+    debian: "qemu-system-x86",
+    fedora: "qemu-system-x86",
+    arch: "qemu-system-x86",
+    mac_os: "qemu",
+};
+
+/// Finds something, or installs its package and looks again.
+fn from_package<T>(
+    system: &mut dyn System,
+    what: &str,
+    package: &Package,
+    find: impl Fn(&dyn System) -> Option<T>,
+) -> Result<T, Missing> {
+    if let Some(found) = find(system) {
+        return Ok(found);
     }
     let mut tried = Vec::new();
     if system.platform() == Platform::Debian && system.is_root() {
-        system.say("installing qemu-system-x86 with apt-get");
-        match system.apt_install("qemu-system-x86") {
-            Ok(()) if system.has_qemu() => return Ok(()),
-            Ok(()) => tried.push(format!(
-                "apt-get install qemu-system-x86: done, but {QEMU} still can't be started"
-            )),
-            Err(error) => tried.push(format!("apt-get install qemu-system-x86: {}", summary(&error))),
+        let name = package.debian;
+        system.say(&format!("installing {name} with apt-get"));
+        match system.apt_install(name) {
+            Ok(()) => match find(system) {
+                Some(found) => return Ok(found),
+                None => tried.push(format!(
+                    "apt-get install {name}: done, but {what} still can't be started"
+                )),
+            },
+            Err(error) => tried.push(format!("apt-get install {name}: {}", summary(&error))),
         }
     }
     let commands = [
         (
             Platform::Debian,
-            "Debian, Ubuntu",
-            "sudo apt-get update && sudo apt-get install qemu-system-x86",
+            format!(
+                "Debian, Ubuntu: sudo apt-get update && sudo apt-get install {}",
+                package.debian
+            ),
         ),
-        (Platform::Fedora, "Fedora", "sudo dnf install qemu-system-x86"),
-        (Platform::Arch, "Arch", "sudo pacman -S qemu-system-x86"),
-        (Platform::MacOs, "macOS", "brew install qemu"),
+        (Platform::Fedora, format!("Fedora: sudo dnf install {}", package.fedora)),
+        (Platform::Arch, format!("Arch: sudo pacman -S {}", package.arch)),
+        (Platform::MacOs, format!("macOS: brew install {}", package.mac_os)),
     ];
     let own: Vec<_> = commands
         .iter()
-        .filter(|(platform, ..)| *platform == system.platform())
+        .filter(|(platform, _)| *platform == system.platform())
         .collect();
     let shown = if own.is_empty() { commands.iter().collect() } else { own };
-    let remedies = shown
-        .iter()
-        .map(|(_, name, command)| format!("{name}: {command}"))
-        .collect();
+    let remedies = shown.into_iter().map(|(_, command)| command.clone()).collect();
     Err(Missing {
-        what: format!("{QEMU} is missing"),
+        what: format!("{what} is missing"),
         tried,
         remedies,
     })

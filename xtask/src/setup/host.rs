@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{KERNEL_TARGET, Platform, System};
+use super::{KERNEL_TARGET, Linker, Platform, System, USER_TARGET};
 use crate::machine::QEMU;
 use crate::workspace::{rustc, toolchain_command};
 
@@ -107,6 +107,19 @@ impl System for Host {
                 .strip_prefix("rustc-")
                 .map(|version| format!("rust-{version}-src")),
         }
+    }
+
+    fn linker(&self) -> Option<Linker> {
+        let own = self
+            .sysroot
+            .as_deref()
+            .map(|sysroot| sysroot.join("lib/rustlib").join(USER_TARGET));
+        let own = own.map_or_else(|| "rust-lld".into(), |own| own.join("bin/rust-lld"));
+        let works = |linker: &Path| output(Command::new(linker).args(["-flavor", "gnu", "--version"])).is_some();
+        if works(&own) || works(Path::new("rust-lld")) {
+            return Some(Linker::RustLld);
+        }
+        output(Command::new("ld.lld").arg("--version")).map(|_| Linker::Lld)
     }
 
     fn has_qemu(&self) -> bool {

@@ -9,6 +9,7 @@ struct Fake {
     source: bool,
     network: bool,
     debian_package: Option<&'static str>,
+    linker: Option<Linker>,
     qemu: bool,
     platform: Platform,
     root: bool,
@@ -23,6 +24,7 @@ fn complete() -> Fake {
         source: true,
         network: true,
         debian_package: None,
+        linker: Some(Linker::RustLld),
         qemu: true,
         platform: Platform::Debian,
         root: true,
@@ -37,10 +39,20 @@ fn debian() -> Fake {
         toolchain: None,
         source: false,
         debian_package: Some("rust-web-src"),
+        linker: None,
         qemu: false,
         ..complete()
     }
 }
+
+const PREBUILT: Toolchain = Toolchain {
+    core: CoreLibrary::Prebuilt,
+    linker: Linker::RustLld,
+};
+const BUILD_STD: Toolchain = Toolchain {
+    core: CoreLibrary::BuildStd,
+    linker: Linker::RustLld,
+};
 
 impl Fake {
     fn fetch(&mut self, what: String) -> Result<(), String> {
@@ -72,6 +84,9 @@ impl System for Fake {
     fn debian_source_package(&self) -> Option<String> {
         self.debian_package.map(str::to_owned)
     }
+    fn linker(&self) -> Option<Linker> {
+        self.linker
+    }
     fn has_qemu(&self) -> bool {
         self.qemu
     }
@@ -85,6 +100,7 @@ impl System for Fake {
         self.fetch(format!("apt {package}"))?;
         match package {
             "qemu-system-x86" => self.qemu = true,
+            "lld" => self.linker = Some(Linker::Lld),
             _ => self.source = true,
         }
         Ok(())
@@ -95,7 +111,7 @@ impl System for Fake {
 #[test]
 fn nothing_is_installed_when_everything_is_there() {
     let mut machine = complete();
-    assert_eq!(prepare(&mut machine), Ok(CoreLibrary::Prebuilt));
+    assert_eq!(prepare(&mut machine), Ok(PREBUILT));
     assert!(machine.done.is_empty());
 }
 
@@ -105,7 +121,7 @@ fn rustup_adds_a_missing_target_to_the_toolchain_in_use() {
         target: false,
         ..complete()
     };
-    assert_eq!(prepare(&mut machine), Ok(CoreLibrary::Prebuilt));
+    assert_eq!(prepare(&mut machine), Ok(PREBUILT));
     assert_eq!(machine.done, ["target 1.95.0-x86_64-unknown-linux-gnu"]);
 }
 
@@ -116,7 +132,7 @@ fn offline_the_core_library_is_built_from_installed_source() {
         network: false,
         ..complete()
     };
-    assert_eq!(prepare(&mut machine), Ok(CoreLibrary::BuildStd));
+    assert_eq!(prepare(&mut machine), Ok(BUILD_STD));
     assert_eq!(machine.done, ["target 1.95.0-x86_64-unknown-linux-gnu"]);
 }
 
@@ -143,18 +159,25 @@ fn offline_without_source_the_error_says_what_was_tried_and_what_to_type() {
 fn a_debian_compiler_uses_the_installed_source_package() {
     let mut machine = Fake {
         source: true,
+        linker: Some(Linker::RustLld),
         qemu: true,
         ..debian()
     };
-    assert_eq!(prepare(&mut machine), Ok(CoreLibrary::BuildStd));
+    assert_eq!(prepare(&mut machine), Ok(BUILD_STD));
     assert!(machine.done.is_empty());
 }
 
 #[test]
-fn root_on_debian_gets_source_and_qemu_by_apt_get() {
+fn root_on_debian_gets_source_linker_and_qemu_by_apt_get() {
     let mut machine = debian();
-    assert_eq!(prepare(&mut machine), Ok(CoreLibrary::BuildStd));
-    assert_eq!(machine.done, ["apt rust-web-src", "apt qemu-system-x86"]);
+    assert_eq!(
+        prepare(&mut machine),
+        Ok(Toolchain {
+            linker: Linker::Lld,
+            ..BUILD_STD
+        })
+    );
+    assert_eq!(machine.done, ["apt rust-web-src", "apt lld", "apt qemu-system-x86"]);
 }
 
 #[test]
@@ -172,6 +195,18 @@ fn without_root_nothing_is_installed_and_the_commands_are_named() {
     let mut machine = Fake {
         root: false,
         source: true,
+        ..debian()
+    };
+    let error = prepare(&mut machine).unwrap_err().to_string();
+    assert!(
+        error.contains("sudo apt-get update && sudo apt-get install lld"),
+        "{error}"
+    );
+
+    let mut machine = Fake {
+        root: false,
+        source: true,
+        linker: Some(Linker::Lld),
         ..debian()
     };
     let error = prepare(&mut machine).unwrap_err().to_string();
