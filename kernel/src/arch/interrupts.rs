@@ -13,8 +13,6 @@ use super::descriptors::vector::FIRST_INTERRUPT;
 
 /// Line of the interval timer.
 pub const TIMER_LINE: u8 = 0;
-/// Lines of COM1 and COM3, and of COM2 and COM4.
-pub const SERIAL_LINES: [u8; 2] = [4, 3];
 
 // SAFETY: the kernel runs in ring 0, and this is the only owner of the controllers' ports.
 static CONTROLLER: Mutex<InterruptController<X86Ports>> =
