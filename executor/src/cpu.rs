@@ -29,6 +29,9 @@ pub(crate) struct Cpu {
     pub(crate) poll_began: AtomicU64,
     /// Polls longer than this are looked at more closely: the lower of the longest poll and the stall limit. The owner's.
     pub(crate) watermark: UnsafeCell<u64>,
+    /// The task that moves tasks whose class was raised while they were queued. It is of the highest class and not in
+    /// the slab.
+    pub(crate) mover: Slot,
     /// Sleeping tasks.
     pub(crate) timers: TimerQueue,
     /// What has been counted.
@@ -48,6 +51,7 @@ impl Cpu {
             backlog: AtomicBool::new(false),
             poll_began: AtomicU64::new(0),
             watermark: UnsafeCell::new(0),
+            mover: Slot::new(u32::MAX),
             timers: TimerQueue::new(),
             counters: Counters::new(),
         }

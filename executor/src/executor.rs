@@ -1,15 +1,21 @@
 //! The executor: construction, spawning and waking.
 
 use alloc::boxed::Box;
-use core::{fmt, future::Future, ptr};
+use core::{
+    fmt,
+    future::Future,
+    ptr,
+    task::{Context, Poll},
+};
 
 use crate::{
-    Class, Hooks, JoinHandle, Shares, Statistics, TaskEvent, TaskId, Timers,
+    Class, Hooks, JoinHandle, Resource, Shares, Statistics, TaskEvent, TaskId, Timers, WaitGraph,
     cpu::Cpu,
     queue::ClassQueue,
     slab::Slab,
     sync::Ordering,
     task::{self, Slot, bits},
+    waits::Graph,
 };
 
 /// How an executor is built.
@@ -81,6 +87,7 @@ pub struct Executor<H: Hooks> {
     pub(crate) cpus: Box<[Cpu]>,
     pub(crate) slab: Slab,
     pub(crate) config: Config,
+    pub(crate) graph: Graph,
 }
 
 /// The parts of the executor that need its hooks, for code that does not know their type. Not for hot paths.
@@ -89,6 +96,14 @@ pub(crate) trait Inner: Sync {
     fn cancel(&self, slot: &'static Slot);
     /// Gives a free slot back.
     fn give(&self, slot: &'static Slot);
+    /// The task that the current CPU polls.
+    fn current(&self) -> Option<&'static Slot>;
+    /// The time.
+    fn now(&self) -> u64;
+    /// The wait-for graph.
+    fn graph(&self) -> &Graph;
+    /// Changes the effective class of a task.
+    fn set_class(&'static self, slot: &'static Slot, class: Class);
 }
 
 impl<H: Hooks> Inner for Executor<H> {
@@ -103,6 +118,31 @@ impl<H: Hooks> Inner for Executor<H> {
 
     fn give(&self, slot: &'static Slot) {
         self.free(slot);
+    }
+
+    fn current(&self) -> Option<&'static Slot> {
+        let slot = self.cpus[self.hooks.cpu()].current.load(Ordering::Relaxed);
+        // SAFETY: `current` holds the address of a slot, which is never freed, or null.
+        unsafe { slot.as_ref() }
+    }
+
+    fn now(&self) -> u64 {
+        self.hooks.now()
+    }
+
+    fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    fn set_class(&'static self, slot: &'static Slot, class: Class) {
+        // SAFETY: a slot that was ever used has a queue, and queues live for ever; at worst it is the wrong one.
+        let old = unsafe { slot.queue() };
+        let cpu = &self.cpus[old.cpu];
+        slot.queue
+            .store(ptr::from_ref(&cpu.queues[class.index()]).cast_mut(), Ordering::Relaxed);
+        if slot.state.is_queued() && class < old.class && cpu.mover.state.wake(0) {
+            self.push(&cpu.queues[0], &cpu.mover);
+        }
     }
 }
 
@@ -130,15 +170,45 @@ impl<H: Hooks> Executor<H> {
             .expect("memory for the reserved task slots");
         let cpus = (0..config.cpus.max(1)).map(|index| Cpu::new(index, place)).collect();
         // SAFETY: `place` is a fresh allocation for this type; it is written before anybody can read it, and leaked.
-        unsafe {
+        let executor: &'static Self = unsafe {
             place.write(Self {
                 hooks,
                 cpus,
                 slab,
                 config,
+                graph: Graph::new(),
             });
             &*place
+        };
+        executor.cpus.iter().for_each(Self::start_mover);
+        executor
+    }
+
+    /// Prepares the task that moves tasks between the queues of a CPU.
+    fn start_mover(cpu: &'static Cpu) {
+        let (mover, queue) = (&cpu.mover, &cpu.queues[0]);
+        let state = mover.state.spawn();
+        mover.queue.store(ptr::from_ref(queue).cast_mut(), Ordering::Relaxed);
+        mover.set_poll(Self::move_raised);
+        // SAFETY: nobody else knows the slot yet.
+        unsafe {
+            mover
+                .waker
+                .with_mut(|waker| (*waker).write(task::waker::<H>(mover, state)));
+            mover.name.with_mut(|name| *name = "mover");
         }
+        mover.state.begin_poll();
+    }
+
+    /// The [`PollFunction`](task::PollFunction) of the mover.
+    unsafe fn move_raised(mover: &'static Slot, _: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: the mover lives for ever; its queue belongs to an executor with these hooks.
+        let (queue, executor) = unsafe { (mover.queue(), &*mover.queue().executor.cast::<Self>()) };
+        for queue in &executor.cpus[queue.cpu].queues {
+            // SAFETY: this is called in a turn of the CPU.
+            unsafe { queue.take_moved(|task, queue| executor.push(queue, task)) };
+        }
+        Poll::Pending
     }
 
     /// The hooks that the executor was made with.
@@ -206,7 +276,7 @@ impl<H: Hooks> Executor<H> {
             slot.waker
                 .with_mut(|waker| (*waker).write(task::waker::<H>(slot, state)));
             slot.name.with_mut(|place| *place = name);
-            slot.base.with_mut(|place| *place = class);
+            slot.set_base(class);
         }
         slot.queue.store(ptr::from_ref(queue).cast_mut(), Ordering::Relaxed);
         let id = slot.id_at(state);
@@ -243,9 +313,18 @@ impl<H: Hooks> Executor<H> {
 
     /// The task that the current CPU polls.
     pub fn current(&self) -> Option<TaskId> {
-        let slot = self.cpus[self.hooks.cpu()].current.load(Ordering::Relaxed);
-        // SAFETY: `current` holds the address of a slot, which is never freed, or null.
-        unsafe { slot.as_ref() }.map(Slot::id)
+        Inner::current(self).map(Slot::id)
+    }
+
+    /// A resource for the wait-for graph.
+    #[must_use]
+    pub fn resource(&'static self, name: &'static str) -> Resource {
+        Resource::new(self, name)
+    }
+
+    /// The wait-for graph at this moment: which task waits for what since when, and the cycles.
+    pub fn waits(&self) -> WaitGraph<'_, H> {
+        WaitGraph::new(self)
     }
 
     /// What a CPU has counted so far.
@@ -322,6 +401,10 @@ impl<H: Hooks> Executor<H> {
         // SAFETY: the slot has no references left, and is ours: nobody else touches the cell.
         if slot.joiner.with(|joiner| unsafe { (*joiner).is_some() }) {
             Self::drop_joiner(slot);
+        }
+        // SAFETY: as above; edges are added in polls of the task only.
+        if slot.waits.with(|first| unsafe { !(*first).is_null() }) {
+            self.graph.forget(slot);
         }
         self.slab.give(slot);
     }

@@ -12,6 +12,7 @@ use core::{
 use crate::{
     TaskId,
     task::{Released, Slot, bits},
+    waits::{Edge, Target},
 };
 
 /// Why a task ended without an output.
@@ -44,6 +45,8 @@ pub struct JoinHandle<T> {
     id: TaskId,
     /// The output has been taken.
     taken: bool,
+    /// The edge in the slot is in the wait-for graph.
+    waiting: bool,
     output: PhantomData<fn() -> T>,
 }
 
@@ -68,6 +71,7 @@ impl<T> JoinHandle<T> {
             slot,
             id,
             taken: false,
+            waiting: false,
             output: PhantomData,
         }
     }
@@ -123,6 +127,7 @@ impl<T> JoinHandle<T> {
         }
         assert!(!self.taken, "a join handle was polled after it was ready");
         self.taken = true;
+        self.leave();
         Some(if word & bits::OUTPUT != 0 {
             let mut output = MaybeUninit::<T>::uninit();
             // SAFETY: the task is `DONE`, so the storage is the handle's; it has an output of type `T` that was not
@@ -136,6 +141,34 @@ impl<T> JoinHandle<T> {
         } else {
             Err(JoinError::Cancelled)
         })
+    }
+
+    /// Declares that the current task waits for this one, which lends it its class.
+    fn enter(&mut self) {
+        // SAFETY: the handle is a reference.
+        let executor = unsafe { self.slot.queue() }.executor();
+        if let Some(waiter) = executor.current() {
+            let edge = self.slot.joined.with_mut(|edge| {
+                // SAFETY: the edge is not in the graph, so it is the handle's.
+                unsafe { (*edge).write(Edge::new(executor, waiter, Target::Task(self.slot))) as *mut Edge }
+            });
+            // SAFETY: the edge is in the slot, which the handle keeps, and `leave` removes it, at the latest in `drop`.
+            unsafe { executor.graph().add(executor, edge) };
+            self.waiting = true;
+        }
+    }
+
+    /// Ends the declared wait.
+    #[inline(always)]
+    fn leave(&mut self) {
+        if self.waiting {
+            self.waiting = false;
+            // SAFETY: the handle is a reference.
+            let executor = unsafe { self.slot.queue() }.executor();
+            let edge = self.slot.joined.with_mut(<*mut _>::cast::<Edge>);
+            // SAFETY: `waiting` shows that the edge was added.
+            unsafe { executor.graph().remove(executor, edge) };
+        }
     }
 
     /// Registers the waker. `Err` if the task is done.
@@ -153,6 +186,8 @@ impl<T> JoinHandle<T> {
                 return Ok(());
             }
             state.set_joiner(false)?;
+            // Perhaps another task than before waits.
+            self.leave();
         }
         // SAFETY: `JOINER` is clear and the task was not done: the cell is the handle's until `set_joiner`.
         let old = self
@@ -161,6 +196,9 @@ impl<T> JoinHandle<T> {
             .with_mut(|joiner| unsafe { (*joiner).replace(cx.waker().clone()) });
         let registered = state.set_joiner(true);
         drop(old);
+        if registered.is_ok() && !self.waiting {
+            self.enter();
+        }
         registered
     }
 }
@@ -182,6 +220,7 @@ impl<T> Future for JoinHandle<T> {
 impl<T> Drop for JoinHandle<T> {
     #[inline]
     fn drop(&mut self) {
+        self.leave();
         let Err(word) = self.slot.state.drop_handle() else {
             return;
         };

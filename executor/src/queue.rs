@@ -198,6 +198,45 @@ impl ClassQueue {
         task
     }
 
+    /// Takes all tasks out that belong to another queue by now, and gives them to `moved`. It looks at every task in the
+    /// queue, so it is for rare events.
+    ///
+    /// # Safety
+    /// As [`ClassQueue::grant`].
+    pub(crate) unsafe fn take_moved(&self, mut moved: impl FnMut(&'static Slot, &'static ClassQueue)) {
+        let mut link = &self.list;
+        loop {
+            let mut task = link.load(Ordering::Relaxed);
+            if task.is_null() {
+                // The list has ended: the inbox goes on. It may be taken more than once.
+                let newest = self.inbox.swap(ptr::null_mut(), Ordering::Acquire);
+                if is_end(newest) {
+                    return;
+                }
+                // SAFETY: the inbox holds slots, which are never freed.
+                let newest: &'static Slot = unsafe { &*newest };
+                let next = newest.next.load(Ordering::Relaxed);
+                task = if is_end(next) {
+                    newest.next.store(ptr::null_mut(), Ordering::Relaxed);
+                    newest.as_ptr()
+                } else {
+                    Self::reverse(newest, next)
+                };
+                link.store(task, Ordering::Relaxed);
+            }
+            // SAFETY: the chain holds slots, which are never freed.
+            let slot: &'static Slot = unsafe { &*task };
+            // SAFETY: the task is queued, which is a reference.
+            let queue = unsafe { slot.queue() };
+            if ptr::eq(queue, self) {
+                link = &slot.next;
+            } else {
+                link.store(slot.next.load(Ordering::Relaxed), Ordering::Relaxed);
+                moved(slot, queue);
+            }
+        }
+    }
+
     /// Turns the chain that starts with `newest` and `next` around; returns the oldest.
     fn reverse(newest: &'static Slot, next: *mut Slot) -> *mut Slot {
         newest.next.store(ptr::null_mut(), Ordering::Relaxed);

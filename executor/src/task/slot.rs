@@ -6,11 +6,12 @@ use super::{FutureTable, PollFunction, State, TaskId, state::generation_of};
 use crate::{
     Class,
     queue::ClassQueue,
-    sync::{AtomicPtr, Ordering, UnsafeCell},
+    sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, UnsafeCell},
+    waits::Edge,
 };
 
 /// How many bytes of future (and of output, in the same place) a slot holds; larger ones are boxed.
-pub(crate) const INLINE: usize = 112;
+pub(crate) const INLINE: usize = 96;
 
 /// The inline storage. Aligned for everything that is at most [`STORAGE_ALIGN`] aligned.
 #[repr(C, align(16))]
@@ -51,14 +52,31 @@ pub(crate) struct Slot {
     pub(crate) joiner: UnsafeCell<Option<Waker>>,
     /// The index of this slot in the slab.
     pub(crate) index: u32,
-    /// The class that the task was spawned with.
-    pub(crate) base: UnsafeCell<Class>,
+    /// The class that the task was spawned with: its number.
+    base: AtomicU32,
+    /// How many waiters lend their class to the task: 16 bits for each class, the highest class lowest. Changed under
+    /// the lock of the wait-for graph.
+    pub(crate) lent: AtomicU64,
+    /// What the task waits for, the newest first: a list under the lock of the wait-for graph.
+    pub(crate) waits: UnsafeCell<*mut Edge>,
+    /// That the owner of the join handle waits for this task; under the lock of the wait-for graph.
+    pub(crate) joined: UnsafeCell<MaybeUninit<Edge>>,
     /// The future, then its output, or the box that holds them.
     pub(crate) storage: UnsafeCell<Storage>,
 }
 
 // SAFETY: every field is atomic, constant, or a cell whose one owner at a time is decided by `state`, as the fields say.
 unsafe impl Sync for Slot {}
+// SAFETY: as above. A slot is only ever shared; this is for the containers that say so by `Send`.
+unsafe impl Send for Slot {}
+
+impl PartialEq for Slot {
+    fn eq(&self, other: &Self) -> bool {
+        core::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Slot {}
 
 impl Slot {
     /// A free slot.
@@ -73,7 +91,10 @@ impl Slot {
             name: UnsafeCell::new(""),
             joiner: UnsafeCell::new(None),
             index,
-            base: UnsafeCell::new(Class::Idle),
+            base: AtomicU32::new(0),
+            lent: AtomicU64::new(0),
+            waits: UnsafeCell::new(core::ptr::null_mut()),
+            joined: UnsafeCell::new(MaybeUninit::uninit()),
             storage: UnsafeCell::new(Storage(MaybeUninit::uninit())),
         }
     }
@@ -102,6 +123,18 @@ impl Slot {
     pub(crate) unsafe fn table(&self) -> &'static FutureTable {
         // SAFETY: `spawn` wrote it before the first reference existed, and nobody writes it while there is one.
         self.table.with(|table| unsafe { (*table).assume_init() })
+    }
+
+    /// The class that the task was spawned with.
+    pub(crate) fn base(&self) -> Class {
+        Class::ALL[self.base.load(Ordering::Relaxed) as usize % Class::COUNT]
+    }
+
+    /// Sets the class of a new task. The caller owns the slot.
+    #[inline(always)]
+    pub(crate) fn set_base(&self, class: Class) {
+        self.base.store(class as u32, Ordering::Relaxed);
+        self.lent.store(0, Ordering::Relaxed);
     }
 
     /// Sets the function that polls the future.

@@ -36,9 +36,8 @@
 //! 7. The last of the references below is released ([`State::release`]); the slot goes to the free list. **AcqRel**:
 //!    whoever frees the slot acquires what the other owners did to it.
 //!
-//! Four bits are references to the slot: `LIVE` (the executor's, to the future), `ENQUEUED` (the run queue's),
-//! `HANDLE` (the join handle's) and `MOVING` (the list of tasks that change their queue). The slot is free when the last
-//! of them goes. The output belongs to the executor until `DONE` is set, then to the join handle. The waker of whoever
+//! Three bits are references to the slot: `LIVE` (the executor's, to the future), `ENQUEUED` (the run queue's) and
+//! `HANDLE` (the join handle's). The slot is free when the last of them goes. The output belongs to the executor until `DONE` is set, then to the join handle. The waker of whoever
 //! awaits the handle belongs to the handle while `JOINER` is clear, and may only be read while it is set.
 //!
 //! # Wakers hold no reference
@@ -80,21 +79,19 @@ pub(crate) mod bits {
     pub(crate) const ENQUEUED: u64 = 1 << 18;
     /// A join handle exists.
     pub(crate) const HANDLE: u64 = 1 << 19;
-    /// The task is on the list of tasks that have to change their queue.
-    pub(crate) const MOVING: u64 = 1 << 20;
     /// The future is to be dropped instead of polled.
-    pub(crate) const CANCEL: u64 = 1 << 21;
+    pub(crate) const CANCEL: u64 = 1 << 20;
     /// The task has ended, and the slot is not free yet; the output, if there is one, belongs to the join handle.
-    pub(crate) const DONE: u64 = 1 << 22;
+    pub(crate) const DONE: u64 = 1 << 21;
     /// The task has ended with an output, and the output is in the slot.
-    pub(crate) const OUTPUT: u64 = 1 << 23;
+    pub(crate) const OUTPUT: u64 = 1 << 22;
     /// The task has ended because its poll panicked.
-    pub(crate) const PANICKED: u64 = 1 << 24;
+    pub(crate) const PANICKED: u64 = 1 << 23;
     /// The waker of the task that awaits the join handle is in the slot.
-    pub(crate) const JOINER: u64 = 1 << 25;
+    pub(crate) const JOINER: u64 = 1 << 24;
 
     /// The references to the slot.
-    pub(crate) const REFERENCES: u64 = LIVE | ENQUEUED | HANDLE | MOVING;
+    pub(crate) const REFERENCES: u64 = LIVE | ENQUEUED | HANDLE;
     /// All flags.
     pub(crate) const FLAGS: u64 = 0x7fff << 17;
 }
@@ -218,6 +215,12 @@ impl State {
             return Released::Shared;
         }
         self.release(ENQUEUED)
+    }
+
+    /// Whether the task is queued. The caller has changed the slot's queue before. **AcqRel**, a read-modify-write that
+    /// writes nothing: a wake that sets `ENQUEUED` after it sees the new queue; one that was before it is seen here.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.0.fetch_or(0, Ordering::AcqRel) & ENQUEUED != 0
     }
 
     /// Transition 6. `OUTCOME` is [`OUTPUT`], [`PANICKED`] or 0 for a task without an output.
