@@ -9,6 +9,7 @@
 //! | `trace` | `off`, `text` | `off` |
 //! | `trace_categories` | names, separated by commas | all |
 //! | `fault` | `queued`, `inline` | `queued` |
+//! | `service` | `first`: faults are served before anything else; `last`: only when no user thread can go on, so that tests see faults in flight | `first` |
 //! | `zero_pool` | `on`, `off` | `on` |
 //! | `seed` | a number | 0 |
 //! | `console` | `split`: a port for each channel; `com1`: everything on COM1 | `split` |
@@ -69,6 +70,15 @@ pub enum SelfTest {
     Traps,
 }
 
+/// When the fault service gets its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceTurn {
+    /// Before anything else.
+    First,
+    /// When no user thread can go on: for tests that want faults to stay in flight while other threads run.
+    Last,
+}
+
 /// A program to start, with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
@@ -93,6 +103,8 @@ pub struct Config {
     pub trace_categories: Category,
     /// Who serves a page fault.
     pub fault: FaultMode,
+    /// When the fault service gets its turn.
+    pub service: ServiceTurn,
     /// Whether frames are zeroed ahead of time when the CPU is idle.
     pub zero_pool: bool,
     /// Seed of everything that is random.
@@ -112,6 +124,7 @@ impl Default for Config {
             trace: TraceMode::Off,
             trace_categories: Category::all(),
             fault: FaultMode::Queued,
+            service: ServiceTurn::First,
             zero_pool: true,
             seed: 0,
             split_console: true,
@@ -192,6 +205,10 @@ impl Config {
             "fault" => {
                 let modes = [("queued", FaultMode::Queued), ("inline", FaultMode::Inline)];
                 self.fault = choose(value, &modes).ok_or_else(bad)?;
+            }
+            "service" => {
+                let turns = [("first", ServiceTurn::First), ("last", ServiceTurn::Last)];
+                self.service = choose(value, &turns).ok_or_else(bad)?;
             }
             "zero_pool" => self.zero_pool = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
             "seed" => self.seed = value.parse().map_err(|_| bad())?,

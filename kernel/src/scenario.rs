@@ -20,7 +20,7 @@ use faultline_mm::frame::FrameAccount;
 use faultline_trace::FaultClass;
 use x86_64::PhysAddr;
 
-use crate::config::{Config, TraceMode};
+use crate::config::{Config, ServiceTurn, TraceMode};
 use crate::console::{self, Channel};
 use crate::exec::ExecError;
 use crate::exec::stack::Arguments;
@@ -65,7 +65,7 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     if config.trace == TraceMode::Text {
         tracing::start(config.trace_categories);
     }
-    spawn_services(config.zero_pool);
+    spawn_services(config);
     let before = memory().account();
     ::log::info!("{before}");
     let began = time::now();
@@ -92,10 +92,14 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     crate::end(Exit::Orderly)
 }
 
-fn spawn_services(zero_pool: bool) {
-    let served = executor().spawn("fault service", Class::FaultService, memory().fault_service());
+fn spawn_services(config: &Config) {
+    let class = match config.service {
+        ServiceTurn::First => Class::FaultService,
+        ServiceTurn::Last => Class::Idle,
+    };
+    let served = executor().spawn("fault service", class, memory().fault_service());
     served.expect("the first task has room").detach();
-    if zero_pool {
+    if config.zero_pool {
         let zeroed = executor().spawn("frame zeroing", Class::Idle, zero_frames());
         zeroed.expect("the second task has room").detach();
     }
