@@ -35,6 +35,12 @@ fn main() {
     turn.write(0, 1);
     expect(child.wait(), Ended::Exit(0), "the second child");
     memory.check(0..memory.words(), 9, "the parent, after its own write");
+
+    // The child leaves without a write: the pages are the parent's alone again.
+    let child = fork(|| memory.check(0..memory.words(), 9, "the third child"));
+    expect(child.wait(), Ended::Exit(0), "the third child");
+    memory.fill(0..memory.words(), 10);
+    memory.check(0..memory.words(), 10, "the parent, as the last owner");
     println!("{pages} pages, {GENERATIONS} generations: each process saw its own memory");
 }
 
