@@ -19,6 +19,7 @@ pub use native::{Native, native};
 /// # Panics
 /// Panics with what the build said when it fails.
 pub fn artifacts() -> &'static Artifacts {
-    static ARTIFACTS: OnceLock<Artifacts> = OnceLock::new();
-    ARTIFACTS.get_or_init(|| session::prepare().unwrap_or_else(|error| panic!("{error:#}")))
+    static ARTIFACTS: OnceLock<Result<Artifacts, String>> = OnceLock::new();
+    let built = ARTIFACTS.get_or_init(|| session::prepare().map_err(|error| format!("{error:#}")));
+    built.as_ref().unwrap_or_else(|error| panic!("{error}"))
 }
