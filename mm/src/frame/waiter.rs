@@ -65,7 +65,8 @@ impl FrameAllocator {
         }
     }
 
-    /// Wakes `waker` once, when the next frame comes free. Replaces the waker set before.
+    /// Wakes `waker` once, when the next frame comes free. Replaces the waker set before. It is woken by whoever frees
+    /// the frame, with none of the allocator's locks held, but perhaps some of the caller's: waking must not lock.
     ///
     /// A frame that came free before this call wakes nobody: try to allocate once more after it, as
     /// [`poll_allocate`](Self::poll_allocate) does.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::frame::{FrameError, QuarantineList};
 
-const ROUNDS: usize = if cfg!(miri) { 60 } else { 20_000 };
+const ROUNDS: usize = if cfg!(miri) { 30 } else { 20_000 };
 
 #[test]
 fn frames_are_conserved_under_contention() {
