@@ -14,6 +14,7 @@ use x86_64::structures::paging::PhysFrame;
 use x86_64::{PhysAddr, VirtAddr};
 
 use crate::arch;
+use crate::arch::features::{Features, features};
 use crate::config::{Config, FaultMode};
 use crate::memory::{BootMemory, phys_to_virt};
 use crate::tracing;
@@ -27,6 +28,9 @@ pub type FaultFuture<'a> = faultline_mm::FaultFuture<'a, Machine>;
 /// How many faults can be in flight at once.
 const FAULT_SLOTS: usize = 1024;
 
+/// The PCIDs from 1 on; 0 is the kernel's own.
+const PCIDS: u16 = 4095;
+
 /// Frames that idle time keeps zeroed, where the zero pool is on.
 const ZERO_POOL: u32 = 512;
 
@@ -35,8 +39,8 @@ const ZERO_POOL: u32 = 512;
 pub struct Machine;
 
 // SAFETY: 1. All physical memory is mapped at PHYSICAL_MEMORY for ever, each frame once. 2. There is one CPU, 0. 3.
-// `invlpg` and a write to CR3 do what the trait asks; without PCIDs every write of CR3 drops all translations that are
-// not global, and user pages never are.
+// `invlpg` and a write to CR3 do what the trait asks: a write without bit 63 drops all translations of its PCID (of
+// everything, where there are no PCIDs) that are not global, and user pages never are.
 unsafe impl Platform for Machine {
     #[inline(always)]
     fn phys_to_virt(&self, address: PhysAddr) -> *mut u8 {
@@ -54,10 +58,16 @@ unsafe impl Platform for Machine {
     }
 
     #[inline]
-    fn load_root(&self, root: PhysFrame, _: Pcid, _: bool) {
+    fn load_root(&self, root: PhysFrame, pcid: Pcid, keep: bool) {
+        let value = root.start_address().as_u64() | u64::from(pcid.0) | u64::from(keep) << 63;
         // SAFETY: 1. the root maps the kernel half as the template does; 2. the lower half belongs to user mode, which
-        // the kernel never touches through it.
-        unsafe { asm!("mov cr3, {}", in(reg) root.start_address().as_u64(), options(nostack, preserves_flags)) };
+        // the kernel never touches through it; 3. PCID and bit 63 are zero unless `pcids` says that the processor has
+        // PCIDs, and then they are switched on.
+        unsafe { asm!("mov cr3, {}", in(reg) value, options(nostack, preserves_flags)) };
+    }
+
+    fn pcids(&self) -> u16 {
+        if features().contains(Features::PCID) { PCIDS } else { 0 }
     }
 
     #[inline]
