@@ -113,6 +113,11 @@ impl Hooks for Machine {
     }
 
     #[inline(always)]
+    fn tracing(&self) -> bool {
+        tracing::is_on(Kind::TaskWake)
+    }
+
+    #[inline(always)]
     fn trace(&self, event: TaskEvent) {
         tracing::task_event(event);
     }

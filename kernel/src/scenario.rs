@@ -276,9 +276,9 @@ fn report_faults(report: &mut Report<'_>, stats: &MemoryStats) {
         let (count, key) = (stats.served[class as usize], class.name());
         report.line(format_args!("faults.{key}"), count);
         let (timed, ticks) = times[class as usize];
-        if timed != 0 {
+        if let Some(each) = ticks.checked_div(timed) {
             report.line(format_args!("faults.{key}.tsc"), ticks);
-            report.line(format_args!("faults.{key}.tsc_each"), ticks / timed);
+            report.line(format_args!("faults.{key}.tsc_each"), each);
         }
     }
     for (key, value) in [

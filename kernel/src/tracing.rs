@@ -71,11 +71,8 @@ pub fn emit(kind: Kind, space: u64, fault: u64, a: u64, b: u64) {
 }
 
 /// Records what the executor says about a task.
-#[inline(always)]
+#[cold]
 pub fn task_event(event: TaskEvent) {
-    if !is_on(Kind::TaskWake) {
-        return;
-    }
     match event {
         TaskEvent::Spawned { task, class, .. } => record(Kind::TaskSpawn, u64::from(task.index()), class as u64),
         TaskEvent::Woken { task } => record(Kind::TaskWake, u64::from(task.index()), 0),

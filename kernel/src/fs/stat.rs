@@ -79,7 +79,7 @@ impl Status {
 
     /// `struct stat`.
     #[must_use]
-    pub fn to_stat(&self) -> [u8; SIZE] {
+    pub fn to_stat(self) -> [u8; SIZE] {
         let words = [
             1,
             self.inode,
@@ -105,7 +105,7 @@ impl Status {
 
     /// `struct statx`.
     #[must_use]
-    pub fn to_statx(&self) -> [u8; STATX_SIZE] {
+    pub fn to_statx(self) -> [u8; STATX_SIZE] {
         let mut bytes = [0; STATX_SIZE];
         let mut put = |offset: usize, value: &[u8]| bytes[offset..offset + value.len()].copy_from_slice(value);
         put(0, &linux::STATX_BASIC_STATS.to_le_bytes());

@@ -98,7 +98,7 @@ fn first_load(process: Arc<Process>, arguments: Arguments) -> Call {
 #[must_use]
 pub fn thread_bytes() -> ThreadBytes {
     let counts = 2 * size_of::<usize>();
-    let slot = 512;
+    let slot = executor().bytes_per_task();
     let future = size_of::<UserThread>();
     ThreadBytes {
         task: if future > slot { slot + future } else { slot },

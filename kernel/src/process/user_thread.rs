@@ -100,6 +100,7 @@ impl UserThread {
                 // SAFETY: 1. `self` is reached through the pinned future of the task only, and nothing moves out of
                 // `state` while it is `Fault`: it is replaced in place, which drops the future where it is.
                 let future = unsafe { Pin::new_unchecked(future) };
+                let fault = future.id();
                 let Poll::Ready(result) = future.poll(cx) else {
                     return Poll::Pending;
                 };
@@ -107,6 +108,7 @@ impl UserThread {
                 self.state = State::User;
                 match result {
                     Ok(outcome) => {
+                        self.trace_resume(fault);
                         if let FaultOutcome::Resolved(class) = outcome {
                             statistics::fault_resolved(class, since);
                         }
@@ -124,6 +126,15 @@ impl UserThread {
                 self.conclude(outcome);
                 Poll::Ready(())
             }
+        }
+    }
+
+    /// Traces that the faulting instruction is about to be executed again.
+    #[inline(always)]
+    fn trace_resume(&self, fault: u64) {
+        if tracing::is_on(Kind::FaultResume) {
+            let space = self.space.as_ref().map_or(0, |space| space.id());
+            tracing::emit(Kind::FaultResume, space, fault, self.context.cr2(), 0);
         }
     }
 
@@ -308,6 +319,8 @@ impl UserThread {
         let since = clock::counter();
         let Some(space) = &self.space else { return };
         let future = space.handle_page_fault(FaultInfo::from_error_code(address, error));
+        let access = error >> 1 & 1 | error >> 3 & 2;
+        tracing::emit(Kind::FaultTrap, space.id(), future.id(), address, access);
         // SAFETY: 1. the future borrows what the `Arc` in `self.space` points to, which does not move; 2. that `Arc` is
         // replaced or dropped only while `state` is not `Fault`: in `conclude`, which `poll_wait` calls after it set
         // `state` to `User`, in `finish`, which does so first, and when `self` is dropped, `state` before `space`.

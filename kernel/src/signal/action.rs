@@ -50,7 +50,7 @@ impl Action {
 
     /// The form that user mode reads.
     #[must_use]
-    pub fn to_bytes(&self) -> [u8; SIZE] {
+    pub fn to_bytes(self) -> [u8; SIZE] {
         let mut bytes = [0; SIZE];
         for (slot, word) in bytes
             .chunks_exact_mut(8)

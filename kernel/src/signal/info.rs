@@ -71,7 +71,7 @@ impl SignalInfo {
 
     /// The `siginfo_t` that a handler sees.
     #[must_use]
-    pub fn to_bytes(&self) -> [u8; SIZE] {
+    pub fn to_bytes(self) -> [u8; SIZE] {
         let mut bytes = [0; SIZE];
         let mut put = |offset: usize, value: &[u8]| bytes[offset..offset + value.len()].copy_from_slice(value);
         put(0, &self.signal.number().to_le_bytes());

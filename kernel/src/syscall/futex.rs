@@ -123,7 +123,7 @@ pub async fn futex(
 ) -> Result<u64, Errno> {
     let private = operation & linux::FUTEX_PRIVATE_FLAG != 0;
     let command = operation & !(linux::FUTEX_PRIVATE_FLAG | linux::FUTEX_CLOCK_REALTIME);
-    if address % 4 != 0 {
+    if !address.is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
     if address >= crate::exec::elf::USER_END {
@@ -156,7 +156,7 @@ pub async fn futex(
         linux::FUTEX_WAKE_BITSET if third == 0 => Err(Errno::EINVAL),
         linux::FUTEX_WAKE_BITSET => Ok(wake(key(address), value, third)),
         linux::FUTEX_REQUEUE | linux::FUTEX_CMP_REQUEUE => {
-            if second % 4 != 0 {
+            if !second.is_multiple_of(4) {
                 return Err(Errno::EINVAL);
             }
             if command == linux::FUTEX_CMP_REQUEUE && user::read_u32(&caller.space, address).await? != third {

@@ -179,7 +179,7 @@ pub async fn getrusage(caller: Caller, who: i32, address: u64) -> Result<u64, Er
 
 /// `sched_getaffinity`: one CPU.
 pub async fn sched_getaffinity(caller: Caller, pid: u64, size: u64, address: u64) -> Result<u64, Errno> {
-    if size < 8 || size % 8 != 0 {
+    if size < 8 || !size.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
     if pid != 0 && tree::find_thread(pid as u32).is_none() {

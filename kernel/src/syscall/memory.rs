@@ -61,7 +61,7 @@ fn whole_pages(length: u64) -> Result<u64, Errno> {
 /// As Linux reports them.
 pub fn mmap(process: &Process, space: &Space, arguments: [u64; 6]) -> Result<u64, Errno> {
     let [hint, length, bits, flags, descriptor, offset] = arguments;
-    if length == 0 || offset % PAGE != 0 {
+    if length == 0 || !offset.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
     }
     let has = |flag: u32| flags & u64::from(flag) != 0;
@@ -105,7 +105,7 @@ pub fn mmap(process: &Process, space: &Space, arguments: [u64; 6]) -> Result<u64
 fn place(hint: u64, size: u64, flags: u64) -> Result<Placement, Errno> {
     let no_replace = flags & u64::from(linux::MAP_FIXED_NOREPLACE) != 0;
     if no_replace || flags & u64::from(linux::MAP_FIXED) != 0 {
-        if hint % PAGE != 0 {
+        if !hint.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
         if hint.checked_add(size).is_none_or(|end| end > USER_END) {
@@ -185,7 +185,7 @@ async fn populate(caller: &Caller, range: PageRange, access: Access) -> Result<(
 /// # Errors
 /// `EINVAL` for an unaligned start, size 0 or a range outside the user half.
 pub fn munmap(space: &Space, start: u64, length: u64) -> Result<u64, Errno> {
-    if start % PAGE != 0 || length == 0 || start.checked_add(length).is_none_or(|end| end > USER_END) {
+    if !start.is_multiple_of(PAGE) || length == 0 || start.checked_add(length).is_none_or(|end| end > USER_END) {
         return Err(Errno::EINVAL);
     }
     space.unmap(address(start, Errno::EINVAL)?, length)?;
@@ -211,7 +211,7 @@ pub fn brk(space: &Space, wanted: u64) -> Result<u64, Errno> {
 /// # Errors
 /// `EINVAL`, `ENOMEM`, `EACCES`, as Linux reports them.
 pub fn mprotect(space: &Space, start: u64, length: u64, bits: u64) -> Result<u64, Errno> {
-    if start % PAGE != 0 {
+    if !start.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
     }
     let protection = protection(bits)?;
@@ -232,12 +232,15 @@ pub fn mprotect(space: &Space, start: u64, length: u64, bits: u64) -> Result<u64
 /// `EINVAL`, `EFAULT`, `ENOMEM`, as Linux reports them.
 pub fn mremap(space: &Space, start: u64, old: u64, new: u64, flags: u64, target: u64) -> Result<u64, Errno> {
     let (may_move, fixed) = (u64::from(linux::MREMAP_MAYMOVE), u64::from(linux::MREMAP_FIXED));
-    if flags & !(may_move | fixed) != 0 || start % PAGE != 0 || new == 0 || old == 0 {
+    if flags & !(may_move | fixed) != 0 || !start.is_multiple_of(PAGE) || new == 0 || old == 0 {
         return Err(Errno::EINVAL);
     }
     let (old, new) = (whole_pages(old)?, whole_pages(new)?);
     let to = if flags & fixed != 0 {
-        if flags & may_move == 0 || target % PAGE != 0 || target.checked_add(new).is_none_or(|end| end > USER_END) {
+        if flags & may_move == 0
+            || !target.is_multiple_of(PAGE)
+            || target.checked_add(new).is_none_or(|end| end > USER_END)
+        {
             return Err(Errno::EINVAL);
         }
         RemapTarget::Fixed(address(target, Errno::EINVAL)?)
@@ -283,7 +286,7 @@ pub fn madvise(space: &Space, start: u64, length: u64, advice: u64) -> Result<u6
         | linux::MADV_PAGEOUT => None,
         _ => return Err(Errno::EINVAL),
     };
-    if start % PAGE != 0 {
+    if !start.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
     }
     let size = whole_pages(length).map_err(|_| Errno::EINVAL)?;
@@ -301,7 +304,7 @@ pub fn madvise(space: &Space, start: u64, length: u64, advice: u64) -> Result<u6
 
 /// `madvise` that makes pages present.
 pub async fn madvise_populate(caller: Caller, start: u64, length: u64, advice: u64) -> Result<u64, Errno> {
-    if start % PAGE != 0 {
+    if !start.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
     }
     if length == 0 {
@@ -324,7 +327,7 @@ pub async fn madvise_populate(caller: Caller, start: u64, length: u64, advice: u
 /// `mincore`.
 pub async fn mincore(caller: Caller, start: u64, length: u64, to: u64) -> Result<u64, Errno> {
     const PART: u64 = 4096;
-    if start % PAGE != 0 {
+    if !start.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
     }
     let size = whole_pages(length)?;
@@ -357,7 +360,7 @@ pub fn msync(space: &Space, start: u64, length: u64, flags: u64) -> Result<u64, 
     let (later, now) = (u64::from(linux::MS_ASYNC), u64::from(linux::MS_SYNC));
     if flags & !(later | now | u64::from(linux::MS_INVALIDATE)) != 0
         || flags & (later | now) == later | now
-        || start % PAGE != 0
+        || !start.is_multiple_of(PAGE)
     {
         return Err(Errno::EINVAL);
     }
