@@ -25,6 +25,14 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Counts a fault that was served without I/O. Threads of a process run on one CPU at a time, so that a plain load
+    /// and store do.
+    #[inline(always)]
+    pub fn count_fault(&self) {
+        let count = self.minor_faults.load(Ordering::Relaxed);
+        self.minor_faults.store(count.wrapping_add(1), Ordering::Relaxed);
+    }
+
     /// Adds what `other` counted.
     pub fn add(&self, other: &Usage) {
         for (own, more) in [

@@ -70,6 +70,19 @@ struct CutShort {
     restartable: bool,
 }
 
+/// What follows a trap.
+#[derive(PartialEq, Eq)]
+enum Next {
+    /// Back to user mode, unless somebody wants attention.
+    Enter,
+    /// Look at the state first.
+    Look,
+    /// Others run first.
+    Yield,
+    /// The thread waits.
+    Wait,
+}
+
 /// What to do after the attention word was looked at.
 enum Attended {
     Proceed,
@@ -91,42 +104,45 @@ impl UserThread {
         }
     }
 
-    /// Polls what the thread waits for. `Ready` means that the loop goes on.
+    /// Polls the fault that the thread waits for. `Ready` means that the loop goes on.
     #[inline(always)]
-    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.state {
-            State::User => Poll::Ready(()),
-            State::Fault { future, since } => {
-                // SAFETY: 1. `self` is reached through the pinned future of the task only, and nothing moves out of
-                // `state` while it is `Fault`: it is replaced in place, which drops the future where it is.
-                let future = unsafe { Pin::new_unchecked(future) };
-                let fault = future.id();
-                let Poll::Ready(result) = future.poll(cx) else {
-                    return Poll::Pending;
-                };
-                let since = *since;
-                self.state = State::User;
-                match result {
-                    Ok(outcome) => {
-                        self.trace_resume(fault);
-                        if let FaultOutcome::Resolved(class) = outcome {
-                            statistics::fault_resolved(class, since);
-                        }
-                        self.thread.process.usage.minor_faults.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Err(error) => self.refuse(error),
+    fn poll_fault(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let State::Fault { future, since } = &mut self.state else {
+            return Poll::Ready(());
+        };
+        // SAFETY: 1. `self` is reached through the pinned future of the task only, and nothing moves out of `state` while
+        // it is `Fault`: it is replaced in place, which drops the future where it is.
+        let future = unsafe { Pin::new_unchecked(future) };
+        let fault = future.id();
+        let Poll::Ready(result) = future.poll(cx) else {
+            return Poll::Pending;
+        };
+        let since = *since;
+        self.state = State::User;
+        match result {
+            Ok(outcome) => {
+                self.trace_resume(fault);
+                if let FaultOutcome::Resolved(class) = outcome {
+                    statistics::fault_resolved(class, since);
                 }
-                Poll::Ready(())
+                self.thread.process.usage.count_fault();
             }
-            State::Call(future) => {
-                let Poll::Ready(outcome) = future.as_mut().poll(cx) else {
-                    return Poll::Pending;
-                };
-                self.state = State::User;
-                self.conclude(outcome);
-                Poll::Ready(())
-            }
+            Err(error) => self.refuse(error),
         }
+        Poll::Ready(())
+    }
+
+    /// Polls the call that the thread waits for. `Ready` means that the loop goes on.
+    fn poll_call(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let State::Call(future) = &mut self.state else {
+            return Poll::Ready(());
+        };
+        let Poll::Ready(outcome) = future.as_mut().poll(cx) else {
+            return Poll::Pending;
+        };
+        self.state = State::User;
+        self.conclude(outcome);
+        Poll::Ready(())
     }
 
     /// Traces that the faulting instruction is about to be executed again.
@@ -286,22 +302,26 @@ impl UserThread {
         Poll::Ready(())
     }
 
-    /// Answers a system call, or starts it. Says whether the thread lets others run first.
+    /// Answers a system call, or starts it.
     #[inline(always)]
-    fn call(&mut self) -> bool {
-        let number = self.context.syscall_number();
-        tracing::record(Kind::SyscallEnter, number, self.context.rdi);
+    fn call(&mut self) -> Next {
+        tracing::record(Kind::SyscallEnter, self.context.syscall_number(), self.context.rdi);
         statistics::syscall();
-        let Some(space) = &self.space else { return false };
+        let Some(space) = &self.space else { return Next::Look };
         match syscall::immediate(&self.thread, space, &mut self.context) {
-            Immediate::Value(value) => self.return_from_call(value),
+            Immediate::Value(value) => {
+                self.return_from_call(value);
+                Next::Enter
+            }
             Immediate::Yield => {
                 self.return_from_call(0);
-                return true;
+                Next::Yield
             }
-            Immediate::Waits => self.start_call(),
+            Immediate::Waits => {
+                self.start_call();
+                Next::Look
+            }
         }
-        false
     }
 
     #[inline(never)]
@@ -322,10 +342,43 @@ impl UserThread {
         let access = error >> 1 & 1 | error >> 3 & 2;
         tracing::emit(Kind::FaultTrap, space.id(), future.id(), address, access);
         // SAFETY: 1. the future borrows what the `Arc` in `self.space` points to, which does not move; 2. that `Arc` is
-        // replaced or dropped only while `state` is not `Fault`: in `conclude`, which `poll_wait` calls after it set
+        // replaced or dropped only while `state` is not `Fault`: in `conclude`, which `poll_call` calls after it set
         // `state` to `User`, in `finish`, which does so first, and when `self` is dropped, `state` before `space`.
         let future = unsafe { mem::transmute::<FaultFuture<'_>, FaultFuture<'static>>(future) };
         self.state = State::Fault { future, since };
+    }
+
+    /// Runs the thread in user mode until its next trap, and does what the trap asks for as far as it can be done now.
+    #[inline(always)]
+    fn run(&mut self, cx: &mut Context<'_>) -> Next {
+        let Some(space) = &self.space else {
+            // A thread whose program could not be loaded has its kill bit by now; this is not reached otherwise.
+            self.thread.kill();
+            return Next::Look;
+        };
+        space.memory().switch_to(space);
+        // SAFETY: 1. the root that `switch_to` loaded has the template's kernel half, and its lower half holds only what
+        // the space maps for user mode; 2. kernel code runs with interrupts off, on the CPU's own stack.
+        match unsafe { arch::enter_user(&mut self.context) } {
+            Trap::PageFault { address, error } => {
+                self.start_fault(address, error);
+                match self.poll_fault(cx) {
+                    Poll::Ready(()) => Next::Enter,
+                    Poll::Pending => Next::Wait,
+                }
+            }
+            Trap::Syscall => self.call(),
+            Trap::Interrupt(vector) => {
+                tracing::record(Kind::Interrupt, u64::from(vector), 0);
+                statistics::tick();
+                self.thread.process.usage.ticks.fetch_add(1, Ordering::Relaxed);
+                Next::Yield
+            }
+            Trap::Exception { vector, error } => {
+                self.except(vector, error);
+                Next::Look
+            }
+        }
     }
 }
 
@@ -333,15 +386,21 @@ impl Future for UserThread {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // SAFETY: 1. only `state` holds something that must not move, and `poll_wait` is the one place that pins it;
+        // SAFETY: 1. only `state` holds something that must not move, and `poll_fault` is the one place that pins it;
         // 2. no method moves `state` out of `self`.
         let this = unsafe { self.get_unchecked_mut() };
         this.thread.set_waker(cx.waker());
+        statistics::entering(this.thread.tid);
         loop {
             if this.thread.attention() & KILLED != 0 {
                 return this.finish();
             }
-            if this.poll_wait(cx).is_pending() {
+            let wait = match this.state {
+                State::User => Poll::Ready(()),
+                State::Fault { .. } => this.poll_fault(cx),
+                State::Call(_) => this.poll_call(cx),
+            };
+            if wait.is_pending() {
                 return Poll::Pending;
             }
             if this.thread.attention() != 0 {
@@ -351,27 +410,19 @@ impl Future for UserThread {
                     Attended::Ended => return this.finish(),
                 }
             }
-            let Some(space) = &this.space else { return this.finish() };
-            space.memory().switch_to(space);
-            statistics::entering(this.thread.tid);
-            // SAFETY: 1. the root that `switch_to` loaded has the template's kernel half, and its lower half holds only
-            // what the space maps for user mode; 2. kernel code runs with interrupts off, on the CPU's own stack.
-            match unsafe { arch::enter_user(&mut this.context) } {
-                Trap::PageFault { address, error } => this.start_fault(address, error),
-                Trap::Syscall => {
-                    if this.call() {
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
+            let next = loop {
+                let next = this.run(cx);
+                if next != Next::Enter || this.thread.attention() != 0 {
+                    break next;
                 }
-                Trap::Interrupt(vector) => {
-                    tracing::record(Kind::Interrupt, u64::from(vector), 0);
-                    statistics::tick();
-                    this.thread.process.usage.ticks.fetch_add(1, Ordering::Relaxed);
+            };
+            match next {
+                Next::Enter | Next::Look => {}
+                Next::Yield => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Trap::Exception { vector, error } => this.except(vector, error),
+                Next::Wait => return Poll::Pending,
             }
         }
     }
