@@ -16,6 +16,7 @@ use super::stack::{self, Arguments, MAX_BYTES};
 use crate::arch;
 use crate::fs::RamdiskFile;
 use crate::fs::path::{LastLink, look_up};
+use crate::fs::proc::ProcFile;
 use crate::fs::tree::{self, NodeId, NodeKind};
 use crate::machine::{Space, memory};
 use crate::syscall::{Errno, information};
@@ -98,15 +99,20 @@ pub struct Image {
     pub node: NodeId,
 }
 
-/// Builds the space of the program that `arguments.path` names, seen from `directory`.
+/// Builds the space of the program that `arguments.path` names, seen from `directory`; `own` is the file of the program
+/// that asks, for `/proc/self/exe`.
 ///
 /// # Errors
 /// [`ExecError`]; nothing of the new space is left then.
-pub async fn load(directory: NodeId, arguments: Arguments) -> Result<Box<Image>, ExecError> {
+pub async fn load(directory: NodeId, own: Option<NodeId>, arguments: Arguments) -> Result<Box<Image>, ExecError> {
     if arguments.size() > MAX_BYTES {
         return Err(ExecError::TooManyArguments);
     }
     let node = look_up(directory, &arguments.path, LastLink::Follow).map_err(ExecError::NotFound)?;
+    let node = match &tree::tree().node(node).kind {
+        NodeKind::Proc(ProcFile::Executable) => own.ok_or(ExecError::NotExecutable)?,
+        _ => node,
+    };
     let (file, permissions) = match tree::tree().node(node) {
         tree::Node {
             kind: NodeKind::File(file),

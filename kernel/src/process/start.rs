@@ -81,7 +81,7 @@ pub fn program(arguments: Arguments) -> Result<Pid, Errno> {
 /// What the first thread of a program does before it enters user mode.
 fn first_load(process: Arc<Process>, arguments: Arguments) -> Call {
     Box::pin(async move {
-        match exec::load(ROOT, arguments).await {
+        match exec::load(ROOT, None, arguments).await {
             Ok(image) => {
                 processes::commit(&process, &image);
                 Outcome::Execute(image)

@@ -1,4 +1,6 @@
 //! How a process ended.
+//!
+//! No core files are written, and `RLIMIT_CORE` says so, so no status has the core flag.
 
 use linux_raw_sys::general as linux;
 
@@ -19,7 +21,7 @@ impl ExitStatus {
     pub const fn to_wait_word(self) -> u32 {
         match self {
             Self::Exited(code) => (code as u32) << 8,
-            Self::Killed(signal) => signal.number() | if signal.dumps_core() { 0x80 } else { 0 },
+            Self::Killed(signal) => signal.number(),
         }
     }
 
@@ -37,7 +39,6 @@ impl ExitStatus {
     pub const fn to_child_code(self) -> (i32, i32) {
         match self {
             Self::Exited(code) => (linux::CLD_EXITED as i32, code as i32),
-            Self::Killed(signal) if signal.dumps_core() => (linux::CLD_DUMPED as i32, signal.number() as i32),
             Self::Killed(signal) => (linux::CLD_KILLED as i32, signal.number() as i32),
         }
     }

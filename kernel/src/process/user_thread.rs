@@ -159,7 +159,7 @@ impl UserThread {
     fn refuse(&mut self, error: FaultError) {
         let (signal, code) = match error {
             FaultError::NonCanonical { .. } => (Signal::SIGSEGV, linux::SI_KERNEL),
-            FaultError::Protection { .. } | FaultError::KernelAddress { .. } => (Signal::SIGSEGV, linux::SEGV_ACCERR),
+            FaultError::Protection { .. } => (Signal::SIGSEGV, linux::SEGV_ACCERR),
             FaultError::BeyondEnd { .. } | FaultError::ReadFailed { .. } => (Signal::SIGBUS, linux::BUS_ADRERR),
             _ => (Signal::SIGSEGV, linux::SEGV_MAPERR),
         };

@@ -42,8 +42,8 @@ macro_rules! signals {
 }
 
 signals! {
-    SIGQUIT SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGKILL SIGSEGV SIGPIPE SIGCHLD SIGCONT SIGSTOP SIGTSTP
-    SIGTTIN SIGTTOU SIGURG SIGXCPU SIGXFSZ SIGWINCH SIGSYS
+    SIGILL SIGTRAP SIGBUS SIGFPE SIGKILL SIGSEGV SIGPIPE SIGCHLD SIGCONT SIGSTOP SIGTSTP
+    SIGTTIN SIGTTOU SIGURG SIGWINCH SIGSYS
 }
 
 impl Signal {
@@ -77,24 +77,6 @@ impl Signal {
             Self::SIGSTOP | Self::SIGTSTP | Self::SIGTTIN | Self::SIGTTOU => DefaultAction::Ignore,
             _ => DefaultAction::Terminate,
         }
-    }
-
-    /// Whether Linux would write a core file, which a wait status says.
-    #[must_use]
-    pub const fn dumps_core(self) -> bool {
-        matches!(
-            self,
-            Self::SIGQUIT
-                | Self::SIGILL
-                | Self::SIGTRAP
-                | Self::SIGABRT
-                | Self::SIGBUS
-                | Self::SIGFPE
-                | Self::SIGSEGV
-                | Self::SIGXCPU
-                | Self::SIGXFSZ
-                | Self::SIGSYS
-        )
     }
 }
 

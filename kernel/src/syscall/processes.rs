@@ -77,7 +77,8 @@ async fn prepare(caller: &Caller, path: u64, arguments: u64, environment: u64) -
         path,
     };
     let directory = caller.thread.process.directory.lock().0;
-    let image = exec::load(directory, arguments).await?;
+    let own = caller.thread.process.started.lock().node;
+    let image = exec::load(directory, own, arguments).await?;
     become_single(caller).await;
     commit(&caller.thread.process, &image);
     caller.thread.signals.lock().alternate = crate::signal::AlternateStack::NONE;
