@@ -159,6 +159,18 @@ fn flags(at: &At) {
     assert_eq!(kernel_flags() & TRAP, 0);
     assert_eq!(enter(&mut stepped), step);
 
+    // The same in the shadow of a stack-segment load, which holds the step back for one instruction.
+    for (rip, trap) in [
+        (at.snippet_shadow_syscall, Trap::Syscall),
+        (at.snippet_shadow_int3, Trap::Exception { vector: 3, error: 0 }),
+    ] {
+        let mut stepped = context(rip);
+        stepped.rax = 0x23;
+        stepped.set_rflags(TRAP);
+        while enter(&mut stepped) != trap {}
+        assert_eq!(kernel_flags() & TRAP, 0);
+    }
+
     // What the user leaves in the flags stays the user's.
     for left in [DIRECTION, NESTED, ALIGNMENT, DIRECTION | NESTED | ALIGNMENT] {
         let mut context = context(at.snippet_flags);

@@ -33,6 +33,8 @@ global_asm!(
     "snippet_segments: mov ds, eax; mov es, eax; mov fs, ebx; mov gs, ebx; ud2",
     "snippet_fs: mov rax, fs:[0]; mov rbx, gs:[8]; ud2",
     "snippet_xmm_set: movq xmm7, rax; fld1; syscall; movq rbx, xmm7; ud2",
+    "snippet_shadow_syscall: mov ss, eax; syscall; ud2",
+    "snippet_shadow_int3: mov ss, eax; int3; ud2",
     "snippet_loop: jmp snippet_loop",
     ".org snippets + 4094",
     "snippet_last: syscall",
@@ -59,5 +61,5 @@ snippets! {
     snippet_syscall snippet_read snippet_write snippet_jump snippet_ud2 snippet_int3 snippet_int80 snippet_int1
     snippet_divide snippet_nop snippet_hlt snippet_cli snippet_out snippet_wrmsr snippet_swapgs snippet_mov_cr
     snippet_iretq snippet_sysretq snippet_sysenter snippet_sgdt snippet_flags snippet_segments snippet_fs
-    snippet_xmm_set snippet_loop snippet_last
+    snippet_xmm_set snippet_shadow_syscall snippet_shadow_int3 snippet_loop snippet_last
 }
