@@ -13,6 +13,8 @@ pub enum Error {
     NoModule,
     /// The module does not lie in usable memory below 4 GiB.
     ModuleOutsideMemory(Range),
+    /// The module does not start on a page boundary.
+    ModuleNotAligned(u64),
     /// The module has no member `boot/kernel`.
     NoKernel,
     /// The kernel file cannot be loaded.
@@ -46,6 +48,7 @@ impl Display for Error {
                 "too little memory for the ramdisk: the module at {:#x}..{:#x} is not in usable memory below 4 GiB",
                 range.start, range.end
             ),
+            Self::ModuleNotAligned(start) => write!(f, "the module at {start:#x} does not start on a page boundary"),
             Self::NoKernel => f.write_str("the module is not a cpio archive with a member `boot/kernel`"),
             Self::Kernel(why) => write!(f, "boot/kernel cannot be loaded: {why}"),
             Self::Config(why) => write!(f, "boot/kernel asks for a mapping that is not supported: {why}"),

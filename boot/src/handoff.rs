@@ -121,9 +121,6 @@ pub fn enter(kernel: &Kernel, machine: &Machine, mut memory: FreeMemory, module:
     };
 
     let ramdisk_address = addresses.choose(mappings.ramdisk_memory, module.len(), module.start, "the ramdisk")?;
-    if !module.start.is_multiple_of(PAGE) {
-        return Err(Error::ModuleOutsideMemory(module));
-    }
     tables.map(memory, "the ramdisk", ramdisk_address, module, READ_ONLY)?;
 
     let jump = &raw const handoff_jump as u64 - LINK_BASE;

@@ -30,7 +30,7 @@ impl<'a> Kernel<'a> {
     /// # Errors
     /// [`Error::Kernel`] if this is not a kernel that the stage can load.
     pub fn parse(file: &'a [u8]) -> Result<Self, Error> {
-        let elf = ElfBytes::<LittleEndian>::minimal_parse(file).map_err(|_| Error::Kernel("not an ELF file"))?;
+        let elf = ElfBytes::<LittleEndian>::minimal_parse(file).map_err(|_| Error::Kernel("not a whole ELF file"))?;
         if elf.ehdr.class != Class::ELF64 || elf.ehdr.e_machine != EM_X86_64 {
             return Err(Error::Kernel("not a 64-bit x86 file"));
         }

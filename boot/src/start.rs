@@ -5,7 +5,7 @@ use core::convert::Infallible;
 use core::panic::PanicInfo;
 
 use crate::error::Error;
-use crate::memory::{FREE_BELOW, FreeMemory, Range};
+use crate::memory::{FREE_BELOW, FreeMemory, PAGE, Range};
 use crate::{bundle, console, handoff, kernel, pvh};
 
 global_asm!(include_str!("entry.s"));
@@ -38,6 +38,9 @@ fn run(start_info: u64) -> Result<Infallible, Error> {
     );
     if !memory.contains(module) || module.end > FREE_BELOW {
         return Err(Error::ModuleOutsideMemory(module));
+    }
+    if !module.start.is_multiple_of(PAGE) {
+        return Err(Error::ModuleNotAligned(module.start));
     }
     for range in [Range::new(0, 1 << 20), image, machine.start_info, module] {
         memory.reserve(range)?;
