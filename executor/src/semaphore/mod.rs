@@ -237,17 +237,17 @@ impl State {
     fn grant(&mut self) -> Option<Waker> {
         let owner = self.ring.first()?;
         // SAFETY: the queue is ours under the lock; an owner in the ring has a request.
-        owner.queue.with_mut(|queue| unsafe {
+        let waker = owner.queue.with_mut(|queue| unsafe {
             let count = (*queue).first_count()?;
             if count > self.available {
                 return None;
             }
             self.available -= count;
             (*queue).held += count;
-            let waker = (*queue).grant_first();
-            self.ring.rotate(owner);
-            waker
-        })
+            (*queue).grant_first()
+        })?;
+        self.ring.rotate(owner);
+        Some(waker)
     }
 }
 

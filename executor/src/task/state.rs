@@ -168,8 +168,13 @@ impl State {
             generation = carry(generation);
         }
         let word = generation | LIVE | ENQUEUED | HANDLE;
-        // Relaxed: the push on the inbox publishes it.
+        // Relaxed: the push on the inbox publishes it. A stray wake before this store finds `ENQUEUED` set, as does one
+        // after it. (Loom's model does not order a store after a read-modify-write of another thread that it overwrites,
+        // so for loom this is one, too.)
+        #[cfg(not(loom))]
         self.0.store(word, Ordering::Relaxed);
+        #[cfg(loom)]
+        self.0.swap(word, Ordering::Relaxed);
         word
     }
 
