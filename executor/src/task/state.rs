@@ -327,17 +327,17 @@ mod tests {
 
     #[test]
     fn generations_count_up_from_0_to_the_end_and_change_nothing_else() {
-        let mut word = FLAGS;
-        for generation in 0..0x2_0005 {
-            assert_eq!((generation_of(word), word & FLAGS), (generation, FLAGS));
-            assert_eq!(generation_of(bump(word)), generation + 1);
-            word = bump(word);
-            if word & CARRY != 0 {
-                word = carry(word);
-            }
+        let word = |generation: u32| u64::from(generation >> 16) * HIGH + u64::from(generation & 0xffff) + FLAGS;
+        for generation in [0, 1, 0xfffe, 0xffff, 0x1_0000, 0x1_ffff, u32::MAX - 1, u32::MAX] {
+            let (before, after) = (word(generation), bump(word(generation)));
+            assert_eq!(
+                (generation_of(before), generation_of(after)),
+                (generation, generation.wrapping_add(1))
+            );
+            assert_eq!(after & FLAGS, FLAGS);
+            let carried = if after & CARRY == 0 { after } else { carry(after) };
+            assert_eq!(carried, word(generation.wrapping_add(1)));
         }
-        let last = 0xffff_0000_ffff;
-        assert_eq!((generation_of(last | FLAGS), carry(bump(last))), (u32::MAX, 0));
     }
 
     #[test]
