@@ -385,7 +385,10 @@ pub async fn pipe2(caller: Caller, address: u64, flags: u64) -> Result<u64, Errn
     };
     let written = user::write_words(&caller.space, address, [second << 32 | first]).await;
     if written.is_err() {
-        let ends = [files.lock().remove(first), files.lock().remove(second)];
+        let ends = {
+            let mut files = files.lock();
+            [files.remove(first), files.remove(second)]
+        };
         drop(ends);
     }
     written.map(|()| 0)

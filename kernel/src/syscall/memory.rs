@@ -348,6 +348,7 @@ pub async fn mincore(caller: Caller, start: u64, length: u64, to: u64) -> Result
             })?;
         user::write(&caller.space, to.wrapping_add(done), &bytes[..count as usize]).await?;
         done += count;
+        faultline_executor::yield_now().await;
     }
     Ok(0)
 }
