@@ -19,7 +19,7 @@ fn case_01_map_lazy_takes_no_frame_and_a_touch_maps_one_page() {
     assert_eq!(world.free(), before);
     assert_eq!(
         world.fault(&space, A + PAGE_SIZE, Access::Write),
-        Ok(FaultOutcome::Resolved)
+        Ok(FaultOutcome::Resolved(FaultClass::DemandZero))
     );
     assert_eq!(space.get_stats().resident_pages, 1);
     // Three tables and the page.
@@ -66,11 +66,11 @@ fn case_02_two_faults_on_one_page_take_one_frame_and_both_are_woken() {
     world.serve();
     assert_eq!(
         world.poll(first.as_mut()),
-        core::task::Poll::Ready(Ok(FaultOutcome::Resolved))
+        core::task::Poll::Ready(Ok(FaultOutcome::Resolved(FaultClass::DemandZero)))
     );
     assert_eq!(
         world.poll(second.as_mut()),
-        core::task::Poll::Ready(Ok(FaultOutcome::Resolved))
+        core::task::Poll::Ready(Ok(FaultOutcome::Resolved(FaultClass::DemandZero)))
     );
     assert_eq!(space.get_stats().resident_pages, 1);
     assert_eq!(world.memory.stats().coalesced, 1);
@@ -154,7 +154,7 @@ fn unmapping_and_mapping_again_does_not_let_the_old_fault_complete() {
             protection: R
         })
     );
-    assert_eq!(world.run(new), Ok(FaultOutcome::Resolved));
+    assert_eq!(world.run(new), Ok(FaultOutcome::Resolved(FaultClass::ZeroPage)));
     assert!(!space.is_mapped_for(A, Access::Write));
 }
 
@@ -198,7 +198,10 @@ fn case_06_a_killed_thread_withdraws_its_fault() {
     assert_eq!(world.take_events(), [Kind::FaultQueue, Kind::FaultCancel]);
     assert_eq!(world.free(), free);
     assert_eq!(world.memory.faults_in_flight(), 0);
-    assert_eq!(world.fault(&space, A, Access::Write), Ok(FaultOutcome::Resolved));
+    assert_eq!(
+        world.fault(&space, A, Access::Write),
+        Ok(FaultOutcome::Resolved(FaultClass::DemandZero))
+    );
 }
 
 #[test]
@@ -209,7 +212,10 @@ fn a_withdrawn_fault_can_be_joined_before_the_service_looks() {
     let mut first = std::boxed::Box::pin(space.handle_page_fault(FaultInfo::user(A, Access::Write)));
     assert!(world.poll(first.as_mut()).is_pending());
     drop(first);
-    assert_eq!(world.fault(&space, A, Access::Write), Ok(FaultOutcome::Resolved));
+    assert_eq!(
+        world.fault(&space, A, Access::Write),
+        Ok(FaultOutcome::Resolved(FaultClass::DemandZero))
+    );
 }
 
 #[test]
@@ -279,7 +285,7 @@ fn case_08_without_memory_faults_wait_and_go_on_after_a_free() {
     assert!(world.poll(first.as_mut()).is_ready());
     assert!(world.poll(second.as_mut()).is_pending());
     space.unmap(at(A + PAGE_SIZE), PAGE_SIZE).unwrap();
-    assert_eq!(world.run(second), Ok(FaultOutcome::Resolved));
+    assert_eq!(world.run(second), Ok(FaultOutcome::Resolved(FaultClass::DemandZero)));
 }
 
 #[test]
@@ -326,7 +332,7 @@ fn case_10_other_faults_go_on_while_one_waits_for_a_device() {
     }
     assert!(world.poll(slow.as_mut()).is_pending());
     file.ready();
-    assert_eq!(world.run(slow), Ok(FaultOutcome::Resolved));
+    assert_eq!(world.run(slow), Ok(FaultOutcome::Resolved(FaultClass::File)));
     assert_eq!(world.read(&space, A), Ok(0x0707_0707_0707_0707));
     // Beyond the end of the file the page is zero.
     assert_eq!(world.read(&space, A + 10_000 - 8192), Ok(0));
@@ -405,8 +411,8 @@ fn case_12_the_same_address_in_two_spaces_is_two_faults() {
     let mut second = pin!(b.handle_page_fault(FaultInfo::user(A, Access::Write)));
     assert!(world.poll(first.as_mut()).is_pending() && world.poll(second.as_mut()).is_pending());
     assert_eq!(world.memory.faults_in_flight(), 2);
-    assert_eq!(world.run(first), Ok(FaultOutcome::Resolved));
-    assert_eq!(world.run(second), Ok(FaultOutcome::Resolved));
+    assert_eq!(world.run(first), Ok(FaultOutcome::Resolved(FaultClass::DemandZero)));
+    assert_eq!(world.run(second), Ok(FaultOutcome::Resolved(FaultClass::DemandZero)));
     world.write(&a, A, 1).unwrap();
     assert_eq!(world.read(&b, A), Ok(0));
 }
@@ -509,7 +515,7 @@ fn faults_wait_for_a_slot_when_all_are_taken() {
     assert_eq!(world.memory.stats().slot_waits, 4);
     drop(futures.remove(3));
     for future in futures {
-        assert_eq!(world.run(future), Ok(FaultOutcome::Resolved));
+        assert_eq!(world.run(future), Ok(FaultOutcome::Resolved(FaultClass::DemandZero)));
     }
     assert_eq!(space.get_stats().resident_pages, 5);
 }
@@ -612,4 +618,23 @@ fn a_panic_of_a_backing_object_reaches_the_waiter_as_an_error() {
         core::task::Poll::Ready(Err(FaultError::ReadFailed { address: A }))
     );
     assert_eq!(world.memory.faults_in_flight(), 0);
+}
+
+#[test]
+fn a_file_in_the_last_pages_of_the_user_half_maps_its_neighbours() {
+    let world = World::new(64);
+    let space = world.space();
+    let mut file = TestFile::new(std::vec![1; 4 * 4096]);
+    for index in 0..4 {
+        let frame = world.memory.frames().allocate(0).unwrap().pin();
+        file.frames[index] = Some(frame.frame());
+    }
+    let start = USER_END - 4 * PAGE_SIZE;
+    let backing = Backing::File {
+        file: Arc::new(file),
+        offset: 0,
+    };
+    space.map_lazy(at(start), 4 * PAGE_SIZE, R, backing).unwrap();
+    world.touch(&space, USER_END - 1, Access::Read).unwrap();
+    assert!(space.is_mapped_for(start, Access::Read));
 }
