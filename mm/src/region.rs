@@ -137,20 +137,25 @@ impl RegionMap {
         self.bytes
     }
 
-    /// What a fault at `address` needs to know: the last answer if it still holds, else O(log n).
-    #[inline]
-    pub(crate) fn summary(&mut self, address: u64) -> Option<Summary> {
-        if address.wrapping_sub(self.last.start) < self.last.size {
-            return Some(self.last);
-        }
-        self.look_up(address)
+    /// Whether [`last`](Self::last) answers for `address`.
+    #[inline(always)]
+    pub(crate) fn has_summary(&self, address: u64) -> bool {
+        address.wrapping_sub(self.last.start) < self.last.size
     }
 
-    #[inline(never)]
-    fn look_up(&mut self, address: u64) -> Option<Summary> {
-        let (range, region) = self.find(address)?;
+    /// The region that the last fault found.
+    #[inline(always)]
+    pub(crate) fn last(&self) -> &Summary {
+        &self.last
+    }
+
+    /// Finds the region of `address` and remembers it; false if there is none. O(log n).
+    pub(crate) fn look_up(&mut self, address: u64) -> bool {
+        let Some((range, region)) = self.find(address) else {
+            return false;
+        };
         self.last = Summary::of(range, region);
-        Some(self.last)
+        true
     }
 
     /// The region that holds `address`: O(log n), clones nothing.

@@ -5,6 +5,7 @@ use core::pin::Pin;
 use core::task::Waker;
 
 use faultline_trace::{FaultClass, Kind};
+use spin::MutexGuard;
 
 use super::slot::{NONE, Request, SlotToken};
 use super::waiter::Waiter;
@@ -12,6 +13,7 @@ use super::{FaultOutcome, FaultResult};
 use crate::address::{HUGE_PAGE_SIZE, PageRange, USER_END};
 use crate::entry::Entry;
 use crate::error::FaultError;
+use crate::frame::Pfn;
 use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::protection::{Access, FaultInfo};
@@ -19,28 +21,38 @@ use crate::region::Summary;
 use crate::space::{Inner, Space};
 use crate::tables::Leaf;
 
+/// A fault whose region allows it.
+#[derive(Clone, Copy)]
+struct Arrival {
+    page: u64,
+    access: Access,
+    fault: u64,
+    class: FaultClass,
+    flags: u64,
+}
+
 /// What admission made of a fault.
-pub(super) enum Admission {
+pub(super) enum Admission<P: Platform> {
     /// It is over already.
     Ready(FaultResult),
     /// The waiter hangs in this slot, which somebody serves.
     Waiting(u16),
     /// The waiter hangs in this new slot, which the caller has to push or serve.
-    Claimed(SlotToken),
+    Claimed(SlotToken<P>),
     /// No slot is free.
     NoSlot,
 }
 
 impl<P: Platform> Space<P> {
     /// Looks at a fault: finishes it, joins it to one in flight, or claims a slot for it.
+    #[inline(always)]
     pub(super) fn admit(
         self: &Arc<Self>,
         info: FaultInfo,
         fault: u64,
         waiter: Pin<&Waiter>,
         waker: &Waker,
-    ) -> Admission {
-        let memory = self.memory;
+    ) -> Admission<P> {
         let Some(page) = info.page() else {
             return self.denied(fault, outside(info));
         };
@@ -50,18 +62,58 @@ impl<P: Platform> Space<P> {
             Ok(found) => found,
             Err(error) => return self.denied(fault, error),
         };
-        let Some(root) = inner.root else {
-            return self.denied(fault, FaultError::SpaceGone { address: info.address });
-        };
         let class = if info.access == Access::Write {
             found.on_write
         } else {
             found.on_read
         };
+        let flags = found.leaf;
+        let arrival = Arrival {
+            page,
+            access: info.access,
+            fault,
+            class,
+            flags,
+        };
+        let Some(root) = inner.root else {
+            return self.denied(fault, FaultError::SpaceGone { address: info.address });
+        };
+        // By far the most faults are on an empty entry of a table that is there.
+        if let Leaf::Own(entry, Entry::EMPTY) = self.memory.leaf(root, page) {
+            let Some(token) = self.memory.faults.claim() else {
+                return Admission::NoSlot;
+            };
+            let class = small(class, info.access);
+            return self.enter(
+                &mut inner,
+                token,
+                Arrival { class, ..arrival },
+                Some(entry),
+                true,
+                waiter,
+                waker,
+            );
+        }
+        self.admit_otherwise(inner, root, arrival, waiter, waker)
+    }
+
+    /// Admits a fault whose entry is not empty, or not there.
+    #[inline(never)]
+    fn admit_otherwise(
+        self: &Arc<Self>,
+        mut inner: MutexGuard<'_, Inner<P>>,
+        root: Pfn,
+        arrival: Arrival,
+        waiter: Pin<&Waiter>,
+        waker: &Waker,
+    ) -> Admission<P> {
+        let memory = self.memory;
+        let Arrival {
+            page, access, fault, ..
+        } = arrival;
         let (class, entry) = match memory.leaf(root, page) {
-            Leaf::Own(entry, value) if value.is_empty() => (small(class, info.access), Some((entry, value))),
             Leaf::Own(entry, value) if value.is_present() => {
-                if value.allows(info.access) {
+                if value.allows(access) {
                     return self.spurious(fault, page);
                 }
                 if value.has(Entry::BUSY)
@@ -69,80 +121,107 @@ impl<P: Platform> Space<P> {
                 {
                     return self.join(index, fault, page, waiter, waker);
                 }
-                (FaultClass::CowCopy, Some((entry, value)))
+                (FaultClass::CowCopy, Some(entry))
             }
             Leaf::Own(_, value) => {
                 let marker = value.marker().expect("an entry is empty, present or in flight");
-                debug_assert_eq!(memory.faults.slot(marker.slot).marker(marker.slot), marker);
+                debug_assert_eq!(memory.faults.slot(marker.slot).marker(), marker);
                 return self.join(marker.slot, fault, page, waiter, waker);
             }
-            Leaf::Shared(value) if value.allows(info.access) && info.access != Access::Write => {
+            Leaf::Shared(value) if value.allows(access) && access != Access::Write => {
                 return self.spurious(fault, page);
             }
-            Leaf::Huge(value) if value.allows(info.access) => return self.spurious(fault, page),
+            Leaf::Huge(value) if value.allows(access) => return self.spurious(fault, page),
             Leaf::Shared(_) | Leaf::Huge(_) | Leaf::None => {
                 if let Some(index) = self.find_side(&inner, page) {
                     return self.join(index, fault, page, waiter, waker);
                 }
-                (class_without_table(class, &found, page, info.access), None)
+                (class_without_table(&mut inner, arrival), None)
             }
         };
-
         let Some(token) = memory.faults.claim() else {
             return Admission::NoSlot;
         };
-        let slot = memory.faults.slot(token.index());
-        let marker = Entry::in_flight(slot.marker(token.index()));
-        let request = Request {
-            space: Arc::clone(self),
+        self.enter(
+            &mut inner,
+            token,
+            Arrival { class, ..arrival },
+            entry,
+            false,
+            waiter,
+            waker,
+        )
+    }
+
+    /// Writes the request of a new slot, links the slot to the space by a marker (`mark`), or by the side list and the
+    /// busy bit, and hangs the first waiter in it.
+    #[inline(always)]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one step of admission in two places, not an interface"
+    )]
+    fn enter(
+        self: &Arc<Self>,
+        inner: &mut Inner<P>,
+        token: SlotToken<P>,
+        arrival: Arrival,
+        entry: Option<EntryRef<'static>>,
+        mark: bool,
+        waiter: Pin<&Waiter>,
+        waker: &Waker,
+    ) -> Admission<P> {
+        let slot = token.slot();
+        let marker = Entry::in_flight(slot.marker());
+        let Arrival {
             page,
-            access: info.access,
+            access,
             fault,
             class,
-            entry: entry.map(|(entry, _)| entry),
-            marker,
-            flags: found.leaf,
-        };
-        memory.faults.fill(&token, request);
+            flags,
+        } = arrival;
+        // SAFETY: the slot was just claimed, so no space links to it yet.
+        unsafe {
+            slot.fill(Request {
+                owner: Some(Arc::clone(self)),
+                page,
+                access,
+                fault,
+                class,
+                entry,
+                marker,
+                flags,
+            });
+        }
         // SAFETY: the space's lock is held, and this is the only reference to the new slot's shared part.
         let shared = unsafe { slot.shared() };
         shared.stale = false;
-        shared.side = false;
+        shared.side = !mark;
         match entry {
-            Some((entry, value)) if value.is_empty() => entry.set(marker),
-            Some((entry, _)) => {
-                // The processor may be setting the accessed bit of this present entry.
-                entry.or(Entry::BUSY);
-                shared.side = true;
-            }
-            None => shared.side = true,
+            Some(entry) if mark => entry.set(marker),
+            // The processor may be setting the accessed bit of this present entry.
+            Some(entry) => entry.or(Entry::BUSY),
+            None => {}
         }
-        if shared.side {
+        if !mark {
             shared.side_next = core::mem::replace(&mut inner.side, token.index());
         }
         inner.in_flight += 1;
         // SAFETY: 1. the waiter was in no list; 2. the space's lock, which owns the slot's list, is held.
         unsafe { waiter.enqueue(&mut shared.waiters, waker) };
-        memory
+        self.memory
             .platform
             .trace(Kind::FaultQueue, self.id, fault, page, token.index().into());
         Admission::Claimed(token)
     }
 
     /// The region of a page, if it allows the access; grows a stack that the access is just below.
-    #[inline]
-    fn find_region(inner: &mut Inner<P>, page: u64, info: FaultInfo) -> Result<Summary, FaultError> {
+    #[inline(always)]
+    fn find_region(inner: &mut Inner<P>, page: u64, info: FaultInfo) -> Result<&Summary, FaultError> {
+        if !inner.regions.has_summary(page) {
+            inner.find_or_grow(page, info)?;
+        }
         let FaultInfo { address, access, .. } = info;
-        let found = match inner.regions.summary(page) {
-            Some(found) => found,
-            None => {
-                inner.grow_stack(page, info)?;
-                inner
-                    .regions
-                    .summary(page)
-                    .ok_or(FaultError::NoRegion { address, access })?
-            }
-        };
+        let found = inner.regions.last();
         if !found.protection.allows(access) {
             return Err(FaultError::Protection {
                 address,
@@ -170,7 +249,7 @@ impl<P: Platform> Space<P> {
     }
 
     #[cold]
-    fn denied(&self, fault: u64, error: FaultError) -> Admission {
+    fn denied(&self, fault: u64, error: FaultError) -> Admission<P> {
         self.memory.counters.denied.add(1);
         self.memory
             .platform
@@ -180,7 +259,7 @@ impl<P: Platform> Space<P> {
 
     /// The entry allows the access: the processor used an older translation, or somebody else was faster.
     #[cold]
-    fn spurious(&self, fault: u64, page: u64) -> Admission {
+    fn spurious(&self, fault: u64, page: u64) -> Admission<P> {
         self.memory.counters.spurious.add(1);
         self.memory.platform.trace(Kind::FaultSpurious, self.id, fault, page, 0);
         self.memory
@@ -190,7 +269,7 @@ impl<P: Platform> Space<P> {
     }
 
     /// Hangs the waiter in the slot of a fault on the same page.
-    fn join(&self, index: u16, fault: u64, page: u64, waiter: Pin<&Waiter>, waker: &Waker) -> Admission {
+    fn join(&self, index: u16, fault: u64, page: u64, waiter: Pin<&Waiter>, waker: &Waker) -> Admission<P> {
         let slot = self.memory.faults.slot(index);
         // SAFETY: the caller holds the lock of this space, to which the slot is linked by a marker or the side list.
         let shared = unsafe { slot.shared() };
@@ -247,7 +326,7 @@ impl<P: Platform> Space<P> {
     pub(crate) fn revoke_marker(&self, entry: EntryRef<'_>, value: Entry) {
         let Some(marker) = value.marker() else { return };
         let slot = self.memory.faults.slot(marker.slot);
-        debug_assert_eq!(slot.marker(marker.slot), marker);
+        debug_assert_eq!(slot.marker(), marker);
         // SAFETY: the caller holds the lock of this space, to which the marker links the slot.
         unsafe { slot.shared() }.stale = true;
         entry.set(Entry::EMPTY);
@@ -274,6 +353,7 @@ impl<P: Platform> Space<P> {
 }
 
 /// The class of a fault that is served by a 4 KiB page although its region asks for huge ones.
+#[inline(always)]
 pub(super) const fn small(class: FaultClass, access: Access) -> FaultClass {
     match (class, access) {
         (FaultClass::Huge, Access::Write) => FaultClass::DemandZero,
@@ -284,12 +364,25 @@ pub(super) const fn small(class: FaultClass, access: Access) -> FaultClass {
 
 /// The class of a fault whose last-level table does not exist or is not the space's own: huge only if the whole 2 MiB
 /// are in the region.
-fn class_without_table(class: FaultClass, found: &Summary, page: u64, access: Access) -> FaultClass {
-    let into = (page & !(HUGE_PAGE_SIZE - 1)).wrapping_sub(found.start);
+fn class_without_table<P: Platform>(inner: &mut Inner<P>, arrival: Arrival) -> FaultClass {
+    let found = inner.regions.last();
+    let into = (arrival.page & !(HUGE_PAGE_SIZE - 1)).wrapping_sub(found.start);
     if into.saturating_add(HUGE_PAGE_SIZE) > found.size {
-        small(class, access)
+        small(arrival.class, arrival.access)
     } else {
-        class
+        arrival.class
+    }
+}
+
+impl<P: Platform> Inner<P> {
+    /// Finds the region of a page, or grows a stack down to it, and remembers it.
+    #[inline(never)]
+    fn find_or_grow(&mut self, page: u64, info: FaultInfo) -> Result<(), FaultError> {
+        if !self.regions.look_up(page) {
+            self.grow_stack(page, info)?;
+            self.regions.look_up(page);
+        }
+        Ok(())
     }
 }
 

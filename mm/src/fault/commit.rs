@@ -20,38 +20,30 @@ const BATCH: usize = 16;
 impl<P: Platform> Memory<P> {
     /// The space has changed since the fault was admitted: tells the waiters what it says now.
     #[cold]
-    pub(super) fn complete_stale(&'static self, token: SlotToken, inner: MutexGuard<'_, Inner<P>>) -> Step {
-        // SAFETY: the token is held.
-        let request = unsafe { self.faults.slot(token.index()).request() };
-        let result = request.space.verdict(&inner, request.page, request.access);
+    pub(super) fn complete_stale(&'static self, token: SlotToken<P>, inner: MutexGuard<'_, Inner<P>>) -> Step<P> {
+        let request = token.request();
+        let result = request.space().verdict(&inner, request.page, request.access);
         self.counters.stale.add(1);
         self.platform
-            .trace(Kind::FaultStale, request.space.id, request.fault, request.page, 0);
-        self.complete(token, inner, result, None)
+            .trace(Kind::FaultStale, request.space().id, request.fault, request.page, 0);
+        self.complete(token, inner, result)
     }
 
-    /// Ends a fault: withdraws what is left of it in the space, gives every waiter the result, wakes them, frees the
-    /// slot. `class` says how it was served; `None` if it was not.
+    /// Ends a fault that was not served: withdraws what is left of it in the space, gives every waiter the result, wakes
+    /// them, frees the slot.
     pub(super) fn complete(
         &'static self,
-        token: SlotToken,
+        token: SlotToken<P>,
         mut inner: MutexGuard<'_, Inner<P>>,
         result: FaultResult,
-        class: Option<FaultClass>,
-    ) -> Step {
-        let slot = self.faults.slot(token.index());
-        // SAFETY: the token is held; the reference ends before the request is taken.
-        let request = unsafe { slot.request() };
-        let (space, page, fault) = (&*request.space, request.page, request.fault);
+    ) -> Step<P> {
+        let request = token.request();
         // SAFETY: the space's lock is held.
-        let shared = unsafe { slot.shared() };
+        let shared = unsafe { token.slot().shared() };
         if shared.side {
-            space.unlink_side(&mut inner, token.index());
+            request.space().unlink_side(&mut inner, token.index());
         }
-        if let Some(class) = class {
-            inner.served[class as usize] += 1;
-            self.counters.served[class as usize].add(1);
-        } else if !shared.stale
+        if !shared.stale
             && let Some(entry) = request.entry
         {
             // Not committed, not revoked: the marker or the busy bit is still there.
@@ -61,10 +53,35 @@ impl<P: Platform> Memory<P> {
                 entry.and_not(Entry::BUSY);
             }
         }
-        inner.in_flight -= 1;
         if result.is_err() {
             self.counters.denied.add(1);
         }
+        self.end(token, inner, result)
+    }
+
+    /// Ends a fault whose entry was published: gives every waiter the result, wakes them, frees the slot.
+    #[inline(always)]
+    pub(super) fn resolved(
+        &'static self,
+        token: SlotToken<P>,
+        mut inner: MutexGuard<'_, Inner<P>>,
+        class: FaultClass,
+    ) -> Step<P> {
+        // SAFETY: the space's lock is held.
+        if unsafe { token.slot().shared() }.side {
+            token.request().space().unlink_side(&mut inner, token.index());
+        }
+        inner.served[class as usize] += 1;
+        self.counters.served[class as usize].add(1);
+        self.end(token, inner, Ok(FaultOutcome::Resolved(class)))
+    }
+
+    /// The end of every fault: the space no longer links to the slot.
+    #[inline(always)]
+    fn end(&'static self, token: SlotToken<P>, mut inner: MutexGuard<'_, Inner<P>>, result: FaultResult) -> Step<P> {
+        let slot = token.slot();
+        let request = token.request();
+        inner.in_flight -= 1;
         // SAFETY: the lock of the slot's space is held; waiters unlink themselves under it before they go.
         let first = unsafe { complete_first(&mut slot.shared().waiters, result) };
         // SAFETY: the space's lock is held.
@@ -72,25 +89,30 @@ impl<P: Platform> Memory<P> {
         drop(inner);
         match first {
             Some(waker) => {
-                self.platform.trace(Kind::FaultWake, space.id, fault, page, 1);
+                self.platform
+                    .trace(Kind::FaultWake, request.space().id, request.fault, request.page, 1);
                 waker.wake();
             }
-            None => {
-                self.counters.cancelled.add(1);
-                self.platform.trace(Kind::FaultCancel, space.id, fault, page, 0);
-            }
+            None => self.nobody_waited(request),
         }
         if more {
             self.wake_others(slot, &request, result);
         }
         // SAFETY: the token is held, and the space no longer links to the slot.
-        let request = unsafe { slot.replace_request(None) };
+        let owner = unsafe { slot.take_owner() };
         // SAFETY: the token is held.
-        drop(core::mem::take(unsafe { slot.progress() }));
+        unsafe { slot.progress() }.clear();
         self.faults.release(token);
         // Last: this may be the last reference to a space that was destroyed.
-        drop(request);
+        drop(owner);
         Step::Completed
+    }
+
+    #[cold]
+    fn nobody_waited(&self, request: RequestRef<P>) {
+        self.counters.cancelled.add(1);
+        self.platform
+            .trace(Kind::FaultCancel, request.space().id, request.fault, request.page, 0);
     }
 
     /// Completes the remaining waiters, up to [`BATCH`] under one hold of the lock, and wakes them without it.
@@ -99,7 +121,7 @@ impl<P: Platform> Memory<P> {
         let mut taken = BATCH;
         while taken == BATCH {
             let mut wakers: [Option<Waker>; BATCH] = [const { None }; BATCH];
-            let inner = request.space.lock();
+            let inner = request.space().lock();
             taken = 0;
             while taken < BATCH {
                 // SAFETY: the lock of the slot's space is held; waiters unlink themselves under it before they go.
@@ -112,7 +134,7 @@ impl<P: Platform> Memory<P> {
             drop(inner);
             self.platform.trace(
                 Kind::FaultWake,
-                request.space.id,
+                request.space().id,
                 request.fault,
                 request.page,
                 taken as u64,
@@ -121,16 +143,5 @@ impl<P: Platform> Memory<P> {
                 waker.wake();
             }
         }
-    }
-
-    /// As [`complete`](Self::complete), for a fault that was resolved.
-    #[inline]
-    pub(super) fn resolved(
-        &'static self,
-        token: SlotToken,
-        inner: MutexGuard<'_, Inner<P>>,
-        class: FaultClass,
-    ) -> Step {
-        self.complete(token, inner, Ok(FaultOutcome::Resolved(class)), Some(class))
     }
 }

@@ -24,8 +24,7 @@ impl<P: Platform> Home<P> {
 }
 
 /// The waker of a slot: one word, no count; harmless when it comes late, because only a parked slot is queued.
-pub(super) fn slot_waker<P: Platform>(memory: &'static Memory<P>, index: u16) -> Waker {
-    let slot = memory.faults.slot(index);
+pub(super) fn slot_waker<P: Platform>(memory: &'static Memory<P>, slot: &'static Slot<P>) -> Waker {
     // Release: whoever wakes sees the memory behind the pointer.
     slot.home
         .memory
@@ -45,7 +44,7 @@ const fn vtable<P: Platform>() -> &'static RawWakerVTable {
 
 fn wake<P: Platform>(slot: *const ()) {
     // SAFETY: `slot_waker` made the pointer from a slot of a memory that lives for ever.
-    let slot = unsafe { &*slot.cast::<Slot<P>>() };
+    let slot: &'static Slot<P> = unsafe { &*slot.cast::<Slot<P>>() };
     // SAFETY: `slot_waker` stored a reference that lives for ever before any waker existed.
     let memory = unsafe { &*slot.home.memory.load(Ordering::Acquire) };
     memory.unpark(slot);
@@ -53,24 +52,22 @@ fn wake<P: Platform>(slot: *const ()) {
 
 impl<P: Platform> Memory<P> {
     /// Lets the slot wait for its device. A wake that came before is not lost: it has left its mark.
-    pub(super) fn park_for_device(&'static self, token: SlotToken) {
-        let slot = self.faults.slot(token.index());
-        // SAFETY: the token is held.
-        let request = unsafe { slot.request() };
+    pub(super) fn park_for_device(&'static self, token: SlotToken<P>) {
+        let request = token.request();
         self.counters.device_waits.add(1);
         self.platform
-            .trace(Kind::FaultWait, request.space.id, request.fault, request.page, 0);
+            .trace(Kind::FaultWait, request.space().id, request.fault, request.page, 0);
         // The token ends here; whoever finds the slot parked makes it anew.
-        let SlotToken(index) = token;
+        let SlotToken(slot) = token;
         if slot.state.park() {
-            self.faults.push(SlotToken(index));
+            self.faults.push(SlotToken(slot));
         }
     }
 
     /// The device has news for the slot.
-    fn unpark(&self, slot: &Slot<P>) {
+    fn unpark(&self, slot: &'static Slot<P>) {
         if slot.state.wake() {
-            self.faults.push(SlotToken(slot.index));
+            self.faults.push(SlotToken(slot));
         }
     }
 }

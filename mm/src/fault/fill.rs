@@ -30,18 +30,21 @@ const fn read_only(flags: u64) -> u64 {
     flags & !Entry::WRITABLE | Entry::COW
 }
 
+/// A fault that is not stale, and the lock of its space.
+type Valid<'a, P> = (SlotToken<P>, MutexGuard<'a, Inner<P>>);
+
 impl<P: Platform> Memory<P> {
     /// Locks the space of a fault; `None`, with the fault completed, if the space has changed under it.
-    #[inline]
+    #[inline(always)]
     fn lock_valid<'a>(
         &'static self,
-        token: SlotToken,
+        token: SlotToken<P>,
         request: &'a RequestRef<P>,
         entry: EntryRef<'_>,
-    ) -> Result<(SlotToken, MutexGuard<'a, Inner<P>>), Step> {
-        let inner = request.space.inner.lock();
+    ) -> Result<Valid<'a, P>, Step<P>> {
+        let inner = request.space().inner.lock();
         // SAFETY: the space's lock is held.
-        let stale = unsafe { self.faults.slot(token.index()).shared() }.stale;
+        let stale = unsafe { token.slot().shared() }.stale;
         // The entry is only looked at if the fault is not stale: a stale one's table may be gone.
         if stale || !still_marked(*request, entry) {
             debug_assert!(stale, "a marker went without its fault being revoked");
@@ -51,14 +54,14 @@ impl<P: Platform> Memory<P> {
     }
 
     /// A zeroed frame for a fault.
-    #[inline]
+    #[inline(always)]
     fn zeroed_for(&'static self, request: RequestRef<P>) -> Result<ReservedFrame<'static>, OutOfFrames> {
         let cpu = self.platform.cpu();
         if let Some(frame) = self.frames.allocate_zeroed(cpu) {
             self.counters.pool_hits.add(1);
             self.platform.trace(
                 Kind::FaultFrame,
-                request.space.id,
+                request.space().id,
                 request.fault,
                 frame.address().as_u64(),
                 1,
@@ -68,19 +71,19 @@ impl<P: Platform> Memory<P> {
         let frame = self.frames.allocate(cpu)?;
         let address = frame.address().as_u64();
         self.platform
-            .trace(Kind::FaultFrame, request.space.id, request.fault, address, 0);
+            .trace(Kind::FaultFrame, request.space().id, request.fault, address, 0);
         self.platform.zero_frame(frame.frame());
         self.platform
-            .trace(Kind::FaultFill, request.space.id, request.fault, address, 0);
+            .trace(Kind::FaultFill, request.space().id, request.fault, address, 0);
         Ok(frame)
     }
 
-    #[inline]
+    #[inline(always)]
     fn publish(&self, request: RequestRef<P>, entry: EntryRef<'_>, value: Entry) {
         entry.set(value);
         self.platform.trace(
             Kind::FaultCommit,
-            request.space.id,
+            request.space().id,
             request.fault,
             request.page,
             value.bits(),
@@ -88,12 +91,13 @@ impl<P: Platform> Memory<P> {
     }
 
     /// A first write to anonymous memory: a zeroed frame.
+    #[inline(always)]
     pub(super) fn serve_demand_zero(
         &'static self,
-        token: SlotToken,
+        token: SlotToken<P>,
         request: RequestRef<P>,
         entry: EntryRef<'_>,
-    ) -> Step {
+    ) -> Step<P> {
         let Ok(frame) = self.zeroed_for(request) else {
             return Step::NoMemory(token);
         };
@@ -110,12 +114,13 @@ impl<P: Platform> Memory<P> {
     }
 
     /// A first read of anonymous memory: the shared frame of zeros.
+    #[inline(always)]
     pub(super) fn serve_zero_page(
         &'static self,
-        token: SlotToken,
+        token: SlotToken<P>,
         request: RequestRef<P>,
         entry: EntryRef<'_>,
-    ) -> Step {
+    ) -> Step<P> {
         let (token, inner) = match self.lock_valid(token, &request, entry) {
             Ok(valid) => valid,
             Err(step) => return step,
@@ -130,9 +135,15 @@ impl<P: Platform> Memory<P> {
 
     /// A write to a present entry that lacks the right: the last owner of the frame gets it back, any other gets a
     /// copy.
-    pub(super) fn serve_cow(&'static self, token: SlotToken, request: RequestRef<P>, entry: EntryRef<'_>) -> Step {
-        let slot = self.faults.slot(token.index());
-        let space = &*request.space;
+    #[inline(never)]
+    pub(super) fn serve_cow(
+        &'static self,
+        token: SlotToken<P>,
+        request: RequestRef<P>,
+        entry: EntryRef<'_>,
+    ) -> Step<P> {
+        let slot = token.slot();
+        let space = request.space();
         let cpu = self.platform.cpu();
         let mut inner = space.lock();
         // SAFETY: the space's lock is held.
@@ -201,16 +212,22 @@ impl<P: Platform> Memory<P> {
         let copy = self.frames.allocate(self.platform.cpu())?;
         let address = copy.address().as_u64();
         self.platform
-            .trace(Kind::FaultFrame, request.space.id, request.fault, address, 0);
+            .trace(Kind::FaultFrame, request.space().id, request.fault, address, 0);
         self.platform.copy_frame(old.frame(), copy.frame());
         self.platform
-            .trace(Kind::FaultFill, request.space.id, request.fault, address, 0);
+            .trace(Kind::FaultFill, request.space().id, request.fault, address, 0);
         Ok(copy)
     }
 
     /// A first access to a private file page: reads share the file's own frame if it is in memory; writes, and pages
     /// that are not in memory as a whole, get a frame of their own.
-    pub(super) fn serve_file(&'static self, token: SlotToken, request: RequestRef<P>, entry: EntryRef<'_>) -> Step {
+    #[inline(never)]
+    pub(super) fn serve_file(
+        &'static self,
+        token: SlotToken<P>,
+        request: RequestRef<P>,
+        entry: EntryRef<'_>,
+    ) -> Step<P> {
         let (token, mut inner) = match self.lock_valid(token, &request, entry) {
             Ok(valid) => valid,
             Err(step) => return step,
@@ -228,7 +245,7 @@ impl<P: Platform> Memory<P> {
                 address: request.page,
                 access: request.access,
             };
-            return self.complete(token, inner, Err(error), None);
+            return self.complete(token, inner, Err(error));
         }
         let resident = file.resident(at / PAGE_SIZE);
         if request.access != Access::Write
@@ -242,7 +259,7 @@ impl<P: Platform> Memory<P> {
         drop(inner);
 
         // SAFETY: the token is held.
-        let progress = unsafe { self.faults.slot(token.index()).progress() };
+        let progress = unsafe { token.slot().progress() };
         let frame = match progress.frame.take() {
             Some(frame) => frame,
             None => match self.frames.allocate(self.platform.cpu()) {
@@ -252,15 +269,15 @@ impl<P: Platform> Memory<P> {
         };
         let address = frame.address();
         self.platform
-            .trace(Kind::FaultFrame, request.space.id, request.fault, address.as_u64(), 0);
+            .trace(Kind::FaultFrame, request.space().id, request.fault, address.as_u64(), 0);
         if let Some(from) = resident {
             self.platform.copy_frame(from, frame.frame());
         } else {
             // SAFETY: 1. the platform's pointer is valid for the frame's 4096 bytes; 2. the frame is reserved by the
             // token in `frame`, so nobody else touches it.
             let page = unsafe { &mut *self.platform.phys_to_virt(address).cast::<[u8; 4096]>() };
-            self.faults.slot(token.index()).state.reset();
-            let waker = slot_waker(self, token.index());
+            token.slot().state.reset();
+            let waker = slot_waker(self, token.slot());
             match file.poll_fill(at / PAGE_SIZE, page, &mut Context::from_waker(&waker)) {
                 Poll::Pending => {
                     progress.frame = Some(frame);
@@ -268,19 +285,14 @@ impl<P: Platform> Memory<P> {
                 }
                 Poll::Ready(Err(_)) => {
                     drop(frame);
-                    let inner = request.space.inner.lock();
-                    return self.complete(
-                        token,
-                        inner,
-                        Err(FaultError::ReadFailed { address: request.page }),
-                        None,
-                    );
+                    let inner = request.space().inner.lock();
+                    return self.complete(token, inner, Err(FaultError::ReadFailed { address: request.page }));
                 }
                 Poll::Ready(Ok(())) => {}
             }
         }
         self.platform
-            .trace(Kind::FaultFill, request.space.id, request.fault, address.as_u64(), 0);
+            .trace(Kind::FaultFill, request.space().id, request.fault, address.as_u64(), 0);
         let (token, inner) = match self.lock_valid(token, &request, entry) {
             Ok(valid) => valid,
             Err(step) => return step,
@@ -322,7 +334,13 @@ impl<P: Platform> Memory<P> {
     }
 
     /// A first access to shared or device memory.
-    pub(super) fn serve_shared(&'static self, token: SlotToken, request: RequestRef<P>, entry: EntryRef<'_>) -> Step {
+    #[inline(never)]
+    pub(super) fn serve_shared(
+        &'static self,
+        token: SlotToken<P>,
+        request: RequestRef<P>,
+        entry: EntryRef<'_>,
+    ) -> Step<P> {
         let (token, inner) = match self.lock_valid(token, &request, entry) {
             Ok(valid) => valid,
             Err(step) => return step,
@@ -348,8 +366,8 @@ impl<P: Platform> Memory<P> {
                                     address: request.page,
                                     access: request.access,
                                 };
-                                let inner = request.space.inner.lock();
-                                return self.complete(token, inner, Err(error), None);
+                                let inner = request.space().inner.lock();
+                                return self.complete(token, inner, Err(error));
                             }
                         }
                     }

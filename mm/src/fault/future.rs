@@ -4,14 +4,13 @@ use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::Pin;
 use core::sync::atomic::Ordering;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 
 use faultline_trace::Kind;
 
 use super::admit::Admission;
 use super::waiter::Waiter;
 use super::{FaultOutcome, FaultResult};
-use crate::error::FaultError;
 use crate::memory::FaultMode;
 use crate::platform::Platform;
 use crate::protection::FaultInfo;
@@ -70,119 +69,105 @@ impl<P: Platform> FaultFuture<'_, P> {
         self.fault
     }
 
-    fn start(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<FaultResult> {
-        // SAFETY: nothing is moved out: `waiter` stays where it is.
-        let this = unsafe { self.get_unchecked_mut() };
-        let memory = this.space.memory;
+    /// Admits the fault; pending unless it is over at once.
+    #[inline(never)]
+    fn start(&mut self, waker: &Waker) -> Poll<FaultResult> {
+        let memory = self.space.memory;
         loop {
-            // SAFETY: the waiter is a field of a pinned future.
-            let waiter = unsafe { Pin::new_unchecked(&this.waiter) };
-            match this.space.admit(this.info, this.fault, waiter, context.waker()) {
-                Admission::Ready(result) => {
-                    this.stage = Stage::Done;
-                    return Poll::Ready(result);
-                }
-                Admission::Waiting(slot) => this.stage = Stage::Waiting(slot),
+            // SAFETY: the waiter is a field of a pinned future, from which nothing is moved.
+            let waiter = unsafe { Pin::new_unchecked(&self.waiter) };
+            match self.space.admit(self.info, self.fault, waiter, waker) {
                 Admission::Claimed(token) => {
-                    this.stage = Stage::Waiting(token.index());
+                    self.stage = Stage::Waiting(token.index());
                     if memory.config.fault_mode == FaultMode::Queued {
                         memory.faults.push(token);
                         return Poll::Pending;
                     }
-                    memory.serve(token, context.waker());
-                    if this.waiter.is_done() {
-                        return this.finish();
+                    memory.serve(token, waker);
+                    if self.waiter.is_done() {
+                        return Poll::Ready(self.finish());
                     }
                 }
+                Admission::Waiting(slot) => self.stage = Stage::Waiting(slot),
+                Admission::Ready(result) => {
+                    self.stage = Stage::Done;
+                    return Poll::Ready(result);
+                }
                 Admission::NoSlot => {
-                    memory.counters.slot_waits.add(1);
-                    memory
-                        .platform
-                        .trace(Kind::FaultWait, this.space.id, this.fault, this.info.address, 0);
-                    let retry = memory.faults.with_slot_waiters(|list, free| {
-                        if !free {
-                            // SAFETY: 1. the waiter is in no list; 2. the list's lock is held.
-                            unsafe { waiter.enqueue(list, context.waker()) };
-                        }
-                        free
-                    });
-                    if retry {
+                    if self.wait_for_slot(waker) {
                         continue;
                     }
-                    this.stage = Stage::WaitingForSlot;
+                    self.stage = Stage::WaitingForSlot;
                 }
             }
             return Poll::Pending;
         }
     }
 
-    fn finish(&mut self) -> Poll<FaultResult> {
+    /// Hangs the waiter in the list of those that wait for a slot; true if one has come free meanwhile.
+    #[cold]
+    fn wait_for_slot(&self, waker: &Waker) -> bool {
+        let memory = self.space.memory;
+        memory.counters.slot_waits.add(1);
+        memory
+            .platform
+            .trace(Kind::FaultWait, self.space.id, self.fault, self.info.address, 0);
+        memory.faults.with_slot_waiters(|list, free| {
+            if !free {
+                // SAFETY: 1. the waiter is a field of a pinned future; 2. it is in no list; 3. the list's lock is held.
+                unsafe { Pin::new_unchecked(&self.waiter).enqueue(list, waker) };
+            }
+            free
+        })
+    }
+
+    #[inline(always)]
+    fn finish(&mut self) -> FaultResult {
         self.stage = Stage::Done;
         // SAFETY: the waiter was completed, so it is in no list.
-        let result = unsafe { self.waiter.result() };
-        Poll::Ready(result.map_err(|error| self.own(error)))
+        match unsafe { self.waiter.result() } {
+            Ok(outcome) => Ok(*outcome),
+            Err(error) => Err(error.at(self.info.address, self.info.access)),
+        }
     }
 
-    /// The error as this waiter sees it: its own address and access instead of the first waiter's.
-    fn own(&self, error: FaultError) -> FaultError {
-        error.at(self.info.address, self.info.access)
-    }
-}
-
-impl<P: Platform> Future for FaultFuture<'_, P> {
-    type Output = FaultResult;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<FaultResult> {
+    /// A poll that was not due: nothing has happened yet, or a slot has come free.
+    #[cold]
+    fn poll_early(&mut self, waker: &Waker) -> Poll<FaultResult> {
         match self.stage {
-            Stage::New => self.start(context),
-            Stage::Waiting(_) if self.waiter.is_done() => {
-                // SAFETY: nothing is moved out.
-                unsafe { self.as_mut().get_unchecked_mut() }.finish()
-            }
-            Stage::Waiting(slot) => {
+            Stage::New => return self.start(waker),
+            Stage::Done => return Poll::Ready(Ok(FaultOutcome::Retry)),
+            Stage::Waiting(_) => {
                 let inner = self.space.lock();
                 // Completion happens under this lock: look again before trusting that the node is linked.
                 if !self.waiter.is_done() {
-                    debug_assert!(usize::from(slot) < usize::from(u16::MAX));
                     // SAFETY: the lock of the list that the node is in is held.
-                    unsafe { self.waiter.update(context.waker()) };
+                    unsafe { self.waiter.update(waker) };
                     return Poll::Pending;
                 }
                 drop(inner);
-                // SAFETY: nothing is moved out.
-                unsafe { self.as_mut().get_unchecked_mut() }.finish()
+                return Poll::Ready(self.finish());
             }
-            Stage::WaitingForSlot => {
-                if !self.waiter.is_done() {
-                    let waits = self.space.memory.faults.with_slot_waiters(|_, _| {
-                        let waits = !self.waiter.is_done();
-                        if waits {
-                            // SAFETY: the lock of the list that the node is in is held.
-                            unsafe { self.waiter.update(context.waker()) };
-                        }
-                        waits
-                    });
-                    if waits {
-                        return Poll::Pending;
-                    }
-                }
-                self.start(context)
-            }
-            Stage::Done => Poll::Ready(Ok(FaultOutcome::Retry)),
+            Stage::WaitingForSlot => {}
         }
+        let waits = self.space.memory.faults.with_slot_waiters(|_, _| {
+            let waits = !self.waiter.is_done();
+            if waits {
+                // SAFETY: the lock of the list that the node is in is held.
+                unsafe { self.waiter.update(waker) };
+            }
+            waits
+        });
+        if waits {
+            return Poll::Pending;
+        }
+        self.start(waker)
     }
-}
 
-impl<P: Platform> Drop for FaultFuture<'_, P> {
-    fn drop(&mut self) {
-        if matches!(self.stage, Stage::New | Stage::Done) || self.waiter.is_done() {
-            if self.stage == Stage::WaitingForSlot {
-                // A slot came free for this waiter, which will not use it: let the next one have it.
-                self.space.memory.faults.pass_slot_on();
-            }
-            return;
-        }
+    /// Takes back what a future that is dropped early has left behind.
+    #[cold]
+    fn withdraw(&mut self) {
+        let memory = self.space.memory;
         // SAFETY: the future is pinned (it was polled) and is not moved before its drop ends.
         let waiter = unsafe { Pin::new_unchecked(&self.waiter) };
         match self.stage {
@@ -191,7 +176,7 @@ impl<P: Platform> Drop for FaultFuture<'_, P> {
                 if self.waiter.is_done() {
                     return;
                 }
-                let slot = self.space.memory.faults.slot(index);
+                let slot = memory.faults.slot(index);
                 // SAFETY: 1. the space's lock is held, and the slot serves this space until its waiters, of which this
                 // is one, are completed; 2. the node is in the slot's list.
                 let empty = unsafe {
@@ -203,13 +188,45 @@ impl<P: Platform> Drop for FaultFuture<'_, P> {
                     slot.abandoned.store(true, Ordering::Relaxed);
                 }
             }
-            Stage::WaitingForSlot => self.space.memory.faults.with_slot_waiters(|list, _| {
-                if !self.waiter.is_done() {
-                    // SAFETY: the list's lock is held and the node is in the list.
-                    unsafe { waiter.unlink(list) };
+            Stage::WaitingForSlot => {
+                let linked = memory.faults.with_slot_waiters(|list, _| {
+                    let linked = !self.waiter.is_done();
+                    if linked {
+                        // SAFETY: the list's lock is held and the node is in the list.
+                        unsafe { waiter.unlink(list) };
+                    }
+                    linked
+                });
+                if !linked {
+                    // A slot came free for this waiter, which will not use it: let the next one have it.
+                    memory.faults.pass_slot_on();
                 }
-            }),
+            }
             Stage::New | Stage::Done => {}
+        }
+    }
+}
+
+impl<P: Platform> Future for FaultFuture<'_, P> {
+    type Output = FaultResult;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<FaultResult> {
+        // SAFETY: nothing is moved out: `waiter` stays where it is.
+        let this = unsafe { self.get_unchecked_mut() };
+        match this.stage {
+            Stage::New => this.start(context.waker()),
+            Stage::Waiting(_) if this.waiter.is_done() => Poll::Ready(this.finish()),
+            _ => this.poll_early(context.waker()),
+        }
+    }
+}
+
+impl<P: Platform> Drop for FaultFuture<'_, P> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if !matches!(self.stage, Stage::New | Stage::Done) {
+            self.withdraw();
         }
     }
 }

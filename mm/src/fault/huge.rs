@@ -19,8 +19,9 @@ const CHUNK: u32 = 64;
 impl<P: Platform> Memory<P> {
     /// A first access to a region that asks for huge pages, where no table exists yet. Falls back to a small page if no
     /// aligned run of frames is free.
-    pub(super) fn serve_huge(&'static self, token: SlotToken, request: RequestRef<P>) -> Step {
-        let slot = self.faults.slot(token.index());
+    #[inline(never)]
+    pub(super) fn serve_huge(&'static self, token: SlotToken<P>, request: RequestRef<P>) -> Step<P> {
+        let slot = token.slot();
         let cpu = self.platform.cpu();
         // SAFETY: the token is held.
         let progress = unsafe { slot.progress() };
@@ -30,7 +31,7 @@ impl<P: Platform> Memory<P> {
                 Ok(run) => {
                     let address = run.address().as_u64();
                     self.platform
-                        .trace(Kind::FaultFrame, request.space.id, request.fault, address, 0);
+                        .trace(Kind::FaultFrame, request.space().id, request.fault, address, 0);
                     (run, 0)
                 }
                 Err(_) => return self.fall_back(token, request),
@@ -45,13 +46,13 @@ impl<P: Platform> Memory<P> {
         }
         self.platform.trace(
             Kind::FaultFill,
-            request.space.id,
+            request.space().id,
             request.fault,
             run.address().as_u64(),
             0,
         );
 
-        let inner = request.space.inner.lock();
+        let inner = request.space().inner.lock();
         // SAFETY: the space's lock is held.
         if unsafe { slot.shared() }.stale {
             return self.complete_stale(token, inner);
@@ -70,17 +71,22 @@ impl<P: Platform> Memory<P> {
         let value = Entry::present(first, request.flags | Entry::HUGE | Entry::DIRTY);
         entry.set(value);
         let start = request.page & !(HUGE_PAGE_SIZE - 1);
-        self.platform
-            .trace(Kind::FaultCommit, request.space.id, request.fault, start, value.bits());
+        self.platform.trace(
+            Kind::FaultCommit,
+            request.space().id,
+            request.fault,
+            start,
+            value.bits(),
+        );
         debug_assert_eq!(first.number() % (HUGE_PAGE_SIZE / PAGE_SIZE) as u32, 0);
         self.resolved(token, inner, FaultClass::Huge)
     }
 
     /// The fault is served by a small page.
-    fn fall_back(&'static self, token: SlotToken, request: RequestRef<P>) -> Step {
-        let _inner = request.space.inner.lock();
+    fn fall_back(&'static self, token: SlotToken<P>, request: RequestRef<P>) -> Step<P> {
+        let _inner = request.space().inner.lock();
         // SAFETY: the token and the space's lock are held; `request` is not used after this.
-        let request = unsafe { self.faults.slot(token.index()).request_mut() };
+        let request = unsafe { token.slot().request_mut() };
         request.class = small(FaultClass::Huge, request.access);
         Step::Reclassified(token)
     }

@@ -13,7 +13,7 @@ use faultline_trace::{FaultClass, Kind};
 
 use super::FaultOutcome;
 use super::admit::small;
-use super::slot::{RequestRef, SlotToken};
+use super::slot::{RequestRef, Slot, SlotToken};
 use crate::Memory;
 use crate::entry::Entry;
 use crate::error::FaultError;
@@ -57,52 +57,50 @@ impl<P: Platform> Future for FaultService<P> {
 /// Completes a fault with an error if the step that served it unwinds: a backing object panicked. No waiter is left.
 struct Unwinding<P: Platform> {
     memory: MemoryRef<P>,
-    index: u16,
+    slot: &'static Slot<P>,
 }
 
 impl<P: Platform> Drop for Unwinding<P> {
     fn drop(&mut self) {
-        let token = SlotToken(self.index);
-        // SAFETY: the step that held the token is gone, so this one stands for the slot.
-        let request = unsafe { self.memory.faults.slot(self.index).request() };
+        let token = SlotToken(self.slot);
+        // The step that held the token is gone, so this one stands for the slot.
+        let request = token.request();
         let error = FaultError::ReadFailed { address: request.page };
-        let inner = request.space.lock();
-        let _ = self.memory.complete(token, inner, Err(error), None);
+        let inner = request.space().lock();
+        let _ = self.memory.complete(token, inner, Err(error));
     }
 }
 
 /// What a step made of a fault.
-pub(super) enum Step {
+pub(super) enum Step<P: Platform> {
     /// Every waiter has a result; the slot is free.
     Completed,
     /// No frame is free.
-    NoMemory(SlotToken),
+    NoMemory(SlotToken<P>),
     /// A device works on the page.
-    Device(SlotToken),
+    Device(SlotToken<P>),
     /// More work is left than one step should do.
-    Again(SlotToken),
+    Again(SlotToken<P>),
     /// The class has changed: take the step for the new one.
-    Reclassified(SlotToken),
+    Reclassified(SlotToken<P>),
 }
 
 impl<P: Platform> Memory<P> {
     /// Serves one fault as far as it can go now.
-    pub(super) fn serve(&'static self, mut token: SlotToken, waker: &Waker) {
+    pub(super) fn serve(&'static self, mut token: SlotToken<P>, waker: &Waker) {
         let guard = Unwinding {
             memory: self,
-            index: token.index(),
+            slot: token.slot(),
         };
         loop {
-            let slot = self.faults.slot(token.index());
-            // SAFETY: the token is held.
-            let request = unsafe { slot.request() };
-            if slot.abandoned.load(Ordering::Relaxed) {
+            let request = token.request();
+            if token.slot().abandoned.load(Ordering::Relaxed) {
                 self.give_up(token);
                 break;
             }
             self.platform.trace(
                 Kind::FaultServe,
-                request.space.id,
+                request.space().id,
                 request.fault,
                 request.page,
                 request.class as u64,
@@ -132,9 +130,10 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Finds or makes the entry of a fault that was admitted without one, and marks it.
-    fn place(&'static self, token: SlotToken, request: RequestRef<P>) -> Step {
-        let slot = self.faults.slot(token.index());
-        let space: &Space<P> = &request.space;
+    #[inline(never)]
+    fn place(&'static self, token: SlotToken<P>, request: RequestRef<P>) -> Step<P> {
+        let slot = token.slot();
+        let space: &Space<P> = request.space();
         let page = request.page;
         let mut inner = space.lock();
         // SAFETY: the space's lock is held.
@@ -160,7 +159,7 @@ impl<P: Platform> Memory<P> {
         } else {
             // Mapped meanwhile by a neighbour's fault-around, or allowed since the table is the space's own.
             space.finish(&mut inner, Change::upgrade(page));
-            return self.complete(token, inner, Ok(FaultOutcome::Spurious), None);
+            return self.complete(token, inner, Ok(FaultOutcome::Spurious));
         }
         // SAFETY: the token and the space's lock are held; `request` is not used after this.
         let request = unsafe { slot.request_mut() };
@@ -174,20 +173,25 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Nobody waits for the fault: withdraws it.
-    fn give_up(&'static self, token: SlotToken) {
-        // SAFETY: the token is held.
-        let request = unsafe { self.faults.slot(token.index()).request() };
-        let inner = request.space.lock();
-        let _ = self.complete(token, inner, Ok(FaultOutcome::Retry), None);
+    #[cold]
+    fn give_up(&'static self, token: SlotToken<P>) {
+        let request = token.request();
+        let inner = request.space().lock();
+        let _ = self.complete(token, inner, Ok(FaultOutcome::Retry));
     }
 
-    fn park_for_memory(&'static self, token: SlotToken, waker: &Waker) {
-        // SAFETY: the token is held.
-        let request = unsafe { self.faults.slot(token.index()).request() };
+    #[cold]
+    fn park_for_memory(&'static self, token: SlotToken<P>, waker: &Waker) {
+        let request = token.request();
         self.counters.memory_waits.add(1);
         let waiting = self.faults.waiting_for_memory() as u64 + 1;
-        self.platform
-            .trace(Kind::MemoryWait, request.space.id, request.fault, request.page, waiting);
+        self.platform.trace(
+            Kind::MemoryWait,
+            request.space().id,
+            request.fault,
+            request.page,
+            waiting,
+        );
         self.faults.park_for_memory(token);
         // Register, then look again: a frame that came free in between would wake nobody.
         self.frames
@@ -196,10 +200,15 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Queues parked faults again, as many as there are free frames.
+    #[inline(always)]
     fn retry_parked(&self) {
-        if self.faults.waiting_for_memory() == 0 {
-            return;
+        if self.faults.waiting_for_memory() > 0 {
+            self.retry_some_parked();
         }
+    }
+
+    #[cold]
+    fn retry_some_parked(&self) {
         let available = self.frames.available();
         if available > 0 {
             self.faults

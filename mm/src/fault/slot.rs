@@ -30,7 +30,8 @@
 use alloc::sync::Arc;
 use core::cell::UnsafeCell;
 use core::ops::Deref;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
 
 use faultline_trace::FaultClass;
 
@@ -49,7 +50,8 @@ pub(crate) const NONE: u16 = u16::MAX;
 
 /// What a slot is asked to do; written once, at admission.
 pub(crate) struct Request<P: Platform> {
-    pub(crate) space: Arc<Space<P>>,
+    /// The space, from admission to completion.
+    pub(super) owner: Option<Arc<Space<P>>>,
     /// First address of the page.
     pub(crate) page: u64,
     pub(crate) access: Access,
@@ -74,6 +76,21 @@ pub(crate) struct Progress {
     pub(crate) huge: Option<(ReservedRun<'static>, u32)>,
 }
 
+impl Progress {
+    /// Gives back what is left.
+    #[inline(always)]
+    pub(super) fn clear(&mut self) {
+        if self.frame.is_some() || self.huge.is_some() {
+            self.give_back();
+        }
+    }
+
+    #[cold]
+    fn give_back(&mut self) {
+        *self = Progress::default();
+    }
+}
+
 /// What the space's lock guards.
 pub(crate) struct Shared {
     pub(crate) waiters: WaitList,
@@ -87,11 +104,13 @@ pub(crate) struct Shared {
 
 /// One slot.
 pub(crate) struct Slot<P: Platform> {
-    request: UnsafeCell<Option<Request<P>>>,
+    request: UnsafeCell<Request<P>>,
     progress: UnsafeCell<Progress>,
     shared: UnsafeCell<Shared>,
     /// Use number; changed by the token's holder only.
     sequence: AtomicU64,
+    /// Next in the list that the slot is in; guarded by the lock of the lists.
+    pub(super) next: AtomicPtr<Slot<P>>,
     /// Nobody waits any more. A hint for the service: the waiters' list under the lock decides.
     pub(crate) abandoned: AtomicBool,
     /// Whether the slot waits for its device.
@@ -141,7 +160,8 @@ unsafe impl<P: Platform> Send for Slot<P> {}
 impl<P: Platform> Slot<P> {
     pub(super) fn new(index: u16) -> Self {
         Self {
-            request: UnsafeCell::new(None),
+            request: UnsafeCell::new(Request::none()),
+            next: AtomicPtr::new(ptr::null_mut()),
             progress: UnsafeCell::new(Progress::default()),
             shared: UnsafeCell::new(Shared {
                 waiters: WaitList::new(),
@@ -174,16 +194,27 @@ impl<P: Platform> Slot<P> {
     #[allow(clippy::mut_from_ref, reason = "the token and the lock are the proof of uniqueness")]
     pub(super) unsafe fn request_mut(&self) -> &mut Request<P> {
         // SAFETY: others read the request under the lock only, which the caller holds.
-        unsafe { (*self.request.get()).as_mut().expect("the slot is in use") }
+        unsafe { &mut *self.request.get() }
     }
 
-    /// Writes or takes the request.
+    /// Writes the request of a new use.
     ///
     /// # Safety
-    /// The caller holds the token of a slot that is linked to no space.
-    pub(super) unsafe fn replace_request(&self, request: Option<Request<P>>) -> Option<Request<P>> {
+    /// The caller holds the token of a slot that was just claimed, so no space links to it.
+    #[inline(always)]
+    pub(super) unsafe fn fill(&self, request: Request<P>) {
+        // SAFETY: 1. nobody else reads it (the caller's promise); 2. the old request holds nothing: its owner was taken.
+        unsafe { self.request.get().write(request) };
+    }
+
+    /// Takes the space out of the request, at the end of a use.
+    ///
+    /// # Safety
+    /// The caller holds the token of a slot that no space links to any more.
+    #[inline(always)]
+    pub(super) unsafe fn take_owner(&self) -> Option<Arc<Space<P>>> {
         // SAFETY: nobody else reads it (the caller's promise).
-        unsafe { core::mem::replace(&mut *self.request.get(), request) }
+        unsafe { (*self.request.get()).owner.take() }
     }
 
     /// # Safety
@@ -205,10 +236,10 @@ impl<P: Platform> Slot<P> {
 
     /// The marker of the current use.
     #[inline]
-    pub(crate) fn marker(&self, index: u16) -> Marker {
+    pub(crate) fn marker(&self) -> Marker {
         let mask = (1 << Marker::SEQUENCE_BITS) - 1;
         Marker {
-            slot: index,
+            slot: self.index,
             sequence: self.sequence.load(Ordering::Relaxed) & mask,
         }
     }
@@ -223,19 +254,31 @@ impl<P: Platform> Slot<P> {
 
 /// The right to serve one slot; exists once between claim and completion.
 #[must_use = "a slot that is dropped without completion leaves its waiters asleep"]
-#[derive(Debug)]
-pub(crate) struct SlotToken(pub(super) u16);
+pub(crate) struct SlotToken<P: Platform>(pub(super) &'static Slot<P>);
 
-impl SlotToken {
-    /// Index of the slot.
-    #[inline]
-    pub(crate) fn index(&self) -> u16 {
+impl<P: Platform> SlotToken<P> {
+    /// The slot.
+    #[inline(always)]
+    pub(crate) fn slot(&self) -> &'static Slot<P> {
         self.0
+    }
+
+    /// Index of the slot.
+    #[inline(always)]
+    pub(crate) fn index(&self) -> u16 {
+        self.0.index
+    }
+
+    /// What the slot is asked to do. Must not be used after the token was given to completion.
+    #[inline(always)]
+    pub(crate) fn request(&self) -> RequestRef<P> {
+        // SAFETY: the token is held.
+        unsafe { self.0.request() }
     }
 }
 
 /// A request that may be read. It is a pointer, not a reference, because the step that reads it also ends it.
-pub(crate) struct RequestRef<P: Platform>(*const Option<Request<P>>);
+pub(crate) struct RequestRef<P: Platform>(*const Request<P>);
 
 impl<P: Platform> Clone for RequestRef<P> {
     fn clone(&self) -> Self {
@@ -250,13 +293,35 @@ impl<P: Platform> Deref for RequestRef<P> {
 
     #[inline]
     fn deref(&self) -> &Request<P> {
-        // SAFETY: 1. `Slot::request`'s caller keeps the slot in use and unchanged while it uses this; 2. a slot in use
-        // has a request from admission to completion.
-        unsafe { (*self.0).as_ref().unwrap_unchecked() }
+        // SAFETY: `Slot::request`'s caller keeps the slot in use and unchanged while it uses this.
+        unsafe { &*self.0 }
     }
 }
 
 impl<P: Platform> Request<P> {
+    /// No request.
+    fn none() -> Self {
+        Self {
+            owner: None,
+            page: 0,
+            access: Access::Read,
+            fault: 0,
+            class: FaultClass::DemandZero,
+            entry: None,
+            marker: Entry::EMPTY,
+            flags: 0,
+        }
+    }
+
+    /// The space that the fault is in.
+    #[inline(always)]
+    pub(crate) fn space(&self) -> &Arc<Space<P>> {
+        debug_assert!(self.owner.is_some(), "the slot is free");
+        // SAFETY: a request can only be reached while its slot is in use, and it has its owner from admission to
+        // completion.
+        unsafe { self.owner.as_ref().unwrap_unchecked() }
+    }
+
     /// The pages that this fault will map.
     pub(crate) fn range(&self) -> PageRange {
         if self.class == FaultClass::Huge {

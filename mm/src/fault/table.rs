@@ -1,85 +1,95 @@
 //! All fault slots of a machine, and the lists that they are in.
 
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicU16, Ordering};
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::task::Waker;
 
 use spin::Mutex;
 
 use super::FaultOutcome;
-use super::slot::{NONE, Request, Slot, SlotToken};
+use super::slot::{Slot, SlotToken};
 use super::waiter::{WaitList, complete_first};
 use crate::platform::Platform;
 
 /// A first-in, first-out list through the slots' links.
-struct Fifo {
-    head: u16,
-    tail: u16,
-    len: usize,
+struct Fifo<P: Platform> {
+    head: *mut Slot<P>,
+    tail: *mut Slot<P>,
 }
 
-impl Fifo {
-    const EMPTY: Fifo = Fifo {
-        head: NONE,
-        tail: NONE,
-        len: 0,
+impl<P: Platform> Fifo<P> {
+    const EMPTY: Self = Self {
+        head: ptr::null_mut(),
+        tail: ptr::null_mut(),
     };
 
-    #[inline]
-    fn push(&mut self, links: &[AtomicU16], index: u16) {
-        links[usize::from(index)].store(NONE, Ordering::Relaxed);
-        match self.tail {
-            NONE => self.head = index,
-            tail => links[usize::from(tail)].store(index, Ordering::Relaxed),
+    #[inline(always)]
+    fn push(&mut self, slot: &'static Slot<P>) {
+        let this = ptr::from_ref(slot).cast_mut();
+        slot.next.store(ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: the pointers in a list are slots of the table, which live as long as it.
+        match unsafe { self.tail.as_ref() } {
+            Some(tail) => tail.next.store(this, Ordering::Relaxed),
+            None => self.head = this,
         }
-        self.tail = index;
-        self.len += 1;
+        self.tail = this;
     }
 
-    #[inline]
-    fn pop(&mut self, links: &[AtomicU16]) -> Option<u16> {
-        let index = self.head;
-        if index == NONE {
-            return None;
+    #[inline(always)]
+    fn pop(&mut self) -> Option<&'static Slot<P>> {
+        // SAFETY: as in `push`; the table's memory is `'static` wherever its slots are served.
+        let slot: &'static Slot<P> = unsafe { self.head.as_ref()? };
+        self.head = slot.next.load(Ordering::Relaxed);
+        if self.head.is_null() {
+            self.tail = ptr::null_mut();
         }
-        self.head = links[usize::from(index)].load(Ordering::Relaxed);
-        if self.head == NONE {
-            self.tail = NONE;
-        }
-        self.len -= 1;
-        Some(index)
+        Some(slot)
     }
 }
 
 /// What the lock of the table guards. The lock is the innermost: it is taken under a space's lock, never around one.
-struct Lists {
-    free: Fifo,
-    queue: Fifo,
+struct Lists<P: Platform> {
+    free: Fifo<P>,
+    queue: Fifo<P>,
     /// Slots that wait for a free frame, in the order in which they found none.
-    memory: Fifo,
+    memory: Fifo<P>,
     /// Futures that wait for a slot.
     slot_waiters: WaitList,
     /// How to wake the service.
     service: Option<Waker>,
     /// The service has found the queue empty and sleeps.
     service_sleeps: bool,
+    /// Slots that are not free.
+    in_use: usize,
 }
+
+// SAFETY: the pointers are to slots, which may be reached from every CPU; the lists themselves are behind a lock.
+unsafe impl<P: Platform> Send for Lists<P> {}
 
 /// All fault slots of a machine.
 pub(crate) struct FaultTable<P: Platform> {
-    slots: Box<[Slot<P>]>,
-    /// Next slot in whichever list a slot is in; guarded by `lists`.
-    links: Box<[AtomicU16]>,
-    lists: Mutex<Lists>,
+    /// Made from a box and given back in `drop`; the lists point into it.
+    slots: NonNull<[Slot<P>]>,
+    lists: Mutex<Lists<P>>,
+    /// Length of `Lists::memory`, to be looked at without the lock; written under it.
+    waiting_for_memory: AtomicUsize,
 }
+
+// SAFETY: the table owns its slots, which are `Send` and `Sync`, through the pointer.
+unsafe impl<P: Platform> Send for FaultTable<P> {}
+// SAFETY: as above.
+unsafe impl<P: Platform> Sync for FaultTable<P> {}
 
 impl<P: Platform> FaultTable<P> {
     pub(crate) fn new(count: usize) -> Self {
-        let slots = (0..count as u16).map(Slot::new).collect();
-        let links: Box<[AtomicU16]> = (0..count).map(|_| AtomicU16::new(NONE)).collect();
+        let slots: Box<[Slot<P>]> = (0..count as u16).map(Slot::new).collect();
+        // SAFETY: the pointer comes from a box.
+        let slots = unsafe { NonNull::new_unchecked(Box::into_raw(slots)) };
         let mut free = Fifo::EMPTY;
-        for index in 0..count as u16 {
-            free.push(&links, index);
+        // SAFETY: the slots live until the table is dropped, and with it every list and token.
+        for slot in unsafe { &*slots.as_ptr() } {
+            free.push(slot);
         }
         let lists = Lists {
             free,
@@ -88,47 +98,47 @@ impl<P: Platform> FaultTable<P> {
             slot_waiters: WaitList::new(),
             service: None,
             service_sleeps: false,
+            in_use: 0,
         };
         Self {
             slots,
-            links,
             lists: Mutex::new(lists),
+            waiting_for_memory: AtomicUsize::new(0),
         }
     }
 
+    /// The slot that a marker or a side list names.
     #[inline]
     pub(crate) fn slot(&self, index: u16) -> &Slot<P> {
-        &self.slots[usize::from(index)]
+        // SAFETY: the pointer is valid until `drop`.
+        unsafe { &self.slots.as_ref()[usize::from(index)] }
     }
 
     pub(crate) fn in_use(&self) -> usize {
-        self.slots.len() - self.lists.lock().free.len
+        self.lists.lock().in_use
     }
 
+    #[inline]
     pub(crate) fn waiting_for_memory(&self) -> usize {
-        self.lists.lock().memory.len
+        self.waiting_for_memory.load(Ordering::Relaxed)
     }
 
     /// Takes a free slot for a new use.
-    #[inline]
-    pub(super) fn claim(&self) -> Option<SlotToken> {
-        let index = self.lists.lock().free.pop(&self.links)?;
-        self.slot(index).advance();
-        Some(SlotToken(index))
-    }
-
-    /// Writes the request of a slot that was just claimed.
-    #[inline]
-    pub(super) fn fill(&self, token: &SlotToken, request: Request<P>) {
-        // SAFETY: the slot was just claimed, so no space links to it yet, and the token is the caller's.
-        unsafe { self.slot(token.index()).replace_request(Some(request)) };
+    #[inline(always)]
+    pub(super) fn claim(&self) -> Option<SlotToken<P>> {
+        let mut lists = self.lists.lock();
+        let slot = lists.free.pop()?;
+        lists.in_use += 1;
+        drop(lists);
+        slot.advance();
+        Some(SlotToken(slot))
     }
 
     /// Queues a slot and wakes the service if it sleeps.
-    #[inline]
-    pub(super) fn push(&self, token: SlotToken) {
+    #[inline(always)]
+    pub(super) fn push(&self, token: SlotToken<P>) {
         let mut lists = self.lists.lock();
-        lists.queue.push(&self.links, token.index());
+        lists.queue.push(token.slot());
         if lists.service_sleeps {
             lists.service_sleeps = false;
             // Wakers neither poll nor call back (the contract of the executor), so the lock may be held.
@@ -139,11 +149,11 @@ impl<P: Platform> FaultTable<P> {
     }
 
     /// Takes the oldest queued slot; with none, notes that the service sleeps from now on.
-    #[inline]
-    pub(super) fn take(&self, waker: &Waker) -> Option<SlotToken> {
+    #[inline(always)]
+    pub(super) fn take(&self, waker: &Waker) -> Option<SlotToken<P>> {
         let mut lists = self.lists.lock();
-        if let Some(index) = lists.queue.pop(&self.links) {
-            return Some(SlotToken(index));
+        if let Some(slot) = lists.queue.pop() {
+            return Some(SlotToken(slot));
         }
         match &lists.service {
             Some(current) if current.will_wake(waker) => {}
@@ -159,56 +169,61 @@ impl<P: Platform> FaultTable<P> {
     }
 
     /// Puts a slot at the end of those that wait for a frame.
-    pub(super) fn park_for_memory(&self, token: SlotToken) {
-        self.lists.lock().memory.push(&self.links, token.index());
+    pub(super) fn park_for_memory(&self, token: SlotToken<P>) {
+        let mut lists = self.lists.lock();
+        lists.memory.push(token.slot());
+        self.waiting_for_memory.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Queues up to `count` of the slots that wait for a frame, oldest first, ahead of nothing: those that find no frame
-    /// go back to the end in the same order.
-    pub(super) fn retry_for_memory(&self, count: usize) -> usize {
+    /// Queues up to `count` of the slots that wait for a frame, oldest first: those that find none go back to the end
+    /// in the same order.
+    pub(super) fn retry_for_memory(&self, count: usize) {
         let mut lists = self.lists.lock();
-        let mut moved = 0;
-        while moved < count
-            && let Some(index) = lists.memory.pop(&self.links)
-        {
-            lists.queue.push(&self.links, index);
-            moved += 1;
+        for _ in 0..count {
+            let Some(slot) = lists.memory.pop() else { return };
+            self.waiting_for_memory.fetch_sub(1, Ordering::Relaxed);
+            lists.queue.push(slot);
         }
-        moved
     }
 
     /// Ends a use: the slot is free, and a future that waits for one is woken.
-    #[inline]
-    pub(super) fn release(&self, token: SlotToken) {
+    #[inline(always)]
+    pub(super) fn release(&self, token: SlotToken<P>) {
         let mut lists = self.lists.lock();
-        lists.free.push(&self.links, token.index());
+        lists.free.push(token.slot());
+        lists.in_use -= 1;
         if !lists.slot_waiters.is_empty() {
-            // SAFETY: the lock of the list is held, and futures unlink their nodes before they go.
-            let waker = unsafe { complete_first(&mut lists.slot_waiters, Ok(FaultOutcome::Retry)) };
             drop(lists);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            self.pass_slot_on();
         }
     }
 
-    /// A future that was woken because a slot is free goes away without using it: wakes the next one.
+    /// Wakes the first future that waits for a slot, if there is one of each.
+    #[cold]
     pub(super) fn pass_slot_on(&self) {
         let mut lists = self.lists.lock();
-        if lists.free.len > 0 && !lists.slot_waiters.is_empty() {
-            // SAFETY: as in `release`.
-            let waker = unsafe { complete_first(&mut lists.slot_waiters, Ok(FaultOutcome::Retry)) };
-            drop(lists);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+        if lists.free.head.is_null() {
+            return;
+        }
+        // SAFETY: the lock of the list is held, and futures unlink their nodes before they go.
+        let waker = unsafe { complete_first(&mut lists.slot_waiters, Ok(FaultOutcome::Retry)) };
+        drop(lists);
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 
     /// Runs `f` on the list of futures that wait for a slot; tells it whether one is free.
     pub(super) fn with_slot_waiters<R>(&self, f: impl FnOnce(&mut WaitList, bool) -> R) -> R {
         let mut lists = self.lists.lock();
-        let free = lists.free.len > 0;
+        let free = !lists.free.head.is_null();
         f(&mut lists.slot_waiters, free)
+    }
+}
+
+impl<P: Platform> Drop for FaultTable<P> {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from a box in `new`; nobody serves a slot of a machine that is being dropped.
+        drop(unsafe { Box::from_raw(self.slots.as_ptr()) });
     }
 }

@@ -7,6 +7,7 @@
 
 use core::cell::UnsafeCell;
 use core::marker::PhantomPinned;
+use core::mem::MaybeUninit;
 use core::pin::Pin;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +31,8 @@ pub(crate) struct Waiter {
 }
 
 struct Inside {
-    waker: Option<Waker>,
+    /// There while the node is linked.
+    waker: MaybeUninit<Waker>,
     result: FaultResult,
 }
 
@@ -65,7 +67,7 @@ impl Waiter {
             links: list::Links::new(),
             done: AtomicBool::new(false),
             inside: UnsafeCell::new(Inside {
-                waker: None,
+                waker: MaybeUninit::uninit(),
                 result: Ok(FaultOutcome::Retry),
             }),
             _pinned: PhantomPinned,
@@ -84,7 +86,7 @@ impl Waiter {
     /// The node is in no list, and the caller holds the lock of `list`.
     pub(crate) unsafe fn enqueue(self: Pin<&Self>, list: &mut WaitList, waker: &Waker) {
         // SAFETY: 1. the node is in no list, so this is the only access to `inside` (the caller's promise).
-        unsafe { (*self.inside.get()).waker = Some(waker.clone()) };
+        unsafe { (*self.inside.get()).waker.write(waker.clone()) };
         self.done.store(false, Ordering::Relaxed);
         list.push_back(NonNull::from(self.get_ref()));
     }
@@ -94,30 +96,34 @@ impl Waiter {
     /// # Safety
     /// The caller holds the lock of the list that the node is in.
     pub(crate) unsafe fn update(&self, waker: &Waker) {
-        // SAFETY: the lock of the list owns `inside` (the caller's promise).
-        let inside = unsafe { &mut *self.inside.get() };
-        match &mut inside.waker {
-            Some(current) if current.will_wake(waker) => {}
-            current => *current = Some(waker.clone()),
+        // SAFETY: 1. the lock of the list owns `inside` (the caller's promise); 2. a linked node has a waker.
+        let current = unsafe { (*self.inside.get()).waker.assume_init_mut() };
+        if !current.will_wake(waker) {
+            *current = waker.clone();
         }
     }
 
-    /// Takes the node out of `list`.
+    /// Takes the node out of `list`, and drops its waker.
     ///
     /// # Safety
-    /// The caller holds the lock of `list`, and the node is in it or in no list.
+    /// The caller holds the lock of `list`, and the node is in it.
     pub(crate) unsafe fn unlink(self: Pin<&Self>, list: &mut WaitList) {
-        // SAFETY: the node is in this list or in none, as the caller promises.
-        unsafe { list.remove(NonNull::from(self.get_ref())) };
+        // SAFETY: 1. the node is in this list, as the caller promises; 2. a linked node has a waker, which nobody takes
+        // once the node is out.
+        unsafe {
+            list.remove(NonNull::from(self.get_ref()));
+            (*self.inside.get()).waker.assume_init_drop();
+        }
     }
 
     /// The result of a completed waiter.
     ///
     /// # Safety
     /// [`is_done`](Self::is_done) was true, so the node is its future's alone.
-    pub(crate) unsafe fn result(&self) -> FaultResult {
+    #[inline(always)]
+    pub(crate) unsafe fn result(&self) -> &FaultResult {
         // SAFETY: nobody else touches `inside` any more (the caller's promise).
-        unsafe { (*self.inside.get()).result }
+        unsafe { &(*self.inside.get()).result }
     }
 }
 
@@ -126,16 +132,16 @@ impl Waiter {
 ///
 /// # Safety
 /// The caller holds the lock of `list`, whose nodes are all alive.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn complete_first(list: &mut WaitList, result: FaultResult) -> Option<Waker> {
     let node = list.pop_front()?;
     // SAFETY: 1. linked nodes are alive: a future unlinks its node under this lock before it goes; 2. the lock owns
-    // `inside` until `done` is set, which is the last access here.
+    // `inside` until `done` is set, which is the last access here; 3. a linked node has a waker.
     unsafe {
         let inside = node.as_ref().inside.get();
         (*inside).result = result;
-        let waker = (*inside).waker.take();
+        let waker = (*inside).waker.assume_init_read();
         node.as_ref().done.store(true, Ordering::Release);
-        waker
+        Some(waker)
     }
 }
