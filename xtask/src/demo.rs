@@ -1,7 +1,8 @@
 //! `demo`: the life of a few faults, then the sample tasks together, and the account.
 //!
-//! Two boots: the first one is traced, and runs the tasks small; the second one isn't, so that nothing but the faults
-//! is in the figures, and runs them at their full size. Both count instructions: a tick of the clock is one.
+//! Several boots, all counting instructions. Two are traced and run small tasks: one as the kernel comes, one with its
+//! fault service last in line, where faults of several threads meet. Two run one task alone, untraced, for what a fault
+//! costs by itself. The last one runs all tasks at once, untraced; its account is the table.
 
 use std::io;
 
@@ -9,22 +10,44 @@ use faultline_trace::FaultClass;
 
 use crate::build::Artifacts;
 use crate::cli;
-use crate::config::{Config, Trace as TraceMode};
+use crate::config::Config;
 use crate::machine::{Accel, Captured, Outcome, Ports};
 use crate::report::{ProgramEnd, Report, Summary};
 use crate::session::{self, FAILED, Failure, Task};
-use crate::trace::Trace;
+use crate::trace::{Event, Trace};
 
 /// A task and its arguments.
 type Call = (&'static str, &'static [&'static str]);
 
-/// The tasks whose faults are shown.
+/// Lines of the kernel's configuration.
+type Settings = &'static [(&'static str, &'static str)];
+
+const UNTRACED: Settings = &[("trace", "off")];
+
+/// The tasks whose faults are shown one by one.
 const SHOWN: &[Call] = &[
-    ("touch", &["--pages", "2", "sequential", "read-write"]),
-    ("cow", &["--pages", "2"]),
-    ("threads", &["--threads", "2", "--pages", "2"]),
+    ("touch", &["--pages", "3", "sequential", "read-write"]),
+    ("cow", &["--pages", "4"]),
     ("wild", &["null"]),
 ];
+
+const SHOWN_SETTINGS: Settings = &[("trace", "text"), ("trace_categories", "fault"), ("zero_pool", "off")];
+
+/// The tasks whose faults meet.
+const MEETING: &[Call] = &[
+    ("threads", &["--threads", "2", "--pages", "2"]),
+    ("kill", &["--in-flight", "--children", "1"]),
+];
+
+const MEETING_SETTINGS: Settings = &[
+    ("trace", "text"),
+    ("trace_categories", "fault"),
+    ("service", "last"),
+    ("zero_pool", "off"),
+];
+
+/// The tasks that run alone, for what their faults cost.
+const ALONE: [&[Call]; 2] = [&[("touch", &["--mib", "8"])], &[("cow", &[])]];
 
 /// The tasks of the account.
 const TASKS: &[Call] = &[
@@ -45,19 +68,39 @@ const TASKS: &[Call] = &[
 /// Fails when the tool itself couldn't do its part.
 pub fn run(arguments: &cli::Demo) -> anyhow::Result<u8> {
     let artifacts = session::prepare()?;
-    let log = Captured::default();
-    let quiet = Ports {
-        log: Box::new(log.clone()),
-        stdout: Box::new(io::sink()),
-        stderr: Box::new(io::sink()),
-    };
-    let shown = boot(arguments, &artifacts, SHOWN, TraceMode::Text, quiet)?;
-    let (shown, _) = match shown {
-        Ok(orderly) => orderly,
-        Err(failure) => return Ok(failed(&failure)),
-    };
-    println!("THE LIFE OF A FAULT, by its kind (a tick is an instruction)");
-    show_faults(&Trace::parse(&String::from_utf8_lossy(&log.take())));
+    match show(arguments, &artifacts)? {
+        Ok(true) => Ok(0),
+        Ok(false) => Ok(FAILED),
+        Err(failure) => {
+            eprintln!("faultline: {failure}");
+            Ok(failure.status())
+        }
+    }
+}
+
+/// The demo itself; says whether everything is as it should be.
+fn show(arguments: &cli::Demo, artifacts: &Artifacts) -> anyhow::Result<Result<bool, Failure>> {
+    let mut hold = true;
+    println!("THE LIFE OF A FAULT, one of each kind; a tick of the clock is an instruction");
+    for (calls, settings, choose) in [
+        (SHOWN, SHOWN_SETTINGS, one_of_each_class as fn(&Trace)),
+        (MEETING, MEETING_SETTINGS, those_that_meet),
+    ] {
+        let log = Captured::default();
+        match boot(arguments, artifacts, calls, settings, quiet(log.clone()))? {
+            Ok((report, _)) => hold &= report.frames_hold()?,
+            Err(failure) => return Ok(Err(failure)),
+        }
+        choose(&Trace::parse(&String::from_utf8_lossy(&log.take())));
+    }
+
+    let mut alone = Vec::new();
+    for calls in ALONE {
+        match boot(arguments, artifacts, calls, UNTRACED, quiet(Captured::default()))? {
+            Ok((report, _)) => alone.push(report),
+            Err(failure) => return Ok(Err(failure)),
+        }
+    }
 
     println!("\nTHE SAMPLE TASKS, all at once");
     let ports = Ports {
@@ -65,9 +108,9 @@ pub fn run(arguments: &cli::Demo) -> anyhow::Result<u8> {
         stdout: Box::new(io::stdout()),
         stderr: Box::new(io::stderr()),
     };
-    let (report, outcome) = match boot(arguments, &artifacts, TASKS, TraceMode::Off, ports)? {
+    let (report, outcome) = match boot(arguments, artifacts, TASKS, UNTRACED, ports)? {
         Ok(orderly) => orderly,
-        Err(failure) => return Ok(failed(&failure)),
+        Err(failure) => return Ok(Err(failure)),
     };
     let programs = report.programs()?;
     println!("\nTHE ACCOUNT, after {:.2} s", outcome.wall.as_secs_f64());
@@ -75,25 +118,28 @@ pub fn run(arguments: &cli::Demo) -> anyhow::Result<u8> {
     for program in &programs {
         println!("  {:<24}{:>14}", program.path, describe(program));
     }
+    let times: Vec<&Report> = alone.iter().collect();
+    let unit = "instructions each, alone";
     println!(
         "{}",
         Summary {
             report: &report,
-            unit: "instructions"
+            times: &times,
+            unit
         }
     );
 
     let passed = programs.len() == TASKS.len() && programs.iter().all(|program| program.status == 0);
-    let holds = report.frames_hold()? && shown.frames_hold()?;
+    hold &= report.frames_hold()?;
     println!(
         "\n{}",
-        match (passed, holds) {
+        match (passed, hold) {
             (true, true) => "Every task passed, and no frame is missing.",
             (false, _) => "NOT EVERY TASK PASSED.",
             (true, false) => "FRAMES ARE MISSING.",
         }
     );
-    Ok(if passed && holds { 0 } else { FAILED })
+    Ok(Ok(passed && hold))
 }
 
 /// Boots with `calls`, all at the same time.
@@ -101,7 +147,7 @@ fn boot(
     arguments: &cli::Demo,
     artifacts: &Artifacts,
     calls: &[Call],
-    trace: TraceMode,
+    settings: Settings,
     ports: Ports,
 ) -> anyhow::Result<Result<(Report, Outcome), Failure>> {
     let options = &arguments.options;
@@ -114,41 +160,81 @@ fn boot(
         tasks.push(task);
     }
     config
-        .set("trace", trace)?
-        .set("trace_categories", "fault,tlb")?
-        .set("fault", options.fault)?;
-    config.set("zero_pool", options.zero_pool)?.set("seed", options.seed)?;
+        .set("fault", options.fault)?
+        .set("zero_pool", options.zero_pool)?
+        .set("seed", options.seed)?;
+    for (key, value) in settings {
+        config.set(key, value)?;
+    }
     let hardware = options.hardware(Accel::Icount);
     let bundle = session::pack(artifacts, &config, &tasks, &hardware)?;
     session::boot(artifacts, &hardware, &bundle, ports, options.limit())
 }
 
-fn failed(failure: &Failure) -> u8 {
-    eprintln!("faultline: {failure}");
-    failure.status()
+/// Ports of a boot whose trace alone is of interest.
+fn quiet(log: Captured) -> Ports {
+    Ports {
+        log: Box::new(log),
+        stdout: Box::new(io::sink()),
+        stderr: Box::new(io::sink()),
+    }
 }
 
-/// Prints every event of the first fault of each kind.
-fn show_faults(trace: &Trace) {
-    let served = |class: FaultClass| {
-        trace
+/// Prints the first fault of each class, if possible one that needed nothing but itself, and the first denied one.
+fn one_of_each_class(trace: &Trace) {
+    for class in FaultClass::ALL {
+        let of_class = |event: &&Event| event.fields.get("class").is_some_and(|name| name == class.name());
+        let served: Vec<_> = trace
             .named("fault.serve")
-            .find(|event| event.fields.get("class").is_some_and(|name| name == class.name()))
-    };
-    let kinds = FaultClass::ALL.into_iter().map(|class| (class.name(), served(class)));
-    let others = [
-        ("coalesced with one in flight", "fault.join"),
-        ("denied", "fault.denied"),
-    ];
-    let others = others
-        .into_iter()
-        .map(|(label, name)| (label, trace.named(name).next()));
-    for (label, event) in kinds.chain(others) {
-        let Some(event) = event else { continue };
-        println!("\n{label}");
-        for event in trace.fault(event.fault) {
-            println!("{}", event.line);
+            .filter(of_class)
+            .map(|event| event.fault)
+            .collect();
+        let plain = served.iter().find(|&&fault| {
+            let steps = trace.steps(fault);
+            steps[0] == "fault.trap" && steps.iter().filter(|step| **step == "fault.serve").count() == 1
+        });
+        if let Some(&fault) = plain.or(served.first()) {
+            print_faults(class.name(), trace, &[fault]);
         }
+    }
+    if let Some(denied) = trace.named("fault.denied").next() {
+        print_faults("denied", trace, &[denied.fault]);
+    }
+}
+
+/// Prints the first two faults on one page, and the first one whose thread was killed.
+fn those_that_meet(trace: &Trace) {
+    if let Some(join) = trace.named("fault.join").next() {
+        let same = |event: &&Event| event.page() == join.page() && event.space == join.space;
+        let before = trace
+            .named("fault.queue")
+            .filter(same)
+            .take_while(|event| event.time < join.time)
+            .last();
+        let faults: Vec<_> = before
+            .map(|event| event.fault)
+            .into_iter()
+            .chain([join.fault])
+            .collect();
+        print_faults(
+            "two threads on one page (the fault service is last in line)",
+            trace,
+            &faults,
+        );
+    }
+    if let Some(cancel) = trace.named("fault.cancel").next() {
+        print_faults(
+            "killed in flight (the fault service is last in line)",
+            trace,
+            &[cancel.fault],
+        );
+    }
+}
+
+fn print_faults(label: &str, trace: &Trace, faults: &[u64]) {
+    println!("\n{label}");
+    for event in trace.events.iter().filter(|event| faults.contains(&event.fault)) {
+        println!("{}", event.line);
     }
 }
 

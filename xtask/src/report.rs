@@ -121,25 +121,33 @@ impl Report {
 pub struct Summary<'a> {
     /// The report to show.
     pub report: &'a Report,
-    /// What a tick of the time-stamp counter is: `instructions` under `--accel icount`.
+    /// The reports from which the time of one fault is taken, for each class the first that has any of it.
+    pub times: &'a [&'a Report],
+    /// What these times are.
     pub unit: &'static str,
+}
+
+impl Summary<'_> {
+    /// The mean time of one fault of a class.
+    fn time(&self, key: &str) -> String {
+        let served = |report: &&&Report| report.text(key).is_some_and(|count| count != "0");
+        let time = self
+            .times
+            .iter()
+            .find(served)
+            .and_then(|report| report.text(&format!("{key}.tsc_each")));
+        time.map_or_else(|| "-".to_owned(), grouped)
+    }
 }
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = |key: &str| self.report.text(key).map_or_else(|| "-".to_owned(), grouped);
-        writeln!(
-            f,
-            "{:<26}{:>14}{:>24}",
-            "faults",
-            "served",
-            format!("{} each", self.unit)
-        )?;
+        writeln!(f, "{:<26}{:>14}{:>26}", "faults", "served", self.unit)?;
         for class in FaultClass::ALL {
             let key = format!("faults.{}", class.name());
             if self.report.text(&key).is_some_and(|count| count != "0") {
-                let each = number(&format!("{key}.tsc_each"));
-                writeln!(f, "  {:<24}{:>14}{each:>24}", class.name(), number(&key))?;
+                writeln!(f, "  {:<24}{:>14}{:>26}", class.name(), number(&key), self.time(&key))?;
             }
         }
         let rows = [
@@ -162,7 +170,7 @@ impl fmt::Display for Summary<'_> {
         for (label, key) in rows {
             writeln!(f, "{label:<26}{:>14}", number(key))?;
         }
-        writeln!(f, "{:<26}{:>14}{:>24}", "frames", "before", "after")?;
+        writeln!(f, "{:<26}{:>14}{:>26}", "frames", "before", "after")?;
         for state in [
             "free",
             "cached",
@@ -176,7 +184,7 @@ impl fmt::Display for Summary<'_> {
             let (before, after) = (format!("frames.{state}.before"), format!("frames.{state}.after"));
             if self.report.text(&before).is_some() {
                 let label = state.replace('_', " ");
-                writeln!(f, "  {label:<24}{:>14}{:>24}", number(&before), number(&after))?;
+                writeln!(f, "  {label:<24}{:>14}{:>26}", number(&before), number(&after))?;
             }
         }
         writeln!(f, "{:<26}{:>14}", "  total", number("frames.total"))?;
@@ -227,11 +235,12 @@ mod tests {
         assert!(report.frames_hold().unwrap());
         let table = Summary {
             report: &report,
-            unit: "instructions",
+            times: &[&report],
+            unit: "instructions each",
         }
         .to_string();
         assert!(
-            table.contains("  demand-zero                  1,234,567                   1,200\n"),
+            table.contains("  demand-zero                  1,234,567                     1,200\n"),
             "{table}"
         );
     }

@@ -75,12 +75,16 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
         }
     };
     if arguments.summary {
-        let unit = if arguments.accel == Accel::Icount {
-            "instructions"
-        } else {
-            "ticks"
-        };
-        eprintln!("{}", Summary { report: &report, unit });
+        let counted = arguments.accel == Accel::Icount;
+        let unit = if counted { "instructions each" } else { "ticks each" };
+        eprintln!(
+            "{}",
+            Summary {
+                report: &report,
+                times: &[&report],
+                unit
+            }
+        );
     }
     if !report.frames_hold()? {
         eprintln!(

@@ -25,10 +25,13 @@ fn main() {
 
     // The parent writes first, while the child still looks at the old pages, and both end with pages of their own.
     let turn = Mapping::shared(PAGE);
-    let child = fork(|| {
+    let until_parent_wrote = || {
         while turn.read(0) == 0 {
             std::thread::yield_now();
         }
+    };
+    let child = fork(|| {
+        until_parent_wrote();
         check(&memory, 0, "the child, after its parent wrote");
     });
     memory.fill(0..memory.words(), 9);
@@ -36,11 +39,15 @@ fn main() {
     expect(child.wait(), Ended::Exit(0), "the second child");
     memory.check(0..memory.words(), 9, "the parent, after its own write");
 
-    // The child leaves without a write: the pages are the parent's alone again.
-    let child = fork(|| memory.check(0..memory.words(), 9, "the third child"));
+    // The parent writes one page while the child shares all, and the others when it has them to itself again.
+    turn.write(0, 0);
+    let child = fork(until_parent_wrote);
+    memory.fill(0..PAGE_WORDS, 10);
+    turn.write(0, 1);
     expect(child.wait(), Ended::Exit(0), "the third child");
-    memory.fill(0..memory.words(), 10);
-    memory.check(0..memory.words(), 10, "the parent, as the last owner");
+    memory.check(PAGE_WORDS..memory.words(), 9, "the parent, as the last owner");
+    memory.fill(PAGE_WORDS..memory.words(), 10);
+    memory.check(0..memory.words(), 10, "the parent at the very end");
     println!("{pages} pages, {GENERATIONS} generations: each process saw its own memory");
 }
 
