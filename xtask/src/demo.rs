@@ -27,7 +27,7 @@ const UNTRACED: Settings = &[("trace", "off")];
 /// The tasks whose faults are shown one by one.
 const SHOWN: &[Call] = &[
     ("touch", &["--pages", "3", "sequential", "read-write"]),
-    ("cow", &["--pages", "4"]),
+    ("cow", &["--pages", "6"]),
     ("wild", &["null"]),
 ];
 
@@ -191,11 +191,29 @@ fn one_of_each_class(trace: &Trace) {
             .collect();
         let plain = served.iter().find(|&&fault| {
             let steps = trace.steps(fault);
-            steps[0] == "fault.trap" && steps.iter().filter(|step| **step == "fault.serve").count() == 1
+            let once = steps.iter().filter(|step| **step == "fault.serve").count() == 1;
+            steps[0] == "fault.trap" && once && (class == FaultClass::ZeroPage || steps.contains(&"fault.frame"))
         });
         if let Some(&fault) = plain.or(served.first()) {
             print_faults(class.name(), trace, &[fault]);
         }
+    }
+    let kept = [
+        "fault.trap",
+        "fault.queue",
+        "fault.serve",
+        "fault.commit",
+        "fault.wake",
+        "fault.resume",
+    ];
+    let writes = trace
+        .named("fault.serve")
+        .filter(|event| event.fields["class"] == FaultClass::CowCopy.name());
+    if let Some(reused) = writes
+        .map(|event| event.fault)
+        .find(|fault| trace.steps(*fault) == kept)
+    {
+        print_faults(FaultClass::CowReuse.name(), trace, &[reused]);
     }
     if let Some(denied) = trace.named("fault.denied").next() {
         print_faults("denied", trace, &[denied.fault]);
