@@ -150,7 +150,7 @@ fn drive(programs: &mut [Program]) -> u64 {
     let mut seen = 0;
     loop {
         let turn = executor.turn(cpu);
-        tracing::drain();
+        tracing::drain_between_turns(turn.idle);
         let ended = tree::roots_ended();
         if ended != seen {
             seen = ended;

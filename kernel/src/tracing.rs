@@ -1,8 +1,9 @@
 //! The text trace: events into a ring, and the ring to the log port.
 //!
-//! An event costs one test while its category is off. While it is on, the event goes into a ring of the CPU; the ring is
-//! written out, one line per event, between two turns of the executor and whenever it is full, so lines are complete and
-//! in order, and nothing is ever dropped.
+//! An event costs one test while its category is off. While it is on, the event goes into a ring of the CPU. The ring is
+//! written out, one line per event, between two turns of the executor when the CPU is idle or an event has waited for
+//! 10 ms, and whenever it is full: lines are complete and in order, and nothing is ever dropped. So the slow serial port
+//! seldom stands between the steps of one fault, and a machine that is stopped from outside has said all but its last.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -105,6 +106,22 @@ fn push(kind: Kind, task: u32, space: u64, fault: u64, a: u64, b: u64) {
 pub fn drain() {
     if ON.load(Ordering::Relaxed) != 0 {
         write_out(&mut EVENTS.lock());
+    }
+}
+
+/// Between two turns of the executor: writes out what was recorded if the CPU has nothing else to do, or if the first
+/// of it has waited for long enough.
+#[inline]
+pub fn drain_between_turns(idle: bool) {
+    if ON.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    let mut events = EVENTS.lock();
+    let age = events
+        .first()
+        .map_or(0, |event| clock::counter().wrapping_sub(event.time));
+    if idle || age > clock::counter_hz() / 100 {
+        write_out(&mut events);
     }
 }
 
