@@ -1,6 +1,6 @@
 //! `demo`: the life of a few faults, then the sample tasks together, and the account.
 //!
-//! Several boots, all counting instructions. Two are traced and run small tasks: one as the kernel comes, one with its
+//! Several boots, all counting instructions. Some are traced and run small tasks: first as the kernel comes, then with its
 //! fault service last in line, where faults of several threads meet. Two run one task alone, untraced, for what a fault
 //! costs by itself. The last one runs all tasks at once, untraced; its account is the table.
 
@@ -24,11 +24,11 @@ type Settings = &'static [(&'static str, &'static str)];
 
 const UNTRACED: Settings = &[("trace", "off")];
 
-/// The tasks whose faults are shown one by one.
-const SHOWN: &[Call] = &[
-    ("touch", &["--pages", "3", "sequential", "read-write"]),
-    ("cow", &["--pages", "6"]),
-    ("wild", &["null"]),
+/// The tasks whose faults are shown, each in a boot of its own.
+const SHOWN: [&[Call]; 3] = [
+    &[("touch", &["--pages", "3", "sequential", "read-write"])],
+    &[("cow", &["--pages", "6"])],
+    &[("wild", &["null"])],
 ];
 
 const SHOWN_SETTINGS: Settings = &[("trace", "text"), ("trace_categories", "fault"), ("zero_pool", "off")];
@@ -82,16 +82,22 @@ pub fn run(arguments: &cli::Demo) -> anyhow::Result<u8> {
 fn show(arguments: &cli::Demo, artifacts: &Artifacts) -> anyhow::Result<Result<bool, Failure>> {
     let mut hold = true;
     println!("THE LIFE OF A FAULT, one of each kind; a tick of the clock is an instruction");
-    for (calls, settings, choose) in [
-        (SHOWN, SHOWN_SETTINGS, one_of_each_class as fn(&Trace)),
-        (MEETING, MEETING_SETTINGS, those_that_meet),
-    ] {
-        let log = Captured::default();
-        match boot(arguments, artifacts, calls, settings, quiet(log.clone()))? {
-            Ok((report, _)) => hold &= report.frames_hold()?,
+    let mut shown = Vec::new();
+    for calls in SHOWN {
+        match traced(arguments, artifacts, calls, SHOWN_SETTINGS)? {
+            Ok((report, trace)) => {
+                hold &= report.frames_hold()?;
+                one_of_each_kind(&trace, &mut shown);
+            }
             Err(failure) => return Ok(Err(failure)),
         }
-        choose(&Trace::parse(&String::from_utf8_lossy(&log.take())));
+    }
+    match traced(arguments, artifacts, MEETING, MEETING_SETTINGS)? {
+        Ok((report, trace)) => {
+            hold &= report.frames_hold()?;
+            those_that_meet(&trace);
+        }
+        Err(failure) => return Ok(Err(failure)),
     }
 
     let mut alone = Vec::new();
@@ -171,6 +177,19 @@ fn boot(
     session::boot(artifacts, &hardware, &bundle, ports, options.limit())
 }
 
+/// Boots with `calls` and reads their trace.
+fn traced(
+    arguments: &cli::Demo,
+    artifacts: &Artifacts,
+    calls: &[Call],
+    settings: Settings,
+) -> anyhow::Result<Result<(Report, Trace), Failure>> {
+    let log = Captured::default();
+    let ended = boot(arguments, artifacts, calls, settings, quiet(log.clone()))?;
+    let trace = Trace::parse(&String::from_utf8_lossy(&log.take()));
+    Ok(ended.map(|(report, _)| (report, trace)))
+}
+
 /// Ports of a boot whose trace alone is of interest.
 fn quiet(log: Captured) -> Ports {
     Ports {
@@ -180,8 +199,9 @@ fn quiet(log: Captured) -> Ports {
     }
 }
 
-/// Prints the first fault of each class, if possible one that needed nothing but itself, and the first denied one.
-fn one_of_each_class(trace: &Trace) {
+/// Prints the first fault of each kind that wasn't shown yet, if possible one that needed nothing but itself.
+fn one_of_each_kind(trace: &Trace, shown: &mut Vec<&'static str>) {
+    let mut kinds = Vec::new();
     for class in FaultClass::ALL {
         let of_class = |event: &&Event| event.fields.get("class").is_some_and(|name| name == class.name());
         let served: Vec<_> = trace
@@ -194,29 +214,27 @@ fn one_of_each_class(trace: &Trace) {
             let once = steps.iter().filter(|step| **step == "fault.serve").count() == 1;
             steps[0] == "fault.trap" && once && (class == FaultClass::ZeroPage || steps.contains(&"fault.frame"))
         });
-        if let Some(&fault) = plain.or(served.first()) {
-            print_faults(class.name(), trace, &[fault]);
+        kinds.extend(plain.or(served.first()).map(|&fault| (class.name(), fault)));
+        // That the writer is the last owner shows only when the fault is served: no frame follows.
+        let kept = [
+            "fault.trap",
+            "fault.queue",
+            "fault.serve",
+            "fault.commit",
+            "fault.wake",
+            "fault.resume",
+        ];
+        if class == FaultClass::CowCopy {
+            let reused = served.into_iter().find(|fault| trace.steps(*fault) == kept);
+            kinds.extend(reused.map(|fault| (FaultClass::CowReuse.name(), fault)));
         }
     }
-    let kept = [
-        "fault.trap",
-        "fault.queue",
-        "fault.serve",
-        "fault.commit",
-        "fault.wake",
-        "fault.resume",
-    ];
-    let writes = trace
-        .named("fault.serve")
-        .filter(|event| event.fields["class"] == FaultClass::CowCopy.name());
-    if let Some(reused) = writes
-        .map(|event| event.fault)
-        .find(|fault| trace.steps(*fault) == kept)
-    {
-        print_faults(FaultClass::CowReuse.name(), trace, &[reused]);
-    }
-    if let Some(denied) = trace.named("fault.denied").next() {
-        print_faults("denied", trace, &[denied.fault]);
+    kinds.extend(trace.named("fault.denied").next().map(|event| ("denied", event.fault)));
+    for (name, fault) in kinds {
+        if !shown.contains(&name) {
+            shown.push(name);
+            print_faults(name, trace, &[fault]);
+        }
     }
 }
 
