@@ -200,6 +200,9 @@ impl<P: Platform> Space<P> {
                 self.flush_all(memory, cpu, generation);
             }
             self.tlb.seen[cpu].store(generation, Ordering::Release);
+        } else if self.tlb.cpus.load(Ordering::Relaxed) & (1 << cpu) != 0 {
+            // This CPU keeps the space under a PCID that is not loaded, and nobody will ask it to flush.
+            memory.give_up_tag(cpu, self);
         }
         let others = self.tlb.cpus.load(Ordering::Relaxed) & !(1 << cpu);
         if others != 0 && !change.upgrade {
@@ -301,7 +304,7 @@ impl<P: Platform> Memory<P> {
             return;
         };
         let mut slots = self.tlb[cpu].slots.lock();
-        let (pcid, known) = self.assign_tag(cpu, &mut slots, space);
+        let (pcid, known, evicted) = self.assign_tag(cpu, &mut slots, space);
         space.tlb.cpus.fetch_or(1 << cpu, Ordering::Relaxed);
         // Pairs with the fence in `finish`: either we read the bumped generation, or it reads our bit.
         fence(Ordering::SeqCst);
@@ -324,27 +327,40 @@ impl<P: Platform> Memory<P> {
         if let Some(previous) = previous {
             self.left(cpu, &previous, pcid.0 == 0);
         }
+        if let Some(evicted) = evicted {
+            self.release_of(&evicted);
+        }
         self.release_of(space);
     }
 
-    /// The PCID of `space` on this CPU, and whether it has had it since it last flushed.
-    fn assign_tag(&self, cpu: usize, slots: &mut Slots<P>, space: &Arc<Space<P>>) -> (Pcid, bool) {
+    /// The PCID of `space` on this CPU, whether it has had it since it last flushed, and the space that loses it.
+    fn assign_tag(
+        &self,
+        cpu: usize,
+        slots: &mut Slots<P>,
+        space: &Arc<Space<P>>,
+    ) -> (Pcid, bool, Option<Arc<Space<P>>>) {
         let tags = usize::from(self.platform.pcids()).min(TAGS);
         if tags == 0 {
-            return (Pcid(0), false);
+            return (Pcid(0), false, None);
         }
         let Pcid(pcid) = slots.pcid_of(space.id);
         if pcid != 0 {
-            return (Pcid(pcid), true);
+            return (Pcid(pcid), true, None);
         }
-        let index = slots.victim;
-        slots.victim = (index + 1) % tags;
+        let index = match slots.tags[..tags].iter().position(Option::is_none) {
+            Some(free) => free,
+            None => {
+                slots.victim = (slots.victim + 1) % tags;
+                slots.victim
+            }
+        };
         let evicted = slots.tags[index].replace(Arc::clone(space));
-        if let Some(evicted) = evicted {
+        if let Some(evicted) = &evicted {
             // Its translations go with the flushing load of the root that takes over the PCID.
             evicted.tlb.cpus.fetch_and(!(1 << cpu), Ordering::Release);
         }
-        (Pcid(index as u16 + 1), false)
+        (Pcid(index as u16 + 1), false, evicted)
     }
 
     /// `space` is no longer loaded here; without PCIDs the load has dropped all its translations.
@@ -405,10 +421,15 @@ impl<P: Platform> Memory<P> {
         if self.tlb[cpu].active.load(Ordering::Relaxed) == space.id {
             self.leave(cpu);
         }
+        self.give_up_tag(cpu, space);
+    }
+
+    /// Takes the space's PCID on this CPU away from it. The next owner loads it with a flush, because it is not known to
+    /// have had it.
+    fn give_up_tag(&self, cpu: usize, space: &Space<P>) {
         let mut slots = self.tlb[cpu].slots.lock();
         let Pcid(pcid) = slots.pcid_of(space.id);
         if pcid != 0 {
-            // The next owner of the PCID loads it with a flush, because it is not known to have had it.
             slots.tags[usize::from(pcid) - 1] = None;
             space.tlb.cpus.fetch_and(!(1 << cpu), Ordering::Release);
         }
