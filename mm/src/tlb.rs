@@ -25,7 +25,7 @@
 use alloc::sync::Arc;
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
-use core::task::Poll;
+use core::task::{Poll, Waker};
 
 use faultline_trace::Kind;
 use spin::Mutex;
@@ -235,7 +235,7 @@ impl<P: Platform> Space<P> {
             cpus &= cpus - 1;
         }
         inner.quarantine.release_up_to(passed, self.memory.platform.cpu());
-        inner.flush_waiters.retain(|(generation, waker)| {
+        inner.flush_waiters.retain(|(generation, _, waker)| {
             let waits = *generation > passed;
             if !waits {
                 waker.wake_by_ref();
@@ -249,15 +249,44 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// Waits until no CPU can hold a translation that was changed up to `generation`. Nobody spins: the CPU that flushes
     /// last wakes the waiter.
     pub async fn flushed(&self, generation: u64) {
-        poll_fn(|context| {
-            let mut inner = self.lock();
-            if self.has_passed(generation) {
-                return Poll::Ready(());
-            }
-            inner.flush_waiters.push((generation, context.waker().clone()));
-            Poll::Pending
-        })
-        .await;
+        let mut waiter = FlushWaiter {
+            space: self.core(),
+            number: None,
+        };
+        poll_fn(|context| waiter.poll(generation, context.waker())).await;
+    }
+}
+
+/// One future that waits for a flush; its waker goes with it.
+struct FlushWaiter<'a, P: Platform> {
+    space: &'a Space<P>,
+    /// Names its waker in the space's list.
+    number: Option<u64>,
+}
+
+impl<P: Platform> FlushWaiter<'_, P> {
+    fn poll(&mut self, generation: u64, waker: &Waker) -> Poll<()> {
+        let mut inner = self.space.lock();
+        if self.space.has_passed(generation) {
+            return Poll::Ready(());
+        }
+        let number = *self.number.get_or_insert_with(|| {
+            inner.next_number += 1;
+            inner.next_number
+        });
+        match inner.flush_waiters.iter_mut().find(|waiter| waiter.1 == number) {
+            Some((_, _, current)) => current.clone_from(waker),
+            None => inner.flush_waiters.push((generation, number, waker.clone())),
+        }
+        Poll::Pending
+    }
+}
+
+impl<P: Platform> Drop for FlushWaiter<'_, P> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.space.lock().flush_waiters.retain(|waiter| waiter.1 != number);
+        }
     }
 }
 

@@ -225,8 +225,8 @@ impl<P: Platform> VirtualAddressSpace<P> {
         let range = PageRange::covering(start, size)?;
         let mut inner = self.lock();
         self.map_now(&mut inner, range, protection)?;
-        inner.next_guard += 1;
-        let guard = inner.next_guard;
+        inner.next_number += 1;
+        let guard = inner.next_number;
         inner.guards.push((range, guard));
         Ok(MappedRegion {
             space: Arc::downgrade(self.core()),

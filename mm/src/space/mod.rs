@@ -68,10 +68,12 @@ pub(crate) struct Inner<P: Platform> {
     /// Faults served, by class.
     pub(crate) served: [u64; faultline_trace::FaultClass::ALL.len()],
     pub(crate) quarantine: QuarantineList<'static>,
-    pub(crate) flush_waiters: Vec<(u64, Waker)>,
+    /// Who waits for a flush: up to which generation, the waiter's number, how to wake it.
+    pub(crate) flush_waiters: Vec<(u64, u64, Waker)>,
     /// Regions that a [`MappedRegion`] stands for, by the guard's number.
     pub(crate) guards: Vec<(PageRange, u64)>,
-    pub(crate) next_guard: u64,
+    /// Numbers guards and waiters.
+    pub(crate) next_number: u64,
     pub(crate) _platform: core::marker::PhantomData<fn(P)>,
 }
 
@@ -122,7 +124,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
             quarantine: QuarantineList::new(&memory.frames),
             flush_waiters: Vec::new(),
             guards: Vec::new(),
-            next_guard: 0,
+            next_number: 0,
             _platform: core::marker::PhantomData,
         };
         let space = Space {
