@@ -59,9 +59,10 @@ impl<P: Platform> Memory<P> {
         }
         let root = inner.root.expect("destroying a space makes its faults stale");
         let Ok(entry) = self.make_level2(root, request.page) else {
+            // To wait with so many frames in hand could be to wait for ever: they serve a small page first.
             drop(inner);
-            progress.huge = Some((run, done));
-            return Step::NoMemory(token);
+            drop(run);
+            return self.fall_back(token, request);
         };
         if !entry.get().is_empty() {
             drop(inner);
