@@ -76,7 +76,8 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// The first page's [`FaultError`] that can't be had.
     pub async fn populate(&self, range: PageRange, access: Access) -> Result<(), FaultError> {
         for page in range.iter() {
-            if !self.is_mapped_for(page, access) {
+            // A fault may end with the advice to look again.
+            while !self.is_mapped_for(page, access) {
                 self.handle_page_fault(FaultInfo {
                     address: page,
                     access,
