@@ -17,7 +17,7 @@ impl<P: Platform> Inner<P> {
         let end = layout.heap_end.next_multiple_of(PAGE_SIZE);
         let next = regions
             .first_above(end)
-            .map_or(u64::MAX, |(above, _)| above.start() - PAGE_SIZE);
+            .map_or(u64::MAX, |(above, _)| above.start().saturating_sub(PAGE_SIZE));
         let area = if layout.heap_start < layout.mmap_start {
             layout.mmap_start
         } else {
