@@ -55,7 +55,7 @@ impl Layout {
             && size.is_multiple_of(PAGE_SIZE)
             && size > 0
             && top <= USER_END
-            && size + STACK_GUARD < top;
+            && size.checked_add(STACK_GUARD).is_some_and(|reach| reach < top);
         if fits {
             Ok(())
         } else {
