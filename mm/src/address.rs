@@ -65,7 +65,7 @@ impl PageRange {
         Self { start, end }
     }
 
-    /// The spans of tables between two aligned addresses; may reach one page beyond the user half.
+    /// Whole tables, or a part of one, between two aligned addresses; may reach one page beyond the user half.
     pub(crate) const fn spanning(start: u64, end: u64) -> Self {
         Self { start, end }
     }

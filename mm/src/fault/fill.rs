@@ -312,7 +312,7 @@ impl<P: Platform> Memory<P> {
     ) {
         let window = self.config.fault_around * PAGE_SIZE;
         let start = request.page & !(window - 1);
-        let window = PageRange::new_unchecked(start, start + window);
+        let window = PageRange::spanning(start, start + window);
         let Some(around) = window.intersection(range) else {
             return;
         };
