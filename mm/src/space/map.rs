@@ -160,7 +160,8 @@ impl<P: Platform> VirtualAddressSpace<P> {
     ///
     /// # Errors
     /// As [`map_lazy`](Self::map_lazy); [`VasError::Unaligned`] for a backing whose offset is not a multiple of 4096;
-    /// [`VasError::Forbidden`] for executable device memory.
+    /// [`VasError::Forbidden`] for executable device memory, [`VasError::BadFrame`] for device memory that is RAM which
+    /// the allocator hands out.
     pub fn map_with(
         &self,
         start: VirtAddr,
@@ -170,7 +171,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
         flags: RegionFlags,
     ) -> Result<(), VasError> {
         let range = PageRange::covering(start, size)?;
-        check_backing(range, protection, &backing)?;
+        self.check_backing(range, protection, &backing)?;
         let mut inner = self.lock();
         inner.check_free(self.memory, range)?;
         inner.record(range, protection, backing, flags);
@@ -248,18 +249,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
         protection: Protection,
         cache: CachePolicy,
     ) -> Result<(), VasError> {
-        let range = PageRange::aligned(start, size)?;
-        let frames = &self.memory.frames;
-        for page in 0..range.pages() {
-            let frame = Pfn::containing(base + page * PAGE_SIZE);
-            if !matches!(frames.state(frame), FrameState::Absent | FrameState::Pinned) {
-                let address = frame.address().as_u64();
-                return Err(VasError::BadFrame {
-                    address,
-                    reason: "it is RAM that the allocator hands out",
-                });
-            }
-        }
+        PageRange::aligned(start, size)?;
         self.map_with(
             start,
             size,
@@ -440,28 +430,56 @@ fn view(range: PageRange, region: &Region) -> RegionView {
     }
 }
 
-pub(super) fn check_backing(range: PageRange, protection: Protection, backing: &Backing) -> Result<(), VasError> {
-    let offset = match backing {
-        Backing::Anonymous => 0,
-        Backing::Shared { offset, .. } | Backing::File { offset, .. } => *offset,
-        Backing::Physical { base, .. } => base.as_u64(),
-    };
-    if !offset.is_multiple_of(PAGE_SIZE) {
-        return Err(VasError::Unaligned {
-            address: offset,
-            alignment: PAGE_SIZE,
-        });
+impl<P: Platform> Space<P> {
+    /// Refuses what a backing can't be mapped as.
+    pub(super) fn check_backing(
+        &self,
+        range: PageRange,
+        protection: Protection,
+        backing: &Backing,
+    ) -> Result<(), VasError> {
+        let offset = match backing {
+            Backing::Anonymous => 0,
+            Backing::Shared { offset, .. } | Backing::File { offset, .. } => *offset,
+            Backing::Physical { base, .. } => base.as_u64(),
+        };
+        if !offset.is_multiple_of(PAGE_SIZE) {
+            return Err(VasError::Unaligned {
+                address: offset,
+                alignment: PAGE_SIZE,
+            });
+        }
+        if offset.checked_add(range.size()).is_none() {
+            return Err(VasError::BadRange {
+                start: offset,
+                size: range.size(),
+            });
+        }
+        if let Backing::Physical { base, .. } = *backing {
+            if protection.contains(Protection::EXECUTE) {
+                return Err(VasError::Forbidden { range, protection });
+            }
+            return self.check_device(base, range.pages());
+        }
+        Ok(())
     }
-    if offset.checked_add(range.size()).is_none() {
-        return Err(VasError::BadRange {
-            start: offset,
-            size: range.size(),
-        });
+
+    /// Refuses RAM that the allocator hands out, and frames that an entry can't hold.
+    #[cold]
+    fn check_device(&self, base: PhysAddr, pages: u64) -> Result<(), VasError> {
+        let bad = |address, reason| Err(VasError::BadFrame { address, reason });
+        let end = base.as_u64() + pages * PAGE_SIZE;
+        if end > Pfn::NONE.address().as_u64() {
+            return bad(base.as_u64(), "it is beyond the physical addresses that entries hold");
+        }
+        for address in (base.as_u64()..end).step_by(PAGE_SIZE as usize) {
+            let frame = Pfn::containing(PhysAddr::new_truncate(address));
+            if !matches!(self.memory.frames.state(frame), FrameState::Absent | FrameState::Pinned) {
+                return bad(address, "it is RAM that the allocator hands out");
+            }
+        }
+        Ok(())
     }
-    if matches!(backing, Backing::Physical { .. }) && protection.contains(Protection::EXECUTE) {
-        return Err(VasError::Forbidden { range, protection });
-    }
-    Ok(())
 }
 
 impl<P: Platform> Memory<P> {

@@ -86,7 +86,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
             },
             Placement::Fixed(wanted) | Placement::FixedNoReplace(wanted) => PageRange::aligned(wanted, size)?,
         };
-        super::map::check_backing(range, protection, &backing)?;
+        self.check_backing(range, protection, &backing)?;
         if let Placement::Fixed(_) = placement {
             inner.check_count(self.memory, 2)?;
             self.unmap_range(&mut inner, range)?;
