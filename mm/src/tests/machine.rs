@@ -3,7 +3,7 @@
 use core::cell::UnsafeCell;
 use core::future::Future;
 use core::pin::{Pin, pin};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use core::task::{Context, Poll, Waker};
 use std::boxed::Box;
 use std::sync::Mutex;
@@ -13,6 +13,7 @@ use faultline_trace::Kind;
 use x86_64::structures::paging::PhysFrame;
 use x86_64::{PhysAddr, VirtAddr};
 
+use super::hardware::ModelledTlb;
 use crate::frame::{FrameAccount, FrameAllocator, FrameMeta};
 use crate::*;
 
@@ -30,6 +31,12 @@ pub struct Machine {
     pub pcids: u16,
     pub asked: Mutex<Vec<Asked>>,
     pub events: Mutex<Vec<(Kind, u64)>>,
+    /// What each CPU has cached, for tests whose accesses go through it.
+    pub tlbs: Mutex<[ModelledTlb; MAX_CPUS]>,
+    /// CPUs that were asked to flush and have not.
+    pub interrupts: AtomicU64,
+    /// Called once by the next load of a root, at the latest moment.
+    pub on_load: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 // SAFETY: the buffer is only touched through pointers, by the rules of `Platform`.
@@ -52,16 +59,22 @@ unsafe impl Platform for Machine {
     }
 
     fn invalidate_page(&self, address: VirtAddr) {
-        self.asked.lock().unwrap().push(Asked::Page(address.as_u64()));
+        self.ask(Asked::Page(address.as_u64()));
+        self.tlbs.lock().unwrap()[self.cpu()].invalidate_page(address.as_u64());
     }
 
     fn load_root(&self, root: PhysFrame, pcid: Pcid, keep: bool) {
         let root = root.start_address().as_u64();
-        self.asked.lock().unwrap().push(Asked::Root {
+        let hook = self.on_load.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+        self.ask(Asked::Root {
             root,
             pcid: pcid.0,
             keep,
         });
+        self.tlbs.lock().unwrap()[self.cpu()].load_root(root, pcid.0, keep);
     }
 
     fn pcids(&self) -> u16 {
@@ -69,11 +82,27 @@ unsafe impl Platform for Machine {
     }
 
     fn shootdown(&self, cpus: u64) {
-        self.asked.lock().unwrap().push(Asked::Shootdown(cpus));
+        self.ask(Asked::Shootdown(cpus));
+        self.interrupts.fetch_or(cpus, Ordering::Relaxed);
     }
 
     fn trace(&self, kind: Kind, _: u64, _: u64, a: u64, _: u64) {
-        self.events.lock().unwrap().push((kind, a));
+        let mut events = self.events.lock().unwrap();
+        if events.len() < KEPT {
+            events.push((kind, a));
+        }
+    }
+}
+
+/// How many requests and events are kept for a test that does not take them.
+const KEPT: usize = 10_000;
+
+impl Machine {
+    fn ask(&self, asked: Asked) {
+        let mut list = self.asked.lock().unwrap();
+        if list.len() < KEPT {
+            list.push(asked);
+        }
     }
 }
 
@@ -114,6 +143,9 @@ impl World {
             pcids,
             asked: Mutex::new(Vec::new()),
             events: Mutex::new(Vec::new()),
+            tlbs: Mutex::default(),
+            interrupts: AtomicU64::new(0),
+            on_load: Mutex::new(None),
         };
         let template = machine.phys_to_virt(PhysAddr::new(KERNEL_ROOT)).cast::<u64>();
         for slot in 0..512 {
@@ -218,11 +250,13 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            assert_eq!(self.memory.faults_in_flight(), 0, "a fault slot is still in use");
-            self.account();
-            self.memory.frames().audit().expect("the account matches the frames");
+        if std::thread::panicking() {
+            // What is left may be in any state; a second panic would hide the first.
+            return;
         }
+        assert_eq!(self.memory.faults_in_flight(), 0, "a fault slot is still in use");
+        self.account();
+        self.memory.frames().audit().expect("the account matches the frames");
         for cpu in 0..MAX_CPUS {
             self.on_cpu(cpu);
             self.memory.leave_spaces();

@@ -3,8 +3,16 @@
 mod access;
 mod cow;
 mod faults;
+mod files;
+mod fork;
+mod hardware;
 mod huge;
-mod interface;
+mod layout;
 mod machine;
+mod map;
 mod model;
+mod protect;
+mod quarantine;
 mod tlb;
+mod unmap;
+mod walk;
