@@ -9,7 +9,7 @@ use faultline_trace::FaultClass;
 use crate::address::PageRange;
 use crate::backing::Backing;
 use crate::entry::Entry;
-use crate::protection::Protection;
+use crate::protection::{Access, Protection};
 
 bitflags! {
     /// Properties of a region beside its protection.
@@ -73,9 +73,9 @@ pub(crate) struct Summary {
     /// Leaf flags of a page of the region's own.
     pub(crate) leaf: u64,
     /// How a first read is served.
-    pub(crate) on_read: FaultClass,
+    on_read: FaultClass,
     /// How a first write is served.
-    pub(crate) on_write: FaultClass,
+    on_write: FaultClass,
 }
 
 impl Summary {
@@ -87,6 +87,16 @@ impl Summary {
         on_read: FaultClass::ZeroPage,
         on_write: FaultClass::DemandZero,
     };
+
+    /// How a first access is served.
+    #[inline(always)]
+    pub(crate) fn class(&self, access: Access) -> FaultClass {
+        if access == Access::Write {
+            self.on_write
+        } else {
+            self.on_read
+        }
+    }
 
     fn of(range: PageRange, region: &Region) -> Self {
         let (on_read, on_write) = match &region.backing {

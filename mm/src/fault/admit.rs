@@ -44,8 +44,68 @@ pub(super) enum Admission<P: Platform> {
 }
 
 impl<P: Platform> Space<P> {
-    /// Looks at a fault: finishes it, joins it to one in flight, or claims a slot for it.
+    /// Admits the faults that are by far the most: on an entry of a table that is there, empty or present without the
+    /// right, with no other fault on the page and a slot free. Claims the slot; `None`, with nothing done, for any other.
     #[inline(always)]
+    pub(super) fn admit_usual(
+        self: &Arc<Self>,
+        info: FaultInfo,
+        fault: u64,
+        waiter: Pin<&Waiter>,
+        waker: &Waker,
+    ) -> Option<SlotToken<P>> {
+        let page = info.page()?.as_u64();
+        let mut inner = self.lock();
+        if !inner.regions.has_summary(page) {
+            return None;
+        }
+        let found = inner.regions.last();
+        if !found.protection.allows(info.access) {
+            return None;
+        }
+        let arrival = Arrival {
+            page,
+            access: info.access,
+            fault,
+            class: found.class(info.access),
+            flags: found.leaf,
+        };
+        let Leaf::Own(entry, value) = self.memory.leaf(inner.root?, page) else {
+            return None;
+        };
+        if value.is_empty() {
+            let token = self.memory.faults.claim()?;
+            let class = small(arrival.class, info.access);
+            self.enter(
+                &mut inner,
+                &token,
+                Arrival { class, ..arrival },
+                Some(entry),
+                true,
+                waiter,
+                waker,
+            );
+            return Some(token);
+        }
+        if value.is_present() && !value.has(Entry::BUSY) && !value.allows(info.access) {
+            let token = self.memory.faults.claim()?;
+            let class = FaultClass::CowCopy;
+            self.enter(
+                &mut inner,
+                &token,
+                Arrival { class, ..arrival },
+                Some(entry),
+                false,
+                waiter,
+                waker,
+            );
+            return Some(token);
+        }
+        None
+    }
+
+    /// Looks at a fault: finishes it, joins it to one in flight, or claims a slot for it.
+    #[inline(never)]
     pub(super) fn admit(
         self: &Arc<Self>,
         info: FaultInfo,
@@ -62,44 +122,21 @@ impl<P: Platform> Space<P> {
             Ok(found) => found,
             Err(error) => return self.denied(fault, error),
         };
-        let class = if info.access == Access::Write {
-            found.on_write
-        } else {
-            found.on_read
-        };
-        let flags = found.leaf;
         let arrival = Arrival {
             page,
             access: info.access,
             fault,
-            class,
-            flags,
+            class: found.class(info.access),
+            flags: found.leaf,
         };
         let Some(root) = inner.root else {
             return self.denied(fault, FaultError::SpaceGone { address: info.address });
         };
-        // By far the most faults are on an empty entry of a table that is there.
-        if let Leaf::Own(entry, Entry::EMPTY) = self.memory.leaf(root, page) {
-            let Some(token) = self.memory.faults.claim() else {
-                return Admission::NoSlot;
-            };
-            let class = small(class, info.access);
-            return self.enter(
-                &mut inner,
-                token,
-                Arrival { class, ..arrival },
-                Some(entry),
-                true,
-                waiter,
-                waker,
-            );
-        }
-        self.admit_otherwise(inner, root, arrival, waiter, waker)
+        self.admit_at(inner, root, arrival, waiter, waker)
     }
 
-    /// Admits a fault whose entry is not empty, or not there.
-    #[inline(never)]
-    fn admit_otherwise(
+    /// Admits a fault that its region allows, by what is in the page tables.
+    fn admit_at(
         self: &Arc<Self>,
         mut inner: MutexGuard<'_, Inner<P>>,
         root: Pfn,
@@ -111,7 +148,12 @@ impl<P: Platform> Space<P> {
         let Arrival {
             page, access, fault, ..
         } = arrival;
+        let mut mark = false;
         let (class, entry) = match memory.leaf(root, page) {
+            Leaf::Own(entry, value) if value.is_empty() => {
+                mark = true;
+                (small(arrival.class, access), Some(entry))
+            }
             Leaf::Own(entry, value) if value.is_present() => {
                 if value.allows(access) {
                     return self.spurious(fault, page);
@@ -142,15 +184,9 @@ impl<P: Platform> Space<P> {
         let Some(token) = memory.faults.claim() else {
             return Admission::NoSlot;
         };
-        self.enter(
-            &mut inner,
-            token,
-            Arrival { class, ..arrival },
-            entry,
-            false,
-            waiter,
-            waker,
-        )
+        let arrival = Arrival { class, ..arrival };
+        self.enter(&mut inner, &token, arrival, entry, mark, waiter, waker);
+        Admission::Claimed(token)
     }
 
     /// Writes the request of a new slot, links the slot to the space by a marker (`mark`), or by the side list and the
@@ -163,13 +199,13 @@ impl<P: Platform> Space<P> {
     fn enter(
         self: &Arc<Self>,
         inner: &mut Inner<P>,
-        token: SlotToken<P>,
+        token: &SlotToken<P>,
         arrival: Arrival,
         entry: Option<EntryRef<'static>>,
         mark: bool,
         waiter: Pin<&Waiter>,
         waker: &Waker,
-    ) -> Admission<P> {
+    ) {
         let slot = token.slot();
         let marker = Entry::in_flight(slot.marker());
         let Arrival {
@@ -211,11 +247,9 @@ impl<P: Platform> Space<P> {
         self.memory
             .platform
             .trace(Kind::FaultQueue, self.id, fault, page, token.index().into());
-        Admission::Claimed(token)
     }
 
     /// The region of a page, if it allows the access; grows a stack that the access is just below.
-    #[inline(always)]
     fn find_region(inner: &mut Inner<P>, page: u64, info: FaultInfo) -> Result<&Summary, FaultError> {
         if !inner.regions.has_summary(page) {
             inner.find_or_grow(page, info)?;

@@ -57,7 +57,9 @@ impl<P: Platform> Memory<P> {
     #[inline(always)]
     fn zeroed_for(&'static self, request: RequestRef<P>) -> Result<ReservedFrame<'static>, OutOfFrames> {
         let cpu = self.platform.cpu();
-        if let Some(frame) = self.frames.allocate_zeroed(cpu) {
+        if self.frames.zeroed_target() > 0
+            && let Some(frame) = self.frames.allocate_zeroed(cpu)
+        {
             self.counters.pool_hits.add(1);
             self.platform.trace(
                 Kind::FaultFrame,

@@ -9,6 +9,7 @@ use core::task::{Context, Poll, Waker};
 use faultline_trace::Kind;
 
 use super::admit::Admission;
+use super::slot::SlotToken;
 use super::waiter::Waiter;
 use super::{FaultOutcome, FaultResult};
 use crate::memory::FaultMode;
@@ -72,22 +73,38 @@ impl<P: Platform> FaultFuture<'_, P> {
     /// Admits the fault; pending unless it is over at once.
     #[inline(never)]
     fn start(&mut self, waker: &Waker) -> Poll<FaultResult> {
+        // SAFETY: the waiter is a field of a pinned future, from which nothing is moved.
+        let waiter = unsafe { Pin::new_unchecked(&self.waiter) };
+        match self.space.admit_usual(self.info, self.fault, waiter, waker) {
+            Some(token) => self.hand_over(token, waker),
+            None => self.start_unusual(waker),
+        }
+    }
+
+    /// Gives the slot of this fault to the service, or serves it at once.
+    #[inline(always)]
+    fn hand_over(&mut self, token: SlotToken<P>, waker: &Waker) -> Poll<FaultResult> {
         let memory = self.space.memory;
+        self.stage = Stage::Waiting(token.index());
+        if memory.config.fault_mode == FaultMode::Queued {
+            memory.faults.push(token);
+            return Poll::Pending;
+        }
+        memory.serve(token, waker);
+        if self.waiter.is_done() {
+            Poll::Ready(self.finish())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    #[inline(never)]
+    fn start_unusual(&mut self, waker: &Waker) -> Poll<FaultResult> {
         loop {
             // SAFETY: the waiter is a field of a pinned future, from which nothing is moved.
             let waiter = unsafe { Pin::new_unchecked(&self.waiter) };
             match self.space.admit(self.info, self.fault, waiter, waker) {
-                Admission::Claimed(token) => {
-                    self.stage = Stage::Waiting(token.index());
-                    if memory.config.fault_mode == FaultMode::Queued {
-                        memory.faults.push(token);
-                        return Poll::Pending;
-                    }
-                    memory.serve(token, waker);
-                    if self.waiter.is_done() {
-                        return Poll::Ready(self.finish());
-                    }
-                }
+                Admission::Claimed(token) => return self.hand_over(token, waker),
                 Admission::Waiting(slot) => self.stage = Stage::Waiting(slot),
                 Admission::Ready(result) => {
                     self.stage = Stage::Done;
