@@ -3,6 +3,11 @@
 
 mod common;
 
+use std::{
+    future::{Future, poll_fn},
+    task::Poll,
+};
+
 use common::{Steps, TestExecutor, executor, park, run};
 use faultline_executor::{AcquireError, Class, JoinHandle, Semaphore, Share, yield_now};
 
@@ -137,7 +142,7 @@ fn a_waiting_future_that_is_dropped_unpolled_or_leaked_is_harmless() {
     executor
         .spawn("leaky", Class::User, async move {
             let mut acquire = Box::pin(leaked.acquire(1));
-            assert!(futures_util::poll!(acquire.as_mut()).is_pending());
+            poll_fn(|cx| Poll::Ready(assert!(acquire.as_mut().poll(cx).is_pending()))).await;
             std::mem::forget(acquire);
             park().await;
         })

@@ -152,3 +152,94 @@ unsafe fn child(node: *mut Node, order: Ordering) -> *mut *mut Node {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use alloc::{boxed::Box, collections::BTreeSet, vec::Vec};
+
+    use super::*;
+
+    /// The depth of a subtree; checks the order of keys and priorities on the way.
+    fn depth(node: *mut Node, low: (u64, u64), high: (u64, u64)) -> usize {
+        // SAFETY: the nodes of the test live until its end.
+        let Some(here) = (unsafe { node.as_ref() }) else {
+            return 0;
+        };
+        let key = (here.deadline, here.sequence);
+        assert!(low <= key && key < high);
+        for child in [here.left, here.right] {
+            // SAFETY: as above.
+            assert!(unsafe { child.as_ref() }.is_none_or(|child| child.priority() <= here.priority()));
+        }
+        1 + depth(here.left, low, key).max(depth(here.right, key, high))
+    }
+
+    /// Random insertions and removals, compared with an ordered set.
+    fn against_a_model(deadline: impl Fn(u64, u64) -> u64) {
+        let steps = if cfg!(miri) { 150 } else { 20_000 };
+        let (mut treap, mut model, mut nodes) = (Treap::new(), BTreeSet::new(), Vec::new());
+        let mut random = 1u64;
+        for step in 0..steps {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let pick = random >> 33;
+            if pick % 3 != 0 || nodes.is_empty() {
+                let mut node = Node::new(deadline(step, pick));
+                node.sequence = step;
+                let node = Box::into_raw(Box::new(node));
+                // SAFETY: the node is valid until it is freed below, after its removal.
+                unsafe {
+                    treap.insert(node);
+                    assert!(model.insert(((*node).deadline, step)));
+                }
+                nodes.push(node);
+            } else {
+                let node = nodes.swap_remove(pick as usize % nodes.len());
+                // SAFETY: the node is in the tree, and is freed once.
+                unsafe {
+                    treap.remove(node);
+                    assert!(model.remove(&((*node).deadline, (*node).sequence)));
+                    drop(Box::from_raw(node));
+                }
+            }
+            // SAFETY: the node is in the tree.
+            let first = treap
+                .first()
+                .map(|node| unsafe { ((*node).deadline, (*node).sequence) });
+            assert_eq!(first, model.first().copied());
+        }
+        let depth = depth(treap.root, (0, 0), (u64::MAX, u64::MAX));
+        // The expected depth is about 2 ln n, 18 for these trees; 4.3 ln n is exceeded almost never.
+        assert!(depth <= 40, "a tree of {} is {depth} deep", model.len());
+        while let Some(node) = treap.first() {
+            // SAFETY: as above.
+            unsafe {
+                assert_eq!(model.pop_first(), Some(((*node).deadline, (*node).sequence)));
+                treap.remove(node);
+                drop(Box::from_raw(node));
+            }
+        }
+        assert!(model.is_empty());
+    }
+
+    #[test]
+    fn random_deadlines() {
+        against_a_model(|_, random| random % 1000);
+    }
+
+    #[test]
+    fn rising_deadlines_do_not_make_a_list() {
+        against_a_model(|step, _| step);
+    }
+
+    #[test]
+    fn falling_deadlines_do_not_make_a_list() {
+        against_a_model(|step, _| u64::MAX / 2 - step);
+    }
+
+    #[test]
+    fn equal_deadlines_are_in_the_order_of_their_sequence() {
+        against_a_model(|_, _| 7);
+    }
+}
