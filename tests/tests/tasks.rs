@@ -107,3 +107,11 @@ fn several_tasks_at_once() {
         .and("hello", &["--exit", "3"]);
     assert_eq!(run.boot().statuses(), [0, 0, 0, 3]);
 }
+
+#[test]
+fn an_idle_thread_costs_at_most_two_kib_of_kernel_memory() {
+    let guest = Run::new("hello", &[]).boot();
+    assert_eq!(guest.status(), 0);
+    let bytes = guest.count("thread.bytes");
+    assert!((1..=2048).contains(&bytes), "{bytes} bytes");
+}

@@ -18,7 +18,7 @@ use crate::setup;
 use crate::symbols;
 
 /// Memory that the kernel needs beside the bundle to come up and run a small program, in MiB.
-const KERNEL_MEMORY: u64 = 16;
+const KERNEL_MEMORY: u64 = 22;
 
 /// How many lines of the kernel log are shown when the kernel failed.
 const SHOWN_LOG: usize = 30;
