@@ -8,7 +8,7 @@ use core::future::poll_fn;
 
 use linux_raw_sys::general as linux;
 
-use super::{Caller, Errno, information, user};
+use super::{Caller, Errno, has_headroom, information, user};
 use crate::fs;
 use crate::fs::pipe::Pipe;
 use crate::fs::stat::Status;
@@ -360,6 +360,7 @@ pub async fn pipe2(caller: Caller, address: u64, flags: u64) -> Result<u64, Errn
     if flags & !(linux::O_CLOEXEC | linux::O_NONBLOCK | linux::O_DIRECT) != 0 {
         return Err(Errno::EINVAL);
     }
+    has_headroom()?;
     let pipe = Arc::new(Pipe::new()?);
     let mode = flags & linux::O_NONBLOCK;
     let reader = Arc::new(OpenFile::new(

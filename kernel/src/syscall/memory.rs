@@ -154,6 +154,7 @@ fn file_backing(
 
 /// `mmap` whose pages are to be there when it returns.
 pub async fn mmap_populated(caller: Caller, arguments: [u64; 6]) -> Result<u64, Errno> {
+    super::has_headroom()?;
     let start = mmap(&caller.thread.process, &caller.space, arguments)?;
     let access = if arguments[2] & u64::from(linux::PROT_WRITE) != 0 {
         Access::Write

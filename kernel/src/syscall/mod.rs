@@ -10,7 +10,8 @@
 //!
 //! - Every user pointer goes through [`user`], which resolves faults as user mode would and reports `EFAULT`.
 //! - No lock is held across an await.
-//! - A call that can make the kernel heap grow starts with [`has_headroom`]; calls that free memory do not.
+//! - A call that keeps something in the kernel heap asks [`has_headroom`] first; one that only uses it while it lasts
+//!   may go on a little longer, and calls that free memory always can. So user mode can't exhaust the heap.
 //! - A typed error becomes a number in [`errno`] and nowhere else.
 //! - A call that the kernel does not have is `ENOSYS`; its number is named once in the trace and the log.
 
@@ -73,16 +74,25 @@ pub enum Outcome {
 /// A system call that waits.
 pub type Call = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-/// Bytes of kernel heap that only calls which free memory may use.
-pub const HEAP_RESERVE: usize = 1024 * 1024;
+/// Bytes of kernel heap that no call which keeps something there may use, but at most a quarter of the heap.
+const LASTING_RESERVE: usize = 1024 * 1024;
 
-/// Whether the kernel heap may grow on behalf of user mode.
+/// Whether a call may keep something in the kernel heap: a region, a thread, an open file.
 ///
 /// # Errors
 /// `ENOMEM` if it may not.
 #[inline]
 pub fn has_headroom() -> Result<(), Errno> {
-    if heap::heap_headroom() > HEAP_RESERVE {
+    keep_free(LASTING_RESERVE.min(heap::size() / 4))
+}
+
+/// Whether a call may use the kernel heap while it lasts. Half of the reserve is left for the ends of threads.
+fn has_room_for_call() -> Result<(), Errno> {
+    keep_free(LASTING_RESERVE.min(heap::size() / 4) / 2)
+}
+
+fn keep_free(reserve: usize) -> Result<(), Errno> {
+    if heap::heap_headroom() > reserve {
         Ok(())
     } else {
         Err(Errno::ENOMEM)
@@ -118,7 +128,7 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
     if number == u64::from(linux::__NR_exit) {
         return Ok(Box::pin(processes::exit(caller, a as u8)));
     }
-    has_headroom()?;
+    has_room_for_call()?;
     let call = match u32::try_from(number).map_err(|_| unknown(number))? {
         linux::__NR_read => value(files::read(caller, a, b, c)),
         linux::__NR_write => value(files::write(caller, a, b, c)),

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::general as linux;
 
-use super::{Caller, Errno, processes, user};
+use super::{Caller, Errno, has_headroom, processes, user};
 use crate::fs::path::{LastLink, look_up};
 use crate::fs::proc::ProcFile;
 use crate::fs::stat::Status;
@@ -42,6 +42,7 @@ fn find(caller: &Caller, descriptor: u64, path: &[u8], last_link: LastLink) -> R
 /// `openat`.
 pub async fn openat(caller: Caller, descriptor: u64, path: u64, flags: u64) -> Result<u64, Errno> {
     let path = user::read_path(&caller.space, path).await?;
+    has_headroom()?;
     let flags = flags as u32;
     let last_link = if flags & linux::O_NOFOLLOW != 0 {
         LastLink::Keep

@@ -9,7 +9,7 @@ use core::task::Poll;
 
 use linux_raw_sys::general as linux;
 
-use super::{Caller, Errno, Outcome, futex, user};
+use super::{Caller, Errno, Outcome, futex, has_headroom, user};
 use crate::exec::stack::{Arguments, MAX_BYTES};
 use crate::exec::{self, Image};
 use crate::fs::tree;
@@ -69,6 +69,7 @@ pub async fn execve(caller: Caller, path: u64, arguments: u64, environment: u64)
 }
 
 async fn prepare(caller: &Caller, path: u64, arguments: u64, environment: u64) -> Result<Box<Image>, Errno> {
+    has_headroom()?;
     let path = user::read_path(&caller.space, path).await?;
     let mut room = MAX_BYTES;
     let arguments = Arguments {
