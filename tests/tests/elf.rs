@@ -1,0 +1,242 @@
+//! The kernel's reader of ELF headers, included as it stands: what it accepts, what it refuses and how, and that no bytes
+//! whatever make it panic.
+
+#[path = "../../kernel/src/exec/elf.rs"]
+#[allow(dead_code, reason = "the kernel uses more of it than these tests")]
+mod reader;
+
+use reader::{ElfError, MAX_EXTENT, MAX_SEGMENTS, Plan, USER_END, plan};
+
+const LOAD: u32 = 1;
+const INTERP: u32 = 3;
+const READ: u32 = 4;
+const WRITE: u32 = 2;
+const EXECUTE: u32 = 1;
+
+/// A program header of a test file.
+#[derive(Clone, Copy)]
+struct Part {
+    kind: u32,
+    flags: u32,
+    offset: u64,
+    address: u64,
+    file_size: u64,
+    memory_size: u64,
+}
+
+const TEXT: Part = Part {
+    kind: LOAD,
+    flags: READ | EXECUTE,
+    offset: 0,
+    address: 0x40_0000,
+    file_size: 0x1000,
+    memory_size: 0x1000,
+};
+
+const DATA: Part = Part {
+    kind: LOAD,
+    flags: READ | WRITE,
+    offset: 0x1000,
+    address: 0x40_1000,
+    file_size: 0x200,
+    memory_size: 0x5000,
+};
+
+/// A file of 8 KiB with these program headers.
+fn file(parts: &[Part]) -> Vec<u8> {
+    let mut bytes = vec![0; 0x2000];
+    let mut put = |offset: usize, value: &[u8]| bytes[offset..offset + value.len()].copy_from_slice(value);
+    put(0, b"\x7fELF\x02\x01\x01");
+    put(16, &2_u16.to_le_bytes());
+    put(18, &62_u16.to_le_bytes());
+    put(20, &1_u32.to_le_bytes());
+    put(24, &0x40_0100_u64.to_le_bytes());
+    put(32, &64_u64.to_le_bytes());
+    put(52, &64_u16.to_le_bytes());
+    put(54, &56_u16.to_le_bytes());
+    put(56, &(parts.len() as u16).to_le_bytes());
+    for (index, part) in parts.iter().enumerate() {
+        let at = 64 + index * 56;
+        put(at, &part.kind.to_le_bytes());
+        put(at + 4, &part.flags.to_le_bytes());
+        let words = [
+            part.offset,
+            part.address,
+            part.address,
+            part.file_size,
+            part.memory_size,
+            0x1000,
+        ];
+        for (word, value) in words.iter().enumerate() {
+            put(at + 8 + word * 8, &value.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+fn read(parts: &[Part]) -> Result<Plan, ElfError> {
+    plan(&file(parts))
+}
+
+/// The error for a file with one field changed.
+fn changed(offset: usize, value: &[u8]) -> ElfError {
+    let mut bytes = file(&[TEXT, DATA]);
+    bytes[offset..offset + value.len()].copy_from_slice(value);
+    plan(&bytes).expect_err("the change makes the file unusable")
+}
+
+#[test]
+fn a_program_is_planned() {
+    let plan = read(&[TEXT, DATA]).unwrap();
+    assert_eq!(plan.segments().len(), 2);
+    assert_eq!((plan.entry, plan.position_independent), (0x40_0100, false));
+    assert_eq!((plan.header_address, plan.header_count), (Some(0x40_0040), 2));
+    assert_eq!(plan.end(), 0x40_6000);
+    let data = plan.segments()[1];
+    assert!(data.read && data.write && !data.execute);
+    assert_eq!((data.file_size, data.memory_size), (0x200, 0x5000));
+}
+
+#[test]
+fn foreign_files_are_named() {
+    assert_eq!(plan(b""), Err(ElfError::NotElf));
+    assert_eq!(plan(b"#!/bin/sh\n"), Err(ElfError::NotElf));
+    assert_eq!(changed(4, &[1]), ElfError::NotSixtyFourBit);
+    assert_eq!(changed(5, &[2]), ElfError::ForeignMachine(0));
+    assert_eq!(changed(18, &183_u16.to_le_bytes()), ElfError::ForeignMachine(183));
+    assert_eq!(changed(16, &1_u16.to_le_bytes()), ElfError::NotExecutable(1));
+    assert_eq!(changed(54, &32_u16.to_le_bytes()), ElfError::BadHeader);
+    assert_eq!(changed(56, &0_u16.to_le_bytes()), ElfError::NoSegments);
+    assert_eq!(
+        changed(24, &0x40_1000_u64.to_le_bytes()),
+        ElfError::EntryOutside { entry: 0x40_1000 }
+    );
+    let interpreter = Part { kind: INTERP, ..TEXT };
+    assert_eq!(read(&[interpreter, TEXT]), Err(ElfError::Dynamic));
+}
+
+#[test]
+fn bad_segments_are_named() {
+    let address = DATA.address;
+    let with = |part: Part| read(&[TEXT, part]).expect_err("the segment is bad");
+    assert_eq!(
+        with(Part {
+            flags: READ | WRITE | EXECUTE,
+            ..DATA
+        }),
+        ElfError::WritableAndExecutable { address }
+    );
+    assert_eq!(
+        with(Part {
+            memory_size: 0x100,
+            ..DATA
+        }),
+        ElfError::FileLargerThanMemory { address }
+    );
+    assert_eq!(
+        with(Part { offset: 0x1010, ..DATA }),
+        ElfError::Misaligned {
+            address,
+            offset: 0x1010
+        }
+    );
+    let overlapping = Part {
+        address: 0x40_0800,
+        offset: 0x800,
+        ..DATA
+    };
+    assert_eq!(with(overlapping), ElfError::Overlap { address: 0x40_0800 });
+    assert_eq!(
+        with(Part {
+            address: 0x30_0000,
+            ..DATA
+        }),
+        ElfError::Overlap { address: 0x30_0000 }
+    );
+    for memory_size in [u64::MAX, MAX_EXTENT + 1, USER_END] {
+        assert_eq!(
+            with(Part { memory_size, ..DATA }),
+            ElfError::TooLarge {
+                address,
+                size: memory_size
+            }
+        );
+    }
+    let kernel = Part {
+        address: 0xffff_8000_0000_0000,
+        ..DATA
+    };
+    assert_eq!(
+        with(kernel),
+        ElfError::TooLarge {
+            address: kernel.address,
+            size: DATA.memory_size
+        }
+    );
+    let beyond = Part {
+        file_size: 0x4000,
+        ..DATA
+    };
+    assert_eq!(
+        with(beyond),
+        ElfError::Truncated {
+            offset: 0x1000,
+            needed: 0x5000,
+            size: 0x2000
+        }
+    );
+    let many: Vec<Part> = (0..=MAX_SEGMENTS as u64)
+        .map(|index| Part {
+            address: TEXT.address + index * 0x1000,
+            ..TEXT
+        })
+        .collect();
+    assert_eq!(read(&many), Err(ElfError::TooManySegments(MAX_SEGMENTS + 1)));
+}
+
+#[test]
+fn a_cut_file_is_truncated_wherever_it_is_cut() {
+    let bytes = file(&[TEXT, DATA]);
+    for length in 4..0x1200 {
+        let error = plan(&bytes[..length]).expect_err("something is missing");
+        assert!(matches!(error, ElfError::Truncated { .. }), "{length} bytes: {error:?}");
+    }
+    assert!(plan(&bytes[..0x1200]).is_ok());
+}
+
+/// What a plan promises to the loader holds for every file that is accepted, and no file makes the reader panic.
+#[test]
+fn mangled_headers_never_break_a_promise() {
+    let mut seed = 1_u64;
+    let mut chance = || {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        seed >> 33
+    };
+    let mut accepted = 0;
+    for _ in 0..200_000 {
+        let mut bytes = file(&[TEXT, DATA]);
+        for _ in 0..=chance() % 4 {
+            let at = (chance() % 176) as usize;
+            bytes[at] = match chance() % 3 {
+                0 => chance() as u8,
+                1 => 0xff,
+                _ => bytes[at] ^ (1 << (chance() % 8)),
+            };
+        }
+        bytes.truncate((chance() % 0x4000) as usize + 64);
+        let Ok(plan) = plan(&bytes) else { continue };
+        accepted += 1;
+        let mut end = 0;
+        for segment in plan.segments() {
+            assert!(segment.first_page() >= end && segment.memory_size > 0);
+            assert!(!(segment.write && segment.execute));
+            assert!(segment.offset + segment.file_size <= bytes.len() as u64);
+            assert_eq!(segment.address % 4096, segment.offset % 4096);
+            end = segment.end_page();
+        }
+        assert!(end <= USER_END.next_multiple_of(4096) && plan.alignment.is_power_of_two());
+    }
+    assert!(accepted > 1000, "only {accepted} mangled files were accepted");
+}
