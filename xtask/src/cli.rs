@@ -57,8 +57,8 @@ pub struct Run {
     /// The kernel's log and its trace of events, on standard error
     #[arg(long, value_enum, default_value_t)]
     pub trace: Trace,
-    /// The events to trace: task, fault, tlb, frame, memory, syscall, signal, device; all if not given
-    #[arg(long, value_name = "LIST", requires = "trace")]
+    /// With --trace text, the events: task, fault, tlb, frame, memory, syscall, signal, device; all if not given
+    #[arg(long, value_name = "LIST")]
     pub trace_categories: Option<String>,
     /// An environment variable of the program; may be given several times
     #[arg(long, value_name = "NAME=VALUE")]

@@ -1,7 +1,8 @@
 //! Ctrl-C, `kill` and a closed terminal end the machine before they end the tool.
 //!
 //! The first signal only sets a flag, which whoever waits for QEMU looks at; it kills QEMU by its own process id,
-//! collects it and returns. A second signal ends the tool at once; QEMU then dies with it (`PR_SET_PDEATHSIG`).
+//! collects it and returns. A second signal ends the tool at once; QEMU then dies with it (`PR_SET_PDEATHSIG`). So it
+//! does when the reader of the tool's output goes away, which ends the tool as it ends any program in a pipe.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +17,9 @@ static REQUESTED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 /// # Errors
 /// Fails when the operating system refuses a handler.
 pub fn install() -> io::Result<()> {
+    // SAFETY: the default action is valid for SIGPIPE; the Rust runtime ignored it before `main`, and no other thread
+    // of this program changes it.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let flag = REQUESTED.get_or_init(Default::default);
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         let second = Arc::new(std::sync::atomic::AtomicBool::new(false));

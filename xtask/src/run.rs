@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use crate::build;
 use crate::cli;
@@ -49,6 +49,9 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
     }
     config.set("trace", arguments.trace)?;
     if let Some(categories) = &arguments.trace_categories {
+        if arguments.trace == Trace::Off {
+            bail!("--trace-categories chooses among the events of --trace text");
+        }
         config.set("trace_categories", categories)?;
     }
     config

@@ -1,4 +1,4 @@
-//! Set-up: the Rust target, a linker for it and QEMU, without which nothing here works.
+//! Set-up: the Rust target, a linker for it, a C library to link statically and QEMU, without which nothing here works.
 //!
 //! Every command goes through [`prepare`] first. It only looks when everything is there; it installs what is missing
 //! where that is possible, and else names the command that a person has to type.
@@ -90,6 +90,8 @@ pub trait System {
     fn debian_source_package(&self) -> Option<String>;
     /// A linker for the kernel, if there is one.
     fn linker(&self) -> Option<Linker>;
+    /// Whether the C library is there in the form that static programs are linked with.
+    fn has_static_libc(&self) -> bool;
     /// Whether QEMU can be started.
     fn has_qemu(&self) -> bool;
     /// The family of the system.
@@ -138,6 +140,7 @@ impl std::error::Error for Missing {}
 pub fn prepare(system: &mut dyn System) -> Result<Toolchain, Missing> {
     let core = core_library(system)?;
     let linker = linker(system)?;
+    static_libc(system)?;
     qemu(system)?;
     Ok(Toolchain { core, linker })
 }
@@ -210,6 +213,19 @@ pub fn linker(system: &mut dyn System) -> Result<Linker, Missing> {
     from_package(system, "a linker for the kernel (rust-lld or ld.lld)", &LLD, found)
 }
 
+/// Finds or installs the C library for the sample tasks, which are static programs.
+///
+/// # Errors
+/// Says what was tried and what to type.
+pub fn static_libc(system: &mut dyn System) -> Result<(), Missing> {
+    from_package(
+        system,
+        "a C library to link the sample tasks with (libc.a)",
+        &LIBC,
+        |system| system.has_static_libc().then_some(()),
+    )
+}
+
 /// Finds or installs QEMU.
 ///
 /// # Errors
@@ -223,21 +239,29 @@ struct Package {
     debian: &'static str,
     fedora: &'static str,
     arch: &'static str,
-    mac_os: &'static str,
+    /// None where there is no such package.
+    mac_os: Option<&'static str>,
 }
 
 const LLD: Package = Package {
     debian: "lld",
     fedora: "lld",
     arch: "lld",
-    mac_os: "lld",
+    mac_os: Some("lld"),
+};
+
+const LIBC: Package = Package {
+    debian: "libc6-dev",
+    fedora: "glibc-static",
+    arch: "glibc",
+    mac_os: None,
 };
 
 const QEMU_PACKAGE: Package = Package {
     debian: "qemu-system-x86",
     fedora: "qemu-system-x86",
     arch: "qemu-system-x86",
-    mac_os: "qemu",
+    mac_os: Some("qemu"),
 };
 
 /// Finds something, or installs its package and looks again.
@@ -274,7 +298,13 @@ fn from_package<T>(
         ),
         (Platform::Fedora, format!("Fedora: sudo dnf install {}", package.fedora)),
         (Platform::Arch, format!("Arch: sudo pacman -S {}", package.arch)),
-        (Platform::MacOs, format!("macOS: brew install {}", package.mac_os)),
+        (
+            Platform::MacOs,
+            package.mac_os.map_or_else(
+                || "macOS: not to be had; use x86-64 Linux".to_owned(),
+                |package| format!("macOS: brew install {package}"),
+            ),
+        ),
     ];
     let own: Vec<_> = commands
         .iter()

@@ -101,6 +101,46 @@ fn an_argument_with_a_line_break_is_125() {
 }
 
 #[test]
+fn categories_without_a_trace_are_125() {
+    let output = run(&["run", "--trace-categories", "fault", "hello"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--trace text"));
+}
+
+#[test]
+fn a_category_that_does_not_exist_is_125_and_named() {
+    let output = run(&["run", "--trace", "text", "--trace-categories", "colour", "hello"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("colour"));
+}
+
+#[test]
+fn the_tool_ends_with_its_reader() {
+    let mut command = faultline();
+    command.args([
+        "run",
+        "--mem",
+        "304M",
+        "--trace",
+        "text",
+        "kill",
+        "--children",
+        "1000000000",
+    ]);
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("the tool starts");
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(
+        lines.any(|line| line.is_ok_and(|line| line.contains("Faultline"))),
+        "the kernel said nothing"
+    );
+    drop(lines);
+    assert_eq!(child.wait().unwrap().signal(), Some(13));
+    while !machines(304).is_empty() {
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
 fn a_wrong_option_is_2() {
     for args in [
         &["run"] as &[_],

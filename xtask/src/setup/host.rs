@@ -122,6 +122,12 @@ impl System for Host {
         output(Command::new("ld.lld").arg("--version")).map(|_| Linker::Lld)
     }
 
+    fn has_static_libc(&self) -> bool {
+        // Prints the bare name when it finds nothing.
+        let found = output(Command::new("cc").arg("-print-file-name=libc.a"));
+        cfg!(target_os = "linux") && found.is_some_and(|path| Path::new(path.trim()).is_absolute())
+    }
+
     fn has_qemu(&self) -> bool {
         output(Command::new(QEMU).arg("--version")).is_some()
     }

@@ -10,6 +10,7 @@ struct Fake {
     network: bool,
     debian_package: Option<&'static str>,
     linker: Option<Linker>,
+    libc: bool,
     qemu: bool,
     platform: Platform,
     root: bool,
@@ -25,6 +26,7 @@ fn complete() -> Fake {
         network: true,
         debian_package: None,
         linker: Some(Linker::RustLld),
+        libc: true,
         qemu: true,
         platform: Platform::Debian,
         root: true,
@@ -87,6 +89,9 @@ impl System for Fake {
     fn linker(&self) -> Option<Linker> {
         self.linker
     }
+    fn has_static_libc(&self) -> bool {
+        self.libc
+    }
     fn has_qemu(&self) -> bool {
         self.qemu
     }
@@ -100,6 +105,7 @@ impl System for Fake {
         self.fetch(format!("apt {package}"))?;
         match package {
             "qemu-system-x86" => self.qemu = true,
+            "libc6-dev" => self.libc = true,
             "lld" => self.linker = Some(Linker::Lld),
             _ => self.source = true,
         }
@@ -239,6 +245,23 @@ fn each_platform_is_told_its_own_command_and_an_unknown_one_all_of_them() {
         ..complete()
     };
     assert_eq!(qemu(&mut machine).unwrap_err().remedies.len(), 4);
+}
+
+#[test]
+fn a_missing_static_c_library_is_installed_or_named() {
+    let mut machine = Fake {
+        libc: false,
+        ..complete()
+    };
+    assert_eq!(prepare(&mut machine), Ok(PREBUILT));
+    assert_eq!(machine.done, ["apt libc6-dev"]);
+    let mut machine = Fake {
+        libc: false,
+        platform: Platform::Fedora,
+        ..complete()
+    };
+    let error = prepare(&mut machine).unwrap_err().to_string();
+    assert!(error.ends_with("Fedora: sudo dnf install glibc-static"), "{error}");
 }
 
 #[test]
