@@ -103,7 +103,7 @@ impl<H: Hooks> Executor<H> {
         }
     }
 
-    /// The [`PollFunction`](task::PollFunction) of a task that is to be cancelled, or has ended during the poll in which
+    /// The `PollFunction` of a task that is to be cancelled, or has ended during the poll in which
     /// it was woken.
     pub(crate) unsafe fn divert(slot: &'static Slot, _: &mut Context<'_>) -> Poll<()> {
         let word = slot.state.load();

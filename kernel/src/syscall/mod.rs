@@ -2,7 +2,7 @@
 //!
 //! # Two ways
 //!
-//! - [`immediate`] answers what never waits, in the thread's loop, without a future and without allocation.
+//! - [`immediate()`] answers what never waits, in the thread's loop, without a future and without allocation.
 //! - [`start`] makes a boxed future for a call that can wait. Reading or writing user memory can wait, for the page may
 //!   not be there yet.
 //!

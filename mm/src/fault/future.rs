@@ -48,9 +48,9 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// The kernel's own accesses (`info.user == false`) obey the same rules as user mode's.
     ///
     /// # Errors
-    /// [`FaultError`] says why the access can't be allowed: no region, wrong protection, an address outside the user
-    /// half, a stack at its limit, a page beyond its file, a device that failed. Shortage of memory is no error: the
-    /// future waits.
+    /// [`FaultError`](crate::FaultError) says why the access can't be allowed: no region, wrong protection, an address
+    /// outside the user half, a stack at its limit, a page beyond its file, a device that failed. Shortage of memory is
+    /// no error: the future waits.
     #[inline]
     pub fn handle_page_fault(&self, info: FaultInfo) -> FaultFuture<'_, P> {
         FaultFuture {
