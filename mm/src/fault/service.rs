@@ -42,7 +42,7 @@ impl<P: Platform> Future for FaultService<P> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Infallible> {
         let memory = self.memory;
-        memory.retry_parked();
+        memory.retry_parked(context.waker());
         for _ in 0..BUDGET {
             let Some(token) = memory.faults.take(context.waker()) else {
                 return Poll::Pending;
@@ -193,22 +193,22 @@ impl<P: Platform> Memory<P> {
             waiting,
         );
         self.faults.park_for_memory(token);
-        // Register, then look again: a frame that came free in between would wake nobody.
-        self.frames
-            .set_low_memory_waker(&self.faults.service_waker().unwrap_or_else(|| waker.clone()));
-        self.retry_parked();
+        self.retry_some_parked(&self.faults.service_waker().unwrap_or_else(|| waker.clone()));
     }
 
-    /// Queues parked faults again, as many as there are free frames.
+    /// Queues parked faults again, as many as there are free frames; the next frame that comes free wakes `waker`.
     #[inline(always)]
-    fn retry_parked(&self) {
+    fn retry_parked(&self, waker: &Waker) {
         if self.faults.waiting_for_memory() > 0 {
-            self.retry_some_parked();
+            self.retry_some_parked(waker);
         }
     }
 
     #[cold]
-    fn retry_some_parked(&self) {
+    fn retry_some_parked(&self, waker: &Waker) {
+        // Register, then look: a frame that came free in between would wake nobody. The last one has used the waker up,
+        // and faults may be left that it does not serve.
+        self.frames.set_low_memory_waker(waker);
         let available = self.frames.available();
         if available > 0 {
             self.faults
