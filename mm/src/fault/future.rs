@@ -178,7 +178,10 @@ impl<P: Platform> FaultFuture<'_, P> {
         if waits {
             return Poll::Pending;
         }
-        self.start(waker)
+        let result = self.start(waker);
+        // The fault may need no slot any more; then the one that came free is the next waiter's.
+        self.space.memory.faults.pass_slot_on();
+        result
     }
 
     /// Takes back what a future that is dropped early has left behind.
