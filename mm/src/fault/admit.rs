@@ -56,7 +56,8 @@ impl<P: Platform> Space<P> {
     ) -> Option<SlotToken<P>> {
         let page = info.page()?.as_u64();
         let mut inner = self.lock();
-        if !inner.regions.has_summary(page) {
+        // A fault of the side list may be on the same page, if it was there before the table.
+        if inner.side != NONE || !inner.regions.has_summary(page) {
             return None;
         }
         let found = inner.regions.last();
@@ -87,7 +88,7 @@ impl<P: Platform> Space<P> {
             );
             return Some(token);
         }
-        if value.is_present() && !value.has(Entry::BUSY) && !value.allows(info.access) {
+        if value.is_present() && !value.allows(info.access) {
             let token = self.memory.faults.claim()?;
             let class = FaultClass::CowCopy;
             self.enter(
@@ -148,38 +149,25 @@ impl<P: Platform> Space<P> {
         let Arrival {
             page, access, fault, ..
         } = arrival;
-        let mut mark = false;
-        let (class, entry) = match memory.leaf(root, page) {
-            Leaf::Own(entry, value) if value.is_empty() => {
-                mark = true;
-                (small(arrival.class, access), Some(entry))
-            }
-            Leaf::Own(entry, value) if value.is_present() => {
-                if value.allows(access) {
-                    return self.spurious(fault, page);
-                }
-                if value.has(Entry::BUSY)
-                    && let Some(index) = self.find_side(&inner, page)
-                {
-                    return self.join(index, fault, page, waiter, waker);
-                }
-                (FaultClass::CowCopy, Some(entry))
-            }
-            Leaf::Own(_, value) => {
-                let marker = value.marker().expect("an entry is empty, present or in flight");
-                debug_assert_eq!(memory.faults.slot(marker.slot).marker(), marker);
-                return self.join(marker.slot, fault, page, waiter, waker);
-            }
+        let leaf = memory.leaf(root, page);
+        match leaf {
+            Leaf::Own(_, value) | Leaf::Huge(value) if value.allows(access) => return self.spurious(fault, page),
             Leaf::Shared(value) if value.allows(access) && access != Access::Write => {
                 return self.spurious(fault, page);
             }
-            Leaf::Huge(value) if value.allows(access) => return self.spurious(fault, page),
-            Leaf::Shared(_) | Leaf::Huge(_) | Leaf::None => {
-                if let Some(index) = self.find_side(&inner, page) {
-                    return self.join(index, fault, page, waiter, waker);
-                }
-                (class_without_table(&mut inner, arrival), None)
+            Leaf::Own(_, value) if let Some(marker) = value.marker() => {
+                debug_assert_eq!(memory.faults.slot(marker.slot).marker(), marker);
+                return self.join(marker.slot, fault, page, waiter, waker);
             }
+            _ => {}
+        }
+        if let Some(index) = self.find_side(&inner, page) {
+            return self.join(index, fault, page, waiter, waker);
+        }
+        let (class, entry, mark) = match leaf {
+            Leaf::Own(entry, Entry::EMPTY) => (small(arrival.class, access), Some(entry), true),
+            Leaf::Own(entry, _) => (FaultClass::CowCopy, Some(entry), false),
+            Leaf::Shared(_) | Leaf::Huge(_) | Leaf::None => (class_without_table(&mut inner, arrival), None, false),
         };
         let Some(token) = memory.faults.claim() else {
             return Admission::NoSlot;
