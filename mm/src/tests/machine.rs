@@ -187,8 +187,13 @@ impl World {
     }
 
     pub fn serve(&self) {
+        self.serve_with(Waker::noop());
+    }
+
+    /// Polls the service once.
+    pub fn serve_with(&self, waker: &Waker) {
         let mut service = self.service.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let _ = Pin::new(&mut *service).poll(&mut Context::from_waker(Waker::noop()));
+        let _ = Pin::new(&mut *service).poll(&mut Context::from_waker(waker));
     }
 
     pub fn poll<F: Future>(&self, future: Pin<&mut F>) -> Poll<F::Output> {

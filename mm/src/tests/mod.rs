@@ -15,4 +15,5 @@ mod protect;
 mod quarantine;
 mod tlb;
 mod unmap;
+mod waking;
 mod walk;
