@@ -288,6 +288,12 @@ mod tests {
     use super::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: if cfg!(miri) { 8 } else { 256 },
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
         #[test]
         fn markers_round_trip(slot: u16, sequence in 0u64..1 << Marker::SEQUENCE_BITS) {
             let marker = Marker { slot, sequence };
