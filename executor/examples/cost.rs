@@ -1,8 +1,9 @@
 //! What the executor costs, in instructions and bytes.
 //!
-//! `cargo run --profile kernel -p faultline-executor --example cost` prints the table. Each row runs this program
-//! under `valgrind --tool=none`-like counting (callgrind) twice, with n and 2n rounds; the difference, divided by n, is
-//! exact and repeatable. Valgrind has to be installed.
+//! `cargo run --profile kernel -p faultline-executor --example cost` prints the table. Each row runs this program twice
+//! under Valgrind's callgrind, with n and 2n rounds; the difference, divided by n, is exact and repeatable. The counts
+//! include the polled futures themselves, which do the least that the row needs. The second column is without the
+//! measurement of polls ([`Hooks::MEASURE_POLLS`]).
 
 use std::{
     env,
@@ -10,16 +11,16 @@ use std::{
     hint::black_box,
     process::Command,
     sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        Mutex, OnceLock,
+        atomic::{AtomicU32, Ordering},
     },
     task::{Poll, Waker},
 };
 
-use faultline_executor::{Class, Config, Executor, Hooks, TaskEvent, yield_now};
+use faultline_executor::{Class, Config, Executor, Hooks, TaskEvent};
 
 /// Hooks as the kernel has them: the time-stamp counter, and a trace that is switched off.
-struct Machine;
+struct Machine<const CLOCK: bool>;
 
 static TRACED: AtomicU32 = AtomicU32::new(0);
 
@@ -31,7 +32,9 @@ fn cycles() -> u64 {
     }
 }
 
-impl Hooks for Machine {
+impl<const CLOCK: bool> Hooks for Machine<CLOCK> {
+    const MEASURE_POLLS: bool = CLOCK;
+
     fn now(&self) -> u64 {
         cycles() / 3
     }
@@ -49,9 +52,9 @@ impl Hooks for Machine {
     }
 }
 
-type Machined = &'static Executor<Machine>;
+type Machined<const CLOCK: bool> = &'static Executor<Machine<CLOCK>>;
 
-fn executor(tasks: u32) -> Machined {
+fn executor<const CLOCK: bool>(tasks: u32) -> Machined<CLOCK> {
     let stall = u64::MAX;
     Executor::new(
         Config {
@@ -65,7 +68,7 @@ fn executor(tasks: u32) -> Machined {
 }
 
 /// A task that counts its polls and never ends; gives its waker.
-fn waiting(executor: Machined) -> Waker {
+fn waiting<const CLOCK: bool>(executor: Machined<CLOCK>) -> Waker {
     static WAKER: Mutex<Option<Waker>> = Mutex::new(None);
     let mut polls = 0u64;
     let future = poll_fn(move |cx| {
@@ -81,8 +84,8 @@ fn waiting(executor: Machined) -> Waker {
 }
 
 /// Spawns a ready future, and turns: one turn a task.
-fn spawn(rounds: u64) {
-    let executor = executor(0);
+fn spawn<const CLOCK: bool>(rounds: u64) {
+    let executor = executor::<CLOCK>(0);
     for _ in 0..rounds {
         executor.spawn("ready", Class::User, async {}).unwrap().detach();
         let _ = black_box(executor.turn(0));
@@ -90,8 +93,8 @@ fn spawn(rounds: u64) {
 }
 
 /// Spawns ready futures, and turns: 32 tasks a turn.
-fn spawn_batch(rounds: u64) {
-    let executor = executor(0);
+fn spawn_batch<const CLOCK: bool>(rounds: u64) {
+    let executor = executor::<CLOCK>(0);
     for _ in 0..rounds / 32 {
         for _ in 0..32 {
             executor.spawn("ready", Class::User, async {}).unwrap().detach();
@@ -101,17 +104,17 @@ fn spawn_batch(rounds: u64) {
 }
 
 /// Wakes one task from outside, and turns: one turn a wake.
-fn wake(rounds: u64) {
-    wake_among(1, rounds);
+fn wake<const CLOCK: bool>(rounds: u64) {
+    wake_among::<CLOCK>(1, rounds);
 }
 
 /// The same with 100,000 tasks alive.
-fn wake_100k(rounds: u64) {
-    wake_among(100_000, rounds);
+fn wake_100k<const CLOCK: bool>(rounds: u64) {
+    wake_among::<CLOCK>(100_000, rounds);
 }
 
-fn wake_among(tasks: u32, rounds: u64) {
-    let executor = executor(tasks);
+fn wake_among<const CLOCK: bool>(tasks: u32, rounds: u64) {
+    let executor = executor::<CLOCK>(tasks);
     for _ in 1..tasks {
         executor
             .spawn("other", Class::User, std::future::pending::<()>())
@@ -126,105 +129,132 @@ fn wake_among(tasks: u32, rounds: u64) {
 }
 
 /// The cost of a turn that finds nothing.
-fn empty_turn(rounds: u64) {
-    let executor = executor(1);
+fn empty_turn<const CLOCK: bool>(rounds: u64) {
+    let executor = executor::<CLOCK>(1);
     for _ in 0..rounds {
         let _ = black_box(executor.turn(0));
     }
 }
 
-/// Two tasks of the user class that yield to each other.
-fn yields(rounds: u64) {
-    let executor = executor(2);
-    static STOP: AtomicBool = AtomicBool::new(false);
+/// Two tasks of the user class that wake themselves.
+fn yields<const CLOCK: bool>(rounds: u64) {
+    let executor = executor::<CLOCK>(2);
     for _ in 0..2 {
-        let task = async {
-            while !STOP.load(Ordering::Relaxed) {
-                yield_now().await;
-            }
-        };
-        executor.spawn("yielding", Class::User, task).unwrap().detach();
+        let future = poll_fn(|cx| {
+            cx.waker().wake_by_ref();
+            Poll::<()>::Pending
+        });
+        executor.spawn("yielding", Class::User, future).unwrap().detach();
     }
     let mut polls = 0;
     while polls < rounds {
         polls += u64::from(executor.turn(0).polls);
     }
-    STOP.store(true, Ordering::Relaxed);
 }
 
 /// A user task wakes a service and waits; the service wakes it and waits: the two wake and poll pairs of a fault.
-fn fault(rounds: u64) {
-    let executor = executor(2);
-    let service = {
-        static WAKER: Mutex<Option<Waker>> = Mutex::new(None);
-        let mut first = true;
-        let future = poll_fn(move |cx| {
-            if std::mem::take(&mut first) {
-                *WAKER.lock().unwrap() = Some(cx.waker().clone());
-            } else if let Some(user) = &*USER.lock().unwrap() {
-                user.wake_by_ref();
-            }
-            Poll::<()>::Pending
-        });
-        executor.spawn("service", Class::FaultService, future).unwrap().detach();
-        let _ = executor.turn(0);
-        WAKER.lock().unwrap().take().unwrap()
-    };
-    static USER: Mutex<Option<Waker>> = Mutex::new(None);
-    let mut faults = 0;
-    let future = poll_fn(move |cx| {
-        if faults == 0 {
-            *USER.lock().unwrap() = Some(cx.waker().clone());
+fn fault<const CLOCK: bool>(rounds: u64) {
+    static USER: OnceLock<Waker> = OnceLock::new();
+    static SERVICE: OnceLock<Waker> = OnceLock::new();
+    let executor = executor::<CLOCK>(2);
+    let service = poll_fn(|cx| {
+        match USER.get() {
+            Some(user) => user.wake_by_ref(),
+            None => drop(SERVICE.set(cx.waker().clone())),
         }
-        if faults == rounds {
-            return Poll::Ready(());
-        }
-        faults += 1;
-        service.wake_by_ref();
-        Poll::Pending
+        Poll::<()>::Pending
     });
-    let handle = executor.spawn("user", Class::User, future).unwrap();
+    executor
+        .spawn("service", Class::FaultService, service)
+        .unwrap()
+        .detach();
+    let _ = executor.turn(0);
+    let mut left = rounds;
+    let user = poll_fn(move |cx| {
+        if left == rounds {
+            drop(USER.set(cx.waker().clone()));
+        }
+        left -= 1;
+        SERVICE.get().unwrap().wake_by_ref();
+        if left == 0 { Poll::Ready(()) } else { Poll::Pending }
+    });
+    let handle = executor.spawn("user", Class::User, user).unwrap();
     while !handle.is_finished() {
         let _ = executor.turn(0);
     }
 }
 
-type Row = (&'static str, &'static str, fn(u64));
+/// The name of a row, what it is, and how it runs with and without the stall clock.
+type Row = (&'static str, &'static str, [fn(u64); 2]);
 
 const ROWS: &[Row] = &[
-    ("spawn", "spawn + first poll + finish, a turn each", spawn),
-    ("spawn-batch", "spawn + first poll + finish, 32 a turn", spawn_batch),
-    ("wake", "wake + re-poll, a turn each", wake),
-    ("wake-100k", "wake + re-poll, a turn each, 100,000 tasks", wake_100k),
-    ("yield", "self-wake + re-poll (yield_now), 32 a turn", yields),
-    ("fault", "user wakes service, service wakes user: both pairs", fault),
-    ("empty-turn", "a turn that finds nothing", empty_turn),
+    (
+        "yield",
+        "wake + re-poll (a task wakes itself), 32 a turn",
+        [yields::<true>, yields::<false>],
+    ),
+    (
+        "fault",
+        "user wakes service, service wakes user: both pairs",
+        [fault::<true>, fault::<false>],
+    ),
+    (
+        "wake",
+        "wake + re-poll, and the turn around it",
+        [wake::<true>, wake::<false>],
+    ),
+    (
+        "wake-100k",
+        "the same with 100,000 tasks alive",
+        [wake_100k::<true>, wake_100k::<false>],
+    ),
+    (
+        "spawn-batch",
+        "spawn + first poll + finish, 32 a turn",
+        [spawn_batch::<true>, spawn_batch::<false>],
+    ),
+    (
+        "spawn",
+        "spawn + first poll + finish, and the turn around it",
+        [spawn::<true>, spawn::<false>],
+    ),
+    (
+        "empty-turn",
+        "a turn that finds nothing",
+        [empty_turn::<true>, empty_turn::<false>],
+    ),
 ];
 
 fn main() {
     let arguments: Vec<_> = env::args().collect();
-    if let [_, row, rounds] = &arguments[..] {
+    if let [_, row, clock, rounds] = &arguments[..] {
         let (.., run) = ROWS.iter().find(|(name, ..)| name == row).expect("a row of the table");
-        return run(rounds.parse().expect("a number of rounds"));
+        return run[usize::from(clock != "clock")](rounds.parse().expect("a number of rounds"));
     }
-    println!("{:6} instructions", "");
+    println!("instructions, with and without the measurement of polls");
     for (name, what, _) in ROWS {
-        let count = |rounds: u64| -> i64 {
-            let output = Command::new("valgrind")
-                .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-                .arg(env::current_exe().unwrap())
-                .args([*name, &rounds.to_string()])
-                .output()
-                .expect("valgrind");
-            let text = String::from_utf8_lossy(&output.stderr).into_owned();
-            let count = text
-                .lines()
-                .find_map(|line| line.split_once("Collected : "))
-                .expect("a count")
-                .1;
-            count.trim().parse().expect("a number")
-        };
-        println!("{:8.1} {what}", (count(64_000) - count(32_000)) as f64 / 32_000.0);
+        let [with, without] = ["clock", "none"].map(|clock| {
+            let count = |rounds| count(name, clock, rounds);
+            (count(64_000) - count(32_000)) as f64 / 32_000.0
+        });
+        println!("{with:8.1} {without:8.1}  {what}");
     }
-    println!("{:8} bytes per task", executor(0).bytes_per_task());
+    println!("{} bytes per task", executor::<true>(0).bytes_per_task());
+}
+
+/// How many instructions a row executes in so many rounds.
+fn count(row: &str, clock: &str, rounds: i64) -> i64 {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(env::current_exe().expect("the path of this program"))
+        .args([row, clock, &rounds.to_string()])
+        .output()
+        .expect("valgrind");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let count = text
+        .lines()
+        .find_map(|line| line.split_once("Collected : "))
+        .expect("a count of callgrind")
+        .1;
+    count.trim().parse().expect("a number")
 }

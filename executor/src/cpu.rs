@@ -23,7 +23,7 @@ pub(crate) struct Cpu {
     pub(crate) asleep: AtomicBool,
     /// A turn is under way: makes `turn` exclusive, as the lists have one owner.
     pub(crate) turning: AtomicBool,
-    /// The last turn has left tasks in the lists.
+    /// The turn has passed over a class that had tasks and no share left: they may be in the lists. Written in turns.
     pub(crate) backlog: AtomicBool,
     /// When the current poll began. Written by the CPU itself.
     pub(crate) poll_began: AtomicU64,

@@ -147,14 +147,11 @@ impl ClassQueue {
             .compare_exchange(ASLEEP, ptr::null_mut(), Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Whether something is queued.
-    ///
-    /// # Safety
-    /// As [`ClassQueue::grant`]; the inbox is not marked as asleep.
+    /// Whether nothing is queued. The inbox is not marked as asleep.
     #[inline(always)]
-    pub(crate) unsafe fn has_tasks(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         // One test instead of two.
-        self.list.load(Ordering::Relaxed).addr() | self.inbox.load(Ordering::Relaxed).addr() != 0
+        self.list.load(Ordering::Relaxed).addr() | self.inbox.load(Ordering::Relaxed).addr() == 0
     }
 
     /// Queues a task. The caller has set its `ENQUEUED`. Says whether the owner was asleep.

@@ -51,16 +51,14 @@ impl<H: Hooks> Executor<H> {
         // SAFETY: `turning` shows that the turn of this CPU is ours, here and in all that is called from here.
         unsafe { cpu.grant(self.config.shares) };
         self.restart_poll_clock_of(cpu);
-        let spent = loop {
-            // SAFETY: as above.
-            match unsafe { next(cpu) } {
-                // SAFETY: as above.
-                Ok(slot) => unsafe { self.run(cpu, slot) },
-                Err(spent) => break spent,
-            }
-        };
+        cpu.backlog.store(false, Ordering::Relaxed);
         // SAFETY: as above.
-        unsafe { self.end(cpu, spent, turning) }
+        while let Some(slot) = unsafe { next(cpu) } {
+            // SAFETY: as above.
+            unsafe { self.run(cpu, slot) };
+        }
+        // SAFETY: as above.
+        unsafe { self.end(cpu, turning) }
     }
 
     /// Starts the measurement of the current poll anew; to be called when a poll comes back from user mode, if
@@ -71,7 +69,9 @@ impl<H: Hooks> Executor<H> {
 
     #[inline(always)]
     fn restart_poll_clock_of(&self, cpu: &Cpu) {
-        cpu.poll_began.store(self.hooks.poll_clock(), Ordering::Relaxed);
+        if H::MEASURE_POLLS {
+            cpu.poll_began.store(self.hooks.poll_clock(), Ordering::Relaxed);
+        }
     }
 
     /// Polls a task that was taken from a queue.
@@ -182,6 +182,9 @@ impl<H: Hooks> Executor<H> {
     /// Measures the poll that has just ended. The task is still `LIVE`, or `current` is null.
     #[inline(always)]
     fn measure(&self, cpu: &Cpu, slot: &'static Slot) {
+        if !H::MEASURE_POLLS {
+            return;
+        }
         let now = self.hooks.poll_clock();
         let length = now.wrapping_sub(cpu.poll_began.load(Ordering::Relaxed));
         cpu.poll_began.store(now, Ordering::Relaxed);
@@ -213,13 +216,12 @@ impl<H: Hooks> Executor<H> {
     /// # Safety
     /// The turn of the CPU is the caller's.
     #[inline(always)]
-    unsafe fn end(&self, cpu: &Cpu, spent: bool, turning: Turning<'_>) -> Turn {
+    unsafe fn end(&self, cpu: &Cpu, turning: Turning<'_>) -> Turn {
         cpu.current.store(core::ptr::null_mut(), Ordering::Relaxed);
         let next_deadline = cpu.timers.next_deadline();
-        let idle = !spent
+        let idle = !cpu.backlog.load(Ordering::Relaxed)
             && next_deadline.is_none_or(|deadline| deadline > self.hooks.now())
             && (self.cpus.len() == 1 || cpu.fall_asleep());
-        cpu.backlog.store(spent, Ordering::Relaxed);
         cpu.counters.turn(idle);
         // SAFETY: as above.
         let polls = unsafe { cpu.settle(self.config.shares) };
@@ -232,26 +234,26 @@ impl<H: Hooks> Executor<H> {
     }
 }
 
-/// The oldest runnable task of the highest class that has a share left. If there is none: whether there are runnable
-/// tasks whose class has used its share.
+/// The oldest runnable task of the highest class that has a share left. Notes it in `backlog` if it passes over a class
+/// that has none.
 ///
 /// # Safety
 /// The turn of the CPU is the caller's.
 #[inline(always)]
-unsafe fn next(cpu: &'static Cpu) -> Result<&'static Slot, bool> {
-    let mut spent = false;
+unsafe fn next(cpu: &'static Cpu) -> Option<&'static Slot> {
     for queue in &cpu.queues {
-        // SAFETY: the caller is the owner of the queues, and the queue is not empty.
-        if unsafe { queue.has_tasks() } {
-            // SAFETY: as above.
-            if unsafe { queue.charge() } {
-                // SAFETY: as above.
-                return Ok(unsafe { queue.pop() });
-            }
-            spent = true;
+        if queue.is_empty() {
+            continue;
         }
+        // SAFETY: the caller is the owner of the queues, and the queue is not empty.
+        unsafe {
+            if queue.charge() {
+                return Some(queue.pop());
+            }
+        }
+        cpu.backlog.store(true, Ordering::Relaxed);
     }
-    Err(spent)
+    None
 }
 
 /// Shows that this is the only turn of the CPU.

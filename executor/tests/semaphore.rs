@@ -142,7 +142,7 @@ fn a_waiting_future_that_is_dropped_unpolled_or_leaked_is_harmless() {
     executor
         .spawn("leaky", Class::User, async move {
             let mut acquire = Box::pin(leaked.acquire(1));
-            poll_fn(|cx| Poll::Ready(assert!(acquire.as_mut().poll(cx).is_pending()))).await;
+            assert!(poll_fn(|cx| Poll::Ready(acquire.as_mut().poll(cx).is_pending())).await);
             std::mem::forget(acquire);
             park().await;
         })

@@ -184,7 +184,7 @@ mod tests {
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
             let pick = random >> 33;
-            if pick % 3 != 0 || nodes.is_empty() {
+            if !pick.is_multiple_of(3) || nodes.is_empty() {
                 let mut node = Node::new(deadline(step, pick));
                 node.sequence = step;
                 let node = Box::into_raw(Box::new(node));
