@@ -24,7 +24,7 @@
 
 use alloc::sync::Arc;
 use core::future::poll_fn;
-use core::sync::atomic::{AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use core::task::{Poll, Waker};
 
 use faultline_trace::Kind;
@@ -80,6 +80,8 @@ pub(crate) struct SpaceTlb {
     pub(crate) cpus: AtomicU64,
     /// Generation up to which each CPU has flushed.
     seen: [AtomicU64; MAX_CPUS],
+    /// Frames or futures wait for this space to be flushed; a look without the lock, written under it.
+    pending: AtomicBool,
     /// `log[g % LOG]` is the page that change number `g` touched, or [`MANY`].
     log: [AtomicU64; LOG],
 }
@@ -92,6 +94,7 @@ impl SpaceTlb {
         Self {
             cpus: AtomicU64::new(0),
             seen: [const { AtomicU64::new(0) }; MAX_CPUS],
+            pending: AtomicBool::new(false),
             log: [const { AtomicU64::new(MANY) }; LOG],
         }
     }
@@ -227,6 +230,9 @@ impl<P: Platform> Space<P> {
         if inner.quarantine.is_empty() && inner.flush_waiters.is_empty() {
             return;
         }
+        self.tlb.pending.store(true, Ordering::Relaxed);
+        // Pairs with the fence in `release_of`: either that CPU sees that something waits, or we see how far it has come.
+        fence(Ordering::SeqCst);
         let mut passed = self.tlb_generation.load(Ordering::Relaxed);
         let mut cpus = self.tlb.cpus.load(Ordering::Acquire);
         while cpus != 0 {
@@ -242,6 +248,8 @@ impl<P: Platform> Space<P> {
             }
             waits
         });
+        let pending = !inner.quarantine.is_empty() || !inner.flush_waiters.is_empty();
+        self.tlb.pending.store(pending, Ordering::Relaxed);
     }
 }
 
@@ -277,6 +285,12 @@ impl<P: Platform> FlushWaiter<'_, P> {
         match inner.flush_waiters.iter_mut().find(|waiter| waiter.1 == number) {
             Some((_, _, current)) => current.clone_from(waker),
             None => inner.flush_waiters.push((generation, number, waker.clone())),
+        }
+        // Register, then look again, as in `release_quarantine`.
+        self.space.tlb.pending.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if self.space.has_passed(generation) {
+            return Poll::Ready(());
         }
         Poll::Pending
     }
@@ -400,9 +414,13 @@ impl<P: Platform> Memory<P> {
         self.release_of(space);
     }
 
+    /// This CPU has flushed `space`, or left it: frees what waited for that.
     fn release_of(&self, space: &Arc<Space<P>>) {
-        let mut inner = space.inner.lock();
-        space.release_quarantine(&mut inner);
+        fence(Ordering::SeqCst);
+        if space.tlb.pending.load(Ordering::Relaxed) {
+            let mut inner = space.inner.lock();
+            space.release_quarantine(&mut inner);
+        }
     }
 
     /// The loaded space has changed: drops what is stale.
