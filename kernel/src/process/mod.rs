@@ -4,6 +4,7 @@
 //! in it, and nothing of it is on any kernel stack. What others may know of it and ask of it is in its record,
 //! [`Thread`]; what the threads of a process share is in [`Process`]; who descends from whom is in [`tree`].
 
+mod attention;
 pub mod exit;
 pub mod record;
 pub mod start;

@@ -18,7 +18,6 @@
 //! that the thread was waiting for: a fault's future takes its waiter off the fault slot, a sleep leaves the timer queue,
 //! a futex wait leaves its queue. So nothing has to know how to be interrupted, except that dropping it cleans up.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::future::Future;
 use core::mem;
@@ -26,16 +25,14 @@ use core::pin::Pin;
 use core::sync::atomic::Ordering;
 use core::task::{Context, Poll};
 
-use faultline_mm::{FaultError, FaultInfo, FaultOutcome};
+use faultline_mm::{FaultInfo, FaultOutcome};
 use faultline_trace::Kind;
-use linux_raw_sys::general as linux;
 
-use super::thread::{KILLED, SIGNALLED};
-use super::{ExitStatus, Thread, exit, tree};
+use super::attention::Attended;
+use super::thread::KILLED;
+use super::{Thread, exit, tree};
 use crate::arch::{self, Trap, UserContext, clock};
 use crate::machine::{FaultFuture, Space};
-use crate::signal::frame::{FpuImage, Registers};
-use crate::signal::{Disposition, Signal, SignalInfo, deliver, pending, raise};
 use crate::syscall::{self, Call, Caller, Errno, Immediate, Outcome};
 use crate::{statistics, tracing};
 
@@ -43,18 +40,18 @@ use crate::{statistics, tracing};
 ///
 /// Fields are dropped in the order of their declaration: the fault's future before the space that it borrows.
 pub struct UserThread {
-    state: State,
-    context: UserContext,
-    thread: Arc<Thread>,
+    pub(super) state: State,
+    pub(super) context: UserContext,
+    pub(super) thread: Arc<Thread>,
     /// None before the first `execve` and after the end.
     space: Option<Arc<Space>>,
     /// The system call that a signal cut short, and whether a handler always ends it.
-    interrupted: Option<CutShort>,
+    pub(super) interrupted: Option<CutShort>,
 }
 
 /// What the thread is doing. With a tag of its own: one that the compiler hides in the fault's future costs more to read.
 #[repr(u8)]
-enum State {
+pub(super) enum State {
     /// It is about to enter user mode.
     User,
     /// It waits for a page. The future borrows the space that `space` holds.
@@ -65,10 +62,10 @@ enum State {
 
 /// A system call that a signal cut short.
 #[derive(Clone, Copy)]
-struct CutShort {
-    number: u64,
+pub(super) struct CutShort {
+    pub(super) number: u64,
     /// The call goes on after a handler with `SA_RESTART`, else only if no handler ran.
-    restartable: bool,
+    pub(super) restartable: bool,
 }
 
 /// What follows a trap.
@@ -82,13 +79,6 @@ enum Next {
     Yield,
     /// The thread waits.
     Wait,
-}
-
-/// What to do after the attention word was looked at.
-enum Attended {
-    Proceed,
-    Again,
-    Ended,
 }
 
 impl UserThread {
@@ -155,42 +145,6 @@ impl UserThread {
         }
     }
 
-    /// Turns a refused access into its signal.
-    #[cold]
-    fn refuse(&mut self, error: FaultError) {
-        let (signal, code) = match error {
-            FaultError::NonCanonical { .. } => (Signal::SIGSEGV, linux::SI_KERNEL),
-            FaultError::Protection { .. } => (Signal::SIGSEGV, linux::SEGV_ACCERR),
-            FaultError::BeyondEnd { .. } | FaultError::ReadFailed { .. } => (Signal::SIGBUS, linux::BUS_ADRERR),
-            _ => (Signal::SIGSEGV, linux::SEGV_MAPERR),
-        };
-        log::debug!("thread {}: {error}; {signal:?}", self.thread.tid);
-        raise::force(&self.thread, SignalInfo::fault(signal, code, error.address()));
-    }
-
-    /// Turns an exception other than a page fault into its signal.
-    #[cold]
-    fn except(&mut self, vector: u8, error: u64) {
-        let address = self.context.rip();
-        let info = match vector {
-            0 => SignalInfo::fault(Signal::SIGFPE, linux::FPE_INTDIV, address),
-            1 => SignalInfo::fault(Signal::SIGTRAP, linux::TRAP_TRACE, address),
-            3 => SignalInfo::kernel(Signal::SIGTRAP),
-            4 => SignalInfo::kernel(Signal::SIGSEGV),
-            5 => SignalInfo::kernel(Signal::SIGSEGV),
-            6 => SignalInfo::fault(Signal::SIGILL, linux::ILL_ILLOPN, address),
-            12 => SignalInfo::kernel(Signal::SIGBUS),
-            16 | 19 => SignalInfo::fault(Signal::SIGFPE, linux::FPE_FLTINV, address),
-            17 => SignalInfo::fault(Signal::SIGBUS, linux::BUS_ADRALN, 0),
-            _ => SignalInfo::kernel(Signal::SIGSEGV),
-        };
-        log::debug!(
-            "thread {}: exception {vector} (error {error:#x}) at {address:#x}",
-            self.thread.tid
-        );
-        raise::force(&self.thread, info);
-    }
-
     /// Applies what a system call came to.
     fn conclude(&mut self, outcome: Outcome) {
         match outcome {
@@ -235,58 +189,7 @@ impl UserThread {
         self.context.set_return(value);
     }
 
-    /// Acts upon the attention word.
-    #[cold]
-    fn attend(&mut self) -> Attended {
-        let attention = self.thread.attention();
-        if attention & KILLED != 0 {
-            return Attended::Ended;
-        }
-        if attention & SIGNALLED == 0 {
-            return Attended::Proceed;
-        }
-        match pending::next(&self.thread) {
-            None => {
-                if let Some(cut) = self.interrupted.take() {
-                    self.restart(cut.number);
-                }
-                deliver::restore_mask(&self.thread);
-                if self.thread.attention() == 0 {
-                    Attended::Proceed
-                } else {
-                    Attended::Again
-                }
-            }
-            Some((info, Disposition::Handle(action))) => {
-                if let Some(cut) = self.interrupted.take()
-                    && cut.restartable
-                    && action.has(linux::SA_RESTART)
-                {
-                    self.restart(cut.number);
-                }
-                match (self.caller(), FpuImage::of(&self.context)) {
-                    (Some(caller), Ok(fpu)) => {
-                        let registers = Box::new(Registers::of(&self.context));
-                        self.state = State::Call(deliver::deliver(caller, info, action, registers, fpu));
-                    }
-                    _ => self.thread.process.begin_exit(ExitStatus::Killed(info.signal)),
-                }
-                Attended::Again
-            }
-            Some((info, _)) => {
-                self.thread.process.begin_exit(ExitStatus::Killed(info.signal));
-                Attended::Again
-            }
-        }
-    }
-
-    /// Makes the thread execute its `syscall` instruction, two bytes long, again.
-    fn restart(&mut self, number: u64) {
-        self.context.set_rip(self.context.rip().wrapping_sub(2));
-        self.context.rax = number;
-    }
-
-    fn caller(&self) -> Option<Caller> {
+    pub(super) fn caller(&self) -> Option<Caller> {
         let space = self.space.clone()?;
         Some(Caller {
             thread: self.thread.clone(),

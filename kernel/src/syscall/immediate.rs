@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use linux_raw_sys::general as linux;
 
-use super::{Arguments, Errno, files, has_headroom, information, memory};
+use super::{Arguments, Errno, descriptors, has_headroom, information, memory};
 use crate::arch::UserContext;
 use crate::machine::Space;
 use crate::process::{ExitStatus, Thread, tree};
@@ -85,15 +85,15 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
         linux::__NR_munlock => memory::lock_range(space, a, b, false),
         linux::__NR_mlockall | linux::__NR_munlockall => Ok(0),
 
-        linux::__NR_close => files::close(process, a),
-        linux::__NR_close_range => files::close_range(process, a, b, c),
-        linux::__NR_lseek => files::lseek(process, a, b as i64, c as u32),
-        linux::__NR_dup => files::dup(process, a),
-        linux::__NR_dup2 => files::dup3(process, a, b, 0, true),
-        linux::__NR_dup3 => files::dup3(process, a, b, c as u32, false),
-        linux::__NR_fcntl => files::fcntl(process, a, b as u32, c),
-        linux::__NR_fadvise64 | linux::__NR_fsync | linux::__NR_fdatasync => files::check(process, a),
-        linux::__NR_ftruncate | linux::__NR_fallocate => files::check(process, a).and(Err(Errno::EINVAL)),
+        linux::__NR_close => descriptors::close(process, a),
+        linux::__NR_close_range => descriptors::close_range(process, a, b, c),
+        linux::__NR_lseek => descriptors::lseek(process, a, b as i64, c as u32),
+        linux::__NR_dup => descriptors::dup(process, a),
+        linux::__NR_dup2 => descriptors::dup3(process, a, b, 0, true),
+        linux::__NR_dup3 => descriptors::dup3(process, a, b, c as u32, false),
+        linux::__NR_fcntl => descriptors::fcntl(process, a, b as u32, c),
+        linux::__NR_fadvise64 | linux::__NR_fsync | linux::__NR_fdatasync => descriptors::check(process, a),
+        linux::__NR_ftruncate | linux::__NR_fallocate => descriptors::check(process, a).and(Err(Errno::EINVAL)),
         linux::__NR_sync => Ok(0),
         _ => return Immediate::Waits,
     };

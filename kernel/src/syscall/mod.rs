@@ -16,6 +16,7 @@
 //! - A call that the kernel does not have is `ENOSYS`; its number is named once in the trace and the log.
 
 pub mod clone;
+pub mod descriptors;
 pub mod errno;
 pub mod files;
 pub mod futex;
@@ -26,6 +27,7 @@ pub mod paths;
 pub mod polling;
 pub mod processes;
 pub mod time;
+pub mod transfer;
 pub mod user;
 
 use alloc::boxed::Box;
@@ -130,18 +132,18 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
     }
     has_room_for_call()?;
     let call = match u32::try_from(number).map_err(|_| unknown(number))? {
-        linux::__NR_read => value(files::read(caller, a, b, c)),
-        linux::__NR_write => value(files::write(caller, a, b, c)),
-        linux::__NR_pread64 => value(files::pread(caller, a, b, c, d)),
-        linux::__NR_pwrite64 => value(files::pwrite(caller, a, b, c, d)),
-        linux::__NR_readv => value(files::readv(caller, a, b, c)),
-        linux::__NR_writev => value(files::writev(caller, a, b, c)),
+        linux::__NR_read => value(transfer::read(caller, a, b, c)),
+        linux::__NR_write => value(transfer::write(caller, a, b, c)),
+        linux::__NR_pread64 => value(transfer::pread(caller, a, b, c, d)),
+        linux::__NR_pwrite64 => value(transfer::pwrite(caller, a, b, c, d)),
+        linux::__NR_readv => value(transfer::readv(caller, a, b, c)),
+        linux::__NR_writev => value(transfer::writev(caller, a, b, c)),
         linux::__NR_getdents64 => value(files::getdents64(caller, a, b, c)),
         linux::__NR_pipe => value(files::pipe2(caller, a, 0)),
         linux::__NR_pipe2 => value(files::pipe2(caller, a, b)),
         linux::__NR_ioctl => value(files::ioctl(caller, a, b, c)),
         linux::__NR_fstat => value(files::fstat(caller, a, b)),
-        linux::__NR_sendfile => value(files::sendfile(caller, a, b, c, d)),
+        linux::__NR_sendfile => value(transfer::sendfile(caller, a, b, c, d)),
         linux::__NR_open => value(paths::openat(caller, paths::AT_CWD, a, b)),
         linux::__NR_openat => value(paths::openat(caller, a, b, c)),
         linux::__NR_stat => value(paths::newfstatat(caller, paths::AT_CWD, a, b, 0)),

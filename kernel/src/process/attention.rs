@@ -1,0 +1,108 @@
+//! What a user thread does about signals: the ones that its own instructions cause, and the ones that others raise.
+
+use alloc::boxed::Box;
+
+use faultline_mm::FaultError;
+use linux_raw_sys::general as linux;
+
+use super::ExitStatus;
+use super::thread::{KILLED, SIGNALLED};
+use super::user_thread::{State, UserThread};
+use crate::signal::frame::{FpuImage, Registers};
+use crate::signal::{Disposition, Signal, SignalInfo, deliver, pending, raise};
+
+/// What to do after the attention word was looked at.
+pub(super) enum Attended {
+    Proceed,
+    Again,
+    Ended,
+}
+
+impl UserThread {
+    /// Turns a refused access into its signal.
+    #[cold]
+    pub(super) fn refuse(&mut self, error: FaultError) {
+        let (signal, code) = match error {
+            FaultError::NonCanonical { .. } => (Signal::SIGSEGV, linux::SI_KERNEL),
+            FaultError::Protection { .. } => (Signal::SIGSEGV, linux::SEGV_ACCERR),
+            FaultError::BeyondEnd { .. } | FaultError::ReadFailed { .. } => (Signal::SIGBUS, linux::BUS_ADRERR),
+            _ => (Signal::SIGSEGV, linux::SEGV_MAPERR),
+        };
+        log::debug!("thread {}: {error}; {signal:?}", self.thread.tid);
+        raise::force(&self.thread, SignalInfo::fault(signal, code, error.address()));
+    }
+
+    /// Turns an exception other than a page fault into its signal.
+    #[cold]
+    pub(super) fn except(&mut self, vector: u8, error: u64) {
+        let address = self.context.rip();
+        let info = match vector {
+            0 => SignalInfo::fault(Signal::SIGFPE, linux::FPE_INTDIV, address),
+            1 => SignalInfo::fault(Signal::SIGTRAP, linux::TRAP_TRACE, address),
+            3 => SignalInfo::kernel(Signal::SIGTRAP),
+            4 => SignalInfo::kernel(Signal::SIGSEGV),
+            5 => SignalInfo::kernel(Signal::SIGSEGV),
+            6 => SignalInfo::fault(Signal::SIGILL, linux::ILL_ILLOPN, address),
+            12 => SignalInfo::kernel(Signal::SIGBUS),
+            16 | 19 => SignalInfo::fault(Signal::SIGFPE, linux::FPE_FLTINV, address),
+            17 => SignalInfo::fault(Signal::SIGBUS, linux::BUS_ADRALN, 0),
+            _ => SignalInfo::kernel(Signal::SIGSEGV),
+        };
+        log::debug!(
+            "thread {}: exception {vector} (error {error:#x}) at {address:#x}",
+            self.thread.tid
+        );
+        raise::force(&self.thread, info);
+    }
+
+    /// Acts upon the attention word.
+    #[cold]
+    pub(super) fn attend(&mut self) -> Attended {
+        let attention = self.thread.attention();
+        if attention & KILLED != 0 {
+            return Attended::Ended;
+        }
+        if attention & SIGNALLED == 0 {
+            return Attended::Proceed;
+        }
+        match pending::next(&self.thread) {
+            None => {
+                if let Some(cut) = self.interrupted.take() {
+                    self.restart(cut.number);
+                }
+                deliver::restore_mask(&self.thread);
+                if self.thread.attention() == 0 {
+                    Attended::Proceed
+                } else {
+                    Attended::Again
+                }
+            }
+            Some((info, Disposition::Handle(action))) => {
+                if let Some(cut) = self.interrupted.take()
+                    && cut.restartable
+                    && action.has(linux::SA_RESTART)
+                {
+                    self.restart(cut.number);
+                }
+                match (self.caller(), FpuImage::of(&self.context)) {
+                    (Some(caller), Ok(fpu)) => {
+                        let registers = Box::new(Registers::of(&self.context));
+                        self.state = State::Call(deliver::deliver(caller, info, action, registers, fpu));
+                    }
+                    _ => self.thread.process.begin_exit(ExitStatus::Killed(info.signal)),
+                }
+                Attended::Again
+            }
+            Some((info, _)) => {
+                self.thread.process.begin_exit(ExitStatus::Killed(info.signal));
+                Attended::Again
+            }
+        }
+    }
+
+    /// Makes the thread execute its `syscall` instruction, two bytes long, again.
+    fn restart(&mut self, number: u64) {
+        self.context.set_rip(self.context.rip().wrapping_sub(2));
+        self.context.rax = number;
+    }
+}

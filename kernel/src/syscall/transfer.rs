@@ -1,0 +1,311 @@
+//! Moving bytes between open files and user memory.
+//!
+//! Data moves between a file and user memory in pieces of at most [`CHUNK`] bytes, so that a large transfer lets other
+//! tasks run. A transfer that meets a bad address after it moved something reports what it moved, as on Linux.
+
+use alloc::sync::Arc;
+use core::future::poll_fn;
+
+use linux_raw_sys::general as linux;
+
+use super::{Caller, Errno, information, user};
+use crate::fs::pipe::Pipe;
+use crate::fs::{FileKind, OpenFile};
+use crate::signal::{Signal, SignalInfo, raise};
+
+/// Most bytes moved between two looks at other tasks.
+const CHUNK: usize = 64 * 1024;
+
+/// Size of the buffer for bytes that are not in memory as they are.
+const BUFFER: usize = 1024;
+
+/// Most bytes of one transfer, as on Linux.
+const MOST: u64 = 0x7fff_f000;
+
+/// Most pieces of one `readv` or `writev`.
+const MOST_PIECES: u64 = linux::UIO_MAXIOV as u64;
+
+pub(super) fn opened(caller: &Caller, descriptor: u64) -> Result<Arc<OpenFile>, Errno> {
+    caller.thread.process.files().lock().get(descriptor)
+}
+
+/// Reads into user memory. With `at`, from there, and the file's own offset stays.
+async fn transfer_in(
+    caller: &Caller,
+    file: &OpenFile,
+    address: u64,
+    length: u64,
+    at: Option<u64>,
+) -> Result<u64, Errno> {
+    if !file.is_readable() {
+        return Err(Errno::EBADF);
+    }
+    let length = length.min(MOST) as usize;
+    match &file.kind {
+        FileKind::Directory => Err(Errno::EISDIR),
+        FileKind::Null => Ok(0),
+        FileKind::Console(port) => {
+            let mut buffer = [0; BUFFER];
+            let buffer = &mut buffer[..length.min(BUFFER)];
+            let read = port.read(&caller.thread, buffer).await?;
+            user::write(&caller.space, address, &buffer[..read]).await?;
+            Ok(read as u64)
+        }
+        FileKind::Zero | FileKind::Random => fill(caller, file, address, length).await,
+        FileKind::PipeReader(pipe) => {
+            let mut buffer = user::buffer(length.min(CHUNK))?;
+            let wait = poll_fn(|context| match pipe.poll_read(&mut buffer, context) {
+                core::task::Poll::Pending if file.is_non_blocking() => core::task::Poll::Ready(Err(Errno::EAGAIN)),
+                other => other,
+            });
+            let read = caller
+                .thread
+                .interruptible(wait)
+                .await
+                .unwrap_or(Err(Errno::ERESTARTSYS))?;
+            user::write(&caller.space, address, &buffer[..read]).await?;
+            Ok(read as u64)
+        }
+        FileKind::PipeWriter(_) => Err(Errno::EBADF),
+        FileKind::Ramdisk(_) | FileKind::Text(_) => {
+            let bytes = file.bytes().unwrap_or_default();
+            let start = at.unwrap_or_else(|| *file.offset.lock());
+            let bytes = bytes
+                .get(usize::try_from(start).unwrap_or(usize::MAX)..)
+                .unwrap_or_default();
+            let bytes = &bytes[..bytes.len().min(length)];
+            let moved = copy_out(caller, address, bytes).await?;
+            if at.is_none() {
+                *file.offset.lock() = start + moved;
+            }
+            Ok(moved)
+        }
+    }
+}
+
+/// Copies `bytes` to user memory in chunks; a bad address after the first chunk ends the copy early.
+async fn copy_out(caller: &Caller, address: u64, bytes: &[u8]) -> Result<u64, Errno> {
+    let mut moved = 0;
+    for chunk in bytes.chunks(CHUNK) {
+        if moved > 0 {
+            faultline_executor::yield_now().await;
+        }
+        match user::write(&caller.space, address.wrapping_add(moved), chunk).await {
+            Ok(()) => moved += chunk.len() as u64,
+            Err(errno) if moved == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(moved)
+}
+
+/// Fills user memory with zeros or chance.
+async fn fill(caller: &Caller, file: &OpenFile, address: u64, length: usize) -> Result<u64, Errno> {
+    let mut buffer = [0; BUFFER];
+    let mut moved = 0;
+    while moved < length {
+        let part = &mut buffer[..(length - moved).min(BUFFER)];
+        if matches!(file.kind, FileKind::Random) {
+            information::fill_random(part);
+        }
+        if moved > 0 && moved % CHUNK == 0 {
+            faultline_executor::yield_now().await;
+        }
+        match user::write(&caller.space, address.wrapping_add(moved as u64), part).await {
+            Ok(()) => moved += part.len(),
+            Err(errno) if moved == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(moved as u64)
+}
+
+/// Writes from user memory.
+async fn transfer_out(caller: &Caller, file: &OpenFile, address: u64, length: u64) -> Result<u64, Errno> {
+    if !file.is_writable() {
+        return Err(Errno::EBADF);
+    }
+    let length = length.min(MOST);
+    match &file.kind {
+        FileKind::Null | FileKind::Zero | FileKind::Random => return Ok(length),
+        FileKind::Console(_) | FileKind::PipeWriter(_) => {}
+        _ => return Err(Errno::EBADF),
+    }
+    let mut buffer = user::buffer((length as usize).min(4 * BUFFER))?;
+    let mut moved = 0;
+    while moved < length {
+        let size = ((length - moved) as usize).min(buffer.len());
+        let part = &mut buffer[..size];
+        match user::read(&caller.space, address.wrapping_add(moved), part).await {
+            Ok(()) => {}
+            Err(errno) if moved == 0 => return Err(errno),
+            Err(_) => break,
+        }
+        let written = match &file.kind {
+            FileKind::PipeWriter(pipe) => match send(caller, file, pipe, part).await {
+                Ok(written) => written,
+                Err(errno) if moved == 0 => return Err(errno),
+                Err(_) => break,
+            },
+            FileKind::Console(port) => {
+                port.write(part);
+                size
+            }
+            _ => size,
+        };
+        moved += written as u64;
+        if moved < length && moved % CHUNK as u64 == 0 {
+            faultline_executor::yield_now().await;
+        }
+    }
+    Ok(moved)
+}
+
+/// Writes once to a pipe. Without a reader the caller gets `SIGPIPE`.
+async fn send(caller: &Caller, file: &OpenFile, pipe: &Pipe, bytes: &[u8]) -> Result<usize, Errno> {
+    let wait = poll_fn(|context| match pipe.poll_write(bytes, context) {
+        core::task::Poll::Pending if file.is_non_blocking() => core::task::Poll::Ready(Err(Errno::EAGAIN)),
+        other => other,
+    });
+    let result = caller
+        .thread
+        .interruptible(wait)
+        .await
+        .unwrap_or(Err(Errno::ERESTARTSYS));
+    if result == Err(Errno::EPIPE) {
+        raise::to_thread(&caller.thread, SignalInfo::kernel(Signal::SIGPIPE));
+    }
+    result
+}
+
+/// `read`.
+pub async fn read(caller: Caller, descriptor: u64, address: u64, length: u64) -> Result<u64, Errno> {
+    let file = opened(&caller, descriptor)?;
+    transfer_in(&caller, &file, address, length, None).await
+}
+
+/// `write`.
+pub async fn write(caller: Caller, descriptor: u64, address: u64, length: u64) -> Result<u64, Errno> {
+    let file = opened(&caller, descriptor)?;
+    transfer_out(&caller, &file, address, length).await
+}
+
+/// `pread64`.
+pub async fn pread(caller: Caller, descriptor: u64, address: u64, length: u64, offset: u64) -> Result<u64, Errno> {
+    let file = opened(&caller, descriptor)?;
+    if offset > i64::MAX as u64 {
+        return Err(Errno::EINVAL);
+    }
+    if !file.is_seekable() {
+        return Err(Errno::ESPIPE);
+    }
+    transfer_in(&caller, &file, address, length, Some(offset)).await
+}
+
+/// `pwrite64`.
+pub async fn pwrite(caller: Caller, descriptor: u64, address: u64, length: u64, offset: u64) -> Result<u64, Errno> {
+    let file = opened(&caller, descriptor)?;
+    if offset > i64::MAX as u64 {
+        return Err(Errno::EINVAL);
+    }
+    if !file.is_seekable() {
+        return Err(Errno::ESPIPE);
+    }
+    transfer_out(&caller, &file, address, length).await
+}
+
+/// The pieces of a `readv` or `writev`, one at a time.
+async fn piece(caller: &Caller, pieces: u64, index: u64) -> Result<[u64; 2], Errno> {
+    user::read_words(&caller.space, pieces.wrapping_add(index * 16)).await
+}
+
+/// `readv`.
+pub async fn readv(caller: Caller, descriptor: u64, pieces: u64, count: u64) -> Result<u64, Errno> {
+    let file = opened(&caller, descriptor)?;
+    if count > MOST_PIECES {
+        return Err(Errno::EINVAL);
+    }
+    let mut moved = 0;
+    for index in 0..count {
+        let [address, length] = piece(&caller, pieces, index).await?;
+        if length == 0 {
+            continue;
+        }
+        match transfer_in(&caller, &file, address, length, None).await {
+            Ok(part) => {
+                moved += part;
+                if part < length {
+                    break;
+                }
+            }
+            Err(errno) if moved == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(moved)
+}
+
+/// `writev`.
+pub async fn writev(caller: Caller, descriptor: u64, pieces: u64, count: u64) -> Result<u64, Errno> {
+    let file = opened(&caller, descriptor)?;
+    if count > MOST_PIECES {
+        return Err(Errno::EINVAL);
+    }
+    let mut moved = 0;
+    for index in 0..count {
+        let [address, length] = piece(&caller, pieces, index).await?;
+        if length == 0 {
+            continue;
+        }
+        match transfer_out(&caller, &file, address, length).await {
+            Ok(part) => {
+                moved += part;
+                if part < length {
+                    break;
+                }
+            }
+            Err(errno) if moved == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(moved)
+}
+
+/// `sendfile`, from a file whose bytes are in memory.
+pub async fn sendfile(caller: Caller, to: u64, from: u64, offset: u64, length: u64) -> Result<u64, Errno> {
+    let (target, source) = (opened(&caller, to)?, opened(&caller, from)?);
+    if !target.is_writable() || !source.is_readable() {
+        return Err(Errno::EBADF);
+    }
+    let bytes = source.bytes().ok_or(Errno::EINVAL)?;
+    let start = match offset {
+        0 => *source.offset.lock(),
+        pointer => user::read_words::<1>(&caller.space, pointer).await?[0],
+    };
+    let bytes = bytes
+        .get(usize::try_from(start).unwrap_or(usize::MAX)..)
+        .unwrap_or_default();
+    let bytes = &bytes[..bytes.len().min(length.min(MOST) as usize)];
+    let mut moved = 0;
+    for chunk in bytes.chunks(4096) {
+        match &target.kind {
+            FileKind::Console(port) => {
+                port.write(chunk);
+                moved += chunk.len();
+            }
+            FileKind::PipeWriter(pipe) => match send(&caller, &target, pipe, chunk).await {
+                Ok(written) => moved += written,
+                Err(errno) if moved == 0 => return Err(errno),
+                Err(_) => break,
+            },
+            FileKind::Null => moved += chunk.len(),
+            _ => return Err(Errno::EINVAL),
+        }
+    }
+    let end = start + moved as u64;
+    match offset {
+        0 => *source.offset.lock() = end,
+        pointer => user::write_words(&caller.space, pointer, [end]).await?,
+    }
+    Ok(moved as u64)
+}
