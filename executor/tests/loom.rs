@@ -112,7 +112,7 @@ struct Flagged {
 }
 
 /// Spawns it on CPU 0 and polls it once, so that it waits.
-fn flagged(executor: Loomed) -> (Flagged, faultline_executor::JoinHandle<()>) {
+fn flagged(executor: Loomed, class: Class) -> (Flagged, faultline_executor::JoinHandle<()>) {
     let flag = Arc::new(AtomicBool::new(false));
     let (ready, polls) = (flag.clone(), std::sync::Arc::new(StdAtomicUsize::new(0)));
     let (count, place) = (polls.clone(), std::sync::Arc::new(StdMutex::new(None)));
@@ -127,7 +127,7 @@ fn flagged(executor: Loomed) -> (Flagged, faultline_executor::JoinHandle<()>) {
             Poll::Pending
         }
     });
-    let handle = executor.spawn("flagged", Class::User, future).unwrap();
+    let handle = executor.spawn("flagged", class, future).unwrap();
     settle(executor, 0);
     let waker = place.lock().unwrap().take().unwrap();
     (Flagged { flag, waker, polls }, handle)
@@ -137,7 +137,7 @@ fn flagged(executor: Loomed) -> (Flagged, faultline_executor::JoinHandle<()>) {
 fn wake_during_poll() {
     loom::model(|| {
         let (executor, _) = executor(1);
-        let (task, handle) = flagged(executor);
+        let (task, handle) = flagged(executor, Class::User);
         task.waker.wake_by_ref();
         let (flag, waker) = (task.flag.clone(), task.waker.clone());
         // Relaxed: the wake itself must carry the flag to the poll.
@@ -157,7 +157,7 @@ fn wake_during_poll() {
 fn two_wakers_and_a_turn() {
     loom::model(|| {
         let (executor, _) = executor(1);
-        let (task, handle) = flagged(executor);
+        let (task, handle) = flagged(executor, Class::User);
         let wakers: Vec<_> = (0..2)
             .map(|thread| {
                 let (flag, waker) = (task.flag.clone(), task.waker.clone());
@@ -183,7 +183,7 @@ fn two_wakers_and_a_turn() {
 fn wake_after_finish_and_slot_reuse() {
     loom::model(|| {
         let (executor, _) = executor(1);
-        let (task, handle) = flagged(executor);
+        let (task, handle) = flagged(executor, Class::User);
         let waker = task.waker.clone();
         task.flag.store(true, Relaxed);
         task.waker.wake_by_ref();
@@ -206,7 +206,7 @@ fn wake_after_finish_and_slot_reuse() {
 fn interrupt_wake_at_idle() {
     loom::model(|| {
         let (executor, machine) = executor(1);
-        let (task, handle) = flagged(executor);
+        let (task, handle) = flagged(executor, Class::User);
         let (flag, waker, device) = (task.flag.clone(), task.waker.clone(), machine.clone());
         let interrupt = thread::spawn(move || {
             device.lines[0].raise(|| {
@@ -223,7 +223,7 @@ fn interrupt_wake_at_idle() {
 fn remote_wake_at_idle() {
     loom::model(|| {
         let (executor, machine) = executor(2);
-        let (task, handle) = flagged(executor);
+        let (task, handle) = flagged(executor, Class::User);
         let (flag, waker) = (task.flag.clone(), task.waker.clone());
         let other = thread::spawn(move || {
             CPU.with(|cpu| cpu.set(1));
@@ -250,6 +250,31 @@ fn wake_before_register() {
         other.join().unwrap();
         settle(executor, 0);
         assert_eq!(outer.try_join().unwrap(), Ok(Ok(7)));
+        assert_eq!(executor.live_tasks(), 0);
+    });
+}
+
+/// A task of CPU 0 is woken while a task of CPU 1 begins to await it, which changes its class and so its queue.
+#[test]
+fn wake_while_the_class_is_raised() {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(|| {
+        let (executor, _) = executor(2);
+        let (task, inner) = flagged(executor, Class::Idle);
+        let other = thread::spawn(move || {
+            CPU.with(|cpu| cpu.set(1));
+            let outer = executor.spawn("outer", Class::FaultService, inner).unwrap();
+            settle(executor, 1);
+            outer
+        });
+        task.flag.store(true, Relaxed);
+        task.waker.wake_by_ref();
+        settle(executor, 0);
+        let outer = other.join().unwrap();
+        settle(executor, 0);
+        settle(executor, 1);
+        assert_eq!(outer.try_join().unwrap(), Ok(Ok(())));
         assert_eq!(executor.live_tasks(), 0);
     });
 }
@@ -283,7 +308,7 @@ fn dropping_the_handle_while_the_task_ends() {
 fn cancelling_while_the_task_is_woken_and_polled() {
     loom::model(|| {
         let (executor, _) = executor(1);
-        let (task, handle) = flagged(executor);
+        let (task, handle) = flagged(executor, Class::User);
         task.flag.store(true, Relaxed);
         task.waker.wake_by_ref();
         let other = thread::spawn(move || {
