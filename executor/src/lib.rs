@@ -20,6 +20,34 @@
 //! * **Idle**: when a turn reports [`Turn::idle`], the CPU disables interrupts, asks [`Executor::has_work`] again and
 //!   halts only if there is none (`cli; check; sti; hlt`). A wake between the turn and the halt is therefore seen.
 //!
+//! # From an interrupt handler
+//!
+//! A handler may wake a task (by a [`Waker`](core::task::Waker) that it has, or through a lock-free cell such as
+//! `AtomicWaker` of `futures-util`) and call [`Executor::advance_timers`]. Everything else belongs to tasks: the
+//! [`Semaphore`], the [`WaitQueue`], the [`Lock`] and the wait-for graph are behind short spin locks.
+//!
+//! # Classes that keep their promise
+//!
+//! Who awaits a [`JoinHandle`], or declares by [`Resource::wait`] that it waits for something that another task holds,
+//! lends that task its class for as long as it waits. [`Executor::waits`] prints who waits for what since when, and the
+//! cycles.
+//!
+//! # Several CPUs
+//!
+//! Each CPU has its run queues and timers, and a task stays on the CPU it was spawned on. Wakers and join handles work
+//! from everywhere; a CPU that sleeps is notified through [`Hooks::notify`].
+//!
+//! # How it is checked
+//!
+//! ```text
+//! cargo test -p faultline-executor
+//! RUSTFLAGS="--cfg loom" cargo test --release -p faultline-executor --test loom
+//! MIRIFLAGS="-Zmiri-ignore-leaks" cargo +nightly miri test -p faultline-executor
+//! cargo run --profile kernel -p faultline-executor --example cost     # instructions; needs Valgrind
+//! ```
+//!
+//! (Executors live for ever by design, hence the flag for Miri.)
+//!
 //! # Example
 //!
 //! ```

@@ -340,6 +340,22 @@ fn spawning_and_ending_on_two_cpus_share_the_slots() {
     });
 }
 
+/// The other CPU pops the task while, or right after, it is pushed: everything that `spawn` wrote must be there.
+#[test]
+fn spawning_on_a_cpu_that_turns() {
+    loom::model(|| {
+        let (executor, _) = executor(2);
+        let other = thread::spawn(move || {
+            CPU.with(|cpu| cpu.set(1));
+            settle(executor, 1);
+        });
+        let handle = executor.spawn_on(1, "task", Class::User, async { 7 }).unwrap();
+        other.join().unwrap();
+        settle(executor, 1);
+        assert_eq!(handle.try_join().unwrap(), Ok(7));
+    });
+}
+
 /// One permit is handed to a request that is cancelled at that moment; it must reach the other one.
 #[test]
 fn semaphore_hand_off_with_cancellation() {
