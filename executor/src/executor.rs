@@ -92,8 +92,8 @@ pub struct Executor<H: Hooks> {
 
 /// The parts of the executor that need its hooks, for code that does not know their type. Not for hot paths.
 pub(crate) trait Inner: Sync {
-    /// Cancels a task.
-    fn cancel(&self, slot: &'static Slot);
+    /// Cancels a task. The caller holds its join handle.
+    fn cancel(&self, slot: &'static Slot, id: TaskId);
     /// Gives a free slot back.
     fn give(&self, slot: &'static Slot);
     /// The task that the current CPU polls.
@@ -107,13 +107,11 @@ pub(crate) trait Inner: Sync {
 }
 
 impl<H: Hooks> Inner for Executor<H> {
-    fn cancel(&self, slot: &'static Slot) {
-        // The caller has a handle, so the slot is not used again. If the task ends at this moment, `divert` sees it.
+    fn cancel(&self, slot: &'static Slot, id: TaskId) {
+        // The caller has a handle, so the slot is not used again. From now on a poll drops the future; if the task ends
+        // at this moment, `divert` sees it.
         slot.set_poll(Self::divert);
-        if slot.state.cancel() {
-            // SAFETY: `ENQUEUED`, which was set, is a reference.
-            self.wake_queued(slot, unsafe { slot.queue() });
-        }
+        Self::wake(slot, u64::from(id.generation()));
     }
 
     fn give(&self, slot: &'static Slot) {
@@ -138,8 +136,15 @@ impl<H: Hooks> Inner for Executor<H> {
         // SAFETY: a slot that was ever used has a queue, and queues live for ever; at worst it is the wrong one.
         let old = unsafe { slot.queue() };
         let cpu = &self.cpus[old.cpu];
-        slot.queue
-            .store(ptr::from_ref(&cpu.queues[class.index()]).cast_mut(), Ordering::Relaxed);
+        let [old_link, new_link] = [old, &cpu.queues[class.index()]].map(|queue| ptr::from_ref(queue).cast_mut());
+        // An exchange: if a new task is being spawned into the slot (which can only be if a `Held` was leaked), that task
+        // keeps its CPU.
+        let exchanged = slot
+            .queue
+            .compare_exchange(old_link, new_link, Ordering::Relaxed, Ordering::Relaxed);
+        if exchanged.is_err() {
+            return;
+        }
         if slot.state.is_queued() && class < old.class && cpu.mover.state.wake(0) {
             self.push(&cpu.queues[0], &cpu.mover);
         }

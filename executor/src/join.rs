@@ -105,7 +105,7 @@ impl<T> JoinHandle<T> {
     pub fn cancel(&self) {
         // SAFETY: the handle is a reference.
         let queue = unsafe { self.slot.queue() };
-        queue.executor().cancel(self.slot);
+        queue.executor().cancel(self.slot, self.id);
     }
 
     /// The output, if the task has ended; the handle back, if it has not.

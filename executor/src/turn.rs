@@ -217,7 +217,6 @@ impl<H: Hooks> Executor<H> {
     /// The turn of the CPU is the caller's.
     #[inline(always)]
     unsafe fn end(&self, cpu: &Cpu, turning: Turning<'_>) -> Turn {
-        cpu.current.store(core::ptr::null_mut(), Ordering::Relaxed);
         let next_deadline = cpu.timers.next_deadline();
         let idle = !cpu.backlog.load(Ordering::Relaxed)
             && next_deadline.is_none_or(|deadline| deadline > self.hooks.now())
@@ -276,6 +275,8 @@ impl<'a> Turning<'a> {
 impl Drop for Turning<'_> {
     #[inline(always)]
     fn drop(&mut self) {
+        // Also when a poll has unwound.
+        self.0.current.store(core::ptr::null_mut(), Ordering::Relaxed);
         self.0.turning.store(false, Ordering::Release);
     }
 }

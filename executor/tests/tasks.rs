@@ -271,6 +271,7 @@ fn a_panic_ends_the_task_and_leaves_the_executor_usable() {
     std::panic::set_hook(Box::new(|_| {}));
     assert!(std::panic::catch_unwind(|| run(executor)).is_err());
     std::panic::set_hook(hook);
+    assert_eq!(executor.current(), None);
     run(executor);
     assert_eq!(handle.try_join().unwrap(), Err::<(), _>(JoinError::Panicked));
     assert_eq!(other.try_join().unwrap(), Ok(1));

@@ -79,16 +79,14 @@ pub(crate) mod bits {
     pub(crate) const ENQUEUED: u64 = 1 << 18;
     /// A join handle exists.
     pub(crate) const HANDLE: u64 = 1 << 19;
-    /// The future is to be dropped instead of polled.
-    pub(crate) const CANCEL: u64 = 1 << 20;
     /// The task has ended, and the slot is not free yet; the output, if there is one, belongs to the join handle.
-    pub(crate) const DONE: u64 = 1 << 21;
+    pub(crate) const DONE: u64 = 1 << 20;
     /// The task has ended with an output, and the output is in the slot.
-    pub(crate) const OUTPUT: u64 = 1 << 22;
+    pub(crate) const OUTPUT: u64 = 1 << 21;
     /// The task has ended because its poll panicked.
-    pub(crate) const PANICKED: u64 = 1 << 23;
+    pub(crate) const PANICKED: u64 = 1 << 22;
     /// The waker of the task that awaits the join handle is in the slot.
-    pub(crate) const JOINER: u64 = 1 << 24;
+    pub(crate) const JOINER: u64 = 1 << 23;
 
     /// The references to the slot.
     pub(crate) const REFERENCES: u64 = LIVE | ENQUEUED | HANDLE;
@@ -185,23 +183,6 @@ impl State {
         self.load() as u16 == tag as u16
             // In this form it is one `lock bts`.
             && self.0.fetch_or(ENQUEUED, Ordering::AcqRel) & ENQUEUED == 0
-    }
-
-    /// Asks for the task to be cancelled, and wakes it. Otherwise as [`State::wake`].
-    pub(crate) fn cancel(&self) -> bool {
-        let mut word = self.load();
-        loop {
-            if word & LIVE == 0 || word & DONE != 0 {
-                return false;
-            }
-            match self
-                .0
-                .compare_exchange_weak(word, word | ENQUEUED | CANCEL, Ordering::AcqRel, Ordering::Relaxed)
-            {
-                Ok(_) => return word & ENQUEUED == 0,
-                Err(now) => word = now,
-            }
-        }
     }
 
     /// Transition 2. The caller has popped the task from a run queue.

@@ -49,7 +49,7 @@ impl<'a, H: Hooks> WaitGraph<'a, H> {
         Self { executor }
     }
 
-    /// Calls the function with every wait. `false` if somebody holds the lock.
+    /// Calls the function with every wait. It must not begin or end a wait itself. `false` if somebody holds the lock.
     pub fn for_each(&self, mut f: impl FnMut(Wait)) -> bool {
         self.try_for_each(&mut |wait| {
             f(wait);
@@ -59,7 +59,8 @@ impl<'a, H: Hooks> WaitGraph<'a, H> {
     }
 
     /// Calls the function with every cycle of tasks that wait for each other; its longest part if it has more than 32
-    /// tasks. A task that waits for several things is followed through the newest. `false` if somebody holds the lock.
+    /// tasks. A task that waits for several things is followed through the newest. The
+    /// function must not begin or end a wait itself. `false` if somebody holds the lock.
     pub fn for_each_cycle(&self, mut f: impl FnMut(&[TaskId])) -> bool {
         self.try_for_each_cycle(&mut |cycle| {
             f(cycle);
