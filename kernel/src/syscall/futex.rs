@@ -111,6 +111,21 @@ impl Drop for Queued {
     }
 }
 
+/// `futex` operations that only wake, which never wait; `None` for others.
+#[must_use]
+pub fn wake_now(space: &Space, address: u64, operation: u32, value: u32, mask: u32) -> Option<u64> {
+    let private = operation & linux::FUTEX_PRIVATE_FLAG != 0;
+    let mask = match operation & !linux::FUTEX_PRIVATE_FLAG {
+        linux::FUTEX_WAKE => u32::MAX,
+        linux::FUTEX_WAKE_BITSET if mask != 0 => mask,
+        _ => return None,
+    };
+    if !address.is_multiple_of(4) || address >= crate::exec::elf::USER_END {
+        return None;
+    }
+    Some(wake(Key::of(space, address, private), value, mask))
+}
+
 /// `futex`.
 pub async fn futex(
     caller: Caller,
@@ -152,9 +167,9 @@ pub async fn futex(
             };
             wait(&caller, address, private, value, mask, deadline).await
         }
-        linux::FUTEX_WAKE => Ok(wake(key(address), value, u32::MAX)),
-        linux::FUTEX_WAKE_BITSET if third == 0 => Err(Errno::EINVAL),
-        linux::FUTEX_WAKE_BITSET => Ok(wake(key(address), value, third)),
+        linux::FUTEX_WAKE | linux::FUTEX_WAKE_BITSET => {
+            wake_now(&caller.space, address, operation, value, third).ok_or(Errno::EINVAL)
+        }
         linux::FUTEX_REQUEUE | linux::FUTEX_CMP_REQUEUE => {
             if !second.is_multiple_of(4) {
                 return Err(Errno::EINVAL);

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use linux_raw_sys::general as linux;
 
-use super::{Arguments, Errno, descriptors, has_headroom, information, memory};
+use super::{Arguments, Errno, descriptors, futex, has_headroom, information, memory, time};
 use crate::arch::UserContext;
 use crate::machine::Space;
 use crate::process::{ExitStatus, Thread, tree};
@@ -95,6 +95,15 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
         linux::__NR_fadvise64 | linux::__NR_fsync | linux::__NR_fdatasync => descriptors::check(process, a),
         linux::__NR_ftruncate | linux::__NR_fallocate => descriptors::check(process, a).and(Err(Errno::EINVAL)),
         linux::__NR_sync => Ok(0),
+
+        linux::__NR_futex => match futex::wake_now(space, a, b as u32, c as u32, f as u32) {
+            Some(woken) => Ok(woken),
+            None => return Immediate::Waits,
+        },
+        linux::__NR_clock_gettime => match time::clock_gettime_now(space, &process.usage, a, b) {
+            Some(value) => Ok(value),
+            None => return Immediate::Waits,
+        },
         _ => return Immediate::Waits,
     };
     result.into()

@@ -8,6 +8,7 @@ use linux_raw_sys::general as linux;
 
 use super::{Caller, Errno, user};
 use crate::arch::clock;
+use crate::machine::Space;
 use crate::process::Usage;
 use crate::time::{self, NANOSECONDS};
 
@@ -48,6 +49,14 @@ pub fn from_timespec([seconds, nanoseconds]: [u64; 2]) -> Result<u64, Errno> {
         return Err(Errno::EINVAL);
     }
     Ok(seconds.saturating_mul(NANOSECONDS).saturating_add(nanoseconds))
+}
+
+/// `clock_gettime` without waiting; `None` if it would have to, or fails.
+#[must_use]
+pub fn clock_gettime_now(space: &Space, usage: &Usage, clock: u64, address: u64) -> Option<u64> {
+    let words = to_timespec(read_clock(clock, usage).ok()?);
+    user::write_now(space, address, words.map(u64::to_le_bytes).as_flattened())?;
+    Some(0)
 }
 
 /// `clock_gettime`.
