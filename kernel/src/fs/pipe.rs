@@ -14,6 +14,9 @@ use crate::syscall::Errno;
 /// Bytes that a pipe can hold.
 pub const CAPACITY: usize = 64 * 1024;
 
+/// Wakers that are kept at most.
+const MOST_WAITERS: usize = 256;
+
 /// A pipe.
 #[derive(Debug)]
 pub struct Pipe(Mutex<State>);
@@ -122,6 +125,10 @@ impl Pipe {
 
 impl State {
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Errno>> {
+        if self.waiting.len() >= MOST_WAITERS {
+            // Some of them may be gone; those that are not look again and come back.
+            self.wake();
+        }
         if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
             if let Err(error) = self.waiting.try_reserve(1) {
                 return Poll::Ready(Err(error.into()));

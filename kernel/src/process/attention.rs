@@ -10,6 +10,7 @@ use super::thread::{KILLED, SIGNALLED};
 use super::user_thread::{State, UserThread};
 use crate::signal::frame::{FpuImage, Registers};
 use crate::signal::{Disposition, Signal, SignalInfo, deliver, pending, raise};
+use crate::syscall;
 
 /// What to do after the attention word was looked at.
 pub(super) enum Attended {
@@ -84,7 +85,9 @@ impl UserThread {
                 {
                     self.restart(cut.number);
                 }
-                match (self.caller(), FpuImage::of(&self.context)) {
+                // Without room for the frame the handler can't run, and the signal has to act in some way.
+                let fpu = syscall::has_room_for_call().and_then(|()| FpuImage::of(&self.context));
+                match (self.caller(), fpu) {
                     (Some(caller), Ok(fpu)) => {
                         let registers = Box::new(Registers::of(&self.context));
                         self.state = State::Call(deliver::deliver(caller, info, action, registers, fpu));

@@ -33,7 +33,7 @@ use super::thread::KILLED;
 use super::{Thread, exit, tree};
 use crate::arch::{self, Trap, UserContext, clock};
 use crate::machine::{FaultFuture, Space};
-use crate::syscall::{self, Call, Caller, Errno, Immediate, Outcome};
+use crate::syscall::{self, Call, Caller, Errno, Immediate, Outcome, processes};
 use crate::{statistics, tracing};
 
 /// A user thread.
@@ -176,10 +176,7 @@ impl UserThread {
                 self.context.restart(image.entry, image.stack_pointer);
             }
             Outcome::End(status) => {
-                if self.thread.tid == self.thread.process.pid {
-                    self.thread.process.set_leader_status(status);
-                }
-                self.thread.kill();
+                processes::exit_now(&self.thread, status);
             }
         }
     }

@@ -11,7 +11,7 @@
 //! - Every user pointer goes through [`user`], which resolves faults as user mode would and reports `EFAULT`.
 //! - No lock is held across an await.
 //! - A call that keeps something in the kernel heap asks [`has_headroom`] first; one that only uses it while it lasts
-//!   may go on a little longer, and calls that free memory always can. So user mode can't exhaust the heap.
+//!   may go on a little longer, and what ends a handler or a thread longest of all. So user mode can't exhaust the heap.
 //! - A typed error becomes a number in [`errno`] and nowhere else.
 //! - A call that the kernel does not have is `ENOSYS`; its number is named once in the trace and the log.
 
@@ -44,6 +44,7 @@ use crate::exec::Image;
 use crate::heap;
 use crate::machine::Space;
 use crate::process::{ExitStatus, Thread};
+use crate::signal::Signal;
 use crate::signal::frame::{FpuImage, Registers};
 use crate::{signal, tracing};
 
@@ -88,9 +89,17 @@ pub fn has_headroom() -> Result<(), Errno> {
     keep_free(LASTING_RESERVE.min(heap::size() / 4))
 }
 
-/// Whether a call may use the kernel heap while it lasts. Half of the reserve is left for the ends of threads.
-fn has_room_for_call() -> Result<(), Errno> {
+/// Whether a call, or a signal frame, may use the kernel heap while it lasts.
+///
+/// # Errors
+/// `ENOMEM` if it may not.
+pub fn has_room_for_call() -> Result<(), Errno> {
     keep_free(LASTING_RESERVE.min(heap::size() / 4) / 2)
+}
+
+/// Whether a thread may use the kernel heap on its way out of a signal handler, or of its life.
+fn has_room_to_leave() -> bool {
+    keep_free(LASTING_RESERVE.min(heap::size() / 4) / 8).is_ok()
 }
 
 fn keep_free(reserve: usize) -> Result<(), Errno> {
@@ -126,9 +135,20 @@ fn value(future: impl Future<Output = Result<u64, Errno>> + Send + 'static) -> C
 pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
     let number = context.rax;
     let Arguments([a, b, c, d, e, f]) = Arguments::of(context);
-    // Ending needs no more than the reserve, and must always be possible.
     if number == u64::from(linux::__NR_exit) {
-        return Ok(Box::pin(processes::exit(caller, a as u8)));
+        if has_room_to_leave() {
+            return Ok(Box::pin(processes::exit(caller, a as u8)));
+        }
+        // Without room for the futexes of the thread, it ends without them.
+        processes::exit_now(&caller.thread, ExitStatus::Exited(a as u8));
+        return Err(Errno::ENOMEM);
+    }
+    if number == u64::from(linux::__NR_rt_sigreturn) {
+        if has_room_to_leave() {
+            return Ok(signal::deliver::sigreturn(caller, Box::new(Registers::of(context))));
+        }
+        caller.thread.process.begin_exit(ExitStatus::Killed(Signal::SIGSEGV));
+        return Err(Errno::ENOMEM);
     }
     has_room_for_call()?;
     let call = match u32::try_from(number).map_err(|_| unknown(number))? {
@@ -197,7 +217,6 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_rt_sigsuspend => value(signal::calls::rt_sigsuspend(caller, a, b)),
         linux::__NR_sigaltstack => value(signal::calls::sigaltstack(caller, a, b, context.rsp())),
         linux::__NR_pause => value(signal::calls::pause(caller)),
-        linux::__NR_rt_sigreturn => signal::deliver::sigreturn(caller, Box::new(Registers::of(context))),
 
         linux::__NR_getrandom => value(information::getrandom(caller, a, b, c)),
         linux::__NR_uname => value(information::uname(caller, a)),

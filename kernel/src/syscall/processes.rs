@@ -14,7 +14,7 @@ use crate::exec::stack::{Arguments, MAX_BYTES};
 use crate::exec::{self, Image};
 use crate::fs::tree;
 use crate::process::tree::{Found, Wanted, look_for_child};
-use crate::process::{ExitStatus, Process, Started};
+use crate::process::{ExitStatus, Process, Started, Thread};
 use crate::time;
 
 /// Longest single argument, its NUL included.
@@ -31,6 +31,14 @@ pub async fn exit(caller: Caller, code: u8) -> Outcome {
         futex::clear_and_wake(&caller.space, address).await;
     }
     Outcome::End(ExitStatus::Exited(code))
+}
+
+/// The end of a thread, as far as its own record goes. The thread's next poll sees it.
+pub fn exit_now(thread: &Thread, status: ExitStatus) {
+    if thread.tid == thread.process.pid {
+        thread.process.set_leader_status(status);
+    }
+    thread.kill();
 }
 
 /// Marks the robust futexes that the thread holds as orphaned, and wakes a waiter of each.
