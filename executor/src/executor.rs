@@ -9,7 +9,7 @@ use core::{
 };
 
 use crate::{
-    Class, Hooks, JoinHandle, Resource, Shares, Statistics, TaskEvent, TaskId, Timers, WaitGraph,
+    Class, Config, Hooks, JoinHandle, Resource, SpawnError, Statistics, TaskEvent, TaskId, Timers, WaitGraph,
     cpu::Cpu,
     queue::ClassQueue,
     slab::Slab,
@@ -17,67 +17,6 @@ use crate::{
     task::{self, Slot, bits},
     waits::Graph,
 };
-
-/// How an executor is built.
-#[derive(Clone, Copy, Debug)]
-pub struct Config {
-    /// How many CPUs there are. Their indices start at 0.
-    pub cpus: usize,
-    /// How many tasks there may be at a time; rounded up to a whole chunk of slots.
-    pub capacity: u32,
-    /// For how many tasks slots are allocated at once. Spawning up to this many needs no memory, unless the future is
-    /// boxed because it is too large for a slot.
-    pub reserve: u32,
-    /// What each class may use of a turn.
-    pub shares: Shares,
-    /// How many timers one turn fires at most; the rest fires in the next turn.
-    pub timers_per_turn: u32,
-    /// A poll that is longer than this, in units of [`Hooks::poll_clock`], is reported as a stall.
-    pub stall: u64,
-}
-
-impl Default for Config {
-    /// One CPU, 131,072 tasks, 64 of them reserved, stalls from 10 ms.
-    fn default() -> Self {
-        Self {
-            cpus: 1,
-            capacity: 1 << 17,
-            reserve: 64,
-            shares: Shares::default(),
-            timers_per_turn: 64,
-            stall: 10_000_000,
-        }
-    }
-}
-
-/// Why a task could not be spawned. The future has been dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SpawnError {
-    /// [`Config::capacity`] tasks are alive already.
-    Full {
-        /// The capacity.
-        capacity: u32,
-    },
-    /// There is no memory for another chunk of slots, or for the box of a large future.
-    OutOfMemory,
-    /// There is no CPU with this index.
-    NoSuchCpu {
-        /// The index.
-        cpu: usize,
-    },
-}
-
-impl fmt::Display for SpawnError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Full { capacity } => write!(f, "all {capacity} task slots are in use"),
-            Self::OutOfMemory => write!(f, "no memory for a task"),
-            Self::NoSuchCpu { cpu } => write!(f, "no CPU has the index {cpu}"),
-        }
-    }
-}
-
-impl core::error::Error for SpawnError {}
 
 /// A cooperative executor; the crate's page explains it.
 ///

@@ -74,6 +74,7 @@
 extern crate alloc;
 
 mod class;
+mod config;
 mod cpu;
 mod executor;
 mod hooks;
@@ -92,7 +93,8 @@ mod waits;
 mod yielding;
 
 pub use class::{Class, Shares};
-pub use executor::{Config, Executor, SpawnError};
+pub use config::{Config, SpawnError};
+pub use executor::Executor;
 pub use hooks::{Hooks, TaskEvent};
 pub use join::{JoinError, JoinHandle};
 pub use lock::{Lock, LockGuard};
