@@ -115,3 +115,19 @@ fn an_idle_thread_costs_at_most_two_kib_of_kernel_memory() {
     let bytes = guest.count("thread.bytes");
     assert!((1..=2048).contains(&bytes), "{bytes} bytes");
 }
+
+#[test]
+fn a_first_write_through_the_queue_takes_at_most_1400_instructions() {
+    let guest = Run::new("touch", &["--mib", "8"])
+        .counted()
+        .set("zero_pool", "off")
+        .boot();
+    assert_eq!(guest.status(), 0);
+    let (faults, each) = (
+        guest.count("faults.demand-zero"),
+        guest.count("faults.demand-zero.tsc_each"),
+    );
+    assert!(faults > 6000, "{faults} faults");
+    // From the trap to the resumed thread, zeroing included, on the mean: a count, so it is the same in every run.
+    assert!((1..=1400).contains(&each), "{each} instructions");
+}
