@@ -131,10 +131,14 @@ impl<H: Hooks> Executor<H> {
     /// Ends a task whose output is in the slot. Kept out of the loop, which is tighter without it.
     #[inline(never)]
     fn complete_with_output(&'static self, slot: &'static Slot) {
+        // SAFETY: the task is `LIVE`.
+        let needs_drop = unsafe { slot.table() }.drop_output.is_some();
+        if !needs_drop && slot.state.complete_alone() {
+            return self.free(slot);
+        }
         if slot.state.load() & bits::HANDLE != 0 {
             self.complete::<{ bits::OUTPUT }>(slot);
-        // SAFETY: the task is `LIVE`.
-        } else if unsafe { slot.table() }.drop_output.is_some() {
+        } else if needs_drop {
             self.complete_rest(slot, Completed::Unclaimed);
         } else {
             self.complete::<0>(slot);

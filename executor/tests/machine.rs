@@ -48,7 +48,7 @@ fn a_task_runs_on_its_cpu_and_a_sleeping_cpu_is_notified_once() {
 
 #[test]
 fn real_threads_wake_spawn_and_join_across_cpus() {
-    let (cpus, rounds) = (2, if cfg!(miri) { 20 } else { 5_000 });
+    let (cpus, rounds) = (2, if cfg!(miri) { 20 } else { 1_000 });
     let executor = Executor::new(
         Config {
             cpus,
