@@ -16,8 +16,12 @@ use crate::syscall;
 pub(super) enum Attended {
     Proceed,
     Again,
+    Later,
     Ended,
 }
+
+/// How many turns a signal waits for room in the kernel heap before it ends the process instead of reaching its handler.
+const PATIENCE: u16 = 10_000;
 
 impl UserThread {
     /// Turns a refused access into its signal.
@@ -66,6 +70,12 @@ impl UserThread {
         if attention & SIGNALLED == 0 {
             return Attended::Proceed;
         }
+        if syscall::has_room_for_call().is_err() && self.waits_for_room < PATIENCE {
+            // Others are on their way into or out of the kernel; what they use comes free.
+            self.waits_for_room += 1;
+            return Attended::Later;
+        }
+        self.waits_for_room = 0;
         match pending::next(&self.thread) {
             None => {
                 if let Some(cut) = self.interrupted.take() {
@@ -85,7 +95,7 @@ impl UserThread {
                 {
                     self.restart(cut.number);
                 }
-                // Without room for the frame the handler can't run, and the signal has to act in some way.
+                // Without room for the frame, ever, the handler can't run, and the signal has to act in some way.
                 let fpu = syscall::has_room_for_call().and_then(|()| FpuImage::of(&self.context));
                 match (self.caller(), fpu) {
                     (Some(caller), Ok(fpu)) => {

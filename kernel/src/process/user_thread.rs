@@ -47,6 +47,8 @@ pub struct UserThread {
     space: Option<Arc<Space>>,
     /// The system call that a signal cut short, and whether a handler always ends it.
     pub(super) interrupted: Option<CutShort>,
+    /// How often a signal has had to wait for room in the kernel heap.
+    pub(super) waits_for_room: u16,
 }
 
 /// What the thread is doing. With a tag of its own: one that the compiler hides in the fault's future costs more to read.
@@ -92,6 +94,7 @@ impl UserThread {
             thread,
             space,
             interrupted: None,
+            waits_for_room: 0,
         }
     }
 
@@ -308,6 +311,10 @@ impl Future for UserThread {
                 match this.attend() {
                     Attended::Proceed => {}
                     Attended::Again => continue,
+                    Attended::Later => {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                     Attended::Ended => return this.finish(),
                 }
             }
