@@ -48,7 +48,7 @@ pub(crate) trait Inner: Sync {
 impl<H: Hooks> Inner for Executor<H> {
     fn cancel(&self, slot: &'static Slot, id: TaskId) {
         // The caller has a handle, so the slot is not used again. From now on a poll drops the future; if the task ends
-        // at this moment, `divert` sees it.
+        // at this moment, there is no further poll.
         slot.set_poll(Self::divert);
         Self::wake(slot, u64::from(id.generation()));
     }

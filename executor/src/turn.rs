@@ -80,51 +80,58 @@ impl<H: Hooks> Executor<H> {
     /// The turn of the CPU is the caller's.
     #[inline(always)]
     unsafe fn run(&'static self, cpu: &'static Cpu, slot: &'static Slot) {
+        if slot.state.load() & bits::LIVE == 0 {
+            return self.drop_ended(slot);
+        }
         slot.state.begin_poll();
         cpu.current.store(slot.as_ptr(), Ordering::Relaxed);
+        let unwind = Unwind {
+            executor: self,
+            cpu,
+            slot,
+        };
         if self.hooks.tracing() {
             self.hooks.trace(TaskEvent::Polled { task: slot.id() });
         }
-        let unwind = Unwind { executor: self, slot };
         let poll = slot.waker.with(|waker| {
-            // SAFETY: `spawn` wrote the waker, and nobody writes it before the next `spawn`.
+            // SAFETY: `spawn` wrote the waker, and nobody writes it while the task is `LIVE`.
             let mut cx = Context::from_waker(unsafe { (*waker).assume_init_ref() });
-            // SAFETY: this is the task's home CPU, and `ENQUEUED` was set. If the task is `LIVE`, the storage is ours and
-            // has a future, and nobody else releases `LIVE`; if not, this calls `divert`.
+            // SAFETY: the task is `LIVE` and not `DONE`, and this is its home CPU, which alone releases `LIVE`: the storage
+            // is ours and has a future.
             unsafe { slot.poll()(slot, &mut cx) }
         });
-        core::mem::forget(unwind);
         self.measure(cpu, slot);
+        if poll == Poll::Ready(()) && self.hooks.tracing() {
+            self.hooks.trace(TaskEvent::Finished { task: slot.id() });
+        }
+        core::mem::forget(unwind);
         if poll == Poll::Ready(()) {
-            if self.hooks.tracing() {
-                self.hooks.trace(TaskEvent::Finished { task: slot.id() });
-            }
             self.complete_with_output(slot);
         }
     }
 
-    /// The `PollFunction` of a task that is to be cancelled, or has ended during the poll in which
-    /// it was woken.
+    /// Drops the queue's reference to a task that was woken during its last poll. While the queue has it, the slot can't
+    /// be used again; so this is decided before `begin_poll`.
+    #[cold]
+    #[inline(never)]
+    fn drop_ended(&self, slot: &'static Slot) {
+        self.release(slot, bits::ENQUEUED);
+    }
+
+    /// The `PollFunction` of a task that is to be cancelled.
     pub(crate) unsafe fn divert(slot: &'static Slot, _: &mut Context<'_>) -> Poll<()> {
-        let word = slot.state.load();
-        // SAFETY: the queue's bit is cleared, but only this CPU releases the slot after that. The queue of a slot belongs
-        // to the executor that owns the slot, and has these hooks.
+        // SAFETY: the task is `LIVE`. The queue of a slot belongs to the executor that owns the slot, and has these hooks.
         let (queue, executor) = unsafe { (slot.queue(), &*slot.queue().executor.cast::<Self>()) };
         let cpu = &executor.cpus[queue.cpu];
-        if word & bits::LIVE == 0 {
-            if slot.state.give_up() == Released::Freed {
-                executor.free(slot);
-            }
-        } else {
-            // SAFETY: the caller says that the storage is ours and has a future.
-            unsafe { (slot.table().drop_future)(slot) };
-            if executor.hooks.tracing() {
-                executor.hooks.trace(TaskEvent::Cancelled { task: slot.id_at(word) });
-            }
-            executor.measure(cpu, slot);
-            executor.complete::<0>(slot);
+        // SAFETY: the caller says that the storage is ours and has a future.
+        unsafe { (slot.table().drop_future)(slot) };
+        if executor.hooks.tracing() {
+            executor.hooks.trace(TaskEvent::Cancelled { task: slot.id() });
         }
+        executor.measure(cpu, slot);
+        // The slot may be free after this: `run` must not touch it again.
         cpu.current.store(core::ptr::null_mut(), Ordering::Relaxed);
+        executor.complete::<0>(slot);
         Poll::Pending
     }
 
@@ -148,7 +155,6 @@ impl<H: Hooks> Executor<H> {
     /// Ends a task whose future is gone.
     #[inline(always)]
     fn complete<const OUTCOME: u64>(&'static self, slot: &'static Slot) {
-        slot.set_poll(Self::divert);
         match slot.state.complete::<OUTCOME>() {
             Completed::Released => {}
             Completed::Freed => self.free(slot),
@@ -161,10 +167,12 @@ impl<H: Hooks> Executor<H> {
     #[inline(never)]
     fn complete_rest(&'static self, slot: &'static Slot, rest: Completed) {
         if rest == Completed::Unclaimed {
+            let _end = Finally(|| self.complete::<0>(slot));
             // SAFETY: the task is `LIVE`; the storage has an output, and there is no join handle that could own it.
             unsafe { slot.table().drop_output(slot) };
-            return self.complete::<0>(slot);
+            return;
         }
+        let _end = Finally(|| self.release(slot, bits::LIVE));
         slot.joiner.with(|joiner| {
             // SAFETY: `JOINER` was set when the task became `DONE`: the join handle does not write the cell any more,
             // and `LIVE` keeps the slot.
@@ -172,7 +180,6 @@ impl<H: Hooks> Executor<H> {
                 waker.wake_by_ref();
             }
         });
-        self.release(slot, bits::LIVE);
     }
 
     /// Releases a reference to a slot.
@@ -285,14 +292,27 @@ impl Drop for Turning<'_> {
     }
 }
 
-/// Ends the task if its poll, or the drop of its future, unwinds. The storage is empty then.
+/// Ends the task if its poll, the drop of its future or a hook unwinds. What is in the storage by then is not touched any
+/// more.
 struct Unwind<H: Hooks> {
     executor: &'static Executor<H>,
+    cpu: &'static Cpu,
     slot: &'static Slot,
 }
 
 impl<H: Hooks> Drop for Unwind<H> {
     fn drop(&mut self) {
-        self.executor.complete::<{ bits::PANICKED }>(self.slot);
+        if !self.cpu.current.load(Ordering::Relaxed).is_null() {
+            self.executor.complete::<{ bits::PANICKED }>(self.slot);
+        }
+    }
+}
+
+/// Does something at the end of its scope, also if that is left by unwinding.
+struct Finally<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for Finally<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }

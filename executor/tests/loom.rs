@@ -340,6 +340,31 @@ fn spawning_and_ending_on_two_cpus_share_the_slots() {
     });
 }
 
+/// A task is woken during its last poll, so that its slot is in the queue once more; meanwhile another CPU drops the handle
+/// and uses the slot again.
+#[test]
+fn slot_reuse_while_the_last_wake_is_in_the_queue() {
+    loom::model(|| {
+        let (executor, _) = executor(2);
+        let old = poll_fn(|cx| {
+            cx.waker().wake_by_ref();
+            Poll::Ready(())
+        });
+        let handle = executor.spawn("old", Class::User, old).unwrap();
+        let other = thread::spawn(move || {
+            CPU.with(|cpu| cpu.set(1));
+            drop(handle);
+            let handle = executor.spawn("new", Class::User, async { 7 }).unwrap();
+            settle(executor, 1);
+            assert_eq!(handle.try_join().unwrap(), Ok(7));
+        });
+        settle(executor, 0);
+        other.join().unwrap();
+        settle(executor, 0);
+        assert_eq!(executor.live_tasks(), 0);
+    });
+}
+
 /// The other CPU pops the task while, or right after, it is pushed: everything that `spawn` wrote must be there.
 #[test]
 fn spawning_on_a_cpu_that_turns() {

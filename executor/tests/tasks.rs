@@ -278,6 +278,29 @@ fn a_panic_ends_the_task_and_leaves_the_executor_usable() {
 }
 
 #[test]
+fn an_output_that_panics_when_it_is_dropped_ends_its_task_all_the_same() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in the output");
+        }
+    }
+    let executor = executor();
+    let task = async move {
+        // Woken during its last poll, too.
+        own_waker().await.wake();
+        Bomb
+    };
+    executor.spawn("task", Class::User, task).unwrap().detach();
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    assert!(std::panic::catch_unwind(|| run(executor)).is_err());
+    std::panic::set_hook(hook);
+    run(executor);
+    assert_eq!(executor.live_tasks(), 0);
+}
+
+#[test]
 fn current_names_the_polled_task() {
     let executor = executor();
     let handle = executor

@@ -31,8 +31,8 @@ pub(crate) struct Slot {
     pub(crate) next: AtomicPtr<Slot>,
     /// The waker that polls hand out. Written by `spawn`, read while the task is `LIVE`.
     pub(crate) waker: UnsafeCell<MaybeUninit<Waker>>,
-    /// The function that polls the future: a [`PollFunction`]. `spawn` writes it; it is replaced when the task ends or is
-    /// to be cancelled, so that a poll needs no test for that.
+    /// The function that polls the future: a [`PollFunction`]. `spawn` writes it; it is replaced when the task is to be
+    /// cancelled, so that a poll needs no test for that.
     ///
     /// Relaxed: `spawn` publishes it with the task. Who cancels writes it before it sets `ENQUEUED`, a poll reads it after
     /// it has cleared `ENQUEUED`.

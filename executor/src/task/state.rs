@@ -37,8 +37,9 @@
 //!    whoever frees the slot acquires what the other owners did to it.
 //!
 //! Three bits are references to the slot: `LIVE` (the executor's, to the future), `ENQUEUED` (the run queue's) and
-//! `HANDLE` (the join handle's). The slot is free when the last of them goes. The output belongs to the executor until `DONE` is set, then to the join handle. The waker of whoever
-//! awaits the handle belongs to the handle while `JOINER` is clear, and may only be read while it is set.
+//! `HANDLE` (the join handle's). The slot is free when the last of them goes. The output belongs to the executor until
+//! `DONE` is set, then to the join handle. The waker of whoever awaits the handle belongs to the handle while `JOINER` is
+//! clear, and may only be read while it is set.
 //!
 //! # Wakers hold no reference
 //!
@@ -47,7 +48,8 @@
 //! * `DONE`, not yet free: the bit is a reference, the slot is queued once more, and whoever pops it sees that `LIVE` is
 //!   clear and only releases it.
 //! * Free: a free slot keeps `ENQUEUED` set, so the waker finds it set and pushes nothing.
-//! * Used by a new task: a spurious wake, which every future has to tolerate.
+//! * Used by a new task: a spurious wake, which every future has to tolerate. The bit is clear only after the first
+//!   `begin_poll` of the new task, whose release makes all that `spawn` wrote visible to the waker.
 //!
 //! # The word
 //!
@@ -185,22 +187,12 @@ impl State {
             && self.0.fetch_or(ENQUEUED, Ordering::AcqRel) & ENQUEUED == 0
     }
 
-    /// Transition 2. The caller has popped the task from a run queue.
+    /// Transition 2. The caller has popped the task from a run queue, and has seen [`LIVE`], which keeps the slot when the
+    /// queue's reference is gone.
     #[inline(always)]
     pub(crate) fn begin_poll(&self) {
         // The result is not used: this is one `lock and`.
         self.0.fetch_and(!ENQUEUED, Ordering::AcqRel);
-    }
-
-    /// The task that was popped has ended already. [`State::begin_poll`] has cleared the queue's reference, and nobody
-    /// may have noticed if it was the last: takes it back and releases it. If somebody else has set the bit meanwhile,
-    /// the slot is either queued once more, and then it is released by whoever pops it, or it is free.
-    #[cold]
-    pub(crate) fn give_up(&self) -> Released {
-        if self.0.fetch_or(ENQUEUED, Ordering::AcqRel) & ENQUEUED != 0 {
-            return Released::Shared;
-        }
-        self.release(ENQUEUED)
     }
 
     /// Whether the task is queued. The caller has changed the slot's queue before. **AcqRel**, a read-modify-write that
