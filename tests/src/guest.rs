@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use faultline_xtask::build::Artifacts;
 use faultline_xtask::config::{Config, Fault};
-use faultline_xtask::machine::{Accel, Captured, End, Firmware, Hardware, Ports};
+use faultline_xtask::machine::{Accel, End, Firmware, Hardware};
+use faultline_xtask::ports::{Captured, Ports};
 use faultline_xtask::report::Report;
 use faultline_xtask::session::{self, Task};
 use faultline_xtask::trace::Trace;

@@ -7,7 +7,7 @@
 //! 2. [`build`] builds the kernel, the boot stage and the sample tasks with a nested cargo.
 //! 3. [`program`] refuses, before anything boots, a file that can't be a user task, and says why.
 //! 4. [`bundle`] packs kernel, configuration and programs into the one archive that QEMU takes as `-initrd`.
-//! 5. [`machine`] runs QEMU within a time limit and carries its serial ports to wherever they belong.
+//! 5. [`machine`] runs QEMU within a time limit and carries its serial [`ports`] to wherever they belong.
 //! 6. [`report`] reads the account that the kernel gives at its end, [`trace`] reads its events, and [`symbols`] turns its
 //!    back-traces into names.
 //!
@@ -22,6 +22,7 @@ pub mod demo;
 pub mod interrupt;
 pub mod kernel_image;
 pub mod machine;
+pub mod ports;
 pub mod program;
 pub mod report;
 pub mod run;

@@ -1,0 +1,109 @@
+//! Where the bytes of the serial ports go.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+/// Where the serial ports go.
+pub struct Ports {
+    /// COM1: the kernel log and the text trace, by whole lines.
+    pub log: Box<dyn Write + Send>,
+    /// COM2: the program's standard output.
+    pub stdout: Box<dyn Write + Send>,
+    /// COM3: the program's standard error.
+    pub stderr: Box<dyn Write + Send>,
+}
+
+/// Memory that a port is copied to; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Captured {
+    /// Takes out what has arrived.
+    #[must_use]
+    pub fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Copies a port to where it belongs as it arrives, and returns the last `keep` bytes at the end. A reader that went
+/// away (a closed pipe) doesn't stop the machine; its bytes are dropped.
+pub(crate) fn carry(
+    mut port: UnixStream,
+    mut to: impl Write + Send + 'static,
+    keep: usize,
+    closed: mpsc::Sender<()>,
+) -> JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let _closed = closed;
+        let mut kept = Vec::new();
+        let mut chunk = [0; 16 * 1024];
+        loop {
+            let count = match port.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
+            let _ = to.write_all(&chunk[..count]).and_then(|()| to.flush());
+            kept.extend_from_slice(&chunk[..count]);
+            if kept.len() > 2 * keep {
+                kept.drain(..kept.len() - keep);
+            }
+        }
+        let _ = to.flush();
+        kept
+    })
+}
+
+/// Passes on whole lines only, so that the kernel's lines don't break into those of a program.
+pub(crate) struct Lines<W: Write> {
+    to: W,
+    line: Vec<u8>,
+}
+
+impl<W: Write> Lines<W> {
+    pub(crate) fn new(to: W) -> Self {
+        Self { to, line: Vec::new() }
+    }
+}
+
+impl<W: Write> Write for Lines<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        if let Some(end) = self.line.iter().rposition(|&byte| byte == b'\n') {
+            self.to.write_all(&self.line[..=end])?;
+            self.line.drain(..=end);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+impl<W: Write> Drop for Lines<W> {
+    fn drop(&mut self) {
+        if !self.line.is_empty() {
+            self.line.push(b'\n');
+            let _ = self.to.write_all(&self.line).and_then(|()| self.to.flush());
+        }
+    }
+}
