@@ -8,11 +8,12 @@
 //!
 //! | who | does, in this order |
 //! |---|---|
-//! | [`switch_to`](crate::Memory::switch_to) on a CPU | (1) sets its bit in `cpus`; (2) fence; (3) reads the generation; (4) flushes if it has not seen it; (5) writes `seen` |
-//! | a change, under the space's lock | (1) changes entries; (2) bumps the generation; (3) fence; (4) reads `cpus`; (5) asks those CPUs to flush |
+//! | [`switch_to`](crate::Memory::switch_to) on a CPU that may hold nothing of the space | (1) sets its bit in `cpus`, under the space's lock; (2) reads the generation; (3) flushes if it has not seen it; (4) writes `seen` |
+//! | a change, under the space's lock | (1) changes entries, frees or quarantines what they held; (2) bumps the generation; (3) reads `cpus`; (4) asks those CPUs to flush |
 //!
-//! The two fences are `SeqCst`: either the switch reads the new generation, or the change reads the new bit (the store
-//! buffering litmus test), so no CPU runs on with a stale translation unasked.
+//! The lock orders the two: either the change sees the bit, for its choice between freeing and quarantine as well as for
+//! its requests, or the switch reads the new generation and walks the changed tables. So no CPU runs on with a stale
+//! translation unasked.
 //!
 //! A frame or a page-table page that leaves a space is quarantined with the generation of its removal unless this CPU
 //! alone can hold translations of the space; then it is free as soon as this CPU has flushed. The kernel never
@@ -149,7 +150,7 @@ impl<P: Platform> Space<P> {
     /// Whether the calling CPU alone can hold translations of this space, so that what leaves it needs no quarantine.
     #[inline]
     pub(crate) fn is_private_to(&self, cpu: usize) -> bool {
-        self.tlb.cpus.load(Ordering::Relaxed) & !(1 << cpu) == 0
+        self.tlb.cpus.load(Ordering::Acquire) & !(1 << cpu) == 0
     }
 
     /// Whether every CPU that may hold a translation of this space has flushed since `generation`.
@@ -177,7 +178,6 @@ impl<P: Platform> Space<P> {
         let logged = if change.count == 1 { change.pages[0] } else { MANY };
         self.tlb.log[generation as usize % LOG].store(logged, Ordering::Relaxed);
         self.tlb_generation.store(generation, Ordering::Release);
-        fence(Ordering::SeqCst);
         memory.counters.tlb_bumps.add(1);
         memory
             .platform
@@ -348,9 +348,11 @@ impl<P: Platform> Memory<P> {
         };
         let mut slots = self.tlb[cpu].slots.lock();
         let (pcid, known, evicted) = self.assign_tag(cpu, &mut slots, space);
-        space.tlb.cpus.fetch_or(1 << cpu, Ordering::Relaxed);
-        // Pairs with the fence in `finish`: either we read the bumped generation, or it reads our bit.
-        fence(Ordering::SeqCst);
+        if space.tlb.cpus.load(Ordering::Relaxed) & (1 << cpu) == 0 {
+            // A change that is under way ends before: it has freed what it found in no other TLB.
+            let _inner = space.inner.lock();
+            space.tlb.cpus.fetch_or(1 << cpu, Ordering::Relaxed);
+        }
         let generation = space.tlb_generation.load(Ordering::Acquire);
         let seen = space.tlb.seen[cpu].load(Ordering::Relaxed);
         let keep = known && seen == generation;
