@@ -359,11 +359,13 @@ impl<P: Platform> Space<P> {
         let mut index = inner.side;
         while index != NONE {
             let slot = self.memory.faults.slot(index);
-            // SAFETY: the space's lock is held and the slot is in its side list; the references end in this step.
-            let (request, shared) = unsafe { (slot.request(), slot.shared()) };
-            let next = shared.side_next;
+            // SAFETY: the space's lock is held and the slot is in its side list.
+            let request = unsafe { slot.request() };
+            // SAFETY: the space's lock is held, and the reference ends at once.
+            let next = unsafe { slot.shared() }.side_next;
             if request.range().intersection(range).is_some() {
-                shared.stale = true;
+                // SAFETY: as above; `unlink_side` makes a reference of its own.
+                unsafe { slot.shared() }.stale = true;
                 if let Some(entry) = request.entry {
                     entry.and_not(Entry::BUSY);
                 }

@@ -6,7 +6,7 @@ use faultline_trace::{FaultClass, Kind};
 use spin::MutexGuard;
 
 use super::service::Step;
-use super::slot::{RequestRef, Slot, SlotToken};
+use super::slot::{RequestRef, Shared, Slot, SlotToken};
 use super::waiter::complete_first;
 use super::{FaultOutcome, FaultResult};
 use crate::Memory;
@@ -38,14 +38,12 @@ impl<P: Platform> Memory<P> {
         result: FaultResult,
     ) -> Step<P> {
         let request = token.request();
-        // SAFETY: the space's lock is held.
-        let shared = unsafe { token.slot().shared() };
-        if shared.side {
+        // SAFETY: the space's lock is held; the reference ends here, before `unlink_side` makes its own.
+        let &mut Shared { side, stale, .. } = unsafe { token.slot().shared() };
+        if side {
             request.space().unlink_side(&mut inner, token.index());
         }
-        if !shared.stale
-            && let Some(entry) = request.entry
-        {
+        if !stale && let Some(entry) = request.entry {
             // Not committed, not revoked: the marker or the busy bit is still there.
             if entry.get() == request.marker {
                 entry.set(Entry::EMPTY);
@@ -103,9 +101,9 @@ impl<P: Platform> Memory<P> {
         // SAFETY: the token is held.
         unsafe { slot.progress() }.clear();
         self.faults.release(token);
-        // Last: this may be the last reference to a space that was destroyed.
-        drop(owner);
-        Step::Completed
+        // This may be the last reference to a space that was destroyed. It goes with the step, when no caller that was
+        // handed a guard of the space's lock is left.
+        Step::Completed(owner)
     }
 
     #[cold]

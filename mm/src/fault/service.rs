@@ -3,6 +3,7 @@
 //! The service never awaits on behalf of one fault while another could go on: a fault that finds no frame is parked in
 //! the order of arrival, one whose device works is parked with a waker of its own, and the next is served.
 
+use alloc::sync::Arc;
 use core::convert::Infallible;
 use core::future::Future;
 use core::pin::Pin;
@@ -73,8 +74,8 @@ impl<P: Platform> Drop for Unwinding<P> {
 
 /// What a step made of a fault.
 pub(super) enum Step<P: Platform> {
-    /// Every waiter has a result; the slot is free.
-    Completed,
+    /// Every waiter has a result; the slot is free. Its reference to the space is left.
+    Completed(Option<Arc<Space<P>>>),
     /// No frame is free.
     NoMemory(SlotToken<P>),
     /// A device works on the page.
@@ -115,7 +116,7 @@ impl<P: Platform> Memory<P> {
                 _ => self.place(token, request),
             };
             match step {
-                Step::Completed => break,
+                Step::Completed(_owner) => break,
                 Step::Reclassified(same) => {
                     token = same;
                     continue;
