@@ -1,6 +1,5 @@
 //! A machine for tests: physical memory in a buffer, one list of what was asked of the hardware, one list of events.
 
-use core::cell::UnsafeCell;
 use core::future::Future;
 use core::pin::{Pin, pin};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -26,7 +25,8 @@ pub enum Asked {
 }
 
 pub struct Machine {
-    bytes: Box<[UnsafeCell<u64>]>,
+    /// The buffer, owned; a pointer, so that nothing is ever concluded from a reference to all of it.
+    memory: *mut [u64],
     pub cpu: AtomicUsize,
     pub pcids: u16,
     pub asked: Mutex<Vec<Asked>>,
@@ -41,6 +41,15 @@ pub struct Machine {
 
 // SAFETY: the buffer is only touched through pointers, by the rules of `Platform`.
 unsafe impl Sync for Machine {}
+// SAFETY: as above; it belongs to no thread.
+unsafe impl Send for Machine {}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from a box, and the machine's memory is not used after it.
+        drop(unsafe { Box::from_raw(self.memory) });
+    }
+}
 
 // SAFETY: 1. every address below the buffer's length is backed by it, aliased by no other; 2. the CPU is set by the
 // test; 3. the machine caches no translations: what the flushes would cover is checked through `asked`.
@@ -48,10 +57,10 @@ unsafe impl Platform for Machine {
     fn phys_to_virt(&self, address: PhysAddr) -> *mut u8 {
         let offset = address.as_u64() as usize;
         assert!(
-            offset < self.bytes.len() * 8,
+            offset < self.memory.len() * 8,
             "{address:?} is beyond the machine's memory"
         );
-        self.bytes.as_ptr().cast::<u8>().cast_mut().wrapping_add(offset)
+        self.memory.cast::<u8>().wrapping_add(offset)
     }
 
     fn cpu(&self) -> usize {
@@ -134,11 +143,8 @@ impl World {
 
     pub fn with(frames: u32, configure: impl FnOnce(&mut MemoryConfig), pcids: u16) -> Self {
         let total = frames as usize + 2;
-        let bytes: Box<[UnsafeCell<u64>]> = (0..total * 512)
-            .map(|_| UnsafeCell::new(0xdead_beef_dead_beef))
-            .collect();
         let machine = Machine {
-            bytes,
+            memory: Box::into_raw(std::vec![0xdead_beef_dead_beef; total * 512].into_boxed_slice()),
             cpu: AtomicUsize::new(0),
             pcids,
             asked: Mutex::new(Vec::new()),

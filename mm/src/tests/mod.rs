@@ -3,7 +3,6 @@
 mod access;
 mod cow;
 mod faults;
-mod files;
 mod fork;
 mod hardware;
 mod huge;
