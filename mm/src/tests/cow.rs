@@ -106,8 +106,9 @@ fn case_17_a_fork_of_a_fork_before_any_write() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of spaces")]
 fn case_17_three_and_three_hundred_sharers() {
-    for sharers in [3, if cfg!(miri) { 10 } else { 300 }] {
+    for sharers in [3, 300] {
         let world = World::new(40 + sharers * 5);
         let parent = written(&world, 2);
         let mapped = world.account().mapped;

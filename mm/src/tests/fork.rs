@@ -90,6 +90,7 @@ fn case_20_shared_memory_stays_shared_and_device_memory_is_aliased() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of frames")]
 fn case_21_fork_with_each_allocation_failing_leaves_the_parent_intact() {
     for in_flight in [false, true] {
         let world = World::new(2048);

@@ -38,6 +38,7 @@ fn wanting(world: &World, size: u64) -> Vas {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of frames")]
 fn case_33_one_entry_of_level_2_translates_512_pages() {
     let world = World::new(FRAMES);
     let space = world.space();
@@ -66,6 +67,7 @@ fn case_33_one_entry_of_level_2_translates_512_pages() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of frames")]
 fn case_33_a_misaligned_start_or_an_overlap_is_refused() {
     let world = World::new(FRAMES);
     let space = world.space();
@@ -94,6 +96,7 @@ fn case_33_a_misaligned_start_or_an_overlap_is_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of frames")]
 fn case_33_each_allocation_may_fail_and_nothing_is_left() {
     let world = World::new(FRAMES);
     let space = world.space();
@@ -112,6 +115,7 @@ fn case_33_each_allocation_may_fail_and_nothing_is_left() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of frames")]
 fn case_33_unmapping_a_part_splits_and_returns_the_frames_of_the_part() {
     let world = World::new(FRAMES);
     for (from, pages) in [(0, 1), (511, 1), (100, 300)] {
@@ -147,6 +151,7 @@ fn case_33_unmapping_a_part_splits_and_returns_the_frames_of_the_part() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of frames")]
 fn case_33_protecting_the_whole_keeps_it_and_a_part_splits_it() {
     let world = World::new(FRAMES);
     let space = huge(&world);
@@ -172,6 +177,7 @@ fn case_33_protecting_the_whole_keeps_it_and_a_part_splits_it() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of frames")]
 fn case_33_fork_shares_the_page_and_a_write_copies_one_small_page() {
     let world = World::new(FRAMES);
     let parent = huge(&world);
@@ -191,6 +197,7 @@ fn case_33_fork_shares_the_page_and_a_write_copies_one_small_page() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of frames")]
 fn case_33_a_huge_fault_is_served_by_one_entry() {
     let world = World::new(FRAMES);
     let space = wanting(&world, 2 * HUGE);
@@ -204,6 +211,7 @@ fn case_33_a_huge_fault_is_served_by_one_entry() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of frames")]
 fn case_33_the_service_zeroes_in_chunks_and_serves_others_between() {
     let world = World::new(FRAMES);
     let space = wanting(&world, HUGE);
@@ -234,6 +242,7 @@ fn case_33_the_service_zeroes_in_chunks_and_serves_others_between() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of frames")]
 fn case_33_without_a_run_or_room_a_small_page_serves() {
     // The region does not hold the whole 2 MiB.
     let world = World::new(FRAMES);
@@ -256,6 +265,7 @@ fn case_33_without_a_run_or_room_a_small_page_serves() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of frames")]
 fn case_33_a_run_without_frames_for_its_tables_gives_way_to_a_small_page() {
     let world = World::new(2048);
     let space = wanting(&world, HUGE);
@@ -282,6 +292,7 @@ fn check_tables(world: &World, space: &Vas) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of frames")]
 fn case_33_a_cancelled_huge_fault_returns_its_run() {
     let world = World::new(FRAMES);
     let space = wanting(&world, HUGE);
@@ -297,6 +308,7 @@ fn case_33_a_cancelled_huge_fault_returns_its_run() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of frames")]
 fn case_33_a_stale_huge_fault_commits_nothing() {
     for protect in [false, true] {
         let world = World::new(FRAMES);
@@ -319,6 +331,7 @@ fn case_33_a_stale_huge_fault_commits_nothing() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of frames")]
 fn case_33_a_read_fault_maps_the_huge_page_too_and_dontneed_empties_it() {
     let world = World::new(FRAMES);
     let space = wanting(&world, HUGE);

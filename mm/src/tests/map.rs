@@ -33,6 +33,7 @@ fn case_28_an_unaligned_start_covers_its_whole_range() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of frames")]
 fn case_29_map_region_with_each_allocation_failing_leaves_nothing() {
     for shared_neighbour in [false, true] {
         let world = World::new(256);
@@ -265,6 +266,7 @@ fn case_36_map_page_over_a_page_is_an_overlap() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of frames")]
 fn case_37_clear_destroy_and_drop_restore_the_exact_count_and_are_idempotent() {
     let world = World::new(1024);
     let free = world.free();

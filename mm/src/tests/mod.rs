@@ -1,4 +1,7 @@
 //! Tests of address spaces on a machine made of a buffer and a list of events.
+//!
+//! `cargo +nightly miri test -p faultline-mm --lib` runs what needs few frames; it needs no flags. The others say why they
+//! are left out. `FAULTLINE_SEED` and `FAULTLINE_STEPS` choose the run of the random tests (`model`, `tlb`).
 
 mod access;
 mod cow;

@@ -284,6 +284,7 @@ fn case_43_a_reused_pcid_or_root_never_matches_a_stale_generation() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "long runs")]
 fn a_modelled_tlb_never_shows_what_is_gone() {
     let runs = [(1, 0), (3, 0), (1, 2), (3, 2), (3, 8)];
     for (cpus, pcids) in runs {

@@ -167,8 +167,8 @@ fn from_environment(name: &str) -> Option<u64> {
 /// Runs `steps` random operations from each of `seeds` seeds; says which seed failed.
 pub fn run(options: Options, seeds: u64, steps: u64) {
     let (first, seeds) = from_environment("FAULTLINE_SEED").map_or((1, seeds), |seed| (seed, 1));
-    let steps = from_environment("FAULTLINE_STEPS").unwrap_or(if cfg!(miri) { 30 } else { steps });
-    for seed in first..first + if cfg!(miri) { 1 } else { seeds } {
+    let steps = from_environment("FAULTLINE_STEPS").unwrap_or(steps);
+    for seed in first..first + seeds {
         let result = std::panic::catch_unwind(|| {
             let mut random = Random::new(seed);
             let mut run = Run::new(options);
@@ -185,11 +185,13 @@ pub fn run(options: Options, seeds: u64, steps: u64) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "long runs")]
 fn case_24_random_operations_agree_with_the_reference() {
     run(Options::default(), 20, 5_000);
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "long runs")]
 fn case_24_served_inline_too() {
     let options = Options {
         inline: true,
@@ -199,6 +201,7 @@ fn case_24_served_inline_too() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "long runs")]
 fn case_24_every_allocation_of_every_operation_may_fail() {
     let options = Options {
         failures: true,
@@ -209,14 +212,15 @@ fn case_24_every_allocation_of_every_operation_may_fail() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 1 } else { 24 },
+        cases: 24,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
 
     #[test]
+    #[cfg_attr(miri, ignore = "thousands of frames")]
     fn case_24_short_histories_shrink(
-        operations in prop::collection::vec(any::<u64>().prop_map(Operation::from), 1..if cfg!(miri) { 8 } else { 200 }),
+        operations in prop::collection::vec(any::<u64>().prop_map(Operation::from), 1..200),
     ) {
         let mut run = Run::new(Options::default());
         for operation in operations {
