@@ -117,10 +117,11 @@ fn a_category_that_does_not_exist_is_125_and_named() {
 #[test]
 fn the_tool_ends_with_its_reader() {
     let mut command = faultline();
+    let mib = own_size(4);
     command.args([
         "run",
         "--mem",
-        "304M",
+        &format!("{mib}M"),
         "--trace",
         "text",
         "kill",
@@ -135,7 +136,7 @@ fn the_tool_ends_with_its_reader() {
     );
     drop(lines);
     assert_eq!(child.wait().unwrap().signal(), Some(13));
-    while !machines(304).is_empty() {
+    while !machines(mib).is_empty() {
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -164,7 +165,12 @@ fn setup_says_that_everything_is_there() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("qemu-system-x86_64"));
 }
 
-/// Every QEMU with this much memory; a test takes a size that nobody else uses.
+/// An amount of memory that no other test uses, nor another run of these tests at the same time; below 4 GiB.
+fn own_size(test: u64) -> u64 {
+    300 + 10 * (u64::from(std::process::id()) % 350) + test
+}
+
+/// Every QEMU with this much memory.
 fn machines(mib: u64) -> Vec<PathBuf> {
     let size = format!("{mib}M");
     let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
@@ -216,7 +222,7 @@ fn the_time_limit_is_124_and_leaves_nothing_running() {
     let output = run(&[
         "run",
         "--mem",
-        "301M",
+        &format!("{}M", own_size(1)),
         "--timeout",
         "4",
         "kill",
@@ -226,23 +232,23 @@ fn the_time_limit_is_124_and_leaves_nothing_running() {
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(124), "{message}");
     assert_eq!(message, "faultline: still running after the time limit of 4 s\n");
-    assert!(machines(301).is_empty());
+    assert!(machines(own_size(1)).is_empty());
 }
 
 #[test]
 fn ctrl_c_is_130_and_leaves_nothing_running() {
-    let mut child = endless(302);
+    let mut child = endless(own_size(2));
     signal(&child, "INT");
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(machines(302).is_empty());
+    assert!(machines(own_size(2)).is_empty());
 }
 
 #[test]
 fn when_the_tool_is_killed_the_machine_goes_too() {
-    let mut child = endless(303);
+    let mut child = endless(own_size(3));
     signal(&child, "KILL");
     assert_eq!(child.wait().unwrap().signal(), Some(9));
-    while !machines(303).is_empty() {
+    while !machines(own_size(3)).is_empty() {
         thread::sleep(Duration::from_millis(10));
     }
 }
