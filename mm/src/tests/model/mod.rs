@@ -197,7 +197,7 @@ fn case_24_served_inline_too() {
         inline: true,
         ..Options::default()
     };
-    run(options, 4, 5_000);
+    run(options, 2, 5_000);
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn case_24_every_allocation_of_every_operation_may_fail() {
         failures: true,
         ..Options::default()
     };
-    run(options, 4, 2_500);
+    run(options, 3, 1_500);
 }
 
 proptest! {
