@@ -195,7 +195,7 @@ fn case_11_a_futex_word_is_read_and_changed_under_the_lock() {
 
 #[test]
 fn case_11_populate_touches_every_page() {
-    let world = World::new(2048);
+    let world = World::new(64);
     let space = lazy(&world, 5, RW);
     let range = PageRange::aligned(at(A), 5 * PAGE_SIZE).unwrap();
     world.run(space.populate(range, Access::Write)).unwrap();
