@@ -202,6 +202,10 @@ fn summarise(outcome: &Outcome) {
             }
         }
     }
+    ::log::info!(
+        "a timer interrupt waited {} us at most",
+        arch::clock::longest_tick_delay() / 1000
+    );
     if !is_conserved(outcome) {
         ::log::error!("the frame equation is broken: {} frames are missing", missing(outcome));
     }
