@@ -1,12 +1,59 @@
 //! The end of threads and processes.
+//!
+//! A large address space takes long to take apart. Its last thread unmaps it piece by piece, letting others run in
+//! between, before it goes. That needs no memory: the thread's own future is polled again.
 
 use alloc::sync::Arc;
 
+use faultline_mm::HUGE_PAGE_SIZE;
 use faultline_trace::Kind;
+use x86_64::VirtAddr;
 
 use super::{Thread, tree};
+use crate::machine::Space;
 use crate::signal::pending;
 use crate::tracing;
+
+/// How much of a space is unmapped at a time; one that maps no more than this goes in one piece.
+const PIECE: u64 = 32 * HUGE_PAGE_SIZE;
+
+/// Unmaps a piece of the space of a thread that ends, if nobody else uses it; says whether much is left.
+pub fn dismantle(thread: &Thread, space: &Arc<Space>) -> bool {
+    // This thread and the process's record hold the space.
+    if Arc::strong_count(space) > 2 || thread.process.thread_count() > 1 || !maps_much(space) {
+        return false;
+    }
+    // No CPU has the space loaded then, so what is unmapped is free at once.
+    space.memory().leave_spaces();
+    let mut left = PIECE;
+    while left > 0
+        && let Some(region) = space.first_region_above(VirtAddr::zero())
+    {
+        // A piece ends where a table's span ends, so that no shared table has to be split, which could need memory.
+        let end = region
+            .end()
+            .min((region.start() & !(HUGE_PAGE_SIZE - 1)) + left.next_multiple_of(HUGE_PAGE_SIZE));
+        let size = end - region.start();
+        if space.unmap(VirtAddr::new_truncate(region.start()), size).is_err() {
+            return false;
+        }
+        left = left.saturating_sub(size);
+    }
+    true
+}
+
+/// Whether the regions of a space take more than a piece.
+fn maps_much(space: &Space) -> bool {
+    let (mut address, mut sum) = (VirtAddr::zero(), 0);
+    while let Some(region) = space.first_region_above(address) {
+        sum += region.size();
+        if sum > PIECE {
+            return true;
+        }
+        address = VirtAddr::new_truncate(region.end());
+    }
+    false
+}
 
 /// A thread's future is about to end: take the thread out of everything that knows it, and end the process with the
 /// last one. The thread's own hold on the address space is gone already.

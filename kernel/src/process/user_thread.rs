@@ -199,8 +199,16 @@ impl UserThread {
 
     /// The thread leaves user mode for good.
     #[cold]
-    fn finish(&mut self) -> Poll<()> {
+    fn finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.state = State::User;
+        if self
+            .space
+            .as_ref()
+            .is_some_and(|space| exit::dismantle(&self.thread, space))
+        {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         self.space = None;
         exit::thread_gone(&self.thread);
         Poll::Ready(())
@@ -297,7 +305,7 @@ impl Future for UserThread {
         statistics::entering(this.thread.tid);
         loop {
             if this.thread.attention() & KILLED != 0 {
-                return this.finish();
+                return this.finish(cx);
             }
             let wait = match this.state {
                 State::User => Poll::Ready(()),
@@ -315,7 +323,7 @@ impl Future for UserThread {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
-                    Attended::Ended => return this.finish(),
+                    Attended::Ended => return this.finish(cx),
                 }
             }
             let next = loop {

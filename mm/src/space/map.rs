@@ -392,6 +392,13 @@ impl<P: Platform> VirtualAddressSpace<P> {
         Some(view(range, region))
     }
 
+    /// The first region that ends above an address: O(log n).
+    #[must_use]
+    pub fn first_region_above(&self, address: VirtAddr) -> Option<PageRange> {
+        let inner = self.lock();
+        inner.regions.first_above(address.as_u64()).map(|(range, _)| range)
+    }
+
     /// Calls `f` with each region in the order of addresses. The lock is held for 64 regions at a time, so faults are
     /// not held up for long; regions that come or go meanwhile may be missed.
     pub fn mappings_ref(&self, mut f: impl FnMut(&RegionView)) {
