@@ -350,7 +350,7 @@ impl<P: Platform> Memory<P> {
         let (pcid, known, evicted) = self.assign_tag(cpu, &mut slots, space);
         if space.tlb.cpus.load(Ordering::Relaxed) & (1 << cpu) == 0 {
             // A change that is under way ends before: it has freed what it found in no other TLB.
-            let _inner = space.inner.lock();
+            let _inner = space.lock();
             space.tlb.cpus.fetch_or(1 << cpu, Ordering::Relaxed);
         }
         let generation = space.tlb_generation.load(Ordering::Acquire);
@@ -420,7 +420,7 @@ impl<P: Platform> Memory<P> {
     fn release_of(&self, space: &Arc<Space<P>>) {
         fence(Ordering::SeqCst);
         if space.tlb.pending.load(Ordering::Relaxed) {
-            let mut inner = space.inner.lock();
+            let mut inner = space.lock();
             space.release_quarantine(&mut inner);
         }
     }

@@ -5,7 +5,6 @@ use core::pin::Pin;
 use core::task::Waker;
 
 use faultline_trace::{FaultClass, Kind};
-use spin::MutexGuard;
 
 use super::slot::{NONE, Request, SlotToken};
 use super::waiter::Waiter;
@@ -18,7 +17,7 @@ use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::protection::{Access, FaultInfo};
 use crate::region::Summary;
-use crate::space::{Inner, Space};
+use crate::space::{Guard, Inner, Space};
 use crate::tables::Leaf;
 
 /// A fault whose region allows it.
@@ -139,7 +138,7 @@ impl<P: Platform> Space<P> {
     /// Admits a fault that its region allows, by what is in the page tables.
     fn admit_at(
         self: &Arc<Self>,
-        mut inner: MutexGuard<'_, Inner<P>>,
+        mut inner: Guard<'_, P>,
         root: Pfn,
         arrival: Arrival,
         waiter: Pin<&Waiter>,

@@ -3,7 +3,6 @@
 use core::task::Waker;
 
 use faultline_trace::{FaultClass, Kind};
-use spin::MutexGuard;
 
 use super::service::Step;
 use super::slot::{RequestRef, Shared, Slot, SlotToken};
@@ -12,7 +11,7 @@ use super::{FaultOutcome, FaultResult};
 use crate::Memory;
 use crate::entry::Entry;
 use crate::platform::Platform;
-use crate::space::Inner;
+use crate::space::Guard;
 
 /// Waiters that are woken after one hold of the lock.
 const BATCH: usize = 16;
@@ -20,7 +19,7 @@ const BATCH: usize = 16;
 impl<P: Platform> Memory<P> {
     /// The space has changed since the fault was admitted: tells the waiters what it says now.
     #[cold]
-    pub(super) fn complete_stale(&'static self, token: SlotToken<P>, inner: MutexGuard<'_, Inner<P>>) -> Step<P> {
+    pub(super) fn complete_stale(&'static self, token: SlotToken<P>, inner: Guard<'_, P>) -> Step<P> {
         let request = token.request();
         let result = request.space().verdict(&inner, request.page, request.access);
         self.counters.stale.add(1);
@@ -34,7 +33,7 @@ impl<P: Platform> Memory<P> {
     pub(super) fn complete(
         &'static self,
         token: SlotToken<P>,
-        mut inner: MutexGuard<'_, Inner<P>>,
+        mut inner: Guard<'_, P>,
         result: FaultResult,
     ) -> Step<P> {
         let request = token.request();
@@ -59,12 +58,7 @@ impl<P: Platform> Memory<P> {
 
     /// Ends a fault whose entry was published: gives every waiter the result, wakes them, frees the slot.
     #[inline(always)]
-    pub(super) fn resolved(
-        &'static self,
-        token: SlotToken<P>,
-        mut inner: MutexGuard<'_, Inner<P>>,
-        class: FaultClass,
-    ) -> Step<P> {
+    pub(super) fn resolved(&'static self, token: SlotToken<P>, mut inner: Guard<'_, P>, class: FaultClass) -> Step<P> {
         // SAFETY: the space's lock is held.
         if unsafe { token.slot().shared() }.side {
             token.request().space().unlink_side(&mut inner, token.index());
@@ -76,7 +70,7 @@ impl<P: Platform> Memory<P> {
 
     /// The end of every fault: the space no longer links to the slot.
     #[inline(always)]
-    fn end(&'static self, token: SlotToken<P>, mut inner: MutexGuard<'_, Inner<P>>, result: FaultResult) -> Step<P> {
+    fn end(&'static self, token: SlotToken<P>, mut inner: Guard<'_, P>, result: FaultResult) -> Step<P> {
         let slot = token.slot();
         let request = token.request();
         inner.in_flight -= 1;

@@ -7,7 +7,6 @@ use alloc::sync::Arc;
 use core::task::{Context, Poll};
 
 use faultline_trace::{FaultClass, Kind};
-use spin::MutexGuard;
 
 use super::device::slot_waker;
 use super::service::{Step, still_marked};
@@ -21,7 +20,7 @@ use crate::frame::{OutOfFrames, Pfn, ReservedFrame};
 use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::protection::Access;
-use crate::space::Inner;
+use crate::space::{Guard, Inner};
 use crate::tables::index;
 use crate::tlb::Change;
 
@@ -31,7 +30,7 @@ const fn read_only(flags: u64) -> u64 {
 }
 
 /// A fault that is not stale, and the lock of its space.
-type Valid<'a, P> = (SlotToken<P>, MutexGuard<'a, Inner<P>>);
+type Valid<'a, P> = (SlotToken<P>, Guard<'a, P>);
 
 impl<P: Platform> Memory<P> {
     /// Locks the space of a fault; `None`, with the fault completed, if the space has changed under it.
@@ -42,7 +41,7 @@ impl<P: Platform> Memory<P> {
         request: &'a RequestRef<P>,
         entry: EntryRef<'_>,
     ) -> Result<Valid<'a, P>, Step<P>> {
-        let inner = request.space().inner.lock();
+        let inner = request.space().lock();
         // SAFETY: the space's lock is held.
         let stale = unsafe { token.slot().shared() }.stale;
         // The entry is only looked at if the fault is not stale: a stale one's table may be gone.
@@ -287,7 +286,7 @@ impl<P: Platform> Memory<P> {
                 }
                 Poll::Ready(Err(_)) => {
                     drop(frame);
-                    let inner = request.space().inner.lock();
+                    let inner = request.space().lock();
                     return self.complete(token, inner, Err(FaultError::ReadFailed { address: request.page }));
                 }
                 Poll::Ready(Ok(())) => {}
@@ -306,7 +305,7 @@ impl<P: Platform> Memory<P> {
     /// Maps the neighbours of a file page that are in memory already, within an aligned window and the region.
     fn map_around(
         &self,
-        inner: &mut MutexGuard<'_, Inner<P>>,
+        inner: &mut Inner<P>,
         request: RequestRef<P>,
         range: PageRange,
         file: &dyn PageSource,
@@ -368,7 +367,7 @@ impl<P: Platform> Memory<P> {
                                     address: request.page,
                                     access: request.access,
                                 };
-                                let inner = request.space().inner.lock();
+                                let inner = request.space().lock();
                                 return self.complete(token, inner, Err(error));
                             }
                         }

@@ -52,7 +52,7 @@ impl<P: Platform> Memory<P> {
             0,
         );
 
-        let inner = request.space().inner.lock();
+        let inner = request.space().lock();
         // SAFETY: the space's lock is held.
         if unsafe { slot.shared() }.stale {
             return self.complete_stale(token, inner);
@@ -85,7 +85,7 @@ impl<P: Platform> Memory<P> {
 
     /// The fault is served by a small page.
     fn fall_back(&'static self, token: SlotToken<P>, request: RequestRef<P>) -> Step<P> {
-        let _inner = request.space().inner.lock();
+        let _inner = request.space().lock();
         // SAFETY: the token and the space's lock are held; `request` is not used after this.
         let request = unsafe { token.slot().request_mut() };
         request.class = small(FaultClass::Huge, request.access);

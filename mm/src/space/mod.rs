@@ -10,6 +10,7 @@ mod brk;
 mod clear;
 mod fork;
 mod layout;
+mod lock;
 mod map;
 mod mmap;
 mod protect;
@@ -23,13 +24,14 @@ use core::ops::Deref;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::Waker;
 
-use spin::{Mutex, MutexGuard};
+use spin::Mutex;
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
 pub use access::UserCopy;
 pub use advise::Advice;
 pub use layout::Layout;
+pub(crate) use lock::Guard;
 pub use map::{MappedRegion, RegionView};
 pub use mmap::{MapRequest, Placement};
 pub use remap::RemapTarget;
@@ -78,11 +80,6 @@ pub(crate) struct Inner<P: Platform> {
 }
 
 impl<P: Platform> Space<P> {
-    #[inline]
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner<P>> {
-        self.inner.lock()
-    }
-
     /// The top table, if there is one.
     #[inline]
     pub(crate) fn root_frame(&self) -> Option<PhysFrame> {
