@@ -143,8 +143,10 @@ impl World {
 
     pub fn with(frames: u32, configure: impl FnOnce(&mut MemoryConfig), pcids: u16) -> Self {
         let total = frames as usize + 2;
+        // Miri makes zeros at once, and anything else word by word.
+        let poison: u64 = if cfg!(miri) { 0 } else { 0xdead_beef_dead_beef };
         let machine = Machine {
-            memory: Box::into_raw(std::vec![0xdead_beef_dead_beef; total * 512].into_boxed_slice()),
+            memory: Box::into_raw(std::vec![poison; total * 512].into_boxed_slice()),
             cpu: AtomicUsize::new(0),
             pcids,
             asked: Mutex::new(Vec::new()),
@@ -271,6 +273,8 @@ impl Drop for World {
         for cpu in 0..MAX_CPUS {
             self.on_cpu(cpu);
             self.memory.leave_spaces();
+            // Spaces that were destroyed and still have a PCID here go now, while there is memory to go back to.
+            self.memory.acknowledge();
         }
         // SAFETY: made by `Box::into_raw`; no space, future or service of this machine is used after this.
         let memory = unsafe { Box::from_raw(self.raw) };
