@@ -278,6 +278,7 @@ impl<P: Platform> Space<P> {
     /// Gives up one reference to a last-level table; the last one takes its leaves' references along and frees it.
     pub(crate) fn drop_table_reference(&self, inner: &mut Inner<P>, table: Pfn) {
         let memory = self.memory;
+        self.hold_frames(inner);
         let retired = match memory.frames.table_remove_ref(table, memory.platform.cpu()) {
             Ok(Some(retired)) => retired,
             Ok(None) => return,
@@ -292,11 +293,24 @@ impl<P: Platform> Space<P> {
         retired.quarantine(&mut inner.quarantine, self.next_generation());
     }
 
+    /// Before a reference goes: if other CPUs may hold translations of this space, frames are on hold until they have
+    /// flushed, because the last reference may be another space's ([`FrameAllocator::hold`]).
+    ///
+    /// [`FrameAllocator::hold`]: crate::FrameAllocator::hold
+    #[inline(always)]
+    pub(crate) fn hold_frames(&self, inner: &mut Inner<P>) {
+        if !self.is_private_to(self.memory.platform.cpu()) && !inner.holds_frames {
+            inner.holds_frames = true;
+            self.memory.frames.hold();
+        }
+    }
+
     /// Gives up the reference that an entry of this space held. If it was the last, the frame is free once no CPU can
     /// hold the translation: at once if only this CPU could, because it flushes before it enters user mode again.
     #[inline]
     pub(crate) fn retire(&self, inner: &mut Inner<P>, frame: Pfn) {
         let cpu = self.memory.platform.cpu();
+        self.hold_frames(inner);
         match self.memory.frames.remove_mapping(frame, cpu) {
             Ok(None) => {}
             Ok(Some(retired)) if self.is_private_to(cpu) => retired.free(),

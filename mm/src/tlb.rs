@@ -18,6 +18,8 @@
 //! A frame or a page-table page that leaves a space is quarantined with the generation of its removal unless this CPU
 //! alone can hold translations of the space; then it is free as soon as this CPU has flushed. The kernel never
 //! dereferences user addresses, so between the change and the flush nothing on this CPU can use a stale translation.
+//! A reference that is not the last frees nothing, but the last one may be another space's: while other CPUs have not
+//! flushed, the space has a hold on all frames that come free ([`FrameAllocator::hold`](crate::FrameAllocator::hold)).
 //!
 //! New mappings (absent to present) neither bump nor flush: the processor caches no absent entry (Intel SDM volume 3,
 //! section 4.10.2.3). A permission upgrade bumps and flushes here, and asks nobody: another CPU that still has the
@@ -170,6 +172,7 @@ impl<P: Platform> Space<P> {
     /// loaded, asks the others, and frees what has passed its quarantine. Returns the new generation.
     pub(crate) fn finish(&self, inner: &mut Inner<P>, change: Change) -> u64 {
         if change.count == 0 {
+            self.release_quarantine(inner);
             return self.tlb_generation.load(Ordering::Relaxed);
         }
         let memory = self.memory;
@@ -227,20 +230,26 @@ impl<P: Platform> Space<P> {
 
     /// Frees quarantined frames whose generation every CPU has passed, and wakes who waits for a flush.
     pub(crate) fn release_quarantine(&self, inner: &mut Inner<P>) {
-        if inner.quarantine.is_empty() && inner.flush_waiters.is_empty() {
+        if inner.quarantine.is_empty() && inner.flush_waiters.is_empty() && !inner.holds_frames {
             return;
         }
         self.tlb.pending.store(true, Ordering::Relaxed);
         // Pairs with the fence in `release_of`: either that CPU sees that something waits, or we see how far it has come.
         fence(Ordering::SeqCst);
-        let mut passed = self.tlb_generation.load(Ordering::Relaxed);
+        let generation = self.tlb_generation.load(Ordering::Relaxed);
+        let mut passed = generation;
         let mut cpus = self.tlb.cpus.load(Ordering::Acquire);
         while cpus != 0 {
             let cpu = cpus.trailing_zeros() as usize;
             passed = passed.min(self.tlb.seen[cpu].load(Ordering::Acquire));
             cpus &= cpus - 1;
         }
-        inner.quarantine.release_up_to(passed, self.memory.platform.cpu());
+        let cpu = self.memory.platform.cpu();
+        if inner.holds_frames && passed == generation {
+            inner.holds_frames = false;
+            self.memory.frames.unhold(cpu);
+        }
+        inner.quarantine.release_up_to(passed, cpu);
         inner.flush_waiters.retain(|(generation, _, waker)| {
             let waits = *generation > passed;
             if !waits {
@@ -248,7 +257,7 @@ impl<P: Platform> Space<P> {
             }
             waits
         });
-        let pending = !inner.quarantine.is_empty() || !inner.flush_waiters.is_empty();
+        let pending = !inner.quarantine.is_empty() || !inner.flush_waiters.is_empty() || inner.holds_frames;
         self.tlb.pending.store(pending, Ordering::Relaxed);
     }
 }

@@ -10,6 +10,7 @@ use super::buddy::{Buddy, MAX_ORDER};
 use super::error::{FrameError, OutOfFrames};
 #[cfg(any(test, feature = "fault-injection"))]
 use super::inject::Injector;
+use super::limbo::Limbo;
 use super::list::{FrameList, lock};
 use super::meta::{FrameMeta, FrameState, Word};
 use super::pfn::{FRAME_SIZE, Pfn};
@@ -53,6 +54,7 @@ pub struct FrameAllocator {
     cpu_mask: u32,
     pub(super) metadata: &'static mut [FrameMeta],
     pub(super) waiter: Waiter,
+    pub(super) limbo: Limbo,
     pub(super) zeroed: Mutex<FrameList>,
     pub(super) zeroed_target: AtomicU32,
     pub(super) buddy: Mutex<Buddy>,
@@ -120,6 +122,7 @@ impl FrameAllocator {
             cpu_mask: cpus.clamp(1, MAX_CPUS).next_power_of_two() as u32 - 1,
             metadata,
             waiter: Waiter::new(),
+            limbo: Limbo::new(),
             zeroed: Mutex::new(FrameList::new()),
             zeroed_target: AtomicU32::new(0),
             total: AtomicU64::new(buddy.free()),

@@ -137,6 +137,7 @@ mod buddy;
 mod error;
 #[cfg(any(test, feature = "fault-injection"))]
 mod inject;
+mod limbo;
 mod list;
 mod meta;
 mod pfn;

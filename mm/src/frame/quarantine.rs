@@ -79,6 +79,9 @@ impl<'a> QuarantineList<'a> {
 
     fn release_while(&mut self, cpu: usize, passed: impl Fn(u32) -> bool) -> usize {
         let frames = self.allocator;
+        if frames.limbo.is_held() {
+            return self.detain_while(passed);
+        }
         let cpu = frames.cpu_index(cpu);
         let head = &mut self.head;
         let released = frames.release_each(cpu, || {
@@ -93,6 +96,30 @@ impl<'a> QuarantineList<'a> {
         self.len -= released;
         frames.cpu(cpu).tally.unquarantined(released as u64);
         released
+    }
+}
+
+impl QuarantineList<'_> {
+    /// As `release_while`, into limbo: this space has flushed, but another one has not.
+    #[cold]
+    fn detain_while(&mut self, passed: impl Fn(u32) -> bool) -> usize {
+        let mut detained = 0;
+        while let Some(meta) = self
+            .allocator
+            .metadata
+            .get(self.head as usize)
+            .filter(|meta| passed(meta.prev()))
+        {
+            let pfn = Pfn::new(self.head);
+            self.head = meta.next();
+            self.allocator.detain(pfn, meta);
+            detained += 1;
+        }
+        if self.head == NONE {
+            self.tail = NONE;
+        }
+        self.len -= detained;
+        detained
     }
 }
 

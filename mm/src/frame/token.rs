@@ -17,7 +17,7 @@ use super::quarantine::QuarantineList;
 
 /// Defines a token for one frame in the state `Reserved`.
 macro_rules! token {
-    ($(#[$attribute:meta])* $token:ident) => {
+    ($(#[$attribute:meta])* $token:ident, $release:ident) => {
         $(#[$attribute])*
         pub struct $token<'a> {
             allocator: &'a FrameAllocator,
@@ -72,7 +72,7 @@ macro_rules! token {
         impl Drop for $token<'_> {
             #[inline]
             fn drop(&mut self) {
-                self.allocator.release(self.pfn, self.meta, self.cpu);
+                self.allocator.$release(self.pfn, self.meta, self.cpu);
             }
         }
 
@@ -87,7 +87,7 @@ macro_rules! token {
 token! {
     /// A frame that was taken and is not yet in use. Dropping it returns it.
     #[must_use = "dropping a reserved frame returns it to the allocator"]
-    ReservedFrame
+    ReservedFrame, release
 }
 
 impl ReservedFrame<'_> {
@@ -124,7 +124,7 @@ token! {
     /// [`free`](Self::free) it at once if no CPU can hold a translation of it. Dropping it frees it, so that it is
     /// never lost.
     #[must_use = "a retired frame must be quarantined, or freed if no TLB can hold it"]
-    RetiredFrame
+    RetiredFrame, release_retired
 }
 
 impl<'a> RetiredFrame<'a> {

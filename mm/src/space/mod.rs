@@ -70,6 +70,8 @@ pub(crate) struct Inner<P: Platform> {
     /// Faults served, by class.
     pub(crate) served: [u64; faultline_trace::FaultClass::ALL.len()],
     pub(crate) quarantine: QuarantineList<'static>,
+    /// Other CPUs may hold translations through which references were given up: frames are on hold.
+    pub(crate) holds_frames: bool,
     /// Who waits for a flush: up to which generation, the waiter's number, how to wake it.
     pub(crate) flush_waiters: Vec<(u64, u64, Waker)>,
     /// Regions that a [`MappedRegion`] stands for, by the guard's number.
@@ -96,6 +98,15 @@ impl<P: Platform> Space<P> {
     }
 }
 
+impl<P: Platform> Drop for Space<P> {
+    fn drop(&mut self) {
+        // No CPU has the space any more, so none can hold a translation of it.
+        if self.inner.get_mut().holds_frames {
+            self.memory.frames.unhold(self.memory.platform.cpu());
+        }
+    }
+}
+
 /// A virtual address space: regions, page tables, faults in flight, TLB generation.
 ///
 /// Dereferences to [`Space`], which holds the two public atomics `page_table_root` and `tlb_generation`.
@@ -119,6 +130,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
             in_flight: 0,
             served: [0; _],
             quarantine: QuarantineList::new(&memory.frames),
+            holds_frames: false,
             flush_waiters: Vec::new(),
             guards: Vec::new(),
             next_number: 0,

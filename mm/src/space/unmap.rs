@@ -187,6 +187,7 @@ impl<P: Platform> Space<P> {
 
     /// Gives a table back once every CPU that may have cached a pointer to it has flushed.
     pub(super) fn release_table(&self, inner: &mut Inner<P>, table: Pfn) {
+        self.hold_frames(inner);
         match self.memory.frames.table_remove_ref(table, self.memory.platform.cpu()) {
             Ok(Some(retired)) => retired.quarantine(&mut inner.quarantine, self.next_generation()),
             Ok(None) => {}

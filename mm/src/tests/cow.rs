@@ -258,3 +258,36 @@ fn case_23_the_parent_exits_first_and_the_frame_is_freed_once() {
     drop(child);
     assert_eq!(world.free(), free);
 }
+
+#[test]
+fn a_shared_frame_waits_for_every_space_that_a_cpu_may_still_reach_it_through() {
+    for whole_table in [false, true] {
+        let world = World::new(64);
+        let parent = world.space();
+        parent.map_lazy(at(A), 2 * PAGE_SIZE, RW, Backing::Anonymous).unwrap();
+        world.write(&parent, A, 1).unwrap();
+        if !whole_table {
+            world.write(&parent, A + PAGE_SIZE, 1).unwrap();
+        }
+        let child = parent.fork().unwrap();
+        if !whole_table {
+            // The tables part, the first page stays shared.
+            world.write(&child, A + PAGE_SIZE, 2).unwrap();
+        }
+        world.on_cpu(1);
+        world.memory.switch_to(&parent);
+        world.on_cpu(0);
+        let free = world.free();
+        // CPU 1 may still reach the page through the parent, which gives its reference up first.
+        parent.unmap(at(A), 2 * PAGE_SIZE).unwrap();
+        // The last reference is the child's, which no CPU has loaded.
+        child.unmap(at(A), 2 * PAGE_SIZE).unwrap();
+        assert_eq!(world.free(), free, "a frame came free although CPU 1 has not flushed");
+        assert!(world.account().quarantined > 0);
+        world.on_cpu(1);
+        world.memory.acknowledge();
+        assert_eq!(world.account().quarantined, 0);
+        assert!(world.free() > free);
+        world.on_cpu(0);
+    }
+}
