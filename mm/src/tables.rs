@@ -310,10 +310,19 @@ impl<P: Platform> Space<P> {
     #[inline]
     pub(crate) fn retire(&self, inner: &mut Inner<P>, frame: Pfn) {
         let cpu = self.memory.platform.cpu();
+        if self.is_private_to(cpu) {
+            self.memory.drop_mapping(frame, cpu);
+        } else {
+            self.retire_loaded(inner, frame, cpu);
+        }
+    }
+
+    /// As [`retire`](Self::retire), where other CPUs may hold the translation.
+    #[cold]
+    fn retire_loaded(&self, inner: &mut Inner<P>, frame: Pfn, cpu: usize) {
         self.hold_frames(inner);
         match self.memory.frames.remove_mapping(frame, cpu) {
             Ok(None) => {}
-            Ok(Some(retired)) if self.is_private_to(cpu) => retired.free(),
             Ok(Some(retired)) => {
                 let generation = self.next_generation();
                 let address = retired.address().as_u64();
