@@ -1,4 +1,5 @@
-//! Atomics, cells and the short lock: from `core` and `spin`, or from `loom` when its model checker runs the crate.
+//! Atomics, cells and the short lock: from `core` and `spin`, from `loom` when its model checker runs the crate, or from
+//! the simulation when that does.
 
 #[cfg(loom)]
 pub(crate) use loom::{
@@ -8,8 +9,10 @@ pub(crate) use loom::{
 
 #[cfg(not(loom))]
 pub(crate) use self::cell::UnsafeCell;
-#[cfg(not(loom))]
+#[cfg(all(not(loom), not(feature = "simulation")))]
 pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+#[cfg(all(not(loom), feature = "simulation"))]
+pub(crate) use faultline_probe::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 #[cfg(not(loom))]
 mod cell {
@@ -35,6 +38,8 @@ mod cell {
     }
 }
 
+#[cfg(all(not(loom), feature = "simulation"))]
+use faultline_probe as spin;
 #[cfg(loom)]
 pub(crate) use loom::sync::MutexGuard;
 #[cfg(not(loom))]

@@ -29,6 +29,7 @@ mod region;
 mod shared;
 mod space;
 mod stats;
+mod sync;
 mod tables;
 mod tlb;
 

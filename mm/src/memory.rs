@@ -1,6 +1,6 @@
 //! What all address spaces of a machine share: frames, fault slots, TLB state, counters.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 use x86_64::structures::paging::PhysFrame;
 

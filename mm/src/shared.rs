@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use spin::Mutex;
+use crate::sync::Mutex;
 
 use crate::address::PAGE_SIZE;
 use crate::error::VasError;

@@ -5,7 +5,7 @@
 //! changed by software: whoever needs to change an entry below it unshares it first, which copies it (or takes it back,
 //! if nobody else is left). The processor may set accessed and dirty bits in it; they belong to all sharers.
 
-use core::sync::atomic::Ordering;
+use crate::sync::atomic::Ordering;
 
 use faultline_trace::Kind;
 

@@ -25,13 +25,13 @@
 //! section 4.10.2.3). A permission upgrade bumps and flushes here, and asks nobody: another CPU that still has the
 //! narrower translation takes a spurious fault, whose handling invalidates the page.
 
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use alloc::sync::Arc;
 use core::future::poll_fn;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use core::task::{Poll, Waker};
 
+use crate::sync::Mutex;
 use faultline_trace::Kind;
-use spin::Mutex;
 use x86_64::VirtAddr;
 
 use crate::Memory;

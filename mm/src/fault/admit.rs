@@ -18,6 +18,7 @@ use crate::platform::Platform;
 use crate::protection::{Access, FaultInfo};
 use crate::region::Summary;
 use crate::space::{Guard, Inner, Space};
+use crate::sync::atomic::Ordering;
 use crate::tables::Leaf;
 
 /// A fault whose region allows it.
@@ -297,7 +298,7 @@ impl<P: Platform> Space<P> {
         // SAFETY: 1. the waiter was in no list; 2. the lock that owns the slot's list is held.
         unsafe { waiter.enqueue(&mut shared.waiters, waker) };
         // The last waiter may have gone, but the service has not yet looked.
-        slot.abandoned.store(false, core::sync::atomic::Ordering::Relaxed);
+        slot.abandoned.store(false, Ordering::Relaxed);
         self.memory.counters.coalesced.add(1);
         self.memory
             .platform

@@ -1,7 +1,7 @@
 //! Faults that wait for a device: a waker that queues the slot again.
 
+use crate::sync::atomic::{AtomicPtr, Ordering};
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, Ordering};
 use core::task::{RawWaker, RawWakerVTable, Waker};
 
 use faultline_trace::Kind;

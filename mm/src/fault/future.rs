@@ -1,9 +1,9 @@
 //! The future that a faulting thread awaits.
 
+use crate::sync::atomic::Ordering;
 use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::Pin;
-use core::sync::atomic::Ordering;
 use core::task::{Context, Poll, Waker};
 
 use faultline_trace::Kind;

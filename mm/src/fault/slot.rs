@@ -27,11 +27,11 @@
 //! `request` is read-only until completion: for the token's holder at any time, for others under the space's lock while
 //! the slot is linked to the space by a marker or by the side list.
 
+use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use alloc::sync::Arc;
 use core::cell::UnsafeCell;
 use core::ops::Deref;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
 
 use faultline_trace::FaultClass;
 

@@ -1,11 +1,11 @@
 //! All fault slots of a machine, and the lists that they are in.
 
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use alloc::boxed::Box;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicUsize, Ordering};
 use core::task::Waker;
 
-use spin::Mutex;
+use crate::sync::Mutex;
 
 use super::FaultOutcome;
 use super::slot::{Slot, SlotToken};

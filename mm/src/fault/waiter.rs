@@ -5,12 +5,12 @@
 //! waker and the result of every linked node; once [`Waiter::is_done`] the node is in no list and belongs to its future
 //! alone.
 
+use crate::sync::atomic::{AtomicBool, Ordering};
 use core::cell::UnsafeCell;
 use core::marker::PhantomPinned;
 use core::mem::MaybeUninit;
 use core::pin::Pin;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::Waker;
 
 use cordyceps::{Linked, List, list};

@@ -1,7 +1,7 @@
 //! Where every frame is: the conservation equation.
 
+use crate::sync::atomic::Ordering;
 use core::fmt;
-use core::sync::atomic::Ordering;
 
 use super::allocator::FrameAllocator;
 use super::list::lock;

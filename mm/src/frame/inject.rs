@@ -1,6 +1,6 @@
 //! Allocations that fail on command, for tests.
 
-use spin::Mutex;
+use crate::sync::Mutex;
 
 use super::allocator::FrameAllocator;
 

@@ -15,9 +15,9 @@
 //! last reference sees every hold that covers an earlier one, unless it has ended by then. Limbo is emptied under its
 //! lock, and only if nobody has a hold at that moment: a frame that came in under a new hold stays.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
-use spin::Mutex;
+use crate::sync::Mutex;
 
 use super::allocator::FrameAllocator;
 use super::list::lock;

@@ -1,8 +1,8 @@
 //! Last-in-first-out lists of free single frames, linked through their metadata: a CPU's cache, the zeroed pool.
 
-use core::hint::{cold_path, spin_loop};
+use core::hint::cold_path;
 
-use spin::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, spin_loop};
 
 use super::meta::{FrameMeta, NONE, Word};
 use super::pfn::Pfn;

@@ -6,7 +6,9 @@
 //! of zeroed frames or a quarantine.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::AtomicU32;
+
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// What a frame is used for. The transitions are drawn in the [module documentation](crate::frame).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! Frames that are never handed out.
 
+use crate::sync::atomic::Ordering;
 use core::ops::Range;
-use core::sync::atomic::Ordering;
 
 use x86_64::PhysAddr;
 

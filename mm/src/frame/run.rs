@@ -1,8 +1,8 @@
 //! Contiguous frames: huge pages and device buffers.
 
+use crate::sync::atomic::Ordering;
 use core::fmt;
 use core::mem::ManuallyDrop;
-use core::sync::atomic::Ordering;
 
 use x86_64::PhysAddr;
 

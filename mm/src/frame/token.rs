@@ -3,9 +3,9 @@
 //! A token owns its frame. Every way to use the frame consumes the token, and a token that is dropped returns the
 //! frame, so that no early return, cancelled future or panic can lose one.
 
+use crate::sync::atomic::Ordering;
 use core::fmt;
 use core::mem::ManuallyDrop;
-use core::sync::atomic::Ordering;
 
 use x86_64::PhysAddr;
 use x86_64::structures::paging::{PhysFrame, Size4KiB};

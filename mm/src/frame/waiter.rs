@@ -6,7 +6,7 @@
 //! list to another: from the buddy lists to a cache, which is the order in which the waiter looks, or the other way,
 //! after which the flag is read too.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
 
 use futures_util::task::AtomicWaker;

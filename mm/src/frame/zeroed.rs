@@ -1,6 +1,6 @@
 //! The pool of frames that the kernel zeroed when it had nothing better to do.
 
-use core::sync::atomic::Ordering;
+use crate::sync::atomic::Ordering;
 
 use super::allocator::FrameAllocator;
 use super::list::lock;

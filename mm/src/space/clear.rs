@@ -1,6 +1,6 @@
 //! The end of a space, and its beginning anew.
 
-use core::sync::atomic::Ordering;
+use crate::sync::atomic::Ordering;
 
 use super::VirtualAddressSpace;
 use crate::address::{PageRange, USER_END};

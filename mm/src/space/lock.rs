@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 
-use spin::MutexGuard;
+use crate::sync::MutexGuard;
 
 use super::{Inner, Space, VirtualAddressSpace};
 use crate::platform::Platform;

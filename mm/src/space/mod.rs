@@ -18,13 +18,13 @@ mod remap;
 mod stats;
 mod unmap;
 
+use crate::sync::atomic::{AtomicU64, Ordering};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Deref;
-use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::Waker;
 
-use spin::Mutex;
+use crate::sync::Mutex;
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
