@@ -15,4 +15,4 @@ mod ports;
 pub mod rtc;
 pub mod serial;
 
-pub use ports::{Ports, X86Ports};
+pub use ports::{Ports, X86Ports, port_accesses};

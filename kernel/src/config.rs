@@ -11,6 +11,7 @@
 //! | `fault` | `queued`, `inline` | `queued` |
 //! | `service` | `first`: faults are served before anything else; `last`: only when no user thread can go on, so that tests see faults in flight | `first` |
 //! | `zero_pool` | `on`, `off` | `on` |
+//! | `floor` | `on`: measure at the start what hardware lets the steps of a fault cost; `off` | `off` |
 //! | `seed` | a number | 0 |
 //! | `console` | `split`: a port for each channel; `com1`: everything on COM1 | `split` |
 //! | `selftest` | for the tests only: see [`SelfTest`] | none |
@@ -107,6 +108,8 @@ pub struct Config {
     pub service: ServiceTurn,
     /// Whether frames are zeroed ahead of time when the CPU is idle.
     pub zero_pool: bool,
+    /// Whether the least cost of a fault's steps is measured at the start.
+    pub floor: bool,
     /// Seed of everything that is random.
     pub seed: u64,
     /// Whether each channel has a port of its own.
@@ -126,6 +129,7 @@ impl Default for Config {
             fault: FaultMode::Queued,
             service: ServiceTurn::First,
             zero_pool: true,
+            floor: false,
             seed: 0,
             split_console: true,
             selftest: None,
@@ -211,6 +215,7 @@ impl Config {
                 self.service = choose(value, &turns).ok_or_else(bad)?;
             }
             "zero_pool" => self.zero_pool = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
+            "floor" => self.floor = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
             "seed" => self.seed = value.parse().map_err(|_| bad())?,
             "console" => self.split_console = choose(value, &[("split", true), ("com1", false)]).ok_or_else(bad)?,
             "selftest" => self.selftest = Some(choose(value, &SELF_TESTS).ok_or_else(bad)?),

@@ -11,6 +11,7 @@ mod arch;
 mod config;
 mod console;
 mod exec;
+mod floor;
 mod fs;
 mod heap;
 mod layout;
@@ -86,6 +87,9 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
         None => {}
         Some(SelfTest::Traps) => trap_test::run(&mut memory),
         Some(how) => selftest::fail(how),
+    }
+    if config.floor {
+        floor::measure(&mut memory);
     }
     let archive_at = arch::paging::physical_run(ramdisk);
     machine::start(memory, &config);

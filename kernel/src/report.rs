@@ -41,6 +41,7 @@
 //! | `ticks.total` | timer interrupts taken at all |
 //! | `interrupts.longest_off_ns` | the longest that a timer interrupt had to wait |
 //! | `interrupts.spurious`, `interrupts.nmi` | interrupts that nobody asked for |
+//! | `floor.STEP` | with `floor=on`: ticks of `syscall`, `fault`, `fault_zero`, `fault_copy`, `fault_zero_huge` at the least |
 //! | `victims` | processes killed to free memory |
 //! | `time.ns` | from the first program's start to the end of the last |
 //! | `report.end` | 1 |

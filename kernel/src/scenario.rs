@@ -28,7 +28,7 @@ use crate::machine::{executor, memory};
 use crate::process::{ExitStatus, Pid, start, tree};
 use crate::report::Report;
 use crate::syscall::{Errno, information};
-use crate::{arch, fs, heap, shortage, statistics, time, tracing};
+use crate::{arch, floor, fs, heap, shortage, statistics, time, tracing};
 
 /// How long the task that zeroes frames sleeps when the pool is full, in nanoseconds.
 const POOL_PAUSE: u64 = 2_000_000;
@@ -246,6 +246,9 @@ fn report(outcome: &Outcome, port: &mut dyn fmt::Write) -> fmt::Result {
     report.line("interrupts.longest_off_ns", arch::clock::longest_tick_delay());
     report.line("interrupts.spurious", arch::interrupts::spurious_count());
     report.line("interrupts.nmi", arch::kernel_trap::nmi_count());
+    for (step, cost) in floor::steps() {
+        report.line(format_args!("floor.{step}"), cost);
+    }
     report.line("victims", outcome.victims);
     report.line("time.ns", outcome.duration);
     report.end()

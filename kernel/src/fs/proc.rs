@@ -11,6 +11,7 @@ use faultline_mm::{Backing, Protection, RegionFlags};
 use super::tree;
 use crate::machine;
 use crate::process::tree as processes;
+use crate::statistics;
 use crate::syscall::{Caller, Errno};
 
 /// The files of `/proc`.
@@ -36,6 +37,8 @@ pub enum ProcFile {
     Uptime,
     /// `/proc/sys/vm/overcommit_memory`.
     Overcommit,
+    /// `/proc/faultline/counters`: what this kernel counts, `name value` lines.
+    Counters,
 }
 
 impl ProcFile {
@@ -51,6 +54,7 @@ impl ProcFile {
         Self::MemoryInfo,
         Self::Uptime,
         Self::Overcommit,
+        Self::Counters,
     ];
 
     /// Its path, from the root.
@@ -67,6 +71,7 @@ impl ProcFile {
             Self::MemoryInfo => "proc/meminfo",
             Self::Uptime => "proc/uptime",
             Self::Overcommit => "proc/sys/vm/overcommit_memory",
+            Self::Counters => "proc/faultline/counters",
         }
     }
 }
@@ -115,8 +120,28 @@ pub fn content(file: ProcFile, caller: &Caller) -> Result<Box<[u8]>, Errno> {
             format_args_to(format_args!("{seconds}.{:02} 0.00\n", rest / 10_000_000))
         }
         ProcFile::Overcommit => String::from("1\n"),
+        ProcFile::Counters => counters(),
     };
     Ok(text.into_bytes().into_boxed_slice())
+}
+
+/// What happened since the start, over the whole machine.
+fn counters() -> String {
+    let (stats, counted) = (machine::memory().stats(), statistics::read());
+    let mut text = String::new();
+    for (name, value) in [
+        ("faults", stats.total_served()),
+        ("pool_hits", stats.pool_hits),
+        ("cr3_loads", stats.root_loads),
+        ("invlpg", stats.tlb_pages),
+        ("port_accesses", faultline_drivers::port_accesses()),
+        ("syscalls", counted.syscalls),
+        ("switches", counted.switches),
+        ("ticks", crate::arch::clock::ticks()),
+    ] {
+        let _ = writeln!(text, "{name} {value}");
+    }
+    text
 }
 
 /// Formatting into a string fails only where a `Display` does; none of those here does.

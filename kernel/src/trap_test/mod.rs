@@ -5,7 +5,7 @@
 //! wrong result is a panic.
 
 mod snippets;
-mod space;
+pub(crate) mod space;
 
 use core::arch::asm;
 
@@ -25,7 +25,7 @@ const ROUNDS: u64 = 1000;
 /// # Panics
 /// If a trap is not the expected one.
 pub fn run(memory: &mut BootMemory) {
-    space::load(memory);
+    space::load(memory, &raw const snippets::snippets);
     let at = At::new();
     exceptions(&at);
     addresses(&at);

@@ -4,7 +4,6 @@ use x86_64::PhysAddr;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
 
-use super::snippets;
 use crate::arch::{USER_END, paging};
 use crate::memory::{BootMemory, PAGE, phys_to_virt};
 
@@ -15,8 +14,8 @@ pub const LAST_PAGE: u64 = USER_END - PAGE;
 /// The data page, read-write; each word holds its offset.
 pub const DATA: u64 = CODE + PAGE;
 
-/// Builds and loads a space with the two pages.
-pub fn load(memory: &mut BootMemory) {
+/// Builds and loads a space with the two pages; `code` is the content of the code page.
+pub fn load(memory: &mut BootMemory, code: *const u8) {
     const PRESENT: u64 = 1;
     const WRITABLE: u64 = 1 << 1;
     const USER: u64 = 1 << 2;
@@ -39,7 +38,7 @@ pub fn load(memory: &mut BootMemory) {
     };
     let none = core::ptr::null();
     let root = page(phys_to_virt(paging::template_root()));
-    let code = page(&raw const snippets::snippets);
+    let code = page(code);
     let data = page(none);
     for word in 0..PAGE / 8 {
         // SAFETY: within the data page: every word holds its own offset.
