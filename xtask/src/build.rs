@@ -37,18 +37,20 @@ impl Artifacts {
     }
 }
 
-/// The names of the sample tasks: the files in `user/src/bin`.
+/// The names of the sample tasks: the files in `user/src/bin`, and the folders there that have a `main.rs`.
 #[must_use]
 pub fn task_names() -> Vec<String> {
     let folder = workspace::root().join("user/src/bin");
-    let files = fs::read_dir(folder)
+    let entries = fs::read_dir(folder)
         .into_iter()
         .flatten()
         .flatten()
-        .map(|file| file.path());
-    let mut names: Vec<_> = files
-        .filter(|file| file.extension().is_some_and(|extension| extension == "rs"))
-        .filter_map(|file| Some(file.file_stem()?.to_str()?.to_owned()))
+        .map(|entry| entry.path());
+    let is_task =
+        |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file();
+    let mut names: Vec<_> = entries
+        .filter(is_task)
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
         .collect();
     names.sort();
     names
