@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -39,6 +40,11 @@ pub enum Command {
     ///
     /// The exit status is 0 only if every task passed and no frame is missing.
     Demo(Demo),
+    /// Measure what memory operations cost, beside Linux running the same program file
+    ///
+    /// Guest instructions under -icount, each run made twice and compared digit by digit; then time under plain TCG,
+    /// the systems in turn, as minima. The exit status is 0 only if the runs agree.
+    Bench(Bench),
     /// Install what is missing (the Rust target, QEMU), and do nothing else
     ///
     /// Every other command does the same first.
@@ -69,6 +75,36 @@ pub struct Run {
     /// A static x86-64 Linux program on this machine, or the name of a sample task; then its arguments
     #[arg(required = true, trailing_var_arg = true, num_args = 1.., value_names = ["PROGRAM", "ARGS"])]
     pub command: Vec<String>,
+}
+
+/// `bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// Only operations whose names have this in them
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// A Linux kernel image to measure beside ours, or `auto` for Debian's 6.1 and 6.12 cloud kernels, which are
+    /// downloaded by apt-get into the target directory and not installed; may be given several times
+    #[arg(long, value_name = "VMLINUZ")]
+    pub linux: Vec<PathBuf>,
+    /// Rounds under plain TCG, where time is measured; 0 for none
+    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    pub rounds: u32,
+    /// Write the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Replace the tables between the lines `<!-- bench: begin -->` and `<!-- bench: end -->` of a Markdown file
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+    /// Draw the figures beside those of Linux as SVG
+    #[arg(long, value_name = "FILE")]
+    pub chart: Option<PathBuf>,
+    /// Memory of the machines, in MiB, or with a unit; Linux gives no huge pages below 1G
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = megabytes)]
+    pub mem: u64,
+    /// End each machine after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
+    pub timeout: Duration,
 }
 
 /// `demo`.
@@ -114,6 +150,7 @@ impl Options {
             accel,
             firmware: self.firmware,
             cpu: self.cpu.clone(),
+            command_line: None,
         }
     }
 

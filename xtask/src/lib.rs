@@ -11,9 +11,12 @@
 //! 6. [`report`] reads the account that the kernel gives at its end, [`trace`] reads its events, and [`symbols`] turns its
 //!    back-traces into names.
 //!
+//! [`mod@bench`] makes such runs on Faultline and on Linux and lays the figures side by side.
+//!
 //! The system tests call the same functions as the command-line tool.
 #![warn(missing_docs)]
 
+pub mod bench;
 pub mod build;
 pub mod bundle;
 pub mod cli;

@@ -46,7 +46,8 @@ pub enum Accel {
     /// Translated to host code; the guest's clock follows the host's.
     #[default]
     Tcg,
-    /// Translated, and counted: one tick of the time-stamp counter is one guest instruction, and runs repeat exactly.
+    /// Translated, and counted: one tick of the time-stamp counter is one guest instruction, and runs repeat exactly,
+    /// from the same date on.
     Icount,
 }
 
@@ -71,6 +72,8 @@ pub struct Hardware {
     pub firmware: Firmware,
     /// QEMU's name of the processor model.
     pub cpu: String,
+    /// The command line for a kernel that takes one, such as Linux.
+    pub command_line: Option<String>,
 }
 
 impl Default for Hardware {
@@ -80,6 +83,7 @@ impl Default for Hardware {
             accel: Accel::default(),
             firmware: Firmware::default(),
             cpu: "max".to_owned(),
+            command_line: None,
         }
     }
 }
@@ -170,7 +174,11 @@ fn command(hardware: &Hardware, boot: &Path) -> Command {
     ]);
     match hardware.accel {
         Accel::Tcg => command.args(["-accel", "tcg"]),
-        Accel::Icount => command.args(["-accel", "tcg", "-icount", "shift=0,sleep=off"]),
+        Accel::Icount => {
+            command.args(["-accel", "tcg", "-icount", "shift=0,sleep=off"]);
+            // The same date in every run, or programs that look at it would take another number of instructions.
+            command.args(["-rtc", "base=2026-01-01,clock=vm"])
+        }
     };
     match hardware.firmware {
         Firmware::Qboot => command.args(["-bios", "qboot.rom"]),
@@ -178,6 +186,9 @@ fn command(hardware: &Hardware, boot: &Path) -> Command {
     };
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
     command.arg("-kernel").arg(boot);
+    if let Some(line) = &hardware.command_line {
+        command.args(["-append", line]);
+    }
     command
 }
 

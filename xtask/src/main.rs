@@ -7,7 +7,7 @@ use faultline_xtask::cli::{Cli, Command};
 use faultline_xtask::machine::QEMU;
 use faultline_xtask::session::FAILED;
 use faultline_xtask::setup::{CoreLibrary, KERNEL_TARGET, Linker};
-use faultline_xtask::{demo, interrupt, run, setup};
+use faultline_xtask::{bench, demo, interrupt, run, setup};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         .and_then(|()| match &cli.command {
             Some(Command::Run(arguments)) => run::run(arguments),
             Some(Command::Demo(arguments)) => demo::run(arguments),
+            Some(Command::Bench(arguments)) => bench::run(arguments),
             Some(Command::Setup) => set_up(),
             None => demo::run(&cli.demo),
         });

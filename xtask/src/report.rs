@@ -200,7 +200,7 @@ impl fmt::Display for Summary<'_> {
 }
 
 /// A number with its thousands apart; anything else as it stands.
-fn grouped(number: &str) -> String {
+pub(crate) fn grouped(number: &str) -> String {
     if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return number.to_owned();
     }

@@ -1,0 +1,351 @@
+//! `bench`: what memory operations cost on Faultline, and on Linux in the same emulator with the same program file.
+//!
+//! - **Instructions.** Under `-icount shift=0,sleep=off` a tick of the time-stamp counter is one guest instruction. Each
+//!   run is made twice, and figures that are not the same to the digit are an error.
+//! - **Time.** Under plain TCG on a shared machine time swings twofold from run to run. So the systems take turns, round
+//!   by round, and each operation's least time over all rounds is compared.
+//!
+//! The program is the sample task `bench`; `figures` reads what it prints, `tables` and `chart` show it.
+
+mod chart;
+mod figures;
+mod linux;
+mod tables;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::build::Artifacts;
+use crate::cli;
+use crate::config::{Config, Fault, Switch};
+use crate::machine::{Accel, Hardware};
+use crate::ports::{Captured, Ports};
+use crate::session::{self, Task};
+use figures::Column;
+use linux::Linux;
+
+/// The name of the sample task.
+const PROGRAM: &str = "bench";
+
+/// In the run with the pool: pages of each fault benchmark, fewer than the pool holds, and the rest before each in
+/// milliseconds, so that idle time can fill it.
+const POOL_PAGES: &str = "400";
+const POOL_REST: &str = "20";
+
+/// All figures of one call of the tool.
+#[derive(Clone, Debug, Default, Serialize)]
+struct Results {
+    /// Memory of the machines in MiB.
+    memory: u64,
+    /// The least that hardware lets each step cost, measured at the start of the first machine.
+    floor: BTreeMap<String, u64>,
+    /// Guest instructions through the queue, without the pool of zeroed frames.
+    queued: Column,
+    /// The same with each fault served by its own first poll.
+    inline: Column,
+    /// Through the queue, with a pool that was full before each measurement.
+    pooled: Column,
+    /// Guest instructions on Linux.
+    linux: Vec<(String, Column)>,
+    /// Rounds under plain TCG.
+    rounds: u32,
+    /// Least times of each system.
+    times: Vec<(String, Times)>,
+}
+
+/// Operations and the least time of each, in nanoseconds.
+type Times = Vec<(String, f64)>;
+
+/// A system to measure.
+#[derive(Clone, Copy, Debug)]
+enum System<'a> {
+    Faultline { fault: Fault, pool: Switch },
+    Linux(&'a Linux),
+}
+
+impl System<'_> {
+    const QUEUED: Self = Self::Faultline {
+        fault: Fault::Queued,
+        pool: Switch::Off,
+    };
+    const INLINE: Self = Self::Faultline {
+        fault: Fault::Inline,
+        pool: Switch::Off,
+    };
+    const POOLED: Self = Self::Faultline {
+        fault: Fault::Queued,
+        pool: Switch::On,
+    };
+
+    fn name(&self) -> String {
+        match self {
+            Self::Faultline { fault, pool } => match pool {
+                Switch::Off => format!("Faultline, {fault}"),
+                Switch::On => format!("Faultline, {fault}, pool"),
+            },
+            Self::Linux(linux) => linux.name.clone(),
+        }
+    }
+}
+
+/// Measures, prints, and writes the files that were asked for.
+///
+/// # Errors
+/// Fails when a machine doesn't come to an orderly end, when two counted runs differ, or when a file can't be written.
+pub fn run(arguments: &cli::Bench) -> anyhow::Result<u8> {
+    let page = arguments.markdown.as_deref().map(Page::read).transpose()?;
+    let kernels = Linux::all(&arguments.linux)?;
+    let artifacts = session::prepare()?;
+    let file = artifacts.task(PROGRAM).context("there is no sample task bench")?;
+    let measurer = Measurer {
+        program: fs::read(&file).with_context(|| format!("{} can't be read", file.display()))?,
+        artifacts,
+        arguments,
+        bar: progress_bar(kernels.len(), arguments.rounds),
+    };
+    let results = measurer.measure(&kernels)?;
+    measurer.bar.finish_and_clear();
+    if results.queued.operations.is_empty() {
+        bail!(
+            "no operation has {:?} in its name",
+            arguments.filter.as_deref().unwrap_or_default()
+        );
+    }
+    let tables = tables::all(&results);
+    println!("{tables}");
+    if let Some(page) = page {
+        page.replace(&tables)?;
+    }
+    if let Some(file) = &arguments.json {
+        let text = serde_json::to_string_pretty(&results)? + "\n";
+        fs::write(file, text).with_context(|| format!("{} can't be written", file.display()))?;
+    }
+    if let Some(file) = &arguments.chart {
+        let chart = chart::draw(&results).context("a chart needs --linux and an operation that both systems have")?;
+        fs::write(file, chart).with_context(|| format!("{} can't be written", file.display()))?;
+    }
+    Ok(0)
+}
+
+fn progress_bar(kernels: usize, rounds: u32) -> ProgressBar {
+    let counted = 2 * (3 + kernels as u64);
+    let timed = u64::from(rounds) * (3 + kernels as u64);
+    let bar = ProgressBar::new(counted + timed);
+    let style = "{spinner} {pos}/{len} machines [{elapsed_precise}] {wide_msg}";
+    bar.set_style(ProgressStyle::with_template(style).expect("the template is well-formed"));
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
+struct Measurer<'a> {
+    artifacts: Artifacts,
+    program: Vec<u8>,
+    arguments: &'a cli::Bench,
+    bar: ProgressBar,
+}
+
+impl Measurer<'_> {
+    fn measure(&self, kernels: &[Linux]) -> anyhow::Result<Results> {
+        let mut results = Results {
+            memory: self.arguments.mem,
+            rounds: self.arguments.rounds,
+            ..Results::default()
+        };
+        results.queued = self.count(System::QUEUED, &mut results.floor)?;
+        let floor = &mut BTreeMap::new();
+        results.inline = self.count(System::INLINE, floor)?;
+        results.pooled = self.count(System::POOLED, floor)?;
+        for linux in kernels {
+            let column = self.count(System::Linux(linux), floor)?;
+            results.linux.push((linux.name.clone(), column));
+        }
+        let systems = [System::QUEUED, System::INLINE, System::POOLED]
+            .into_iter()
+            .chain(kernels.iter().map(System::Linux));
+        let systems: Vec<_> = systems.collect();
+        if self.arguments.rounds > 0 {
+            results.times = systems.iter().map(|system| (system.name(), Times::new())).collect();
+        }
+        for round in 1..=self.arguments.rounds {
+            for (system, (name, least)) in systems.iter().zip(&mut results.times) {
+                self.bar
+                    .set_message(format!("{name}: time, round {round} of {}", self.arguments.rounds));
+                let column = self.boot(*system, Accel::Tcg, &mut BTreeMap::new())?;
+                keep_least(least, &column);
+                self.bar.inc(1);
+            }
+        }
+        Ok(results)
+    }
+
+    /// Counts instructions, twice.
+    fn count(&self, system: System<'_>, floor: &mut BTreeMap<String, u64>) -> anyhow::Result<Column> {
+        let mut runs = Vec::new();
+        for run in 1..=2 {
+            self.bar
+                .set_message(format!("{}: instructions, run {run} of 2", system.name()));
+            runs.push(self.boot(system, Accel::Icount, floor)?);
+            self.bar.inc(1);
+        }
+        let different = runs[0].differences(&runs[1]);
+        if !different.is_empty() {
+            bail!(
+                "{}: two runs counted differently: {}",
+                system.name(),
+                different.join(", ")
+            );
+        }
+        Ok(runs.swap_remove(0))
+    }
+
+    /// Runs the program once on a machine of its own.
+    fn boot(&self, system: System<'_>, accel: Accel, floor: &mut BTreeMap<String, u64>) -> anyhow::Result<Column> {
+        let mut words = vec!["--fields".to_owned()];
+        if let Some(filter) = &self.arguments.filter {
+            words.extend(["--filter".to_owned(), filter.clone()]);
+        }
+        let text = match system {
+            System::Linux(linux) => {
+                words.insert(0, "--init".to_owned());
+                // The words of a kernel's command line have no spaces in them.
+                let words: Vec<_> = words.iter().map(|word| word.replace(' ', "+")).collect();
+                let (memory, limit) = (self.arguments.mem, self.arguments.timeout);
+                linux.boot(&self.program, &words, memory, accel, limit)?
+            }
+            System::Faultline { fault, pool } => {
+                if pool == Switch::On {
+                    words.extend(["--pages", POOL_PAGES, "--rest", POOL_REST].map(str::to_owned));
+                }
+                self.boot_faultline(fault, pool, accel, &words, floor)?
+            }
+        };
+        Column::parse(&text).with_context(|| system.name())
+    }
+
+    fn boot_faultline(
+        &self,
+        fault: Fault,
+        pool: Switch,
+        accel: Accel,
+        words: &[String],
+        floor: &mut BTreeMap<String, u64>,
+    ) -> anyhow::Result<String> {
+        let task = Task::sample(PROGRAM, words, &self.artifacts)?;
+        let mut config = Config::new();
+        config.set("mode", "run")?;
+        task.configure(&mut config)?;
+        config
+            .set("fault", fault)?
+            .set("zero_pool", pool)?
+            .set("floor", Switch::On)?;
+        let hardware = Hardware {
+            memory: self.arguments.mem,
+            accel,
+            ..Hardware::default()
+        };
+        let bundle = session::pack(&self.artifacts, &config, &[task], &hardware)?;
+        let (stdout, stderr) = (Captured::default(), Captured::default());
+        let ports = Ports {
+            log: Box::new(io::sink()),
+            stdout: Box::new(stdout.clone()),
+            stderr: Box::new(stderr.clone()),
+        };
+        let limit = Some(self.arguments.timeout);
+        let (report, _) = session::boot(&self.artifacts, &hardware, &bundle, ports, limit)??;
+        if !report.frames_hold()? || report.programs()?.iter().any(|program| program.status != 0) {
+            bail!(
+                "the benchmark failed on Faultline: {}",
+                String::from_utf8_lossy(&stderr.take())
+            );
+        }
+        for step in tables::FLOOR_STEPS {
+            if let Some(count) = report.optional(&format!("floor.{step}"))? {
+                floor.insert((*step).to_owned(), count);
+            }
+        }
+        Ok(String::from_utf8_lossy(&stdout.take()).into_owned())
+    }
+}
+
+/// Takes over a round's times where they are less.
+fn keep_least(least: &mut Times, column: &Column) {
+    for (name, figures) in &column.operations {
+        let time = figures.min as f64 * 1000.0 / column.ticks_per_us.max(1) as f64;
+        match least.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) => *known = known.min(time),
+            None => least.push((name.clone(), time)),
+        }
+    }
+}
+
+/// A page with a place for the tables.
+struct Page<'a> {
+    file: &'a Path,
+    before: String,
+    after: String,
+}
+
+impl<'a> Page<'a> {
+    const BEGIN: &'static str = "<!-- bench: begin -->\n";
+    const END: &'static str = "<!-- bench: end -->";
+
+    /// Reads the page, before anything is measured.
+    fn read(file: &'a Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(file).with_context(|| format!("{} can't be read", file.display()))?;
+        let (before, rest) = text
+            .split_once(Self::BEGIN)
+            .with_context(|| format!("{} has no line `{}`", file.display(), Self::BEGIN.trim()))?;
+        let (_, after) = rest
+            .split_once(Self::END)
+            .with_context(|| format!("{} has no line `{}` after the other", file.display(), Self::END))?;
+        Ok(Self {
+            file,
+            before: before.to_owned(),
+            after: after.to_owned(),
+        })
+    }
+
+    fn replace(&self, tables: &str) -> anyhow::Result<()> {
+        let text = format!("{}{}{tables}{}{}", self.before, Self::BEGIN, Self::END, self.after);
+        fs::write(self.file, text).with_context(|| format!("{} can't be written", self.file.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_place_for_the_tables_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("page.md");
+        fs::write(&file, "one\n<!-- bench: begin -->\nold\n<!-- bench: end -->\ntwo\n").unwrap();
+        for _ in 0..2 {
+            Page::read(&file).unwrap().replace("new\n").unwrap();
+            let text = fs::read_to_string(&file).unwrap();
+            assert_eq!(text, "one\n<!-- bench: begin -->\nnew\n<!-- bench: end -->\ntwo\n");
+        }
+        fs::write(&file, "no place").unwrap();
+        assert!(Page::read(&file).is_err());
+    }
+
+    #[test]
+    fn the_least_time_of_all_rounds_is_kept() {
+        let round = |min, rate| {
+            let text = format!("@bench\tx\truns=1\tmin={min}\tmedian=9\tp99=9\tmean=9\n@end\tticks_per_us={rate}\n");
+            Column::parse(&text).unwrap()
+        };
+        let mut least = Times::new();
+        for (min, rate) in [(5000, 2500), (2600, 2600), (4000, 2000)] {
+            keep_least(&mut least, &round(min, rate));
+        }
+        assert_eq!(least, [("x".to_owned(), 1000.0)]);
+    }
+}
