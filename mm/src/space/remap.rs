@@ -131,9 +131,14 @@ impl<P: Platform> Space<P> {
         moved.backing = moved.backing.advanced(old.start() - found.start());
         self.revoke_side(inner, old);
         if let Some(root) = inner.root {
-            for page in old.iter().take(to.pages() as usize) {
-                self.move_leaf(root, page, to.start() + (page - old.start()), &mut change);
-            }
+            // Only where there are tables: a region may be far larger than what is in it.
+            let moving = PageRange::new_unchecked(old.start(), old.start() + old.size().min(to.size()));
+            self.memory.for_each_level2(root, moving, |start, _| {
+                let end = (start + HUGE_PAGE_SIZE).min(moving.end());
+                for page in (start.max(moving.start())..end).step_by(PAGE_SIZE as usize) {
+                    self.move_leaf(root, page, to.start() + (page - old.start()), &mut change);
+                }
+            });
         }
         inner.regions.insert(to, moved);
         self.finish(inner, change);
@@ -152,23 +157,22 @@ impl<P: Platform> Space<P> {
     ) -> Result<(), VasError> {
         let Some(root) = inner.root else { return Ok(()) };
         self.prepare_ends(inner, old, change)?;
-        let mut address = old.start();
-        while address < old.end() {
-            let next = (address | (HUGE_PAGE_SIZE - 1)) + 1;
-            if !matches!(self.memory.leaf(root, address), Leaf::None) {
-                self.own_leaf(inner, root, address, change).map_err(|_| NO_FRAMES)?;
-                // The pages of one source table reach into two target tables at most.
-                let (first, last) = (address, next.min(old.end()) - PAGE_SIZE);
-                for page in [first, last] {
-                    let target = to.start() + (page - old.start());
-                    if target < to.end() {
-                        self.own_leaf(inner, root, target, change).map_err(|_| NO_FRAMES)?;
-                    }
+        let mut result = Ok(());
+        self.memory.for_each_level2(root, old, |start, entry2| {
+            if result.is_err() || !entry2.get().is_present() {
+                return;
+            }
+            let (first, next) = (start.max(old.start()), start + HUGE_PAGE_SIZE);
+            result = self.own_leaf(inner, root, first, change).map(drop);
+            // The pages of one source table reach into two target tables at most.
+            for page in [first, next.min(old.end()) - PAGE_SIZE] {
+                let target = to.start() + (page - old.start());
+                if result.is_ok() && target < to.end() {
+                    result = self.own_leaf(inner, root, target, change).map(drop);
                 }
             }
-            address = next;
-        }
-        Ok(())
+        });
+        result.map_err(|_| NO_FRAMES)
     }
 
     fn move_leaf(&self, root: Pfn, from: u64, to: u64, change: &mut Change) {
