@@ -23,6 +23,8 @@ bitflags! {
         const HUGE_PAGES = 4;
         /// Locked in memory (accounting only).
         const LOCKED = 8;
+        /// It may never become writable: a shared mapping of a file that can't be written.
+        const READ_ONLY = 16;
     }
 }
 

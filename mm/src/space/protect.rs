@@ -10,7 +10,7 @@ use crate::error::VasError;
 use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::protection::Protection;
-use crate::region::RegionMap;
+use crate::region::{Region, RegionFlags, RegionMap};
 use crate::tables::index;
 use crate::tlb::Change;
 
@@ -23,8 +23,8 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// copy-on-write when it becomes writable.
     ///
     /// # Errors
-    /// [`VasError::NotMapped`] with the first hole in the range, [`VasError::Forbidden`] for executable device memory,
-    /// [`VasError::TooManyRegions`], [`VasError::OutOfMemory`] if a huge page or shared table had to be split and could
+    /// [`VasError::NotMapped`] with the first hole in the range, [`VasError::Forbidden`] with the first region that can't be had
+    /// so (executable device memory, a writable mapping of what can't be written), [`VasError::TooManyRegions`], [`VasError::OutOfMemory`] if a huge page or shared table had to be split and could
     /// not be, and those of [`PageRange::aligned`]. Nothing has changed then.
     pub fn protect_region(&self, start: VirtAddr, size: u64, protection: Protection) -> Result<(), VasError> {
         let range = PageRange::aligned(start, size)?;
@@ -32,11 +32,12 @@ impl<P: Platform> VirtualAddressSpace<P> {
         if let Some(address) = inner.regions.first_hole(range) {
             return Err(VasError::NotMapped { address });
         }
-        let device = inner
-            .regions
-            .overlapping(range)
-            .any(|(_, region)| matches!(region.backing, Backing::Physical { .. }));
-        if device && protection.contains(Protection::EXECUTE) {
+        let refuses = |region: &Region| {
+            protection.contains(Protection::EXECUTE) && matches!(region.backing, Backing::Physical { .. })
+                || protection.contains(Protection::WRITE) && region.flags.contains(RegionFlags::READ_ONLY)
+        };
+        let refusing = inner.regions.overlapping(range).find(|(_, region)| refuses(region));
+        if let Some((range, _)) = refusing {
             return Err(VasError::Forbidden { range, protection });
         }
         inner.check_count(self.memory, RegionMap::SPLIT_COST)?;

@@ -279,3 +279,19 @@ fn locking_is_a_property_that_splits_and_joins() {
     space.set_locked(at(page(1)), PAGE_SIZE, false).unwrap();
     assert_eq!(space.get_stats().regions, 1);
 }
+
+#[test]
+fn a_mapping_of_what_cannot_be_written_never_becomes_writable() {
+    let world = World::new(64);
+    let space = world.space();
+    space
+        .map_with(at(page(2)), PAGE_SIZE, R, Backing::Anonymous, RegionFlags::READ_ONLY)
+        .unwrap();
+    space.map_lazy(at(A), 2 * PAGE_SIZE, R, Backing::Anonymous).unwrap();
+    let refused = space.protect_region(at(A), 3 * PAGE_SIZE, RW);
+    assert!(matches!(refused, Err(VasError::Forbidden { range, .. }) if range.start() == page(2)));
+    assert_eq!(regions(&space), [(0, 2, R), (2, 1, R)]);
+    space.protect_region(at(page(2)), PAGE_SIZE, NONE).unwrap();
+    space.protect_region(at(page(2)), PAGE_SIZE, R).unwrap();
+    check(&world, &space);
+}
