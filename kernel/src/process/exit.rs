@@ -12,10 +12,16 @@ use x86_64::VirtAddr;
 use super::{Thread, tree};
 use crate::machine::Space;
 use crate::signal::pending;
-use crate::tracing;
+use crate::{time, tracing};
 
-/// How much of a space is unmapped at a time; one that maps no more than this goes in one piece.
+/// How much of a space is unmapped at a time where it is full; one that maps no more than this goes in one piece.
 const PIECE: u64 = 32 * HUGE_PAGE_SIZE;
+
+/// How long pieces are unmapped before others run, in nanoseconds.
+const TURN: u64 = 200_000;
+
+/// A piece that took no longer than this, in nanoseconds, was empty: the next is twice as large.
+const EMPTY: u64 = 20_000;
 
 /// Unmaps a piece of the space of a thread that ends, if nobody else uses it; says whether much is left.
 pub fn dismantle(thread: &Thread, space: &Arc<Space>) -> bool {
@@ -25,19 +31,27 @@ pub fn dismantle(thread: &Thread, space: &Arc<Space>) -> bool {
     }
     // No CPU has the space loaded then, so what is unmapped is free at once.
     space.memory().leave_spaces();
-    let mut left = PIECE;
-    while left > 0
-        && let Some(region) = space.first_region_above(VirtAddr::zero())
-    {
+    let began = time::now();
+    let (mut now, mut piece) = (began, PIECE);
+    while now - began < TURN {
+        let Some(region) = space.first_region_above(VirtAddr::zero()) else {
+            return false;
+        };
         // A piece ends where a table's span ends, so that no shared table has to be split, which could need memory.
         let end = region
             .end()
-            .min((region.start() & !(HUGE_PAGE_SIZE - 1)) + left.next_multiple_of(HUGE_PAGE_SIZE));
+            .min((region.start() & !(HUGE_PAGE_SIZE - 1)).saturating_add(piece));
         let size = end - region.start();
         if space.unmap(VirtAddr::new_truncate(region.start()), size).is_err() {
             return false;
         }
-        left = left.saturating_sub(size);
+        let then = core::mem::replace(&mut now, time::now());
+        // A program may map far more than there is memory for.
+        piece = if now - then < EMPTY {
+            piece.saturating_mul(2)
+        } else {
+            PIECE
+        };
     }
     true
 }
