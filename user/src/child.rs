@@ -37,6 +37,18 @@ impl Child {
         }
     }
 
+    /// Whether it has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        // SAFETY: 1. all zeros is a valid `siginfo_t`. 2. the call writes to it and to nothing else.
+        unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+            let result = libc::waitid(libc::P_PID, self.0.unsigned_abs(), &raw mut info, flags);
+            result != 0 || info.si_pid() != 0
+        }
+    }
+
     /// Waits for its end.
     pub fn wait(self) -> Ended {
         let mut status = 0;

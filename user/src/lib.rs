@@ -5,11 +5,12 @@
 
 mod child;
 mod mapping;
+pub mod sequence;
 
 use std::fmt;
 use std::str::FromStr;
 
-pub use child::{Ended, expect, fork, probe};
+pub use child::{Child, Ended, expect, fork, probe};
 pub use mapping::{Access, Mapping};
 
 /// The size of a page.

@@ -7,13 +7,14 @@ use alloc::sync::Arc;
 
 use faultline_mm::{
     Access, Advice, Backing, MapRequest, PageRange, Placement, Protection, RegionFlags, RemapTarget, SharedMemory,
+    VasError,
 };
 use linux_raw_sys::general as linux;
 use x86_64::VirtAddr;
 
 use super::{Caller, Errno, user};
 use crate::exec::elf::USER_END;
-use crate::fs::FileKind;
+use crate::fs::{FileKind, OpenFile};
 use crate::machine::{Space, memory};
 use crate::process::Process;
 
@@ -40,11 +41,16 @@ fn protection(bits: u64) -> Result<Protection, Errno> {
     if bits & !u64::from(known | hints) != 0 {
         return Err(Errno::EINVAL);
     }
+    Ok(known_protection(bits))
+}
+
+/// The protection that the bits say; bits without a meaning are ignored, as `mmap` does.
+fn known_protection(bits: u64) -> Protection {
     let mut protection = Protection::empty();
     protection.set(Protection::READ, bits & u64::from(linux::PROT_READ) != 0);
     protection.set(Protection::WRITE, bits & u64::from(linux::PROT_WRITE) != 0);
     protection.set(Protection::EXECUTE, bits & u64::from(linux::PROT_EXEC) != 0);
-    Ok(protection)
+    protection
 }
 
 /// The length rounded up to whole pages.
@@ -61,32 +67,49 @@ fn whole_pages(length: u64) -> Result<u64, Errno> {
 /// As Linux reports them.
 pub fn mmap(process: &Process, space: &Space, arguments: [u64; 6]) -> Result<u64, Errno> {
     let [hint, length, bits, flags, descriptor, offset] = arguments;
-    if length == 0 || !offset.is_multiple_of(PAGE) {
+    let has = |flag: u32| flags & u64::from(flag) != 0;
+    if !offset.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
     }
-    let has = |flag: u32| flags & u64::from(flag) != 0;
+    // A descriptor that is not open comes before everything else that can be wrong, as on Linux.
+    let file = if has(linux::MAP_ANONYMOUS) {
+        None
+    } else {
+        Some(process.files().lock().get(descriptor)?)
+    };
+    if length == 0 {
+        return Err(Errno::EINVAL);
+    }
     let size = whole_pages(length)?;
     offset.checked_add(size).ok_or(Errno::EOVERFLOW)?;
-    let protection = protection(bits)?;
+    let placement = place(hint, size, flags)?;
+    if let Placement::FixedNoReplace(wanted) = placement
+        && space
+            .first_region_above(wanted)
+            .is_some_and(|region| region.start() < wanted.as_u64() + size)
+    {
+        return Err(Errno::EEXIST);
+    }
+    let protection = known_protection(bits);
     let shared = match flags as u32 & linux::MAP_TYPE {
         linux::MAP_PRIVATE => false,
-        linux::MAP_SHARED | linux::MAP_SHARED_VALIDATE => true,
+        linux::MAP_SHARED => true,
+        linux::MAP_SHARED_VALIDATE if file.is_some() => true,
         _ => return Err(Errno::EINVAL),
     };
-    let backing = if has(linux::MAP_ANONYMOUS) {
-        if shared {
-            Backing::Shared {
-                object: SharedMemory::new(memory().frames(), size)?,
-                offset: 0,
-            }
-        } else {
-            Backing::Anonymous
-        }
-    } else {
-        file_backing(process, descriptor, offset, shared, protection)?
+    let backing = match &file {
+        Some(file) => file_backing(file, offset, shared, protection)?,
+        None if shared => Backing::Shared {
+            object: SharedMemory::new(memory().frames(), size)?,
+            offset: 0,
+        },
+        None => Backing::Anonymous,
     };
-    let placement = place(hint, size, flags)?;
     let mut properties = RegionFlags::empty();
+    properties.set(
+        RegionFlags::READ_ONLY,
+        shared && matches!(backing, Backing::File { .. }),
+    );
     properties.set(
         RegionFlags::STACK,
         has(linux::MAP_GROWSDOWN) && matches!(backing, Backing::Anonymous),
@@ -130,14 +153,7 @@ fn place(hint: u64, size: u64, flags: u64) -> Result<Placement, Errno> {
 
 /// The backing that a descriptor stands for. A shared mapping of a read-only file shows the file as a private one does,
 /// as long as it is never written.
-fn file_backing(
-    process: &Process,
-    descriptor: u64,
-    offset: u64,
-    shared: bool,
-    protection: Protection,
-) -> Result<Backing, Errno> {
-    let file = process.files().lock().get(descriptor)?;
+fn file_backing(file: &OpenFile, offset: u64, shared: bool, protection: Protection) -> Result<Backing, Errno> {
     if !file.is_readable() {
         return Err(Errno::EACCES);
     }
@@ -215,16 +231,32 @@ pub fn mprotect(space: &Space, start: u64, length: u64, bits: u64) -> Result<u64
     if !start.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
     }
-    let protection = protection(bits)?;
     if length == 0 {
         return Ok(0);
     }
     let size = whole_pages(length)?;
-    if start.checked_add(size).is_none_or(|end| end > USER_END) {
+    if start.checked_add(size).is_none() {
         return Err(Errno::ENOMEM);
     }
-    space.protect_region(address(start, Errno::ENOMEM)?, size, protection)?;
-    Ok(0)
+    let protection = protection(bits)?;
+    if start + size > USER_END {
+        return Err(Errno::ENOMEM);
+    }
+    let start = address(start, Errno::ENOMEM)?;
+    // What lies before a hole, or before a region that refuses, is changed all the same.
+    let mut end = start.as_u64() + size;
+    let mut result = Ok(0);
+    while end > start.as_u64() {
+        let (stop, errno) = match space.protect_region(start, end - start.as_u64(), protection) {
+            Ok(()) => break,
+            Err(VasError::NotMapped { address }) => (address, Errno::ENOMEM),
+            Err(VasError::Forbidden { range, .. }) => (range.start(), Errno::EACCES),
+            Err(error) => return Err(error.into()),
+        };
+        result = Err(errno);
+        end = stop;
+    }
+    result
 }
 
 /// `mremap`.
@@ -241,6 +273,7 @@ pub fn mremap(space: &Space, start: u64, old: u64, new: u64, flags: u64, target:
         if flags & may_move == 0
             || !target.is_multiple_of(PAGE)
             || target.checked_add(new).is_none_or(|end| end > USER_END)
+            || start < target + new && target < start.saturating_add(old)
         {
             return Err(Errno::EINVAL);
         }
@@ -251,10 +284,21 @@ pub fn mremap(space: &Space, start: u64, old: u64, new: u64, flags: u64, target:
         RemapTarget::InPlace
     };
     let start = address(start, Errno::EFAULT)?;
+    if new <= old && flags & fixed == 0 {
+        // Shrinking is unmapping the tail, whatever regions that meets.
+        let region = space.first_region_above(start).ok_or(Errno::EFAULT)?;
+        if region.start() > start.as_u64() {
+            return Err(Errno::EFAULT);
+        }
+        if new < old {
+            munmap(space, start.as_u64() + new, old - new)?;
+        }
+        return Ok(start.as_u64());
+    }
     match space.remap(start, old, new, to) {
         Ok(moved) => Ok(moved.as_u64()),
-        Err(faultline_mm::VasError::NotMapped { .. }) => Err(Errno::EFAULT),
-        Err(faultline_mm::VasError::Overlap { .. }) => Err(Errno::EINVAL),
+        Err(VasError::NotMapped { .. }) => Err(Errno::EFAULT),
+        Err(VasError::Overlap { .. }) => Err(Errno::EINVAL),
         Err(error) => Err(error.into()),
     }
 }
@@ -290,17 +334,44 @@ pub fn madvise(space: &Space, start: u64, length: u64, advice: u64) -> Result<u6
     if !start.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
     }
-    let size = whole_pages(length).map_err(|_| Errno::EINVAL)?;
-    if start.checked_add(size).is_none_or(|end| end > USER_END) {
-        return Err(Errno::EINVAL);
+    let size = length.checked_next_multiple_of(PAGE).ok_or(Errno::EINVAL)?;
+    let end = start.checked_add(size).ok_or(Errno::EINVAL)?;
+    super::has_headroom()?;
+    let mut at = start;
+    let mut result = Ok(0);
+    // Advice acts on what is mapped; holes are told at the end.
+    while at < end {
+        let stop = mapped_until(space, at, end);
+        if stop > at {
+            if let Some(advice) = advice {
+                space.advise(address(at, Errno::EINVAL)?, stop - at, advice)?;
+            }
+            at = stop;
+            continue;
+        }
+        result = Err(Errno::ENOMEM);
+        let next = address(at, Errno::ENOMEM)
+            .ok()
+            .and_then(|at| space.first_region_above(at));
+        match next {
+            Some(next) => at = next.start(),
+            None => break,
+        }
     }
-    if let Some(advice) = advice
-        && size > 0
+    result
+}
+
+/// The end of what is mapped without a hole from `start` on, at most `end`.
+fn mapped_until(space: &Space, start: u64, end: u64) -> u64 {
+    let mut at = start;
+    while at < end
+        && let Ok(place) = address(at, Errno::ENOMEM)
+        && let Some(region) = space.first_region_above(place)
+        && region.start() <= at
     {
-        super::has_headroom()?;
-        space.advise(address(start, Errno::EINVAL)?, size, advice)?;
+        at = region.end();
     }
-    Ok(0)
+    at.min(end)
 }
 
 /// `madvise` that makes pages present.
@@ -308,20 +379,33 @@ pub async fn madvise_populate(caller: Caller, start: u64, length: u64, advice: u
     if !start.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
     }
-    if length == 0 {
-        return Ok(0);
-    }
-    let range = PageRange::covering(address(start, Errno::ENOMEM)?, length).map_err(|_| Errno::ENOMEM)?;
-    // A hole is ENOMEM, a page that can't be had EFAULT.
-    caller
-        .space
-        .resident(VirtAddr::new_truncate(range.start()), range.size(), |_| {})?;
-    let access = if advice == MADV_POPULATE_WRITE {
-        Access::Write
+    let size = length.checked_next_multiple_of(PAGE).ok_or(Errno::EINVAL)?;
+    let end = start.checked_add(size).ok_or(Errno::EINVAL)?;
+    let (access, needed) = if advice == MADV_POPULATE_WRITE {
+        (Access::Write, Protection::WRITE)
     } else {
-        Access::Read
+        (Access::Read, Protection::READ)
     };
-    populate(&caller, range, access).await?;
+    let mut at = start;
+    while at < end {
+        // A hole is ENOMEM, a region that does not allow the access EINVAL, a page that can't be had EFAULT.
+        let region = caller
+            .space
+            .find_mapping(address(at, Errno::ENOMEM)?)
+            .ok_or(Errno::ENOMEM)?;
+        if !region.protection.contains(needed) {
+            return Err(Errno::EINVAL);
+        }
+        let stop = region.range.end().min(end);
+        drop(region);
+        populate(
+            &caller,
+            PageRange::covering(VirtAddr::new_truncate(at), stop - at)?,
+            access,
+        )
+        .await?;
+        at = stop;
+    }
     Ok(0)
 }
 
@@ -366,9 +450,9 @@ pub fn msync(space: &Space, start: u64, length: u64, flags: u64) -> Result<u64, 
     {
         return Err(Errno::EINVAL);
     }
-    let size = whole_pages(length)?;
-    if size > 0 {
-        space.resident(address(start, Errno::ENOMEM)?, size, |_| {})?;
+    let end = start.checked_add(whole_pages(length)?).ok_or(Errno::ENOMEM)?;
+    if mapped_until(space, start, end) < end {
+        return Err(Errno::ENOMEM);
     }
     Ok(0)
 }
