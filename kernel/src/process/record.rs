@@ -60,8 +60,8 @@ pub struct Process {
     pub pid: Pid,
     /// The process that inherits its orphans: the first program it descends from.
     pub root: Pid,
-    /// The signal its parent gets when it ends; 0 for none.
-    pub exit_signal: u32,
+    /// The signal its parent gets when it ends; 0 for none. `SIGCHLD` once it has been handed to another parent.
+    pub exit_signal: AtomicU32,
     /// What it does about signals; shared with a process that was cloned so.
     pub actions: Arc<Mutex<Actions>>,
     /// Signals raised for the process as a whole.
@@ -119,7 +119,7 @@ impl Process {
         Self {
             pid,
             root: inherited.root,
-            exit_signal: inherited.exit_signal,
+            exit_signal: AtomicU32::new(inherited.exit_signal),
             actions: inherited.actions,
             pending: Mutex::new(Pending::EMPTY),
             files: Mutex::new(inherited.files),
@@ -136,6 +136,18 @@ impl Process {
             leader_status: AtomicU32::new(0),
             released: AtomicU32::new(0),
         }
+    }
+
+    /// Its process group.
+    #[must_use]
+    pub fn group(&self) -> Pid {
+        self.group.load(Ordering::Relaxed)
+    }
+
+    /// Its session.
+    #[must_use]
+    pub fn session(&self) -> Pid {
+        self.session.load(Ordering::Relaxed)
     }
 
     /// Its open files.

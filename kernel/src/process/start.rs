@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
 
 use faultline_executor::{Class, SpawnError};
 use spin::Mutex;
@@ -123,14 +122,5 @@ impl ThreadBytes {
     #[must_use]
     pub const fn total(&self) -> usize {
         self.task + self.record
-    }
-}
-
-/// The process group of a process.
-impl Process {
-    /// Its process group.
-    #[must_use]
-    pub fn group(&self) -> Pid {
-        self.group.load(Ordering::Relaxed)
     }
 }

@@ -154,6 +154,14 @@ pub fn living(wanted: impl Fn(&Process) -> bool) -> Vec<Arc<Process>> {
     members.map(|member| member.process.clone()).collect()
 }
 
+/// Whether `wanted` accepts a process that has not ended.
+pub fn any_living(wanted: impl Fn(&Process) -> bool) -> bool {
+    let tree = TREE.lock();
+    tree.members
+        .values()
+        .any(|member| member.zombie.is_none() && wanted(&member.process))
+}
+
 /// How many processes there are, zombies included.
 pub fn process_count() -> u64 {
     COUNT.load(Ordering::Acquire)
@@ -217,6 +225,8 @@ pub fn end_process(process: &Arc<Process>, status: ExitStatus) {
         let heir = (process.root != process.pid).then_some(process.root);
         if let Some(child) = tree.members.get_mut(&orphan) {
             child.parent = heir;
+            let told = Signal::SIGCHLD.number();
+            child.process.exit_signal.store(told, Ordering::Relaxed);
             if child.zombie.is_some() && heir.is_none() {
                 to_reap.push(orphan);
                 continue;
@@ -248,7 +258,7 @@ pub fn end_process(process: &Arc<Process>, status: ExitStatus) {
         }
     }
     if let Some(parent) = teller {
-        if let Some(signal) = Signal::new(process.exit_signal) {
+        if let Some(signal) = Signal::new(process.exit_signal.load(Ordering::Relaxed)) {
             let (code, status) = status.to_child_code();
             raise::to_process(
                 &parent,

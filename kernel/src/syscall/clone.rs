@@ -247,7 +247,11 @@ fn inherit(parent: &Process, request: &Request) -> Inherited {
     };
     Inherited {
         root: parent.root,
-        exit_signal: request.exit_signal,
+        exit_signal: if request.has(linux::CLONE_PARENT) {
+            parent.exit_signal.load(Ordering::Relaxed)
+        } else {
+            request.exit_signal
+        },
         actions,
         files,
         directory,

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use linux_raw_sys::general as linux;
 
-use super::{Arguments, Errno, descriptors, futex, has_headroom, information, memory, time};
+use super::{Arguments, Errno, descriptors, futex, groups, has_headroom, information, memory, time};
 use crate::arch::UserContext;
 use crate::machine::Space;
 use crate::process::{ExitStatus, Thread, tree};
@@ -50,10 +50,10 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
         linux::__NR_getppid => Ok(u64::from(tree::parent_of(process.pid))),
         linux::__NR_getuid | linux::__NR_geteuid | linux::__NR_getgid | linux::__NR_getegid => Ok(0),
         linux::__NR_getpgrp => Ok(u64::from(process.group())),
-        linux::__NR_getpgid => information::getpgid(process, a as u32),
-        linux::__NR_getsid => information::getsid(process, a as u32),
-        linux::__NR_setpgid => information::setpgid(process, a as u32, b as u32),
-        linux::__NR_setsid => information::setsid(process),
+        linux::__NR_getpgid => groups::getpgid(process, a as u32),
+        linux::__NR_getsid => groups::getsid(process, a as u32),
+        linux::__NR_setpgid => groups::setpgid(process, a as u32, b as u32),
+        linux::__NR_setsid => groups::setsid(process),
         linux::__NR_umask => Ok(0o022),
         linux::__NR_set_tid_address => {
             thread.clear_child_tid.store(a, core::sync::atomic::Ordering::Relaxed);

@@ -6,7 +6,7 @@ use linux_raw_sys::general as linux;
 
 use super::{Caller, Errno, user};
 use crate::arch::UserContext;
-use crate::process::{Process, Thread, Usage, tree};
+use crate::process::{Thread, Usage, tree};
 use crate::{machine, time};
 
 /// `ARCH_SET_GS` of `arch_prctl`.
@@ -252,63 +252,4 @@ pub fn set_robust_list(thread: &Thread, head: u64, size: u64) -> Result<u64, Err
     }
     thread.robust_list.store(head, Ordering::Relaxed);
     Ok(0)
-}
-
-/// `getpgid`.
-///
-/// # Errors
-/// `ESRCH`.
-pub fn getpgid(process: &Process, pid: u32) -> Result<u64, Errno> {
-    match pid {
-        0 => Ok(u64::from(process.group())),
-        _ => tree::find_process(pid)
-            .map(|other| u64::from(other.group()))
-            .ok_or(Errno::ESRCH),
-    }
-}
-
-/// `getsid`.
-///
-/// # Errors
-/// `ESRCH`.
-pub fn getsid(process: &Process, pid: u32) -> Result<u64, Errno> {
-    let session = |process: &Process| u64::from(process.session.load(Ordering::Relaxed));
-    match pid {
-        0 => Ok(session(process)),
-        _ => tree::find_process(pid).map(|other| session(&other)).ok_or(Errno::ESRCH),
-    }
-}
-
-/// `setpgid`.
-///
-/// # Errors
-/// `EINVAL` for a negative group, `ESRCH` if the process is neither the caller nor one of its children.
-pub fn setpgid(process: &Process, pid: u32, group: u32) -> Result<u64, Errno> {
-    if (group as i32) < 0 {
-        return Err(Errno::EINVAL);
-    }
-    let pid = if pid == 0 { process.pid } else { pid };
-    let group = if group == 0 { pid } else { group };
-    if pid == process.pid {
-        process.group.store(group, Ordering::Relaxed);
-        return Ok(0);
-    }
-    let child = tree::find_process(pid)
-        .filter(|_| tree::parent_of(pid) == process.pid)
-        .ok_or(Errno::ESRCH)?;
-    child.group.store(group, Ordering::Relaxed);
-    Ok(0)
-}
-
-/// `setsid`.
-///
-/// # Errors
-/// `EPERM` for the leader of a group.
-pub fn setsid(process: &Process) -> Result<u64, Errno> {
-    if process.group() == process.pid && process.session.load(Ordering::Relaxed) == process.pid {
-        return Err(Errno::EPERM);
-    }
-    process.group.store(process.pid, Ordering::Relaxed);
-    process.session.store(process.pid, Ordering::Relaxed);
-    Ok(u64::from(process.pid))
 }

@@ -20,6 +20,7 @@ pub mod descriptors;
 pub mod errno;
 pub mod files;
 pub mod futex;
+pub mod groups;
 pub mod immediate;
 pub mod information;
 pub mod memory;
