@@ -157,15 +157,21 @@ impl<P: Platform> Space<P> {
 
     /// Whether every CPU that may hold a translation of this space has flushed since `generation`.
     pub(crate) fn has_passed(&self, generation: u64) -> bool {
+        self.behind(generation) == 0
+    }
+
+    /// The CPUs that may hold a translation of this space from before `generation`.
+    fn behind(&self, generation: u64) -> u64 {
         let mut cpus = self.tlb.cpus.load(Ordering::Acquire);
+        let mut behind = 0;
         while cpus != 0 {
-            let cpu = cpus.trailing_zeros() as usize;
-            if self.tlb.seen[cpu].load(Ordering::Acquire) < generation {
-                return false;
+            let cpu = cpus.trailing_zeros();
+            if self.tlb.seen[cpu as usize].load(Ordering::Acquire) < generation {
+                behind |= 1 << cpu;
             }
             cpus &= cpus - 1;
         }
-        true
+        behind
     }
 
     /// Ends an operation that changed present entries: bumps the generation once, flushes this CPU if the space is
@@ -293,7 +299,11 @@ impl<P: Platform> FlushWaiter<'_, P> {
         });
         match inner.flush_waiters.iter_mut().find(|waiter| waiter.1 == number) {
             Some((_, _, current)) => current.clone_from(waker),
-            None => inner.flush_waiters.push((generation, number, waker.clone())),
+            None => {
+                inner.flush_waiters.push((generation, number, waker.clone()));
+                // An upgrade of rights has asked nobody, and a CPU that is idle would never look.
+                self.space.memory.platform.shootdown(self.space.behind(generation));
+            }
         }
         // Register, then look again, as in `release_quarantine`.
         self.space.tlb.pending.store(true, Ordering::Relaxed);
