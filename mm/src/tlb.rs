@@ -185,7 +185,7 @@ impl<P: Platform> Space<P> {
         // Release: whoever reads the new generation sees the changed entries. The lock is held, so there is one writer.
         let generation = self.tlb_generation.load(Ordering::Relaxed) + 1;
         let logged = if change.count == 1 { change.pages[0] } else { MANY };
-        self.tlb.log[generation as usize % LOG].store(logged, Ordering::Relaxed);
+        self.tlb.log[generation as usize % LOG].store(logged, Ordering::Release);
         self.tlb_generation.store(generation, Ordering::Release);
         memory.counters.tlb_bumps.add(1);
         memory
@@ -452,8 +452,10 @@ impl<P: Platform> Memory<P> {
         }
         let generation = space.tlb_generation.load(Ordering::Acquire);
         let seen = space.tlb.seen[cpu].load(Ordering::Relaxed);
-        let page = space.tlb.log[generation as usize % LOG].load(Ordering::Relaxed);
-        if seen + 1 == generation && page != MANY {
+        let page = space.tlb.log[generation as usize % LOG].load(Ordering::Acquire);
+        // The place in the log is used again after a few changes: it is this one's only if there were none meanwhile.
+        let current = space.tlb_generation.load(Ordering::Relaxed) == generation;
+        if seen + 1 == generation && page != MANY && current {
             self.platform.invalidate_page(VirtAddr::new_truncate(page));
             self.counters.tlb_pages.add(1);
             self.platform.trace(Kind::TlbFlushPage, space.id, 0, page, 1);
