@@ -366,7 +366,7 @@ impl<P: Platform> Memory<P> {
             return;
         };
         let mut slots = self.tlb[cpu].slots.lock();
-        let (pcid, known, evicted) = self.assign_tag(cpu, &mut slots, space);
+        let (pcid, known, evicted) = self.assign_tag(&mut slots, space);
         if space.tlb.cpus.load(Ordering::Relaxed) & (1 << cpu) == 0 {
             // A change that is under way ends before: it has freed what it found in no other TLB.
             let _inner = space.lock();
@@ -392,18 +392,15 @@ impl<P: Platform> Memory<P> {
             self.left(cpu, &previous, pcid.0 == 0);
         }
         if let Some(evicted) = evicted {
-            self.release_of(&evicted);
+            // Its translations went with the load of the root that took over the PCID, and not before: until then the
+            // processor may have walked its tables.
+            self.left(cpu, &evicted, true);
         }
         self.release_of(space);
     }
 
     /// The PCID of `space` on this CPU, whether it has had it since it last flushed, and the space that loses it.
-    fn assign_tag(
-        &self,
-        cpu: usize,
-        slots: &mut Slots<P>,
-        space: &Arc<Space<P>>,
-    ) -> (Pcid, bool, Option<Arc<Space<P>>>) {
+    fn assign_tag(&self, slots: &mut Slots<P>, space: &Arc<Space<P>>) -> (Pcid, bool, Option<Arc<Space<P>>>) {
         let tags = usize::from(self.platform.pcids()).min(TAGS);
         if tags == 0 {
             return (Pcid(0), false, None);
@@ -420,10 +417,6 @@ impl<P: Platform> Memory<P> {
             }
         };
         let evicted = slots.tags[index].replace(Arc::clone(space));
-        if let Some(evicted) = &evicted {
-            // Its translations go with the flushing load of the root that takes over the PCID.
-            evicted.tlb.cpus.fetch_and(!(1 << cpu), Ordering::Release);
-        }
         (Pcid(index as u16 + 1), false, evicted)
     }
 
