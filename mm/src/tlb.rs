@@ -361,10 +361,6 @@ impl<P: Platform> Memory<P> {
             self.catch_up(cpu, space);
             return;
         }
-        let Some(root) = space.root_frame() else {
-            self.leave(cpu);
-            return;
-        };
         let mut slots = self.tlb[cpu].slots.lock();
         let (pcid, known, evicted) = self.assign_tag(&mut slots, space);
         if space.tlb.cpus.load(Ordering::Relaxed) & (1 << cpu) == 0 {
@@ -373,6 +369,18 @@ impl<P: Platform> Memory<P> {
             space.tlb.cpus.fetch_or(1 << cpu, Ordering::Relaxed);
         }
         let generation = space.tlb_generation.load(Ordering::Acquire);
+        // After the generation: who sees that of the space's end sees that there is no root any more, and who does not
+        // will be asked to leave it.
+        let Some(root) = space.root_frame() else {
+            drop(slots);
+            self.leave(cpu);
+            self.give_up_tag(cpu, space);
+            self.left(cpu, space, true);
+            if let Some(evicted) = evicted {
+                self.left(cpu, &evicted, true);
+            }
+            return;
+        };
         let seen = space.tlb.seen[cpu].load(Ordering::Relaxed);
         let keep = known && seen == generation;
         self.platform.load_root(root, pcid, keep);
