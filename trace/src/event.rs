@@ -22,6 +22,8 @@ bitflags! {
         const SIGNAL = 1 << 6;
         /// Devices and interrupts.
         const DEVICE = 1 << 7;
+        /// Counters, read at intervals.
+        const SAMPLE = 1 << 8;
     }
 }
 
@@ -77,8 +79,14 @@ kinds! {
     TaskExit = 0x03, TASK, "task.exit", ("status", "");
     /// Another user thread than before was entered on this CPU.
     TaskSwitch = 0x04, TASK, "task.switch", ("from", "");
+    /// A user thread was made; the payload is its process, and the thread that made it or 0.
+    TaskStart = 0x05, TASK, "task.start", ("process", "parent");
+    /// A process runs this program; the payload is the first 16 bytes of the file's name.
+    TaskName = 0x06, TASK, "task.name", ("name", "");
+    /// A process runs a new program; the payload is its address space and the program's first instruction.
+    TaskExec = 0x07, TASK, "task.exec", ("space", "entry");
 
-    /// The processor raised a page fault; the payload is the address and the access bits (1 write, 2 execute).
+    /// The processor raised a page fault; the payload is the address and a [`TrapWord`].
     FaultTrap = 0x10, FAULT, "fault.trap", ("addr", "access");
     /// A slot was claimed and pushed on the fault queue.
     FaultQueue = 0x11, FAULT, "fault.queue", ("addr", "slot");
@@ -142,6 +150,51 @@ kinds! {
 
     /// An interrupt was taken.
     Interrupt = 0x70, DEVICE, "irq", ("vector", "");
+
+    /// Frames that are free, and frames that are free and zeroed.
+    SampleFree = 0x80, SAMPLE, "sample.free", ("frames", "zeroed");
+    /// Frames that are mapped, and frames that hold page tables.
+    SampleUsed = 0x81, SAMPLE, "sample.used", ("mapped", "tables");
+    /// Frames that are in flight, and frames that wait for a flush.
+    SampleHeld = 0x82, SAMPLE, "sample.held", ("reserved", "quarantined");
+    /// Faults that are in flight, and faults that wait for memory.
+    SampleFaults = 0x83, SAMPLE, "sample.faults", ("flight", "memory");
+    /// Faults of a [`FaultClass`] served since the start.
+    SampleServed = 0x84, SAMPLE, "sample.served", ("class", "count");
+    /// Whole flushes and single pages invalidated since the start.
+    SampleFlushes = 0x85, SAMPLE, "sample.flushes", ("whole", "pages");
+    /// Switches without a flush, and generations bumped, since the start.
+    SampleSkips = 0x86, SAMPLE, "sample.skips", ("skips", "bumps");
+}
+
+/// The second payload word of [`Kind::FaultTrap`]: what the access was, and which instruction made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrapWord(pub u64);
+
+impl TrapWord {
+    /// The access bit of a write.
+    pub const WRITE: u64 = 1;
+    /// The access bit of an instruction fetch.
+    pub const EXECUTE: u64 = 2;
+
+    /// The word for an access by the instruction at `instruction`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(access: u64, instruction: u64) -> Self {
+        Self(instruction << 2 | access)
+    }
+
+    /// The access bits.
+    #[must_use]
+    pub const fn access(self) -> u64 {
+        self.0 & 3
+    }
+
+    /// The address of the instruction, which lies below 2^62 in user mode.
+    #[must_use]
+    pub const fn instruction(self) -> u64 {
+        self.0 >> 2
+    }
 }
 
 /// How a fault is served; the payload of [`Kind::FaultServe`].

@@ -4,11 +4,17 @@
 //! kernel, the address-space crate and the host tools share this vocabulary, so that a fault can be followed by its
 //! correlation id from the trap to the resumed instruction. `docs/trace.md` explains every line of the text form.
 //!
+//! Events have two forms: a line of text (their [`Display`](core::fmt::Display)), and the binary form of [`wire`].
+//!
 //! Nothing here knows hardware: the time stamp, the CPU and the task are filled in by whoever keeps the ring.
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "decode")]
+extern crate alloc;
+
 mod event;
 mod text;
+pub mod wire;
 
-pub use event::{Category, Event, FaultClass, Kind};
+pub use event::{Category, Event, FaultClass, Kind, TrapWord};
