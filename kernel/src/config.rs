@@ -6,8 +6,9 @@
 //! | `program` | path of a program; repeatable, and all run at the same time | none |
 //! | `arg` | one argument of the `program` above it, argument 0 first; repeatable | none |
 //! | `env` | one `NAME=VALUE` for every program; repeatable | none |
-//! | `trace` | `off`, `text` | `off` |
+//! | `trace` | `off`; `text`: lines on COM1; `binary`: frames on a virtio serial port | `off` |
 //! | `trace_categories` | names, separated by commas | all |
+//! | `trace_full` | what happens to events of a binary trace when the host falls behind: `wait` for it, or `drop` and count them | `wait` |
 //! | `fault` | `queued`, `inline` | `queued` |
 //! | `service` | `first`: faults are served before anything else; `last`: only when no user thread can go on, so that tests see faults in flight | `first` |
 //! | `zero_pool` | `on`, `off` | `on` |
@@ -40,6 +41,17 @@ pub enum TraceMode {
     Off,
     /// One line per event on COM1.
     Text,
+    /// Frames on a virtio serial port.
+    Binary,
+}
+
+/// What happens when the host does not take a binary trace as fast as it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceFull {
+    /// The kernel waits.
+    Wait,
+    /// Events are dropped and counted.
+    Drop,
 }
 
 /// Who serves a page fault.
@@ -102,6 +114,8 @@ pub struct Config {
     pub trace: TraceMode,
     /// What is traced.
     pub trace_categories: Category,
+    /// When the host falls behind.
+    pub trace_full: TraceFull,
     /// Who serves a page fault.
     pub fault: FaultMode,
     /// When the fault service gets its turn.
@@ -126,6 +140,7 @@ impl Default for Config {
             environment: Vec::new(),
             trace: TraceMode::Off,
             trace_categories: Category::all(),
+            trace_full: TraceFull::Wait,
             fault: FaultMode::Queued,
             service: ServiceTurn::First,
             zero_pool: true,
@@ -203,9 +218,18 @@ impl Config {
                 .push(value.into()),
             "env" => self.environment.push(value.into()),
             "trace" => {
-                self.trace = choose(value, &[("off", TraceMode::Off), ("text", TraceMode::Text)]).ok_or_else(bad)?;
+                let modes = [
+                    ("off", TraceMode::Off),
+                    ("text", TraceMode::Text),
+                    ("binary", TraceMode::Binary),
+                ];
+                self.trace = choose(value, &modes).ok_or_else(bad)?;
             }
             "trace_categories" => self.trace_categories = categories(value).ok_or_else(bad)?,
+            "trace_full" => {
+                let choices = [("wait", TraceFull::Wait), ("drop", TraceFull::Drop)];
+                self.trace_full = choose(value, &choices).ok_or_else(bad)?;
+            }
             "fault" => {
                 let modes = [("queued", FaultMode::Queued), ("inline", FaultMode::Inline)];
                 self.fault = choose(value, &modes).ok_or_else(bad)?;
@@ -242,7 +266,8 @@ fn choose<T: Copy>(value: &str, choices: &[(&str, T)]) -> Option<T> {
         .map(|(_, choice)| *choice)
 }
 
-fn categories(list: &str) -> Option<Category> {
+/// Reads a list of categories, separated by commas; none if one of them is unknown.
+pub fn categories(list: &str) -> Option<Category> {
     list.split(',')
         .map(|name| Category::from_name(&name.to_ascii_uppercase()))
         .collect()

@@ -92,6 +92,7 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
         floor::measure(&mut memory);
     }
     let archive_at = arch::paging::physical_run(ramdisk);
+    tracing::reserve(&mut memory, &config);
     machine::start(memory, &config);
     scenario::run(&config, ramdisk, archive_at)
 }

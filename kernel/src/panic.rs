@@ -11,7 +11,7 @@ use faultline_drivers::exit::{Exit, exit};
 
 use crate::arch::trap_entry::TrapFrame;
 use crate::arch::{cpu, descriptors};
-use crate::{console, layout};
+use crate::{console, layout, tracing};
 
 /// Frames that are printed at most.
 const MAX_FRAMES: usize = 64;
@@ -60,6 +60,8 @@ fn begin() {
 }
 
 fn end() -> ! {
+    // SAFETY: this is the end; no other code runs again.
+    unsafe { tracing::last_words() };
     // SAFETY: ring 0; the report has been sent.
     unsafe { exit(Exit::KernelFailure) };
     cpu::halt()

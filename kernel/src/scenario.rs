@@ -20,7 +20,7 @@ use faultline_mm::frame::FrameAccount;
 use faultline_trace::FaultClass;
 use x86_64::PhysAddr;
 
-use crate::config::{Config, ServiceTurn, TraceMode};
+use crate::config::{Config, ServiceTurn};
 use crate::console::{self, Channel};
 use crate::exec::ExecError;
 use crate::exec::stack::Arguments;
@@ -62,9 +62,7 @@ struct Outcome {
 pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>) -> ! {
     fs::tree::install(archive, archive_at);
     information::seed_random(config.seed);
-    if config.trace == TraceMode::Text {
-        tracing::start(config.trace_categories);
-    }
+    tracing::start(config);
     spawn_services(config);
     let before = memory().account();
     ::log::info!("{before}");
@@ -73,7 +71,7 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     let victims = drive(&mut programs);
     let duration = time::now() - began;
     memory().leave_spaces();
-    tracing::drain();
+    tracing::finish();
     let after = memory().account();
     ::log::info!("{after}");
     let outcome = Outcome {

@@ -141,6 +141,11 @@ pub fn physical_run(bytes: &[u8]) -> Option<PhysAddr> {
     Some(first)
 }
 
+/// The physical address of `address`, if the kernel half maps it.
+pub fn physical_address(address: u64) -> Option<u64> {
+    translate(address).map(PhysAddr::as_u64)
+}
+
 /// Where the template maps `address`.
 fn translate(address: u64) -> Option<PhysAddr> {
     let mut table = PhysAddr::new(template_root());

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use faultline_executor::{Class, SpawnError};
+use faultline_trace::Kind;
 use spin::Mutex;
 
 use super::{ExitStatus, Inherited, Pid, Process, Started, Thread, UserThread, tree};
@@ -14,6 +15,7 @@ use crate::fs::{Directory, FileTable, console};
 use crate::machine::{Space, executor};
 use crate::signal::{Actions, SignalSet};
 use crate::syscall::{Call, Errno, Outcome, processes};
+use crate::tracing;
 
 /// Starts a thread whose record is complete: it becomes part of its process and gets a task.
 ///
@@ -27,6 +29,12 @@ pub fn thread(
 ) -> Result<(), Errno> {
     thread.process.add_thread(thread).map_err(|_| Errno::EAGAIN)?;
     tree::add_thread(thread);
+    tracing::record_for(
+        thread.tid,
+        Kind::TaskStart,
+        thread.process.pid.into(),
+        tracing::current().into(),
+    );
     let future = UserThread::new(thread.clone(), space, context, first);
     match executor().spawn("user thread", Class::User, future) {
         Ok(task) => {

@@ -26,7 +26,7 @@ use core::sync::atomic::Ordering;
 use core::task::{Context, Poll};
 
 use faultline_mm::{FaultInfo, FaultOutcome};
-use faultline_trace::Kind;
+use faultline_trace::{Kind, TrapWord};
 
 use super::attention::Attended;
 use super::thread::KILLED;
@@ -251,8 +251,10 @@ impl UserThread {
         let since = clock::counter();
         let Some(space) = &self.space else { return };
         let future = space.handle_page_fault(FaultInfo::from_error_code(address, error));
-        let access = error >> 1 & 1 | error >> 3 & 2;
-        tracing::emit(Kind::FaultTrap, space.id(), future.id(), address, access);
+        if tracing::is_on(Kind::FaultTrap) {
+            let word = TrapWord::new(error >> 1 & 1 | error >> 3 & 2, self.context.rip());
+            tracing::emit(Kind::FaultTrap, space.id(), future.id(), address, word.0);
+        }
         // SAFETY: 1. the future borrows what the `Arc` in `self.space` points to, which does not move; 2. that `Arc` is
         // replaced or dropped only while `state` is not `Fault`: in `conclude`, which `poll_call` calls after it set
         // `state` to `User`, in `finish`, which does so first, and when `self` is dropped, `state` before `space`.

@@ -7,6 +7,7 @@ use core::future::poll_fn;
 use core::sync::atomic::Ordering;
 use core::task::Poll;
 
+use faultline_trace::Kind;
 use linux_raw_sys::general as linux;
 
 use super::{Caller, Errno, Outcome, futex, has_headroom, user};
@@ -15,7 +16,7 @@ use crate::exec::{self, Image};
 use crate::fs::tree;
 use crate::process::tree::{Found, Wanted, look_for_child};
 use crate::process::{ExitStatus, Process, Started, Thread};
-use crate::time;
+use crate::{time, tracing};
 
 /// Longest single argument, its NUL included.
 const MAX_STRING: usize = 128 * 1024;
@@ -112,6 +113,10 @@ async fn become_single(caller: &Caller) {
 
 /// What `execve` changes in the process.
 pub fn commit(process: &Process, image: &Image) {
+    let path = &image.arguments.path;
+    let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
+    tracing::name(process.pid, name);
+    tracing::record_for(process.pid, Kind::TaskExec, image.space.id(), image.entry);
     process.actions.lock().forget_handlers();
     process.files().lock().close_for_exec();
     *process.started.lock() = Started {

@@ -1,0 +1,244 @@
+//! The CPU's ring: blocks of events in memory that a device can read.
+//!
+//! A block has room for a frame's header, for [`EVENTS`] events and for a trailer, so that it can be sent as it is. One
+//! block is *current*: [`push`] writes to it through two words, where the next event goes and where the block ends. The
+//! sinks take full blocks and give empty ones; a ring without a current block has both words null.
+//!
+//! There is one CPU, and kernel code runs with interrupts off wherever it records: the two words need no lock. A handler
+//! that interrupts the idle CPU runs to its end before anything else does.
+
+use core::arch::{asm, naked_asm};
+use core::mem::offset_of;
+use core::slice;
+use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
+
+use faultline_trace::wire::{MAX_HEADER, RECORD, TRAILER};
+use faultline_trace::{Event, Kind};
+
+use crate::arch::clock;
+use crate::config::{Config, TraceMode};
+use crate::memory::{BootMemory, PAGE, phys_to_virt};
+
+/// Bytes of a block.
+pub const BLOCK: usize = 64 * 1024;
+
+/// Where the events of a block start; the header ends there.
+pub const EVENTS_AT: usize = 128;
+
+/// Events in a block.
+pub const EVENTS: usize = (BLOCK - EVENTS_AT - TRAILER) / RECORD;
+
+const _: () = assert!(MAX_HEADER <= EVENTS_AT && EVENTS_AT.is_multiple_of(align_of::<Event>()));
+
+/// Blocks of a binary trace. More than the queue of the device is deep would never be on their way.
+pub const BLOCKS: usize = 48;
+
+/// Memory for the device's queues and for what comes in.
+pub const DEVICE_PAGES: usize = 16;
+
+/// Where the next event goes.
+static NEXT: AtomicPtr<Event> = AtomicPtr::new(core::ptr::null_mut());
+/// The end of the current block.
+static END: AtomicPtr<Event> = AtomicPtr::new(core::ptr::null_mut());
+/// All blocks, one behind the other, then the device's pages.
+static MEMORY: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// Takes memory for what the configuration asks for, before the frame allocator takes it all.
+pub fn reserve(memory: &mut BootMemory, config: &Config) {
+    let (blocks, pages) = match config.trace {
+        TraceMode::Off => return,
+        TraceMode::Text => (1, 0),
+        TraceMode::Binary => (BLOCKS, DEVICE_PAGES),
+    };
+    let bytes = (blocks * BLOCK) as u64 + pages as u64 * PAGE;
+    let Some(range) = memory.carve(bytes) else {
+        ::log::warn!("no trace: there is no room for its {} KiB", bytes >> 10);
+        return;
+    };
+    MEMORY.store(phys_to_virt(range.start), Relaxed);
+    COUNT.store(blocks, Relaxed);
+}
+
+/// Makes the first block current. Returns whether there is one.
+pub fn start() -> bool {
+    let there = COUNT.load(Relaxed) > 0;
+    if there {
+        set_current(0);
+    }
+    there
+}
+
+/// The start of block `index`.
+///
+/// # Panics
+/// If there is no such block.
+pub fn block(index: usize) -> *mut u8 {
+    assert!(index < COUNT.load(Relaxed), "the ring has no block {index}");
+    // SAFETY: the memory that was carved has this many blocks.
+    unsafe { MEMORY.load(Relaxed).add(index * BLOCK) }
+}
+
+/// The memory for the device, [`DEVICE_PAGES`] pages; none if there are no blocks either.
+pub fn device_memory() -> Option<*mut u8> {
+    let memory = MEMORY.load(Relaxed);
+    // SAFETY: the pages lie behind the blocks.
+    (!memory.is_null()).then(|| unsafe { memory.add(COUNT.load(Relaxed) * BLOCK) })
+}
+
+/// Makes block `index` current and empty.
+pub fn set_current(index: usize) {
+    // SAFETY: a block has room for its header and this many events.
+    let first = unsafe { block(index).add(EVENTS_AT) }.cast::<Event>();
+    NEXT.store(first, Relaxed);
+    // SAFETY: as above.
+    END.store(unsafe { first.add(EVENTS) }, Relaxed);
+}
+
+/// Leaves the ring without a current block.
+pub fn set_none() {
+    NEXT.store(core::ptr::null_mut(), Relaxed);
+    END.store(core::ptr::null_mut(), Relaxed);
+}
+
+/// What is in the current block so far.
+pub fn recorded() -> &'static [Event] {
+    let next = NEXT.load(Relaxed);
+    if next.is_null() {
+        return &[];
+    }
+    // SAFETY: 1. the block ends at `END`, so its events start `EVENTS` before; 2. all of them up to `next` were written;
+    // 3. an event of a block is written once before the block is made current anew, which only the caller does.
+    unsafe {
+        let first = END.load(Relaxed).sub(EVENTS);
+        slice::from_raw_parts(first, next.offset_from_unsigned(first))
+    }
+}
+
+/// When the oldest event of the current block was recorded.
+#[inline]
+pub fn first_time() -> Option<u64> {
+    recorded().first().map(|event| event.time)
+}
+
+/// Records an event of the current thread, or loses it.
+#[inline(always)]
+pub fn push_here(kind: Kind, space: u64, fault: u64, a: u64, b: u64) {
+    // SAFETY: `push_raw` changes the registers that are named here and no others, keeps the stack as it is, and follows
+    // only what the ring's words promise. The target has no red zone, so the call may push.
+    unsafe {
+        asm!(
+            "call {push}",
+            push = sym push_raw,
+            in("edi") u32::from(kind as u16) | CPU << 16,
+            in("rsi") space,
+            in("r9") fault,
+            in("rcx") a,
+            in("r8") b,
+            out("rax") _,
+            out("rdx") _,
+            out("r10") _,
+        );
+    }
+}
+
+/// There is one CPU.
+const CPU: u32 = 0;
+
+/// Stores an event: kind and CPU in `edi`, space in `rsi`, fault in `r9`, payload in `rcx` and `r8`.
+///
+/// In assembly, because it takes so few registers that a site has next to nothing to save: the whole is 16 instructions,
+/// where a Rust function and its callers take twice as many.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn push_raw() {
+    naked_asm!(
+        "mov r10, [rip + {next}]",
+        "cmp r10, [rip + {end}]",
+        "je 2f",
+        "rdtsc",
+        "mov [r10 + {time}], eax",
+        "mov [r10 + {time} + 4], edx",
+        "mov [r10 + {kind}], edi",
+        "mov eax, [rip + {current}]",
+        "mov [r10 + {task}], eax",
+        "mov [r10 + {space}], rsi",
+        "mov [r10 + {fault}], r9",
+        "mov [r10 + {a}], rcx",
+        "mov [r10 + {b}], r8",
+        "add r10, {size}",
+        "mov [rip + {next}], r10",
+        "ret",
+        // No room. The Rust function may change what a site expects to keep.
+        "2:",
+        "push rbp",
+        "mov rbp, rsp",
+        "push rcx",
+        "push rsi",
+        "push rdi",
+        "push r8",
+        "push r9",
+        "push r11",
+        "and rsp, -16",
+        "mov rdx, r9",
+        "call {slow}",
+        "lea rsp, [rbp - 48]",
+        "pop r11",
+        "pop r9",
+        "pop r8",
+        "pop rdi",
+        "pop rsi",
+        "pop rcx",
+        "pop rbp",
+        "ret",
+        next = sym NEXT,
+        end = sym END,
+        current = sym super::CURRENT,
+        slow = sym push_slowly,
+        time = const offset_of!(Event, time),
+        kind = const offset_of!(Event, kind),
+        task = const offset_of!(Event, task),
+        space = const offset_of!(Event, space),
+        fault = const offset_of!(Event, fault),
+        a = const offset_of!(Event, a),
+        b = const offset_of!(Event, b),
+        size = const size_of::<Event>(),
+    )
+}
+
+// `push_raw` stores kind and CPU as one word.
+const _: () = assert!(offset_of!(Event, cpu) == offset_of!(Event, kind) + 2);
+
+/// The way of an event that found no room.
+#[cold]
+extern "sysv64" fn push_slowly(kind: u32, space: u64, fault: u64, a: u64, b: u64) {
+    if let Ok(kind) = Kind::try_from(kind as u16)
+        && super::make_room()
+    {
+        push(kind, super::current(), space, fault, a, b);
+    }
+}
+
+/// Records an event. Returns whether there was room.
+#[inline(always)]
+pub fn push(kind: Kind, task: u32, space: u64, fault: u64, a: u64, b: u64) -> bool {
+    let next = NEXT.load(Relaxed);
+    if next == END.load(Relaxed) {
+        return false;
+    }
+    let time = clock::counter();
+    // SAFETY: `next` is below the end of the current block, and nobody reads beyond `NEXT`.
+    unsafe {
+        next.write(Event {
+            time,
+            kind,
+            cpu: CPU as u16,
+            task,
+            space,
+            fault,
+            a,
+            b,
+        });
+        NEXT.store(next.add(1), Relaxed);
+    }
+    true
+}

@@ -1,0 +1,315 @@
+//! The binary sink: blocks of the ring as frames of `faultline_trace::wire` to a virtio serial port.
+//!
+//! Block numbers go round in a circle: free, current, on its way, free. The device takes blocks in the order in which
+//! they were sent.
+
+use core::hint::spin_loop;
+use core::ptr::NonNull;
+
+use faultline_drivers::pci::{ConfigurationPorts, find_virtio};
+use faultline_drivers::virtio::transport::DeviceType;
+use faultline_drivers::virtio::transport::pci::PciTransport;
+use faultline_drivers::virtio::transport::pci::bus::PciRoot;
+use faultline_drivers::virtio::{BufferDirection, Hal, PhysAddr};
+use faultline_drivers::virtio_port::{DEPTH, VirtioPort};
+use faultline_trace::wire::{Body, RECORD, TRAILER, encode_header, trailer};
+use faultline_trace::{Category, Event};
+use spin::Mutex;
+
+use super::ring::{self, BLOCKS, DEVICE_PAGES, EVENTS_AT};
+use crate::arch::clock;
+use crate::config::TraceFull;
+use crate::layout::PHYSICAL_MEMORY;
+use crate::memory::{PAGE, phys_to_virt};
+
+/// Looks at the device before a host that takes nothing counts as gone.
+const PATIENCE: u32 = 50_000_000;
+
+/// Bytes of a message from the host.
+const INBOX: usize = PAGE as usize;
+
+const _: () = assert!(BLOCKS <= DEPTH);
+
+type Port = VirtioPort<DeviceMemory, PciTransport>;
+
+struct Stream {
+    port: Port,
+    /// Blocks that are free, as a bit set.
+    free: u64,
+    /// The current block, unless events are being lost.
+    current: Option<usize>,
+    /// The number of the next frame.
+    frame: u32,
+    /// Events that were sent.
+    sent: u64,
+    /// Events that were lost.
+    lost: u64,
+    full: TraceFull,
+    /// The host took nothing for [`PATIENCE`] looks, so nobody waits for it until it does.
+    stuck: bool,
+}
+
+static STREAM: Mutex<Option<Stream>> = Mutex::new(None);
+
+/// Finds the port and says what will follow. Returns whether there is a port.
+pub fn start(categories: Category, full: TraceFull) -> bool {
+    let port = match open() {
+        Ok(port) => port,
+        Err(why) => {
+            ::log::warn!("no trace: {why}");
+            return false;
+        }
+    };
+    let mut stream = Stream {
+        port,
+        free: (1 << BLOCKS) - 1,
+        current: None,
+        frame: 0,
+        sent: 0,
+        lost: 0,
+        full,
+        stuck: false,
+    };
+    let body = Body::Start {
+        counter_hz: clock::counter_hz(),
+        time: clock::counter(),
+        categories: categories.bits(),
+        cpus: 1,
+    };
+    stream.send_alone(body);
+    // `ring::start` makes block 0 current.
+    stream.wait_until_idle();
+    stream.take(0);
+    *STREAM.lock() = Some(stream);
+    true
+}
+
+fn open() -> Result<Port, &'static str> {
+    let memory = ring::device_memory().ok_or("there is no memory for it")?;
+    // SAFETY: the last of the device's pages is for what comes in; nobody else uses it.
+    let inbox = unsafe { core::slice::from_raw_parts_mut(memory.add((DEVICE_PAGES - 1) * PAGE as usize), INBOX) };
+    // SAFETY: ring 0; nothing else in this kernel uses the configuration ports.
+    let mut root = PciRoot::new(unsafe { ConfigurationPorts::new() });
+    let found = find_virtio(&mut root, DeviceType::Console).map_err(|_| "a PCI device describes itself wrongly")?;
+    let function = found.ok_or("the machine has no virtio serial port for it")?;
+    let transport = PciTransport::new::<DeviceMemory, _>(&mut root, function)
+        .map_err(|_| "the virtio serial port does not have the modern interface")?;
+    VirtioPort::new(transport, inbox).map_err(|_| "the virtio serial port could not be started")
+}
+
+impl Stream {
+    fn take(&mut self, block: usize) {
+        self.free &= !(1 << block);
+        self.current = Some(block);
+    }
+
+    /// Takes back what the device is done with.
+    fn reclaim(&mut self) {
+        while let Some(buffer) = self.port.reclaim() {
+            let at = buffer.as_ptr().cast::<u8>() as usize - ring::block(0) as usize;
+            self.free |= 1 << (at / ring::BLOCK);
+            self.stuck = false;
+        }
+    }
+
+    /// Hands `length` bytes of a block to the device.
+    fn send(&mut self, block: usize, offset: usize, length: usize) {
+        // SAFETY: the range lies in the block.
+        let start = unsafe { ring::block(block).add(offset) };
+        let Some(buffer) = NonNull::new(core::ptr::slice_from_raw_parts_mut(start, length)) else {
+            return;
+        };
+        self.free &= !(1 << block);
+        self.frame += 1;
+        // SAFETY: the block is not free, so that nobody writes to it, until the device has given it back. The queue has
+        // room for all blocks, so there is no error.
+        let _ = unsafe { self.port.send(buffer) };
+    }
+
+    /// Sends a frame without a payload in a block that is free.
+    fn send_alone(&mut self, body: Body) {
+        let Some(block) = self.wait_for_free() else { return };
+        // SAFETY: the block is free, and this is the only reference to it.
+        let header = unsafe { core::slice::from_raw_parts_mut(ring::block(block), EVENTS_AT) };
+        let length = encode_header(self.frame, body, header);
+        self.send(block, 0, length);
+    }
+
+    /// Sends the current block, if there is an event in it. It is not current any more.
+    fn send_current(&mut self) {
+        let events = ring::recorded();
+        let (Some(block), [first, .., last] | [first @ last]) = (self.current, events) else {
+            return;
+        };
+        let body = Body::Events {
+            cpu: 0,
+            count: events.len() as u32,
+            first: self.sent,
+            lost: self.lost,
+            times: (first.time, last.time),
+            check: None,
+        };
+        self.sent += events.len() as u64;
+        let payload = events.len() * RECORD;
+        let mut header = [0; EVENTS_AT];
+        let length = encode_header(self.frame, body, &mut header);
+        // SAFETY: header and trailer lie in the block, before and after its events, where nobody else writes.
+        unsafe {
+            let start = ring::block(block);
+            start.add(EVENTS_AT - length).copy_from(header.as_ptr(), length);
+            start
+                .add(EVENTS_AT + payload)
+                .copy_from(trailer(self.frame).as_ptr(), TRAILER);
+        }
+        self.current = None;
+        self.send(block, EVENTS_AT - length, length + payload + TRAILER);
+    }
+
+    /// A free block, if there is one now or soon.
+    fn wait_for_free(&mut self) -> Option<usize> {
+        self.reclaim();
+        if self.free == 0 && self.full == TraceFull::Wait && !self.stuck {
+            for _ in 0..PATIENCE {
+                spin_loop();
+                self.reclaim();
+                if self.free != 0 {
+                    break;
+                }
+            }
+            self.stuck = self.free == 0;
+        }
+        (self.free != 0).then(|| self.free.trailing_zeros() as usize)
+    }
+
+    /// Waits until the device has everything; not for ever.
+    fn wait_until_idle(&mut self) {
+        for _ in 0..PATIENCE {
+            self.reclaim();
+            if self.port.is_idle() {
+                return;
+            }
+            spin_loop();
+        }
+    }
+
+    /// Sends the current block and makes a free one current. Returns whether there is one.
+    fn exchange(&mut self) -> bool {
+        self.send_current();
+        match self.wait_for_free() {
+            Some(block) => {
+                self.take(block);
+                ring::set_current(block);
+                true
+            }
+            None => {
+                self.current = None;
+                ring::set_none();
+                false
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        self.send_current();
+        ring::set_none();
+        self.send_alone(Body::End {
+            events: self.sent,
+            lost: self.lost,
+        });
+        self.wait_until_idle();
+    }
+}
+
+/// For an event that finds no room: sends the current block and makes another one current. Returns whether there is one;
+/// if not, the event is lost.
+pub fn exchange() -> bool {
+    let mut stream = STREAM.lock();
+    let Some(stream) = stream.as_mut() else { return false };
+    let there = stream.exchange();
+    stream.lost += u64::from(!there);
+    there
+}
+
+/// Sends the current block although it is not full.
+pub fn flush() {
+    if !ring::recorded().is_empty()
+        && let Some(stream) = STREAM.lock().as_mut()
+    {
+        stream.exchange();
+    }
+}
+
+/// Gives what the host has sent to `take`. Returns whether there was anything.
+pub fn receive(take: impl FnOnce(&[u8])) -> bool {
+    STREAM.lock().as_mut().is_some_and(|stream| stream.port.receive(take))
+}
+
+/// Sends everything, and the end.
+pub fn finish() {
+    if let Some(stream) = STREAM.lock().as_mut() {
+        stream.finish();
+        if stream.lost > 0 {
+            ::log::warn!(
+                "{} events of the trace were lost: the host did not take them in time",
+                stream.lost
+            );
+        }
+    }
+}
+
+/// [`finish`] for a kernel that failed.
+///
+/// # Safety
+/// No other code runs again.
+pub unsafe fn last_words() {
+    // SAFETY: whoever held the lock does not run again. Its work was interrupted; the worst that follows is a frame that
+    // the reader finds damaged.
+    unsafe { STREAM.force_unlock() };
+    finish();
+}
+
+/// The memory of the device: pages behind the ring, taken one after the other and never given back.
+#[derive(Debug)]
+enum DeviceMemory {}
+
+/// Pages that are taken.
+static TAKEN: Mutex<usize> = Mutex::new(0);
+
+// SAFETY: 1. pages come from memory that was carved for this, each once, so they alias nothing, and are zeroed here; 2. all
+// physical memory, and with it what lies in PCI's part of the first 4 GiB, is mapped at PHYSICAL_MEMORY for ever.
+unsafe impl Hal for DeviceMemory {
+    fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
+        let mut taken = TAKEN.lock();
+        let memory = ring::device_memory().and_then(NonNull::new);
+        let Some(memory) = memory.filter(|_| *taken + pages < DEVICE_PAGES) else {
+            return (0, NonNull::dangling());
+        };
+        // SAFETY: the pages are below the last one, which is the inbox, and nobody has them.
+        let start = unsafe {
+            let start = memory.add(*taken * PAGE as usize);
+            start.write_bytes(0, pages * PAGE as usize);
+            start
+        };
+        *taken += pages;
+        (start.as_ptr() as u64 - PHYSICAL_MEMORY, start)
+    }
+
+    unsafe fn dma_dealloc(_: PhysAddr, _: NonNull<u8>, _: usize) -> i32 {
+        0
+    }
+
+    unsafe fn mmio_phys_to_virt(address: PhysAddr, _: usize) -> NonNull<u8> {
+        // The map of physical memory starts in the kernel half, so no address in it is null.
+        NonNull::new(phys_to_virt(address)).unwrap_or(NonNull::dangling())
+    }
+
+    unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> PhysAddr {
+        let address = buffer.cast::<u8>().as_ptr() as u64;
+        // What lies in the map of physical memory has its address there; control messages lie on the stack.
+        crate::arch::paging::physical_address(address).unwrap_or(0)
+    }
+
+    unsafe fn unshare(_: PhysAddr, _: NonNull<[u8]>, _: BufferDirection) {}
+}
+
+const _: () = assert!(size_of::<Event>() == RECORD);
