@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Fault, Switch, Trace};
+use crate::config::{Fault, Switch};
 use crate::machine::{Accel, Firmware, Hardware};
+use crate::recording;
 
 /// Builds and boots Faultline, a kernel in which every user thread and every page fault is a future.
 ///
@@ -45,6 +46,8 @@ pub enum Command {
     /// Guest instructions under -icount, each run made twice and compared digit by digit; then time under plain TCG,
     /// the systems in turn, as minima. The exit status is 0 only if the runs agree.
     Bench(Bench),
+    /// Read a recorded trace back
+    Trace(ReadTrace),
     /// Install what is missing (the Rust target, QEMU), and do nothing else
     ///
     /// Every other command does the same first.
@@ -60,12 +63,9 @@ pub struct Run {
     /// How QEMU executes instructions; with icount a tick of the clock is an instruction and runs repeat exactly
     #[arg(long, value_enum, default_value_t)]
     pub accel: Accel,
-    /// The kernel's log and its trace of events, on standard error
-    #[arg(long, value_enum, default_value_t)]
-    pub trace: Trace,
-    /// With --trace text, the events: task, fault, tlb, frame, memory, syscall, signal, device; all if not given
-    #[arg(long, value_name = "LIST")]
-    pub trace_categories: Option<String>,
+    /// What is recorded.
+    #[command(flatten)]
+    pub recording: recording::Options,
     /// An environment variable of the program; may be given several times
     #[arg(long, value_name = "NAME=VALUE")]
     pub env: Vec<String>,
@@ -113,6 +113,43 @@ pub struct Demo {
     /// Options of the machine and the kernel.
     #[command(flatten)]
     pub options: Options,
+    /// What is recorded of the last boot, in which all sample tasks run at once.
+    #[command(flatten)]
+    pub recording: recording::Options,
+}
+
+/// `trace`.
+#[derive(Debug, Args)]
+pub struct ReadTrace {
+    /// A recording that `--trace FILE.fltrace` made
+    pub file: PathBuf,
+    /// What to show; a summary if nothing is asked for
+    #[command(flatten)]
+    pub show: Show,
+}
+
+/// What `trace` shows.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub struct Show {
+    /// The figures as a table (the default)
+    #[arg(long)]
+    pub summary: bool,
+    /// The figures as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Every event as a line of text
+    #[arg(long)]
+    pub text: bool,
+    /// The life of one fault, by its number
+    #[arg(long, value_name = "ID")]
+    pub fault: Option<u64>,
+    /// Write what Perfetto opens
+    #[arg(long, value_name = "FILE.pftrace")]
+    pub perfetto: Option<PathBuf>,
+    /// Write the report page
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
 }
 
 /// What every command that boots can be told.

@@ -12,6 +12,8 @@ pub enum Trace {
     Off,
     /// One line of text an event, on standard error.
     Text,
+    /// Frames of events on a port of their own.
+    Binary,
 }
 
 /// How a page fault is served.

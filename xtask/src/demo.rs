@@ -111,11 +111,15 @@ fn show(arguments: &cli::Demo, artifacts: &Artifacts) -> anyhow::Result<Result<b
 
     println!("\nTHE SAMPLE TASKS, all at once");
     let ports = Ports {
-        log: Box::new(io::sink()),
+        log: if arguments.recording.is_text() {
+            Box::new(io::stderr())
+        } else {
+            Box::new(io::sink())
+        },
         stdout: Box::new(io::stdout()),
         stderr: Box::new(io::stderr()),
     };
-    let (report, outcome) = match boot(arguments, artifacts, TASKS, UNTRACED, ports)? {
+    let (report, outcome) = match record(arguments, artifacts, ports)? {
         Ok(orderly) => orderly,
         Err(failure) => return Ok(Err(failure)),
     };
@@ -158,6 +162,36 @@ fn boot(
     ports: Ports,
 ) -> anyhow::Result<Result<(Report, Outcome), Failure>> {
     let options = &arguments.options;
+    let (mut config, tasks) = configure(arguments, artifacts, calls)?;
+    for (key, value) in settings {
+        config.set(key, value)?;
+    }
+    let hardware = options.hardware(Accel::Icount);
+    let bundle = session::pack(artifacts, &config, &tasks, &hardware)?;
+    session::boot(artifacts, &hardware, &bundle, ports, options.limit())
+}
+
+/// Boots with all sample tasks and records what is asked for.
+fn record(
+    arguments: &cli::Demo,
+    artifacts: &Artifacts,
+    ports: Ports,
+) -> anyhow::Result<Result<(Report, Outcome), Failure>> {
+    let options = &arguments.options;
+    let (mut config, tasks) = configure(arguments, artifacts, TASKS)?;
+    arguments.recording.configure(&mut config)?;
+    let hardware = options.hardware(Accel::Icount);
+    let bundle = session::pack(artifacts, &config, &tasks, &hardware)?;
+    let mut recorder = arguments.recording.start(&tasks)?;
+    let trace = recorder.port();
+    let ended = session::boot_traced(artifacts, &hardware, &bundle, ports, trace, options.limit())?;
+    recorder.finish(ended.as_ref().map(|(_, outcome)| outcome.report.as_str()).ok())?;
+    Ok(ended)
+}
+
+/// The configuration and the tasks of a boot.
+fn configure(arguments: &cli::Demo, artifacts: &Artifacts, calls: &[Call]) -> anyhow::Result<(Config, Vec<Task>)> {
+    let options = &arguments.options;
     let mut config = Config::new();
     let mut tasks = Vec::new();
     for (name, args) in calls {
@@ -170,12 +204,7 @@ fn boot(
         .set("fault", options.fault)?
         .set("zero_pool", options.zero_pool)?
         .set("seed", options.seed)?;
-    for (key, value) in settings {
-        config.set(key, value)?;
-    }
-    let hardware = options.hardware(Accel::Icount);
-    let bundle = session::pack(artifacts, &config, &tasks, &hardware)?;
-    session::boot(artifacts, &hardware, &bundle, ports, options.limit())
+    Ok((config, tasks))
 }
 
 /// Boots with `calls` and reads their trace.

@@ -9,7 +9,7 @@
 //! 4. [`bundle`] packs kernel, configuration and programs into the one archive that QEMU takes as `-initrd`.
 //! 5. [`machine`] runs QEMU within a time limit and carries its serial [`ports`] to wherever they belong.
 //! 6. [`report`] reads the account that the kernel gives at its end, [`trace`] reads its events, and [`symbols`] turns its
-//!    back-traces into names.
+//!    back-traces into names. [`recording`] keeps the events of a run and makes timelines, pages and figures of them.
 //!
 //! [`mod@bench`] makes such runs on Faultline and on Linux and lays the figures side by side.
 //!
@@ -27,6 +27,7 @@ pub mod kernel_image;
 pub mod machine;
 pub mod ports;
 pub mod program;
+pub mod recording;
 pub mod report;
 pub mod run;
 pub mod session;

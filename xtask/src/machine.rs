@@ -26,12 +26,12 @@ use clap::ValueEnum;
 use command_fds::{CommandFdExt, FdMapping};
 
 use crate::interrupt;
-use crate::ports::{Lines, Ports, carry};
+use crate::ports::{Lines, Ports, TracePort, carry};
 
 /// The emulator.
 pub const QEMU: &str = "qemu-system-x86_64";
 
-/// The file descriptor under which QEMU inherits the bundle; the four serial ports follow.
+/// The file descriptor under which QEMU inherits the bundle; the four serial ports follow, and the port of a trace.
 const BUNDLE_FD: RawFd = 10;
 
 /// How often the waiting thread looks for Ctrl-C.
@@ -203,6 +203,21 @@ pub fn run(
     ports: Ports,
     limit: Option<Duration>,
 ) -> anyhow::Result<Outcome> {
+    run_traced(hardware, boot, bundle, ports, None, limit)
+}
+
+/// The same with a virtio serial port for a binary trace, which the kernel looks for if its configuration asks for one.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_traced(
+    hardware: &Hardware,
+    boot: &Path,
+    bundle: &[u8],
+    ports: Ports,
+    trace: Option<TracePort>,
+    limit: Option<Duration>,
+) -> anyhow::Result<Outcome> {
     let mut command = command(hardware, boot);
     // A file without a name: nothing has to be deleted, however this ends.
     let mut archive = tempfile::tempfile().context("no temporary file for the bundle")?;
@@ -227,6 +242,27 @@ pub fn run(
             child_fd,
         });
     }
+    let trace = match trace {
+        Some(port) => {
+            let (our_end, their_end) = UnixStream::pair().context("no socket pair for the trace")?;
+            let child_fd = BUNDLE_FD + 5;
+            // Without ioeventfd the device reads a buffer while the guest's notification is being executed, so that runs
+            // that count instructions repeat exactly.
+            command.args(["-chardev", &format!("socket,id=trace,fd={child_fd}")]);
+            command.args([
+                "-device",
+                "virtio-serial-pci,disable-legacy=on,ioeventfd=off,max_ports=2",
+            ]);
+            command.args(["-device", "virtserialport,chardev=trace,nr=1,name=faultline.trace"]);
+            theirs.push(FdMapping {
+                parent_fd: OwnedFd::from(their_end),
+                child_fd,
+            });
+            port.commands.connect(&our_end).context("no way to send commands")?;
+            Some((our_end, port.events))
+        }
+        None => None,
+    };
     command
         .fd_mappings(theirs)
         .context("no file descriptor for a serial port")?;
@@ -256,7 +292,9 @@ pub fn run(
     let log = carry(com1, Lines::new(ports.log), LOG_TAIL, closed.clone());
     let stdout = carry(com2, ports.stdout, 0, closed.clone());
     let stderr = carry(com3, ports.stderr, 0, closed.clone());
-    let report = carry(com4, io::sink(), LOG_TAIL, closed);
+    let report = carry(com4, io::sink(), LOG_TAIL, closed.clone());
+    let trace = trace.map(|(port, events)| carry(port, events, 0, closed.clone()));
+    drop(closed);
 
     let stopped = wait(&all_closed, start, limit);
     if stopped.is_some() {
@@ -271,7 +309,7 @@ pub fn run(
         qemu: messages.join().unwrap_or_default(),
         wall: start.elapsed(),
     };
-    let _ = (stdout.join(), stderr.join());
+    let _ = (stdout.join(), stderr.join(), trace.map(JoinHandle::join));
     Ok(outcome)
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use faultline_xtask::cli::{Cli, Command};
 use faultline_xtask::machine::QEMU;
+use faultline_xtask::recording::show;
 use faultline_xtask::session::FAILED;
 use faultline_xtask::setup::{CoreLibrary, KERNEL_TARGET, Linker};
 use faultline_xtask::{bench, demo, interrupt, run, setup};
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
             Some(Command::Run(arguments)) => run::run(arguments),
             Some(Command::Demo(arguments)) => demo::run(arguments),
             Some(Command::Bench(arguments)) => bench::run(arguments),
+            Some(Command::Trace(arguments)) => show::run(arguments),
             Some(Command::Setup) => set_up(),
             None => demo::run(&cli.demo),
         });

@@ -16,6 +16,32 @@ pub struct Ports {
     pub stderr: Box<dyn Write + Send>,
 }
 
+/// The port of a binary trace.
+pub struct TracePort {
+    /// Where the bytes go.
+    pub events: Box<dyn Write + Send>,
+    /// A way to talk back.
+    pub commands: Commands,
+}
+
+/// Sends commands to the kernel; clones send to the same one. A machine that isn't there (yet, or any more) gets nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Commands(Arc<Mutex<Option<UnixStream>>>);
+
+impl Commands {
+    /// Says where commands go.
+    pub(crate) fn connect(&self, port: &UnixStream) -> io::Result<()> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(port.try_clone()?);
+        Ok(())
+    }
+
+    /// Sends one line. Returns whether there was a machine to send it to.
+    pub fn send(&self, line: &str) -> bool {
+        let mut port = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        port.as_mut().is_some_and(|port| writeln!(port, "{line}").is_ok())
+    }
+}
+
 /// Memory that a port is copied to; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Captured(Arc<Mutex<Vec<u8>>>);

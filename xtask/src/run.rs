@@ -3,11 +3,11 @@
 use std::io;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use crate::build;
 use crate::cli;
-use crate::config::{Config, Trace};
+use crate::config::Config;
 use crate::machine::Accel;
 use crate::ports::Ports;
 use crate::program::Unsuitable;
@@ -48,30 +48,29 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
     for variable in &arguments.env {
         config.set("env", variable)?;
     }
-    config.set("trace", arguments.trace)?;
-    if let Some(categories) = &arguments.trace_categories {
-        if arguments.trace == Trace::Off {
-            bail!("--trace-categories chooses among the events of --trace text");
-        }
-        config.set("trace_categories", categories)?;
-    }
+    arguments.recording.configure(&mut config)?;
     config
         .set("fault", options.fault)?
         .set("zero_pool", options.zero_pool)?
         .set("seed", options.seed)?;
 
     let hardware = options.hardware(arguments.accel);
-    let bundle = session::pack(&artifacts, &config, &[task], &hardware)?;
+    let tasks = [task];
+    let bundle = session::pack(&artifacts, &config, &tasks, &hardware)?;
     let ports = Ports {
-        log: if arguments.trace == Trace::Off {
-            Box::new(io::sink())
-        } else {
+        log: if arguments.recording.is_text() {
             Box::new(io::stderr())
+        } else {
+            Box::new(io::sink())
         },
         stdout: Box::new(io::stdout()),
         stderr: Box::new(io::stderr()),
     };
-    let (report, _) = match session::boot(&artifacts, &hardware, &bundle, ports, options.limit())? {
+    let mut recorder = arguments.recording.start(&tasks)?;
+    let trace = recorder.port();
+    let ended = session::boot_traced(&artifacts, &hardware, &bundle, ports, trace, options.limit())?;
+    recorder.finish(ended.as_ref().map(|(_, outcome)| outcome.report.as_str()).ok())?;
+    let (report, _) = match ended {
         Ok(orderly) => orderly,
         Err(failure) => {
             eprintln!("faultline: {failure}");

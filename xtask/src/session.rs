@@ -12,7 +12,7 @@ use crate::bundle::Bundle;
 use crate::config::{Config, LineBreak};
 use crate::kernel_image;
 use crate::machine::{self, End, Hardware, Outcome};
-use crate::ports::Ports;
+use crate::ports::{Ports, TracePort};
 use crate::program::{self, Unsuitable};
 use crate::report::{Defect, Report};
 use crate::setup;
@@ -131,7 +131,22 @@ pub fn boot(
     ports: Ports,
     limit: Option<Duration>,
 ) -> anyhow::Result<Result<(Report, Outcome), Failure>> {
-    let outcome = machine::run(hardware, &artifacts.boot, bundle, ports, limit)?;
+    boot_traced(artifacts, hardware, bundle, ports, None, limit)
+}
+
+/// The same with a port for a binary trace.
+///
+/// # Errors
+/// As [`boot`].
+pub fn boot_traced(
+    artifacts: &Artifacts,
+    hardware: &Hardware,
+    bundle: &[u8],
+    ports: Ports,
+    trace: Option<TracePort>,
+    limit: Option<Duration>,
+) -> anyhow::Result<Result<(Report, Outcome), Failure>> {
+    let outcome = machine::run_traced(hardware, &artifacts.boot, bundle, ports, trace, limit)?;
     let kernel = artifacts.kernel.clone();
     if outcome.end != End::Orderly {
         return Ok(Err(Failure {

@@ -104,7 +104,7 @@ fn an_argument_with_a_line_break_is_125() {
 fn categories_without_a_trace_are_125() {
     let output = run(&["run", "--trace-categories", "fault", "hello"]);
     assert_eq!(output.status.code(), Some(125));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("--trace text"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--trace or --report"));
 }
 
 #[test]

@@ -1,0 +1,29 @@
+//! Recording a run: its options, and what becomes of the events.
+//!
+//! A command that boots flattens [`Options`] into its own, lets them [`configure`](Options::configure) the kernel,
+//! [`start`](Options::start)s a [`Recorder`], gives the machine the recorder's [`port`](Recorder::port), and
+//! [`finish`](Recorder::finish)es when the machine has ended, however it ended.
+//!
+//! ```text
+//! kernel -- frames --> Recorder -- Recording --+-- file: FILE.fltrace (the frames, with checksums and names)
+//!                                              +-- perfetto: FILE.pftrace
+//!                                              +-- page: FILE.html
+//!                                              +-- show: tables, JSON, the life of a fault
+//! ```
+//!
+//! [`lives`] puts the events of each fault together, and [`figures`] counts; everything that is shown comes from these.
+
+pub mod figures;
+pub mod file;
+pub mod lives;
+mod names;
+mod options;
+pub mod page;
+pub mod perfetto;
+mod recorder;
+pub mod show;
+mod text;
+
+pub use file::Recording;
+pub use options::{Options, TraceTo};
+pub use recorder::Recorder;

@@ -1,0 +1,124 @@
+//! Slices of one track, put in order: what overlaps without being inside goes to a further track.
+
+use std::cmp::Reverse;
+
+use super::schema::{DebugAnnotation, TrackEvent, Type};
+
+/// A stretch of time with a name.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    pub category: &'static str,
+    pub name: String,
+    pub from: u64,
+    pub to: u64,
+    /// It has no length by nature.
+    pub moment: bool,
+    pub notes: Vec<DebugAnnotation>,
+    /// Arrows that start here.
+    pub flows: Vec<u64>,
+    /// Arrows that end here.
+    pub arrives: Vec<u64>,
+}
+
+impl Slice {
+    pub fn new(category: &'static str, name: String, from: u64, to: u64) -> Self {
+        Self {
+            category,
+            name,
+            from,
+            to,
+            moment: false,
+            notes: Vec::new(),
+            flows: Vec::new(),
+            arrives: Vec::new(),
+        }
+    }
+
+    fn begin(self, r#type: Type) -> TrackEvent {
+        TrackEvent {
+            debug_annotations: self.notes,
+            r#type: Some(r#type as i32),
+            categories: (!self.category.is_empty())
+                .then(|| self.category.to_owned())
+                .into_iter()
+                .collect(),
+            name: Some(self.name),
+            flow_ids: self.flows,
+            terminating_flow_ids: self.arrives,
+            ..Default::default()
+        }
+    }
+}
+
+/// The slices of a track.
+#[derive(Debug, Default)]
+pub struct Slices {
+    groups: Vec<(Slice, Vec<Slice>)>,
+}
+
+impl Slices {
+    pub fn add(&mut self, slice: Slice) {
+        self.groups.push((slice, Vec::new()));
+    }
+
+    /// Adds a slice with others that lie inside of it, one after the other.
+    pub fn add_with(&mut self, slice: Slice, inner: Vec<Slice>) {
+        self.groups.push((slice, inner));
+    }
+
+    /// The events of each lane, in the order of their times.
+    pub fn lanes(mut self) -> Vec<Vec<(u64, TrackEvent)>> {
+        self.groups.sort_by_key(|(slice, _)| (slice.from, Reverse(slice.to)));
+        let mut lanes: Vec<Lane> = Vec::new();
+        for (slice, inner) in self.groups {
+            let place = lanes.iter_mut().position(|lane| lane.fits(&slice)).unwrap_or_else(|| {
+                lanes.push(Lane::default());
+                lanes.len() - 1
+            });
+            lanes[place].add(slice);
+            inner.into_iter().for_each(|slice| lanes[place].add(slice));
+        }
+        lanes.into_iter().map(Lane::finish).collect()
+    }
+}
+
+#[derive(Default)]
+struct Lane {
+    events: Vec<(u64, TrackEvent)>,
+    /// The ends of the slices that are open, the outermost first.
+    open: Vec<u64>,
+}
+
+impl Lane {
+    fn close_until(&mut self, time: u64) {
+        while let Some(end) = self.open.pop_if(|end| *end <= time) {
+            let event = TrackEvent {
+                r#type: Some(Type::SliceEnd as i32),
+                ..Default::default()
+            };
+            self.events.push((end, event));
+        }
+    }
+
+    /// Whether the slice is after or inside of everything that is open.
+    fn fits(&self, slice: &Slice) -> bool {
+        let around = self.open.iter().rev().find(|end| **end > slice.from);
+        around.is_none_or(|end| slice.to <= *end)
+    }
+
+    fn add(&mut self, slice: Slice) {
+        self.close_until(slice.from);
+        let (from, to) = (slice.from, slice.to);
+        if slice.moment {
+            self.events.push((from, slice.begin(Type::Instant)));
+        } else {
+            self.open.push(to);
+            self.events.push((from, slice.begin(Type::SliceBegin)));
+        }
+    }
+
+    fn finish(mut self) -> Vec<(u64, TrackEvent)> {
+        self.close_until(u64::MAX);
+        self.events
+    }
+}
