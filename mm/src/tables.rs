@@ -278,7 +278,7 @@ impl<P: Platform> Space<P> {
     /// Gives up one reference to a last-level table; the last one takes its leaves' references along and frees it.
     pub(crate) fn drop_table_reference(&self, inner: &mut Inner<P>, table: Pfn) {
         let memory = self.memory;
-        self.hold_frames(inner);
+        self.hold_tables(inner);
         let retired = match memory.frames.table_remove_ref(table, memory.platform.cpu()) {
             Ok(Some(retired)) => retired,
             Ok(None) => return,
@@ -299,7 +299,22 @@ impl<P: Platform> Space<P> {
     /// [`FrameAllocator::hold`]: crate::FrameAllocator::hold
     #[inline(always)]
     pub(crate) fn hold_frames(&self, inner: &mut Inner<P>) {
-        if !self.is_private_to(self.memory.platform.cpu()) && !inner.holds_frames {
+        if !self.is_private_to(self.memory.platform.cpu()) {
+            self.hold(inner);
+        }
+    }
+
+    /// As [`hold_frames`](Self::hold_frames), for a reference to a table that other spaces may share. The processor may
+    /// walk a table, and mark its entries, until it has flushed, whatever runs on it: so this CPU alone is reason enough,
+    /// if there is another one that could free the table meanwhile.
+    fn hold_tables(&self, inner: &mut Inner<P>) {
+        if self.memory.frames.has_several_cpus() {
+            self.hold(inner);
+        }
+    }
+
+    fn hold(&self, inner: &mut Inner<P>) {
+        if !inner.holds_frames {
             inner.holds_frames = true;
             self.memory.frames.hold();
         }

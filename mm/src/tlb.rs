@@ -157,15 +157,21 @@ impl<P: Platform> Space<P> {
 
     /// Whether every CPU that may hold a translation of this space has flushed since `generation`.
     pub(crate) fn has_passed(&self, generation: u64) -> bool {
+        self.behind(generation) == 0
+    }
+
+    /// The CPUs that may hold a translation of this space from before `generation`.
+    fn behind(&self, generation: u64) -> u64 {
         let mut cpus = self.tlb.cpus.load(Ordering::Acquire);
+        let mut behind = 0;
         while cpus != 0 {
-            let cpu = cpus.trailing_zeros() as usize;
-            if self.tlb.seen[cpu].load(Ordering::Acquire) < generation {
-                return false;
+            let cpu = cpus.trailing_zeros();
+            if self.tlb.seen[cpu as usize].load(Ordering::Acquire) < generation {
+                behind |= 1 << cpu;
             }
             cpus &= cpus - 1;
         }
-        true
+        behind
     }
 
     /// Ends an operation that changed present entries: bumps the generation once, flushes this CPU if the space is
@@ -179,7 +185,7 @@ impl<P: Platform> Space<P> {
         // Release: whoever reads the new generation sees the changed entries. The lock is held, so there is one writer.
         let generation = self.tlb_generation.load(Ordering::Relaxed) + 1;
         let logged = if change.count == 1 { change.pages[0] } else { MANY };
-        self.tlb.log[generation as usize % LOG].store(logged, Ordering::Relaxed);
+        self.tlb.log[generation as usize % LOG].store(logged, Ordering::Release);
         self.tlb_generation.store(generation, Ordering::Release);
         memory.counters.tlb_bumps.add(1);
         memory
@@ -293,7 +299,11 @@ impl<P: Platform> FlushWaiter<'_, P> {
         });
         match inner.flush_waiters.iter_mut().find(|waiter| waiter.1 == number) {
             Some((_, _, current)) => current.clone_from(waker),
-            None => inner.flush_waiters.push((generation, number, waker.clone())),
+            None => {
+                inner.flush_waiters.push((generation, number, waker.clone()));
+                // An upgrade of rights has asked nobody, and a CPU that is idle would never look.
+                self.space.memory.platform.shootdown(self.space.behind(generation));
+            }
         }
         // Register, then look again, as in `release_quarantine`.
         self.space.tlb.pending.store(true, Ordering::Relaxed);
@@ -351,18 +361,26 @@ impl<P: Platform> Memory<P> {
             self.catch_up(cpu, space);
             return;
         }
-        let Some(root) = space.root_frame() else {
-            self.leave(cpu);
-            return;
-        };
         let mut slots = self.tlb[cpu].slots.lock();
-        let (pcid, known, evicted) = self.assign_tag(cpu, &mut slots, space);
+        let (pcid, known, evicted) = self.assign_tag(&mut slots, space);
         if space.tlb.cpus.load(Ordering::Relaxed) & (1 << cpu) == 0 {
             // A change that is under way ends before: it has freed what it found in no other TLB.
             let _inner = space.lock();
             space.tlb.cpus.fetch_or(1 << cpu, Ordering::Relaxed);
         }
         let generation = space.tlb_generation.load(Ordering::Acquire);
+        // After the generation: who sees that of the space's end sees that there is no root any more, and who does not
+        // will be asked to leave it.
+        let Some(root) = space.root_frame() else {
+            drop(slots);
+            self.leave(cpu);
+            self.give_up_tag(cpu, space);
+            self.left(cpu, space, true);
+            if let Some(evicted) = evicted {
+                self.left(cpu, &evicted, true);
+            }
+            return;
+        };
         let seen = space.tlb.seen[cpu].load(Ordering::Relaxed);
         let keep = known && seen == generation;
         self.platform.load_root(root, pcid, keep);
@@ -382,18 +400,15 @@ impl<P: Platform> Memory<P> {
             self.left(cpu, &previous, pcid.0 == 0);
         }
         if let Some(evicted) = evicted {
-            self.release_of(&evicted);
+            // Its translations went with the load of the root that took over the PCID, and not before: until then the
+            // processor may have walked its tables.
+            self.left(cpu, &evicted, true);
         }
         self.release_of(space);
     }
 
     /// The PCID of `space` on this CPU, whether it has had it since it last flushed, and the space that loses it.
-    fn assign_tag(
-        &self,
-        cpu: usize,
-        slots: &mut Slots<P>,
-        space: &Arc<Space<P>>,
-    ) -> (Pcid, bool, Option<Arc<Space<P>>>) {
+    fn assign_tag(&self, slots: &mut Slots<P>, space: &Arc<Space<P>>) -> (Pcid, bool, Option<Arc<Space<P>>>) {
         let tags = usize::from(self.platform.pcids()).min(TAGS);
         if tags == 0 {
             return (Pcid(0), false, None);
@@ -410,10 +425,6 @@ impl<P: Platform> Memory<P> {
             }
         };
         let evicted = slots.tags[index].replace(Arc::clone(space));
-        if let Some(evicted) = &evicted {
-            // Its translations go with the flushing load of the root that takes over the PCID.
-            evicted.tlb.cpus.fetch_and(!(1 << cpu), Ordering::Release);
-        }
         (Pcid(index as u16 + 1), false, evicted)
     }
 
@@ -442,8 +453,10 @@ impl<P: Platform> Memory<P> {
         }
         let generation = space.tlb_generation.load(Ordering::Acquire);
         let seen = space.tlb.seen[cpu].load(Ordering::Relaxed);
-        let page = space.tlb.log[generation as usize % LOG].load(Ordering::Relaxed);
-        if seen + 1 == generation && page != MANY {
+        let page = space.tlb.log[generation as usize % LOG].load(Ordering::Acquire);
+        // The place in the log is used again after a few changes: it is this one's only if there were none meanwhile.
+        let current = space.tlb_generation.load(Ordering::Relaxed) == generation;
+        if seen + 1 == generation && page != MANY && current {
             self.platform.invalidate_page(VirtAddr::new_truncate(page));
             self.counters.tlb_pages.add(1);
             self.platform.trace(Kind::TlbFlushPage, space.id, 0, page, 1);

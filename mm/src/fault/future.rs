@@ -12,6 +12,7 @@ use super::admit::Admission;
 use super::slot::SlotToken;
 use super::waiter::Waiter;
 use super::{FaultOutcome, FaultResult};
+use crate::error::FaultError;
 use crate::memory::FaultMode;
 use crate::platform::Platform;
 use crate::protection::FaultInfo;
@@ -144,6 +145,10 @@ impl<P: Platform> FaultFuture<'_, P> {
         // SAFETY: the waiter was completed, so it is in no list.
         match unsafe { self.waiter.result() } {
             Ok(outcome) => Ok(*outcome),
+            // What was refused is the access of the fault that came first.
+            Err(FaultError::Protection { protection, .. }) if protection.allows(self.info.access) => {
+                Ok(FaultOutcome::Retry)
+            }
             Err(error) => Err(error.at(self.info.address, self.info.access)),
         }
     }

@@ -64,6 +64,20 @@ struct Lists<P: Platform> {
     in_use: usize,
 }
 
+impl<P: Platform> Lists<P> {
+    /// Wakes the service if it sleeps: a slot was queued.
+    #[inline(always)]
+    fn wake_service(&mut self) {
+        if self.service_sleeps {
+            self.service_sleeps = false;
+            // Wakers neither poll nor call back (the contract of the executor), so the lock may be held.
+            if let Some(waker) = &self.service {
+                waker.wake_by_ref();
+            }
+        }
+    }
+}
+
 // SAFETY: the pointers are to slots, which may be reached from every CPU; the lists themselves are behind a lock.
 unsafe impl<P: Platform> Send for Lists<P> {}
 
@@ -139,13 +153,7 @@ impl<P: Platform> FaultTable<P> {
     pub(super) fn push(&self, token: SlotToken<P>) {
         let mut lists = self.lists.lock();
         lists.queue.push(token.slot());
-        if lists.service_sleeps {
-            lists.service_sleeps = false;
-            // Wakers neither poll nor call back (the contract of the executor), so the lock may be held.
-            if let Some(waker) = &lists.service {
-                waker.wake_by_ref();
-            }
-        }
+        lists.wake_service();
     }
 
     /// Takes the oldest queued slot; with none, notes that the service sleeps from now on.
@@ -183,6 +191,7 @@ impl<P: Platform> FaultTable<P> {
             let Some(slot) = lists.memory.pop() else { return };
             self.waiting_for_memory.fetch_sub(1, Ordering::Relaxed);
             lists.queue.push(slot);
+            lists.wake_service();
         }
     }
 

@@ -155,6 +155,12 @@ impl FrameAllocator {
         &self.cpus[index as usize % MAX_CPUS]
     }
 
+    /// Whether more than one CPU takes and frees frames.
+    #[inline]
+    pub fn has_several_cpus(&self) -> bool {
+        self.cpu_mask != 0
+    }
+
     /// The CPUs that have a cache.
     pub(super) fn each_cpu(&self) -> &[PerCpu] {
         &self.cpus[..=self.cpu_mask as usize]
