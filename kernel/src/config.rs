@@ -12,6 +12,7 @@
 //! | `fault` | `queued`, `inline` | `queued` |
 //! | `service` | `first`: faults are served before anything else; `last`: only when no user thread can go on, so that tests see faults in flight | `first` |
 //! | `zero_pool` | `on`, `off` | `on` |
+//! | `audit` | milliseconds from one check of the whole kernel to the next, 0 for none | 0 |
 //! | `floor` | `on`: measure at the start what hardware lets the steps of a fault cost; `off` | `off` |
 //! | `seed` | a number | 0 |
 //! | `console` | `split`: a port for each channel; `com1`: everything on COM1 | `split` |
@@ -63,8 +64,8 @@ pub enum FaultMode {
     Inline,
 }
 
-/// What a test asks of the kernel itself. All but [`SelfTest::Traps`] are deliberate failures, each of which must end
-/// the run with a report.
+/// What a test asks of the kernel itself. All but [`SelfTest::Traps`] are deliberate failures; all of these but
+/// [`SelfTest::LeakFrame`] must end the run with a report of what happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SelfTest {
     /// A panic.
@@ -81,6 +82,8 @@ pub enum SelfTest {
     ExecuteData,
     /// Every way out of user mode.
     Traps,
+    /// A frame that nobody gives back, while programs run: the account at the end must miss it.
+    LeakFrame,
 }
 
 /// When the fault service gets its turn.
@@ -122,6 +125,8 @@ pub struct Config {
     pub service: ServiceTurn,
     /// Whether frames are zeroed ahead of time when the CPU is idle.
     pub zero_pool: bool,
+    /// Milliseconds from one audit to the next; 0 for none.
+    pub audit: u64,
     /// Whether the least cost of a fault's steps is measured at the start.
     pub floor: bool,
     /// Seed of everything that is random.
@@ -144,6 +149,7 @@ impl Default for Config {
             fault: FaultMode::Queued,
             service: ServiceTurn::First,
             zero_pool: true,
+            audit: 0,
             floor: false,
             seed: 0,
             split_console: true,
@@ -239,6 +245,7 @@ impl Config {
                 self.service = choose(value, &turns).ok_or_else(bad)?;
             }
             "zero_pool" => self.zero_pool = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
+            "audit" => self.audit = value.parse().map_err(|_| bad())?,
             "floor" => self.floor = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
             "seed" => self.seed = value.parse().map_err(|_| bad())?,
             "console" => self.split_console = choose(value, &[("split", true), ("com1", false)]).ok_or_else(bad)?,
@@ -249,7 +256,7 @@ impl Config {
     }
 }
 
-const SELF_TESTS: [(&str, SelfTest); 7] = [
+const SELF_TESTS: [(&str, SelfTest); 8] = [
     ("panic", SelfTest::Panic),
     ("overflow", SelfTest::Overflow),
     ("double-fault", SelfTest::DoubleFault),
@@ -257,6 +264,7 @@ const SELF_TESTS: [(&str, SelfTest); 7] = [
     ("write-text", SelfTest::WriteText),
     ("execute-data", SelfTest::ExecuteData),
     ("traps", SelfTest::Traps),
+    ("leak-frame", SelfTest::LeakFrame),
 ];
 
 fn choose<T: Copy>(value: &str, choices: &[(&str, T)]) -> Option<T> {

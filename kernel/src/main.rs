@@ -8,6 +8,7 @@
 extern crate alloc;
 
 mod arch;
+mod audit;
 mod config;
 mod console;
 mod exec;
@@ -84,7 +85,7 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
         arch::clock::TICK_HZ
     );
     match config.selftest {
-        None => {}
+        None | Some(SelfTest::LeakFrame) => {}
         Some(SelfTest::Traps) => trap_test::run(&mut memory),
         Some(how) => selftest::fail(how),
     }

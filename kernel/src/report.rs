@@ -1,6 +1,7 @@
 //! The machine-readable report of a run: `key value` lines on the report port (COM4).
 //!
-//! The report is written once, at the orderly end of the kernel, in ASCII, one fact a line, the key first and the rest
+//! The report is written at the orderly end of the kernel (the lines `audit` and `audit.error` of [`crate::audit`] while
+//! programs run), in ASCII, one fact a line, the key first and the rest
 //! of the line its value. A reader must ignore keys it does not know. The last line is `report.end`: a report without
 //! it was cut off.
 //!
@@ -41,6 +42,8 @@
 //! | `ticks.total` | timer interrupts taken at all |
 //! | `interrupts.longest_off_ns` | the longest that a timer interrupt had to wait |
 //! | `interrupts.spurious`, `interrupts.nmi` | interrupts that nobody asked for |
+//! | `faults.in_flight` | faults in flight at the end; 0 in a correct run |
+//! | `audit.checks`, `audit.errors` | with `audit=`: checks made while programs ran and after, and what they found wrong |
 //! | `floor.STEP` | with `floor=on`: ticks of `syscall`, `fault`, `fault_zero`, `fault_copy`, `fault_zero_huge` at the least |
 //! | `victims` | processes killed to free memory |
 //! | `time.ns` | from the first program's start to the end of the last |

@@ -20,7 +20,7 @@ use faultline_mm::frame::FrameAccount;
 use faultline_trace::FaultClass;
 use x86_64::PhysAddr;
 
-use crate::config::{Config, ServiceTurn};
+use crate::config::{Config, SelfTest, ServiceTurn};
 use crate::console::{self, Channel};
 use crate::exec::ExecError;
 use crate::exec::stack::Arguments;
@@ -28,7 +28,7 @@ use crate::machine::{executor, memory};
 use crate::process::{ExitStatus, Pid, start, tree};
 use crate::report::Report;
 use crate::syscall::{Errno, information};
-use crate::{arch, floor, fs, heap, shortage, statistics, time, tracing};
+use crate::{arch, audit, floor, fs, heap, shortage, statistics, time, tracing};
 
 /// How long the task that zeroes frames sleeps when the pool is full, in nanoseconds.
 const POOL_PAUSE: u64 = 2_000_000;
@@ -68,10 +68,16 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     ::log::info!("{before}");
     let began = time::now();
     let mut programs = start_programs(config);
+    if config.selftest == Some(SelfTest::LeakFrame) {
+        core::mem::forget(memory().frames().allocate(arch::cpu::index()));
+    }
     let victims = drive(&mut programs);
     let duration = time::now() - began;
     memory().leave_spaces();
     tracing::finish();
+    if config.audit > 0 {
+        audit::conclude();
+    }
     let after = memory().account();
     ::log::info!("{after}");
     let outcome = Outcome {
@@ -97,6 +103,10 @@ fn spawn_services(config: &Config) {
     };
     let served = executor().spawn("fault service", class, memory().fault_service());
     served.expect("the first task has room").detach();
+    if config.audit > 0 {
+        let audited = executor().spawn("audit", Class::User, audit::run(config.audit * 1_000_000));
+        audited.expect("the third task has room").detach();
+    }
     if config.zero_pool {
         let zeroed = executor().spawn("frame zeroing", Class::Idle, zero_frames());
         zeroed.expect("the second task has room").detach();
@@ -244,6 +254,10 @@ fn report(outcome: &Outcome, port: &mut dyn fmt::Write) -> fmt::Result {
     report.line("interrupts.longest_off_ns", arch::clock::longest_tick_delay());
     report.line("interrupts.spurious", arch::interrupts::spurious_count());
     report.line("interrupts.nmi", arch::kernel_trap::nmi_count());
+    if let (checks @ 1.., errors) = audit::counts() {
+        report.line("audit.checks", checks);
+        report.line("audit.errors", errors);
+    }
     for (step, cost) in floor::steps() {
         report.line(format_args!("floor.{step}"), cost);
     }
@@ -276,6 +290,7 @@ fn report_program(report: &mut Report<'_>, index: usize, program: &Program) {
 
 fn report_faults(report: &mut Report<'_>, stats: &MemoryStats) {
     report.line("faults.total", stats.total_served());
+    report.line("faults.in_flight", memory().faults_in_flight());
     let times = statistics::fault_times();
     for class in FaultClass::ALL {
         let (count, key) = (stats.served[class as usize], class.name());

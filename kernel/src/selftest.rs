@@ -10,7 +10,7 @@ use crate::config::SelfTest;
 pub fn fail(how: SelfTest) -> ! {
     log::info!("self-test: {how:?}");
     match how {
-        SelfTest::Traps => {}
+        SelfTest::Traps | SelfTest::LeakFrame => {}
         SelfTest::Panic => panic!("deliberate panic"),
         SelfTest::Overflow => {
             black_box(recurse(1));
