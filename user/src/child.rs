@@ -14,6 +14,16 @@ pub enum Ended {
     Signal(i32),
 }
 
+impl Ended {
+    fn from_status(status: libc::c_int) -> Self {
+        if libc::WIFSIGNALED(status) {
+            Self::Signal(libc::WTERMSIG(status))
+        } else {
+            Self::Exit(libc::WEXITSTATUS(status))
+        }
+    }
+}
+
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -61,25 +71,29 @@ impl Child {
                 io::Error::last_os_error()
             ));
         }
-        if libc::WIFSIGNALED(status) {
-            Ended::Signal(libc::WTERMSIG(status))
-        } else {
-            Ended::Exit(libc::WEXITSTATUS(status))
-        }
+        Ended::from_status(status)
     }
 }
 
 /// Forks a child that runs `work` and exits with status 0. Only for programs with one thread.
 pub fn fork(work: impl FnOnce()) -> Child {
+    try_fork(work).unwrap_or_else(|error| fail(format_args!("fork: {error}")))
+}
+
+/// As [`fork`], if the kernel gives a child.
+///
+/// # Errors
+/// What fork reported.
+pub fn try_fork(work: impl FnOnce()) -> io::Result<Child> {
     // SAFETY: the calling program has one thread, so that the child's copy of every lock and heap is in order.
     match unsafe { libc::fork() } {
-        -1 => fail(format_args!("fork: {}", io::Error::last_os_error())),
+        -1 => Err(io::Error::last_os_error()),
         0 => {
             work();
             // SAFETY: the call doesn't return. Unlike `std::process::exit` it runs no clean-up of the parent's.
             unsafe { libc::_exit(0) }
         }
-        pid => Child(pid),
+        pid => Ok(Child(pid)),
     }
 }
 

@@ -10,7 +10,7 @@ pub mod sequence;
 use std::fmt;
 use std::str::FromStr;
 
-pub use child::{Child, Ended, expect, fork, probe};
+pub use child::{Child, Ended, expect, fork, probe, try_fork};
 pub use mapping::{Access, Mapping};
 
 /// The size of a page.

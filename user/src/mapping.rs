@@ -59,14 +59,26 @@ impl Mapping {
         Self::new(bytes, libc::MAP_SHARED | libc::MAP_ANONYMOUS)
     }
 
+    /// Private anonymous memory, if the kernel gives it.
+    ///
+    /// # Errors
+    /// What mmap reported.
+    pub fn try_private(bytes: usize) -> io::Result<Self> {
+        Self::try_new(bytes, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)
+    }
+
     fn new(bytes: usize, flags: libc::c_int) -> Self {
+        Self::try_new(bytes, flags).unwrap_or_else(|error| fail(format_args!("mmap of {bytes} bytes: {error}")))
+    }
+
+    fn try_new(bytes: usize, flags: libc::c_int) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of this program.
         let base = unsafe { libc::mmap(ptr::null_mut(), bytes, Access::ReadWrite.flags(), flags, -1, 0) };
         let base = (base != libc::MAP_FAILED)
             .then_some(base)
             .and_then(|base| NonNull::new(base.cast()));
-        let base = base.unwrap_or_else(|| fail(format_args!("mmap of {bytes} bytes: {}", io::Error::last_os_error())));
-        Self { base, bytes }
+        base.map(|base| Self { base, bytes })
+            .ok_or_else(io::Error::last_os_error)
     }
 
     /// How many words there are.
@@ -177,6 +189,24 @@ impl Mapping {
             .and_then(|base| NonNull::new(base.cast()));
         self.base = base.unwrap_or_else(|| fail(format_args!("mremap: {}", io::Error::last_os_error())));
         self.bytes = bytes;
+    }
+
+    /// Moves a range of pages of one region to begin at page `to` of the same mapping, over what is there. The range is a
+    /// hole afterwards.
+    ///
+    /// # Errors
+    /// What mremap reported; the target may be a hole then.
+    pub fn shift(&self, pages: Range<usize>, to: usize) -> io::Result<()> {
+        let (target, _) = self.range(to..to + pages.len());
+        let (address, bytes) = self.range(pages);
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: both ranges are this value's own pages, and no reference to them exists that a move would break.
+        let moved = unsafe { libc::mremap(address, bytes, bytes, flags, target) };
+        if moved == target {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
 
     fn range(&self, pages: Range<usize>) -> (*mut libc::c_void, usize) {
