@@ -48,6 +48,11 @@ pub enum Command {
     Bench(Bench),
     /// Read a recorded trace back
     Trace(ReadTrace),
+    /// Hammer the kernel with faults of every kind, and prove that nothing was lost
+    ///
+    /// Every task checks every word that it reads, and the kernel checks its frames, faults and TLB generations at
+    /// intervals. The exit status is 0 only if nothing at all was wrong; else a folder with a trace is left.
+    Storm(Storm),
     /// Install what is missing (the Rust target, QEMU), and do nothing else
     ///
     /// Every other command does the same first.
@@ -105,6 +110,48 @@ pub struct Bench {
     /// End each machine after this many seconds
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     pub timeout: Duration,
+}
+
+/// `storm`.
+#[derive(Debug, Args)]
+pub struct Storm {
+    /// Processes that run at once, each doing round after round
+    #[arg(long, value_name = "NUMBER", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub tasks: u32,
+    /// Pages of each mapping
+    #[arg(long, value_name = "NUMBER", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub pages: u32,
+    /// How long new rounds begin, in the machine's time
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub seconds: Duration,
+    /// Seed of what each task does
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub seed: u64,
+    /// Memory of the machine, in MiB, or with a unit: 512M, 2G
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = megabytes)]
+    pub mem: u64,
+    /// What the tasks do, by chance among: sweep, random, same-page, cow, churn, brk, huge, file, kill, exec, timer,
+    /// shortage; `mix` is all but the last
+    #[arg(long, value_name = "LIST", default_value = "mix,shortage", value_parser = scenarios)]
+    pub scenario: String,
+    /// How QEMU executes instructions; with icount the same seed is the same storm, instruction by instruction
+    #[arg(long, value_enum, default_value_t)]
+    pub accel: Accel,
+    /// Whether faults go through the queue to the fault service or are served by their own first poll
+    #[arg(long, value_enum, default_value_t)]
+    pub fault: Fault,
+    /// Keep a pool of frames that idle time has zeroed
+    #[arg(long, value_enum, default_value_t)]
+    pub zero_pool: Switch,
+    /// End the machine after this many seconds, as hanging; 300 more than three times the length, if not given
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Option<Duration>,
+    /// Let this task spoil a word of its own, so that the storm fails
+    #[arg(long = "break", value_name = "TASK", hide = true)]
+    pub break_task: Option<u32>,
+    /// Let the kernel lose a frame, so that the storm fails
+    #[arg(long, hide = true)]
+    pub leak: bool,
 }
 
 /// `demo`.
@@ -210,6 +257,30 @@ fn megabytes(text: &str) -> Result<u64, String> {
     match number.checked_mul(factor) {
         Some(size @ 16..=1_048_576) => Ok(size),
         _ => Err("outside 16M to 1024G".to_owned()),
+    }
+}
+
+/// The scenarios of the sample task `storm`.
+const SCENARIOS: [&str; 13] = [
+    "mix",
+    "sweep",
+    "random",
+    "same-page",
+    "cow",
+    "churn",
+    "brk",
+    "huge",
+    "file",
+    "kill",
+    "exec",
+    "timer",
+    "shortage",
+];
+
+fn scenarios(text: &str) -> Result<String, String> {
+    match text.split(',').find(|name| !SCENARIOS.contains(name)) {
+        Some(unknown) => Err(format!("there is no scenario `{unknown}`")),
+        None => Ok(text.to_owned()),
     }
 }
 

@@ -11,7 +11,8 @@
 //! 6. [`report`] reads the account that the kernel gives at its end, [`trace`] reads its events, and [`symbols`] turns its
 //!    back-traces into names. [`recording`] keeps the events of a run and makes timelines, pages and figures of them.
 //!
-//! [`mod@bench`] makes such runs on Faultline and on Linux and lays the figures side by side.
+//! [`mod@bench`] makes such runs on Faultline and on Linux and lays the figures side by side; [`storm`] makes long ones and proves
+//! that nothing was lost.
 //!
 //! The system tests call the same functions as the command-line tool.
 #![warn(missing_docs)]
@@ -32,6 +33,7 @@ pub mod report;
 pub mod run;
 pub mod session;
 pub mod setup;
+pub mod storm;
 pub mod symbols;
 pub mod trace;
 pub mod workspace;

@@ -138,7 +138,7 @@ impl fmt::Display for End {
 }
 
 /// What a run leaves behind.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Outcome {
     /// How it ended.
     pub end: End,
