@@ -1,8 +1,13 @@
 //! The storm: short ones of every kind, that nothing is lost in; and that it notices when something is.
 
+use std::fs::File;
+use std::io::BufReader;
+
 use clap::Parser;
 use faultline_tests::Run;
+use faultline_trace::Kind;
 use faultline_xtask::cli::{Cli, Command};
+use faultline_xtask::recording::Recording;
 use faultline_xtask::session::FAILED;
 use faultline_xtask::{storm, workspace};
 
@@ -57,7 +62,9 @@ fn a_wrong_byte_fails_the_storm_and_leaves_evidence() {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     assert!(read("failure.txt").contains("--seed 9001"));
     assert!(read("stderr.txt").contains("sweep: word 0 is 0x0000000000000bad"));
-    assert!(read("trace.txt").contains("fault.commit"));
+    let recording = File::open(folder.join("trace.fltrace")).unwrap();
+    let recording = Recording::read(BufReader::new(recording)).unwrap();
+    assert!(recording.events.iter().any(|event| event.kind == Kind::FaultCommit));
     assert!(read("report.txt").contains("audit.checks"));
 }
 

@@ -143,6 +143,9 @@ pub struct Storm {
     /// Keep a pool of frames that idle time has zeroed
     #[arg(long, value_enum, default_value_t)]
     pub zero_pool: Switch,
+    /// What is recorded of the storm.
+    #[command(flatten)]
+    pub recording: recording::Options,
     /// End the machine after this many seconds, as hanging; 300 more than three times the length, if not given
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<Duration>,

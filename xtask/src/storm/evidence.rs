@@ -17,8 +17,6 @@ pub struct Evidence<'a> {
     pub wrong: &'a [String],
     /// The boot that failed.
     pub boot: &'a Boot,
-    /// The end of the text trace of its repetition.
-    pub trace: &'a str,
 }
 
 impl Evidence<'_> {
@@ -35,7 +33,6 @@ impl Evidence<'_> {
             ("stderr.txt", &self.boot.stderr),
             ("kernel-log.txt", &self.boot.log),
             ("report.txt", &self.boot.report),
-            ("trace.txt", self.trace),
         ] {
             let file = folder.join(name);
             fs::write(&file, content).with_context(|| format!("{} can't be written", file.display()))?;

@@ -24,9 +24,10 @@ use anyhow::Context;
 
 use crate::build::Artifacts;
 use crate::cli;
-use crate::config::{Config, Trace};
+use crate::config::Config;
 use crate::machine::{Accel, Hardware};
 use crate::ports::{Captured, Ports};
+use crate::recording::{self, TraceTo};
 use crate::session::{self, FAILED, Failure, Task};
 use evidence::Evidence;
 use outcome::Outcome;
@@ -39,14 +40,15 @@ const PROGRAM: &str = "storm";
 const AUDIT: u64 = 250;
 
 /// Events that the trace of a failure has.
-const TRACED: &str = "fault,tlb,frame,memory,signal";
+const TRACED: &str = "task,fault,tlb,frame,memory,signal";
 
 /// The host time that the traced repetition of a failed storm may take.
-const TRACE_LIMIT: Duration = Duration::from_secs(60);
+const TRACE_LIMIT: Duration = Duration::from_secs(20);
 
 /// What one boot came to.
 struct Boot {
     result: Result<Outcome, Box<Failure>>,
+    was_traced: bool,
     stderr: String,
     log: String,
     report: String,
@@ -59,7 +61,13 @@ struct Boot {
 pub fn run(arguments: &cli::Storm) -> anyhow::Result<u8> {
     let artifacts = session::prepare()?;
     let progress = Progress::new(arguments);
-    let boot = boot(arguments, &artifacts, Trace::Off, limit(arguments), progress.clone())?;
+    let boot = boot(
+        arguments,
+        &artifacts,
+        &arguments.recording,
+        limit(arguments),
+        progress.clone(),
+    )?;
     progress.finish();
     let mut wrong = Vec::new();
     let mut status = FAILED;
@@ -84,19 +92,30 @@ pub fn run(arguments: &cli::Storm) -> anyhow::Result<u8> {
     if crate::interrupt::requested().is_some() {
         return Ok(status);
     }
-    eprintln!(
-        "faultline: the storm is repeated with a trace, for at most {} s",
-        TRACE_LIMIT.as_secs()
-    );
-    let traced = self::boot(arguments, &artifacts, Trace::Text, TRACE_LIMIT, Progress::hidden())?;
-    let folder = Evidence {
+    let evidence = Evidence {
         seed: arguments.seed,
         command: repeat(arguments),
         wrong: &wrong,
         boot: &boot,
-        trace: &traced.log,
+    };
+    let folder = evidence.save()?;
+    if boot.was_traced {
+        eprintln!("faultline: what is known lies in {}", folder.display());
+        return Ok(status);
     }
-    .save()?;
+    eprintln!(
+        "faultline: the storm is repeated with a trace, for at most {} s",
+        TRACE_LIMIT.as_secs()
+    );
+    let options = recording::Options {
+        trace: TraceTo::Recording(folder.join("trace.fltrace")),
+        trace_categories: Some(TRACED.to_owned()),
+        report: None,
+    };
+    let traced = self::boot(arguments, &artifacts, &options, TRACE_LIMIT, Progress::hidden());
+    if let Err(error) = traced {
+        eprintln!("faultline: there is no trace of the repetition: {error:#}");
+    }
     eprintln!("faultline: what is known lies in {}", folder.display());
     Ok(status)
 }
@@ -153,7 +172,7 @@ fn repeat(arguments: &cli::Storm) -> String {
 fn boot(
     arguments: &cli::Storm,
     artifacts: &Artifacts,
-    trace: Trace,
+    recording: &recording::Options,
     limit: Duration,
     progress: Progress,
 ) -> anyhow::Result<Boot> {
@@ -162,14 +181,11 @@ fn boot(
     config.set("mode", "run")?;
     task.configure(&mut config)?;
     config
-        .set("trace", trace)?
         .set("audit", AUDIT)?
         .set("fault", arguments.fault)?
         .set("zero_pool", arguments.zero_pool)?
         .set("seed", arguments.seed)?;
-    if trace == Trace::Text {
-        config.set("trace_categories", TRACED)?;
-    }
+    recording.configure(&mut config)?;
     if arguments.leak {
         config.set("selftest", "leak-frame")?;
     }
@@ -178,14 +194,23 @@ fn boot(
         accel: arguments.accel,
         ..Hardware::default()
     };
-    let bundle = session::pack(artifacts, &config, &[task], &hardware)?;
+    let tasks = [task];
+    let bundle = session::pack(artifacts, &config, &tasks, &hardware)?;
     let stderr = Captured::default();
     let ports = Ports {
-        log: Box::new(io::sink()),
+        log: if recording.is_text() {
+            Box::new(io::stderr())
+        } else {
+            Box::new(io::sink())
+        },
         stdout: Box::new(progress.clone()),
         stderr: Box::new(stderr.clone()),
     };
-    let (result, machine) = match session::boot(artifacts, &hardware, &bundle, ports, Some(limit))? {
+    let mut recorder = recording.start(&tasks)?;
+    let trace = recorder.port();
+    let ended = session::boot_traced(artifacts, &hardware, &bundle, ports, trace, Some(limit))?;
+    recorder.finish(ended.as_ref().map(|(_, machine)| machine.report.as_str()).ok())?;
+    let (result, machine) = match ended {
         Ok((report, machine)) => {
             let outcome = Outcome::new(&report, &machine.report, &progress.lines(), machine.wall)
                 .context("what the storm said at its end can't be read")?;
@@ -198,6 +223,7 @@ fn boot(
     };
     Ok(Boot {
         result,
+        was_traced: recording.is_text() || recording.is_recorded(),
         stderr: String::from_utf8_lossy(&stderr.take()).into_owned(),
         log: machine.log,
         report: machine.report,

@@ -188,7 +188,8 @@ impl fmt::Display for Outcome {
             }
         }
         let (least, median) = self.fairness;
-        if median > 0 {
+        // Tasks that do different things have no shares to compare.
+        if median > 0 && self.scenarios.len() == 1 {
             let share = least as f64 * 100.0 / median as f64;
             writeln!(
                 f,

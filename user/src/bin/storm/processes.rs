@@ -202,12 +202,11 @@ pub fn shortage(task: &mut Task) -> Result<(), Refused> {
     let ended = child.map(Child::wait);
     hog.store(0, Ordering::Release);
     match ended? {
-        Ended::Exit(0) => {}
+        Ended::Exit(0) => task.touched(bytes / PAGE),
         Ended::Signal(libc::SIGKILL) => {
             task.board.victims.fetch_add(1, Ordering::Relaxed);
         }
         other => fail(format_args!("shortage: {other}")),
     }
-    task.touched(bytes / PAGE);
     Ok(())
 }
