@@ -18,6 +18,7 @@ extern crate std;
 
 mod address;
 mod backing;
+mod contents;
 mod entry;
 mod error;
 mod fault;

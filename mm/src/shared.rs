@@ -17,8 +17,8 @@ use crate::frame::{FrameAllocator, Pfn, ReservedFrame};
 /// when the object and all mappings are gone. The table of pages is made at once, 4 bytes for each page, so that a fault
 /// allocates no kernel memory.
 pub struct SharedMemory {
-    frames: &'static FrameAllocator,
-    pages: Mutex<Box<[Pfn]>>,
+    pub(crate) frames: &'static FrameAllocator,
+    pub(crate) pages: Mutex<Box<[Pfn]>>,
 }
 
 impl SharedMemory {
@@ -80,9 +80,10 @@ impl SharedMemory {
     }
 }
 
-impl Drop for SharedMemory {
-    fn drop(&mut self) {
-        for &mut page in self.pages.get_mut() {
+impl SharedMemory {
+    /// Drops the object's references to frames that are in its table no more.
+    pub(crate) fn give_back(&self, pages: &[Pfn]) {
+        for &page in pages {
             if page != Pfn::NONE
                 && let Ok(Some(retired)) = self.frames.remove_mapping(page, 0)
             {
@@ -90,6 +91,13 @@ impl Drop for SharedMemory {
                 retired.free();
             }
         }
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        let pages = core::mem::take(self.pages.get_mut());
+        self.give_back(&pages);
     }
 }
 
