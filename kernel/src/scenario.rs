@@ -74,6 +74,8 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     let victims = drive(&mut programs);
     let duration = time::now() - began;
     memory().leave_spaces();
+    // What the programs wrote to files is not needed any more; it is in frames, which have to be free then.
+    fs::tree::clear();
     tracing::finish();
     if config.audit > 0 {
         audit::conclude();

@@ -7,19 +7,22 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
+use core::sync::atomic::Ordering;
 
-use faultline_mm::{Backing, Protection, RegionFlags, UserCopyError, VasError};
+use faultline_mm::{Backing, PageSource, Protection, RegionFlags, UserCopyError, VasError};
 use x86_64::VirtAddr;
 
 use super::elf::{self, ElfError, Plan, Segment};
 use super::stack::{self, Arguments, MAX_BYTES};
 use crate::arch;
-use crate::fs::RamdiskFile;
+use crate::fs::Node;
+use crate::fs::memory_file::MemoryFile;
 use crate::fs::path::{LastLink, look_up};
 use crate::fs::proc::ProcFile;
-use crate::fs::tree::{self, NodeId, NodeKind};
+use crate::fs::tree::{Content, NodeKind};
 use crate::machine::{Space, memory};
-use crate::syscall::{Errno, information};
+use crate::process::Process;
+use crate::syscall::{Errno, has_headroom, information, user};
 
 /// Where position-independent programs go, as on Linux without randomisation.
 const POSITION_INDEPENDENT_BASE: u64 = 0x5555_5555_4000;
@@ -96,41 +99,40 @@ pub struct Image {
     /// What it was started with.
     pub arguments: Arc<Arguments>,
     /// Its file.
-    pub node: NodeId,
+    pub node: Arc<Node>,
 }
 
-/// Builds the space of the program that `arguments.path` names, seen from `directory`; `own` is the file of the program
-/// that asks, for `/proc/self/exe`.
+/// Builds the space of the program that `arguments.path` names, seen from `directory` by `process`.
 ///
 /// # Errors
 /// [`ExecError`]; nothing of the new space is left then.
-pub async fn load(directory: NodeId, own: Option<NodeId>, arguments: Arguments) -> Result<Box<Image>, ExecError> {
+pub async fn load(directory: Arc<Node>, process: &Process, arguments: Arguments) -> Result<Box<Image>, ExecError> {
     if arguments.size() > MAX_BYTES {
         return Err(ExecError::TooManyArguments);
     }
-    let node = look_up(directory, &arguments.path, LastLink::Follow).map_err(ExecError::NotFound)?;
-    let node = match &tree::tree().node(node).kind {
-        NodeKind::Proc(ProcFile::Executable) => own.ok_or(ExecError::NotExecutable)?,
-        _ => node,
-    };
-    let (file, permissions) = match tree::tree().node(node) {
-        tree::Node {
-            kind: NodeKind::File(file),
-            permissions,
-            ..
-        } => (file, permissions),
+    let found = look_up(&directory, &arguments.path, LastLink::Follow, process.pid);
+    let mut node = found.map_err(ExecError::NotFound)?;
+    if let NodeKind::Proc(ProcFile::Executable, _) = &node.kind {
+        let own = process.started.lock().node.clone();
+        node = own.ok_or(ExecError::NotExecutable)?;
+    }
+    let content = match &node.kind {
+        NodeKind::File(content) => content.lock().clone(),
         _ => return Err(ExecError::NotExecutable),
     };
-    if permissions & 0o111 == 0 {
+    if node.permissions.load(Ordering::Relaxed) & 0o111 == 0 {
         return Err(ExecError::NotExecutable);
     }
-    let plan = elf::plan(file.bytes()).map_err(ExecError::Elf)?;
+    let (plan, file): (Plan, Arc<dyn PageSource>) = match content {
+        Content::Archive(file) => (elf::plan(file.bytes()).map_err(ExecError::Elf)?, file),
+        Content::Memory(file) => (plan_of(&file)?, file),
+    };
 
     let space = Space::new(memory());
     space.init()?;
     let base = choose_base(&plan);
     for segment in plan.segments() {
-        map_segment(&space, file, segment, base).await?;
+        map_segment(&space, &file, segment, base).await?;
     }
     space.set_heap_start(VirtAddr::new_truncate(base + plan.end()))?;
     let stack_pointer = make_stack(&space, &arguments, &plan, base).await?;
@@ -143,6 +145,21 @@ pub async fn load(directory: NodeId, own: Option<NodeId>, arguments: Arguments) 
     }))
 }
 
+/// The plan of a program in frames. Its headers are read from a copy, which lasts no longer than that.
+fn plan_of(file: &MemoryFile) -> Result<Plan, ExecError> {
+    let length = usize::try_from(file.length()).unwrap_or(usize::MAX);
+    let mut bytes = user::buffer(length).map_err(|_| ExecError::NoKernelMemory)?;
+    has_headroom().map_err(|_| ExecError::NoKernelMemory)?;
+    let mut at = 0;
+    while at < length {
+        match file.read(at as u64, &mut bytes[at..]) {
+            0 => break,
+            read => at += read,
+        }
+    }
+    elf::plan(&bytes).map_err(ExecError::Elf)
+}
+
 fn choose_base(plan: &Plan) -> u64 {
     if !plan.position_independent {
         return 0;
@@ -151,7 +168,7 @@ fn choose_base(plan: &Plan) -> u64 {
     POSITION_INDEPENDENT_BASE.next_multiple_of(plan.alignment) - first
 }
 
-async fn map_segment(space: &Space, file: &Arc<RamdiskFile>, segment: &Segment, base: u64) -> Result<(), ExecError> {
+async fn map_segment(space: &Space, file: &Arc<dyn PageSource>, segment: &Segment, base: u64) -> Result<(), ExecError> {
     let mut protection = Protection::empty();
     protection.set(Protection::READ, segment.read);
     protection.set(Protection::WRITE, segment.write);

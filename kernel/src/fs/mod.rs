@@ -1,10 +1,12 @@
-//! Files: a read-only tree from the ramdisk, a few devices, and the parts of `/proc` that static programs read.
+//! Files: a tree in memory over the ramdisk, a few devices, and the parts of `/proc` that programs read.
 //!
-//! The tree ([`tree`]) is built once at boot and never changes, so looking up a path takes no lock. An open file
-//! ([`OpenFile`]) is shared by all descriptors that were duplicated or inherited from one another, offset included, as
-//! POSIX says. Anything that would change the tree is `EROFS`.
+//! The tree ([`tree`]) is built from the boot archive; what programs write is kept in frames ([`memory_file`]). An open
+//! file ([`OpenFile`]) is shared by all descriptors that were duplicated or inherited from one another, offset included,
+//! as POSIX says.
 
+pub mod changes;
 pub mod console;
+pub mod memory_file;
 pub mod open_file;
 pub mod path;
 pub mod pipe;
@@ -14,11 +16,13 @@ pub mod stat;
 pub mod table;
 pub mod tree;
 
+use alloc::sync::Arc;
+
 pub use open_file::{FileKind, OpenFile};
 pub use ramdisk::RamdiskFile;
 pub use table::{Descriptor, FileTable};
-pub use tree::NodeId;
+pub use tree::Node;
 
 /// A working directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Directory(pub NodeId);
+#[derive(Clone)]
+pub struct Directory(pub Arc<Node>);

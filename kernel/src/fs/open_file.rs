@@ -8,9 +8,10 @@ use linux_raw_sys::general as linux;
 use spin::Mutex;
 
 use super::console::Port;
+use super::memory_file::MemoryFile;
 use super::pipe::Pipe;
-use super::tree::{self, Device, NodeId, NodeKind};
-use super::{RamdiskFile, proc};
+use super::tree::{Content, Device, Node, NodeKind};
+use super::{RamdiskFile, changes, proc};
 use crate::syscall::{Caller, Errno};
 
 /// What an open file reads and writes.
@@ -25,6 +26,8 @@ pub enum FileKind {
     Random,
     /// A file of the archive.
     Ramdisk(Arc<RamdiskFile>),
+    /// A file in frames.
+    Memory(Arc<MemoryFile>),
     /// Text that was made when the file was opened.
     Text(Box<[u8]>),
     /// A directory.
@@ -40,7 +43,7 @@ pub struct OpenFile {
     /// What it reads and writes.
     pub kind: FileKind,
     /// The node that was opened, if it was one.
-    pub node: Option<NodeId>,
+    pub node: Option<Arc<Node>>,
     /// Where the next read starts.
     pub offset: Mutex<u64>,
     /// `O_*` flags.
@@ -50,7 +53,7 @@ pub struct OpenFile {
 impl OpenFile {
     /// An open file at offset 0.
     #[must_use]
-    pub const fn new(kind: FileKind, node: Option<NodeId>, flags: u32) -> Self {
+    pub const fn new(kind: FileKind, node: Option<Arc<Node>>, flags: u32) -> Self {
         Self {
             kind,
             node,
@@ -62,26 +65,32 @@ impl OpenFile {
     /// Opens a node of the tree.
     ///
     /// # Errors
-    /// `EROFS` for writing to the archive, `EISDIR`, `ENOTDIR`, `ELOOP` as `open` reports them.
-    pub fn open(caller: &Caller, id: NodeId, flags: u32) -> Result<Self, Errno> {
-        let writes = flags & linux::O_ACCMODE != linux::O_RDONLY || flags & linux::O_TRUNC != 0;
-        let node = tree::tree().node(id);
-        if flags & linux::O_DIRECTORY != 0 && !matches!(node.kind, NodeKind::Directory(_)) {
+    /// `EISDIR`, `ENOTDIR`, `ELOOP`, `EACCES` as `open` reports them; `ENOSPC` without frames for a file of the archive
+    /// that is to be written.
+    pub fn open(caller: &Caller, node: Arc<Node>, flags: u32) -> Result<Self, Errno> {
+        let cut = flags & linux::O_TRUNC != 0;
+        let writes = flags & linux::O_ACCMODE != linux::O_RDONLY || cut;
+        if flags & linux::O_DIRECTORY != 0 && !node.is_directory() {
             return Err(Errno::ENOTDIR);
         }
         let kind = match &node.kind {
-            NodeKind::Directory(_) if writes => return Err(Errno::EISDIR),
-            NodeKind::Directory(_) => FileKind::Directory,
-            NodeKind::File(_) | NodeKind::Proc(_) if writes => return Err(Errno::EROFS),
-            NodeKind::File(file) => FileKind::Ramdisk(file.clone()),
-            NodeKind::Proc(file) => FileKind::Text(proc::content(*file, caller)?),
-            NodeKind::Link(_) => return Err(Errno::ELOOP),
+            NodeKind::Directory(_) | NodeKind::Process(_) if writes => return Err(Errno::EISDIR),
+            NodeKind::Directory(_) | NodeKind::Process(_) => FileKind::Directory,
+            _ if flags & linux::O_PATH != 0 => FileKind::Null,
+            NodeKind::File(content) if writes => FileKind::Memory(changes::writable(content, cut)?),
+            NodeKind::File(content) => match &*content.lock() {
+                Content::Archive(file) => FileKind::Ramdisk(file.clone()),
+                Content::Memory(file) => FileKind::Memory(file.clone()),
+            },
+            NodeKind::Proc(..) if writes => return Err(Errno::EACCES),
+            NodeKind::Proc(file, pid) => FileKind::Text(proc::content(*file, *pid, caller)?),
+            NodeKind::Link(_) | NodeKind::OwnProcess => return Err(Errno::ELOOP),
             NodeKind::Device(Device::Null) => FileKind::Null,
             NodeKind::Device(Device::Zero) => FileKind::Zero,
             NodeKind::Device(Device::Random) => FileKind::Random,
             NodeKind::Device(Device::Console) => FileKind::Console(Port::Output),
         };
-        Ok(Self::new(kind, Some(id), flags))
+        Ok(Self::new(kind, Some(node), flags))
     }
 
     /// Its `O_*` flags.
@@ -117,6 +126,14 @@ impl OpenFile {
             self.kind,
             FileKind::Console(_) | FileKind::PipeReader(_) | FileKind::PipeWriter(_)
         )
+    }
+
+    /// Its length, if it has one.
+    pub fn length(&self) -> u64 {
+        match &self.kind {
+            FileKind::Memory(file) => file.length(),
+            _ => self.bytes().map_or(0, |bytes| bytes.len() as u64),
+        }
     }
 
     /// Its bytes, if it is made of bytes in memory.

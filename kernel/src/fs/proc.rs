@@ -2,48 +2,52 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write;
 use core::sync::atomic::Ordering;
 
-use faultline_mm::{Backing, Protection, RegionFlags};
+use faultline_mm::{Backing, Protection, RegionFlags, SpaceStats};
 
-use super::tree;
+use super::tree::{self, Node, NodeKind};
 use crate::machine;
-use crate::process::tree as processes;
+use crate::machine::Space;
+use crate::process::{Pid, Process, tree as processes};
 use crate::statistics;
 use crate::syscall::{Caller, Errno};
 
 /// The files of `/proc`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcFile {
-    /// `/proc/self/maps`.
+    /// `/proc/PID/maps`.
     Maps,
-    /// `/proc/self/status`.
+    /// `/proc/PID/status`.
     Status,
-    /// `/proc/self/stat`.
+    /// `/proc/PID/stat`.
     Stat,
-    /// `/proc/self/statm`.
+    /// `/proc/PID/statm`.
     MemoryStat,
-    /// `/proc/self/cmdline`.
+    /// `/proc/PID/cmdline`.
     CommandLine,
-    /// `/proc/self/comm`.
+    /// `/proc/PID/comm`.
     Command,
-    /// `/proc/self/exe`: names the running program.
+    /// `/proc/PID/exe`: names the running program.
     Executable,
     /// `/proc/meminfo`.
     MemoryInfo,
     /// `/proc/uptime`.
     Uptime,
+    /// `/proc/loadavg`.
+    Load,
     /// `/proc/sys/vm/overcommit_memory`.
     Overcommit,
-    /// `/proc/faultline/counters`: what this kernel counts, `name value` lines.
+    /// `/proc/faultline/counters`: what happened since the start, one `name count` a line. Not in Linux.
     Counters,
 }
 
 impl ProcFile {
-    /// All of them.
-    pub const ALL: &'static [Self] = &[
+    /// Those in the directory of each process.
+    pub const OF_PROCESS: &'static [Self] = &[
         Self::Maps,
         Self::Status,
         Self::Stat,
@@ -51,51 +55,92 @@ impl ProcFile {
         Self::CommandLine,
         Self::Command,
         Self::Executable,
+    ];
+
+    /// Those of the machine.
+    pub const OF_MACHINE: &'static [Self] = &[
         Self::MemoryInfo,
         Self::Uptime,
+        Self::Load,
         Self::Overcommit,
         Self::Counters,
     ];
 
-    /// Its path, from the root.
+    /// Its name in the directory of a process, or its path in `/proc`.
     #[must_use]
-    pub const fn path(self) -> &'static str {
+    pub const fn name(self) -> &'static [u8] {
         match self {
-            Self::Maps => "proc/self/maps",
-            Self::Status => "proc/self/status",
-            Self::Stat => "proc/self/stat",
-            Self::MemoryStat => "proc/self/statm",
-            Self::CommandLine => "proc/self/cmdline",
-            Self::Command => "proc/self/comm",
-            Self::Executable => "proc/self/exe",
-            Self::MemoryInfo => "proc/meminfo",
-            Self::Uptime => "proc/uptime",
-            Self::Overcommit => "proc/sys/vm/overcommit_memory",
-            Self::Counters => "proc/faultline/counters",
+            Self::Maps => b"maps",
+            Self::Status => b"status",
+            Self::Stat => b"stat",
+            Self::MemoryStat => b"statm",
+            Self::CommandLine => b"cmdline",
+            Self::Command => b"comm",
+            Self::Executable => b"exe",
+            Self::MemoryInfo => b"meminfo",
+            Self::Uptime => b"uptime",
+            Self::Load => b"loadavg",
+            Self::Overcommit => b"sys/vm/overcommit_memory",
+            Self::Counters => b"faultline/counters",
         }
     }
 }
 
-/// The content of a file, as the caller sees it now.
+/// `/proc` itself, as long as there is a tree.
+pub fn directory() -> Option<Arc<Node>> {
+    tree::root().child(b"proc").ok()
+}
+
+/// The directory of the process whose number is written as `name`.
+pub fn process_directory(name: &[u8]) -> Option<Arc<Node>> {
+    let pid: Pid = core::str::from_utf8(name).ok()?.parse().ok()?;
+    processes::find_process(pid)?;
+    Some(Node::numbered(
+        NodeKind::Process(pid),
+        0o555,
+        PROCESS_INODES + u64::from(pid) * 16,
+    ))
+}
+
+/// A file in the directory of a process.
+pub fn file_of_process(pid: Pid, name: &[u8]) -> Option<Arc<Node>> {
+    let index = ProcFile::OF_PROCESS.iter().position(|file| file.name() == name)?;
+    let inode = PROCESS_INODES + u64::from(pid) * 16 + 1 + index as u64;
+    let kind = NodeKind::Proc(ProcFile::OF_PROCESS[index], Some(pid));
+    Some(Node::numbered(kind, 0o444, inode))
+}
+
+/// The number of the first node of the first process; those of the tree are below.
+const PROCESS_INODES: u64 = 1 << 40;
+
+/// The content of a file now.
 ///
 /// # Errors
-/// `ENOMEM` if the text does not fit into the kernel heap.
-pub fn content(file: ProcFile, caller: &Caller) -> Result<Box<[u8]>, Errno> {
-    let arguments = caller.thread.process.started.lock().arguments.clone();
+/// `ENOMEM` if the text does not fit into the kernel heap, `ESRCH` if the process is gone.
+pub fn content(file: ProcFile, pid: Option<Pid>, caller: &Caller) -> Result<Box<[u8]>, Errno> {
+    let process = match pid {
+        None => caller.thread.process.clone(),
+        Some(pid) => processes::find_process(pid).ok_or(Errno::ESRCH)?,
+    };
+    let arguments = process.started.lock().arguments.clone();
     let text = match file {
-        ProcFile::Maps => maps(caller)?,
-        ProcFile::Status => status(caller),
-        ProcFile::Stat => stat(caller),
+        ProcFile::Maps => process
+            .space()
+            .map_or(Ok(String::new()), |space| maps(&process, &space))?,
+        ProcFile::Status => status(&process, caller),
+        ProcFile::Stat => stat(&process, caller),
         ProcFile::MemoryStat => {
-            let stats = caller.space.get_stats();
+            let stats = stats(&process);
             format_args_to(format_args!(
-                "{} {} 0 0 0 0 0\n",
+                "{} {} {} 0 0 0 0\n",
                 stats.virtual_bytes / 4096,
-                stats.resident_pages
+                stats.resident_pages,
+                stats.shared_pages,
             ))
         }
         ProcFile::CommandLine => {
             let mut bytes = Vec::new();
+            bytes.try_reserve(arguments.size())?;
             for argument in &arguments.arguments {
                 bytes.extend_from_slice(argument);
                 bytes.push(0);
@@ -104,25 +149,51 @@ pub fn content(file: ProcFile, caller: &Caller) -> Result<Box<[u8]>, Errno> {
         }
         ProcFile::Command => format_args_to(format_args!("{}\n", command(&arguments.path))),
         ProcFile::Executable => return Err(Errno::EINVAL),
-        ProcFile::MemoryInfo => {
-            let (total, free) = machine::frame_totals();
-            let kib = |pages: u64| pages * 4;
-            format_args_to(format_args!(
-                "MemTotal:       {:>8} kB\nMemFree:        {:>8} kB\nMemAvailable:   {:>8} kB\n",
-                kib(total),
-                kib(free),
-                kib(free)
-            ))
-        }
+        ProcFile::MemoryInfo => memory_info(),
         ProcFile::Uptime => {
             let now = crate::time::now();
             let (seconds, rest) = (now / crate::time::NANOSECONDS, now % crate::time::NANOSECONDS);
             format_args_to(format_args!("{seconds}.{:02} 0.00\n", rest / 10_000_000))
         }
+        ProcFile::Load => {
+            let running = processes::living(|process| process.thread_count() > 0).len();
+            format_args_to(format_args!(
+                "0.00 0.00 0.00 1/{running} {}\n",
+                caller.thread.process.pid
+            ))
+        }
         ProcFile::Overcommit => String::from("1\n"),
         ProcFile::Counters => counters(),
     };
     Ok(text.into_bytes().into_boxed_slice())
+}
+
+/// The account of frames, in the words of Linux.
+fn memory_info() -> String {
+    let account = machine::memory().account();
+    let free = account.free + account.cached + account.zeroed;
+    let kib = |frames: u64| frames * 4;
+    let mut text = String::new();
+    for (name, frames) in [
+        ("MemTotal", account.total),
+        ("MemFree", free),
+        ("MemAvailable", free),
+        ("Buffers", 0),
+        ("Cached", 0),
+        ("SwapTotal", 0),
+        ("SwapFree", 0),
+        ("Mapped", account.mapped),
+        ("PageTables", account.page_tables),
+    ] {
+        let _ = writeln!(text, "{:<16}{:>8} kB", alloc::format!("{name}:"), kib(frames));
+    }
+    text
+}
+
+fn stats(process: &Process) -> SpaceStats {
+    process
+        .space()
+        .map_or_else(SpaceStats::default, |space| space.get_stats())
 }
 
 /// What happened since the start, over the whole machine.
@@ -159,18 +230,15 @@ fn command(path: &[u8]) -> &str {
 
 /// One line per region, as Linux writes them. The text of a very fragmented space can be large; it is refused before it
 /// could fill the kernel heap.
-fn maps(caller: &Caller) -> Result<String, Errno> {
+fn maps(process: &Process, space: &Space) -> Result<String, Errno> {
     const LINE: usize = 128;
     let mut text = String::new();
-    let stats = caller.space.get_stats();
-    text.try_reserve(stats.regions * LINE)?;
-    let node = caller.thread.process.started.lock().node;
-    let program = node.map(|node| (node, tree::tree().path(node)));
-    let program_name = program
-        .as_ref()
-        .and_then(|(_, path)| core::str::from_utf8(path).ok())
-        .unwrap_or("");
-    caller.space.mappings_ref(|region| {
+    text.try_reserve(space.get_stats().regions * LINE)?;
+    let node = process.started.lock().node.clone();
+    let path = node.as_ref().and_then(Node::path).unwrap_or_default();
+    let program_name = core::str::from_utf8(&path).unwrap_or("");
+    let program_inode = node.map_or(0, |node| node.inode);
+    space.mappings_ref(|region| {
         let protection = region.protection;
         let letter = |flag, letter| if protection.contains(flag) { letter } else { '-' };
         let (name, inode) = if region.flags.contains(RegionFlags::HEAP) {
@@ -178,7 +246,7 @@ fn maps(caller: &Caller) -> Result<String, Errno> {
         } else if region.flags.contains(RegionFlags::STACK) {
             ("[stack]", 0)
         } else if region.backing.name() == "file" {
-            (program_name, program.as_ref().map_or(0, |(node, _)| node + 1))
+            (program_name, program_inode)
         } else {
             ("", 0)
         };
@@ -203,37 +271,49 @@ fn maps(caller: &Caller) -> Result<String, Errno> {
     Ok(text)
 }
 
-fn status(caller: &Caller) -> String {
-    let process = &caller.thread.process;
-    let stats = caller.space.get_stats();
+/// The letter for what a process does, as Linux writes it.
+fn state(process: &Process, caller: &Caller) -> &'static str {
+    if process.pid == caller.thread.process.pid {
+        "R (running)"
+    } else if process.thread_count() == 0 {
+        "Z (zombie)"
+    } else {
+        "S (sleeping)"
+    }
+}
+
+fn status(process: &Process, caller: &Caller) -> String {
+    let stats = stats(process);
     let arguments = process.started.lock().arguments.clone();
     format_args_to(format_args!(
-        "Name:\t{}\nState:\tR (running)\nTgid:\t{}\nPid:\t{}\nPPid:\t{}\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n\
-         VmSize:\t{:>8} kB\nVmRSS:\t{:>8} kB\nThreads:\t{}\n",
+        "Name:\t{}\nState:\t{}\nTgid:\t{}\nPid:\t{}\nPPid:\t{}\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n\
+         VmSize:\t{:>8} kB\nVmRSS:\t{:>8} kB\nVmPTE:\t{:>8} kB\nThreads:\t{}\n",
         command(&arguments.path),
+        state(process, caller),
         process.pid,
-        caller.thread.tid,
+        process.pid,
         processes::parent_of(process.pid),
         stats.virtual_bytes / 1024,
         stats.resident_pages * 4,
+        stats.table_pages * 4,
         process.thread_count(),
     ))
 }
 
-fn stat(caller: &Caller) -> String {
-    let process = &caller.thread.process;
-    let stats = caller.space.get_stats();
+fn stat(process: &Process, caller: &Caller) -> String {
+    let stats = stats(process);
     let arguments = process.started.lock().arguments.clone();
     let minor = process.usage.minor_faults.load(Ordering::Relaxed);
     let major = process.usage.major_faults.load(Ordering::Relaxed);
     format_args_to(format_args!(
-        "{} ({}) R {} {} {} 0 -1 0 {minor} 0 {major} 0 {} 0 0 0 20 0 {} 0 0 {} {} 18446744073709551615 0 0 0 0 0 0 0 0 \
+        "{} ({}) {} {} {} {} 0 -1 0 {minor} 0 {major} 0 {} 0 0 0 20 0 {} 0 0 {} {} 18446744073709551615 0 0 0 0 0 0 0 0 \
          0 0 0 0 17 0 0 0 0 0 0\n",
         process.pid,
         command(&arguments.path),
+        &state(process, caller)[..1],
         processes::parent_of(process.pid),
         process.group(),
-        process.session.load(Ordering::Relaxed),
+        process.session(),
         process.usage.ticks.load(Ordering::Relaxed) / 10,
         process.thread_count(),
         stats.virtual_bytes,

@@ -1,8 +1,11 @@
 //! What `stat` and `statx` say about files.
 
+use core::sync::atomic::Ordering;
+
 use linux_raw_sys::general as linux;
 
-use super::tree::{self, Device, NodeId, NodeKind};
+use super::proc::ProcFile;
+use super::tree::{Content, Device, Node, NodeKind};
 use super::{FileKind, OpenFile};
 
 /// Size of `struct stat` in bytes.
@@ -25,42 +28,59 @@ pub struct Status {
 impl Status {
     /// About a node.
     #[must_use]
-    pub fn of_node(id: NodeId) -> Self {
-        let node = tree::tree().node(id);
+    pub fn of_node(node: &Node) -> Self {
+        let mut modified = node.modified.load(Ordering::Relaxed);
         let (kind, size, device) = match &node.kind {
-            NodeKind::Directory(entries) => (linux::S_IFDIR, entries.len() as u64 * 32, 0),
-            NodeKind::File(file) => (linux::S_IFREG, file.bytes().len() as u64, 0),
+            NodeKind::Directory(_) => (linux::S_IFDIR, node.len() as u64 * 32, 0),
+            NodeKind::Process(_) => (linux::S_IFDIR, 0, 0),
+            NodeKind::File(content) => {
+                let size = match &*content.lock() {
+                    Content::Archive(file) => file.bytes().len() as u64,
+                    Content::Memory(file) => {
+                        modified = file.modified();
+                        file.length()
+                    }
+                };
+                (linux::S_IFREG, size, 0)
+            }
             NodeKind::Link(target) => (linux::S_IFLNK, target.len() as u64, 0),
-            NodeKind::Proc(_) => (linux::S_IFREG, 0, 0),
+            NodeKind::OwnProcess => (linux::S_IFLNK, 0, 0),
+            NodeKind::Proc(ProcFile::Executable, _) => (linux::S_IFLNK, 0, 0),
+            NodeKind::Proc(..) => (linux::S_IFREG, 0, 0),
             NodeKind::Device(device) => (linux::S_IFCHR, 0, number_of(*device)),
         };
         Self {
-            inode: id as u64 + 1,
-            mode: kind | node.permissions,
-            links: if kind == linux::S_IFDIR { 2 } else { 1 },
+            inode: node.inode,
+            mode: kind | node.permissions.load(Ordering::Relaxed),
+            links: if kind == linux::S_IFDIR {
+                2
+            } else {
+                u64::from(node.links.load(Ordering::Relaxed))
+            },
             device,
             size,
-            modified: node.modified,
+            modified,
         }
     }
 
     /// About an open file.
     #[must_use]
     pub fn of_file(file: &OpenFile) -> Self {
-        if let Some(node) = file.node {
+        if let Some(node) = &file.node {
             return Self::of_node(node);
         }
         let (mode, device) = match &file.kind {
             FileKind::PipeReader(_) | FileKind::PipeWriter(_) => (linux::S_IFIFO | 0o600, 0),
             FileKind::Console(_) => (linux::S_IFCHR | 0o620, number_of(Device::Console)),
+            FileKind::Memory(_) => (linux::S_IFREG | 0o777, 0),
             _ => (linux::S_IFCHR | 0o666, 0),
         };
         Self {
-            inode: 1 << 32,
+            inode: 1,
             mode,
             links: 1,
             device,
-            size: 0,
+            size: file.length(),
             modified: 0,
         }
     }

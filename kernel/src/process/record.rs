@@ -9,7 +9,7 @@ use spin::{Mutex, Once};
 use super::{ExitStatus, Pid, Thread};
 use crate::exec::ExecError;
 use crate::exec::stack::Arguments;
-use crate::fs::{Directory, FileTable, NodeId};
+use crate::fs::{Directory, FileTable, Node};
 use crate::machine::Space;
 use crate::signal::{Actions, Pending, Signal};
 
@@ -51,7 +51,7 @@ pub struct Started {
     /// Path, arguments and environment.
     pub arguments: Arc<Arguments>,
     /// The file of the program.
-    pub node: Option<NodeId>,
+    pub node: Option<Arc<Node>>,
 }
 
 /// The record of a process.

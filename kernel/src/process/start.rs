@@ -10,7 +10,7 @@ use spin::Mutex;
 use super::{ExitStatus, Inherited, Pid, Process, Started, Thread, UserThread, tree};
 use crate::arch::UserContext;
 use crate::exec::{self, stack::Arguments};
-use crate::fs::tree::ROOT;
+use crate::fs::tree as fs_tree;
 use crate::fs::{Directory, FileTable, console};
 use crate::machine::{Space, executor};
 use crate::signal::{Actions, SignalSet};
@@ -68,7 +68,7 @@ pub fn program(arguments: Arguments) -> Result<Pid, Errno> {
         exit_signal: 0,
         actions: Arc::new(Mutex::new(Actions::default())),
         files: Arc::new(Mutex::new(files)),
-        directory: Arc::new(Mutex::new(Directory(ROOT))),
+        directory: Arc::new(Mutex::new(Directory(fs_tree::root().clone()))),
         started: Started::default(),
         group: pid,
         session: pid,
@@ -88,7 +88,7 @@ pub fn program(arguments: Arguments) -> Result<Pid, Errno> {
 /// What the first thread of a program does before it enters user mode.
 fn first_load(process: Arc<Process>, arguments: Arguments) -> Call {
     Box::pin(async move {
-        match exec::load(ROOT, None, arguments).await {
+        match exec::load(fs_tree::root().clone(), &process, arguments).await {
             Ok(image) => {
                 processes::commit(&process, &image);
                 Outcome::Execute(image)

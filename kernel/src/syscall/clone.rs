@@ -243,7 +243,7 @@ fn inherit(parent: &Process, request: &Request) -> Inherited {
     let directory = if request.has(linux::CLONE_FS) {
         parent.directory.clone()
     } else {
-        Arc::new(Mutex::new(*parent.directory.lock()))
+        Arc::new(Mutex::new(parent.directory.lock().clone()))
     };
     Inherited {
         root: parent.root,

@@ -2,10 +2,12 @@
 //!
 //! A file that is closed is let go of after the lock of the table, because the end of a pipe wakes others.
 
+use core::sync::atomic::Ordering;
+
 use linux_raw_sys::general as linux;
 
-use super::Errno;
-use crate::fs::{Descriptor, table};
+use super::{Errno, has_headroom};
+use crate::fs::{Descriptor, FileKind, table};
 use crate::process::Process;
 
 /// `CLOSE_RANGE_CLOEXEC`.
@@ -44,6 +46,37 @@ pub fn check(process: &Process, descriptor: u64) -> Result<u64, Errno> {
     process.files().lock().entry(descriptor).map(|_| 0)
 }
 
+/// `ftruncate`, and `fallocate` where it only makes a file longer.
+///
+/// # Errors
+/// `EBADF`, `EINVAL` for what is no file in memory, `ENOSPC`.
+pub fn ftruncate(process: &Process, descriptor: u64, length: u64, only_longer: bool) -> Result<u64, Errno> {
+    let file = process.files().lock().get(descriptor)?;
+    has_headroom()?;
+    match &file.kind {
+        _ if length > i64::MAX as u64 => Err(Errno::EINVAL),
+        FileKind::Memory(memory) if file.is_writable() => {
+            if !only_longer || length > memory.length() {
+                memory.truncate(length)?;
+            }
+            Ok(0)
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// `fchmod`.
+///
+/// # Errors
+/// `EBADF`.
+pub fn fchmod(process: &Process, descriptor: u64, mode: u32) -> Result<u64, Errno> {
+    let file = process.files().lock().get(descriptor)?;
+    if let Some(node) = &file.node {
+        node.permissions.store(mode & 0o7777, Ordering::Relaxed);
+    }
+    Ok(0)
+}
+
 /// `lseek`.
 ///
 /// # Errors
@@ -57,7 +90,7 @@ pub fn lseek(process: &Process, descriptor: u64, distance: i64, whence: u32) -> 
     let base = match whence {
         linux::SEEK_SET => 0,
         linux::SEEK_CUR => *offset,
-        linux::SEEK_END => file.bytes().map_or(0, |bytes| bytes.len() as u64),
+        linux::SEEK_END => file.length(),
         _ => return Err(Errno::EINVAL),
     };
     let target = base

@@ -8,43 +8,38 @@ use super::transfer::opened;
 use super::{Caller, Errno, has_headroom, user};
 use crate::fs::pipe::Pipe;
 use crate::fs::stat::Status;
-use crate::fs::{FileKind, OpenFile, tree};
+use crate::fs::{FileKind, OpenFile};
 
-/// `getdents64`. The file's offset counts entries.
+/// `getdents64`. The file's offset is the cookie of the last entry.
 pub async fn getdents64(caller: Caller, descriptor: u64, address: u64, size: u64) -> Result<u64, Errno> {
     let file = opened(&caller, descriptor)?;
-    let node = file
-        .node
-        .filter(|_| matches!(file.kind, FileKind::Directory))
-        .ok_or(Errno::ENOTDIR)?;
-    let tree = tree::tree();
-    let entries = tree.entries(node).ok_or(Errno::ENOTDIR)?;
-    let own = [(b".".as_slice(), node), (b"..".as_slice(), tree.node(node).parent)];
-    let all = own
-        .into_iter()
-        .chain(entries.iter().map(|(name, &id)| (name.as_slice(), id)));
+    let node = file.node.as_ref().filter(|_| matches!(file.kind, FileKind::Directory));
+    let node = node.ok_or(Errno::ENOTDIR)?;
+    has_headroom()?;
     let start = *file.offset.lock();
+    let list = node.list(start)?;
     let mut buffer = user::buffer((size as usize).min(32 * 1024))?;
-    let (mut used, mut next) = (0, start);
-    for (name, id) in all.skip(start as usize) {
+    let (mut used, mut last) = (0, start);
+    for (name, entry) in &list {
         let length = (19 + name.len() + 1).next_multiple_of(8);
         let Some(record) = buffer.get_mut(used..used + length) else {
             break;
         };
-        let status = Status::of_node(id);
-        next += 1;
+        let status = Status::of_node(&entry.node);
+        last = entry.cookie;
         record[..8].copy_from_slice(&status.inode().to_le_bytes());
-        record[8..16].copy_from_slice(&next.to_le_bytes());
+        record[8..16].copy_from_slice(&last.to_le_bytes());
         record[16..18].copy_from_slice(&(length as u16).to_le_bytes());
         record[18] = status.directory_type();
         record[19..19 + name.len()].copy_from_slice(name);
         used += length;
     }
-    if used == 0 && next == start && start < entries.len() as u64 + 2 {
+    if used == 0 && !list.is_empty() {
         return Err(Errno::EINVAL);
     }
+    drop(list);
     user::write(&caller.space, address, &buffer[..used]).await?;
-    *file.offset.lock() = next;
+    *file.offset.lock() = last;
     Ok(used as u64)
 }
 

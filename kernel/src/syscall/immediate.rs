@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use linux_raw_sys::general as linux;
 
-use super::{Arguments, Errno, descriptors, futex, groups, has_headroom, information, memory, time};
+use super::{Arguments, Errno, descriptors, futex, groups, has_headroom, information, memory, paths, time};
 use crate::arch::UserContext;
 use crate::machine::Space;
 use crate::process::{ExitStatus, Thread, tree};
@@ -54,7 +54,7 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
         linux::__NR_getsid => groups::getsid(process, a as u32),
         linux::__NR_setpgid => groups::setpgid(process, a as u32, b as u32),
         linux::__NR_setsid => groups::setsid(process),
-        linux::__NR_umask => Ok(0o022),
+        linux::__NR_umask => Ok(u64::from(paths::UMASK)),
         linux::__NR_set_tid_address => {
             thread.clear_child_tid.store(a, core::sync::atomic::Ordering::Relaxed);
             Ok(u64::from(thread.tid))
@@ -93,7 +93,11 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
         linux::__NR_dup3 => descriptors::dup3(process, a, b, c as u32, false),
         linux::__NR_fcntl => descriptors::fcntl(process, a, b as u32, c),
         linux::__NR_fadvise64 | linux::__NR_fsync | linux::__NR_fdatasync => descriptors::check(process, a),
-        linux::__NR_ftruncate | linux::__NR_fallocate => descriptors::check(process, a).and(Err(Errno::EINVAL)),
+        linux::__NR_ftruncate => descriptors::ftruncate(process, a, b, false),
+        linux::__NR_fallocate if b == 0 => descriptors::ftruncate(process, a, c.saturating_add(d), true),
+        linux::__NR_fallocate => descriptors::check(process, a).and(Err(Errno::EOPNOTSUPP)),
+        linux::__NR_fchmod => descriptors::fchmod(process, a, b as u32),
+        linux::__NR_fchown => descriptors::check(process, a),
         linux::__NR_sync => Ok(0),
 
         linux::__NR_futex => match futex::wake_now(space, a, b as u32, c as u32, f as u32) {

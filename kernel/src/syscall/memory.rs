@@ -108,7 +108,7 @@ pub fn mmap(process: &Process, space: &Space, arguments: [u64; 6]) -> Result<u64
     let mut properties = RegionFlags::empty();
     properties.set(
         RegionFlags::READ_ONLY,
-        shared && matches!(backing, Backing::File { .. }),
+        shared && file.as_ref().is_some_and(|file| !file.is_writable()),
     );
     properties.set(
         RegionFlags::STACK,
@@ -161,6 +161,19 @@ fn file_backing(file: &OpenFile, offset: u64, shared: bool, protection: Protecti
         FileKind::Ramdisk(_) if shared && protection.contains(Protection::WRITE) => Err(Errno::EACCES),
         FileKind::Ramdisk(ramdisk) => Ok(Backing::File {
             file: ramdisk.clone(),
+            offset,
+        }),
+        FileKind::Memory(memory) if shared => {
+            if protection.contains(Protection::WRITE) && !file.is_writable() {
+                return Err(Errno::EACCES);
+            }
+            Ok(Backing::Shared {
+                object: memory.shared_pages()?,
+                offset,
+            })
+        }
+        FileKind::Memory(memory) => Ok(Backing::File {
+            file: memory.clone(),
             offset,
         }),
         FileKind::Zero if !shared => Ok(Backing::Anonymous),

@@ -165,8 +165,12 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_ioctl => value(files::ioctl(caller, a, b, c)),
         linux::__NR_fstat => value(files::fstat(caller, a, b)),
         linux::__NR_sendfile => value(transfer::sendfile(caller, a, b, c, d)),
-        linux::__NR_open => value(paths::openat(caller, paths::AT_CWD, a, b)),
-        linux::__NR_openat => value(paths::openat(caller, a, b, c)),
+        linux::__NR_open => value(paths::openat(caller, paths::AT_CWD, a, b, c)),
+        linux::__NR_openat => value(paths::openat(caller, a, b, c, d)),
+        linux::__NR_creat => {
+            let flags = linux::O_CREAT | linux::O_WRONLY | linux::O_TRUNC;
+            value(paths::openat(caller, paths::AT_CWD, a, u64::from(flags), b))
+        }
         linux::__NR_stat => value(paths::newfstatat(caller, paths::AT_CWD, a, b, 0)),
         linux::__NR_lstat => value(paths::newfstatat(
             caller,
@@ -183,10 +187,31 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_readlinkat => value(paths::readlinkat(caller, a, b, c, d)),
         linux::__NR_getcwd => value(paths::getcwd(caller, a, b)),
         linux::__NR_chdir => value(paths::chdir(caller, a)),
-        linux::__NR_mkdir | linux::__NR_unlink | linux::__NR_rmdir | linux::__NR_creat | linux::__NR_chmod => {
-            value(paths::change_nothing(caller, a))
-        }
-        linux::__NR_mkdirat | linux::__NR_unlinkat => value(paths::change_nothing(caller, b)),
+        linux::__NR_fchdir => value(paths::fchdir(caller, a)),
+        linux::__NR_mkdir => value(paths::mkdirat(caller, paths::AT_CWD, a, b)),
+        linux::__NR_mkdirat => value(paths::mkdirat(caller, a, b, c)),
+        linux::__NR_unlink => value(paths::unlinkat(caller, paths::AT_CWD, a, 0)),
+        linux::__NR_rmdir => value(paths::unlinkat(
+            caller,
+            paths::AT_CWD,
+            a,
+            u64::from(linux::AT_REMOVEDIR),
+        )),
+        linux::__NR_unlinkat => value(paths::unlinkat(caller, a, b, c)),
+        linux::__NR_rename => value(paths::renameat2(caller, [paths::AT_CWD, a], [paths::AT_CWD, b], 0)),
+        linux::__NR_renameat => value(paths::renameat2(caller, [a, b], [c, d], 0)),
+        linux::__NR_renameat2 => value(paths::renameat2(caller, [a, b], [c, d], e)),
+        linux::__NR_link => value(paths::linkat(caller, [paths::AT_CWD, a], [paths::AT_CWD, b], 0)),
+        linux::__NR_linkat => value(paths::linkat(caller, [a, b], [c, d], e)),
+        linux::__NR_symlink => value(paths::symlinkat(caller, a, paths::AT_CWD, b)),
+        linux::__NR_symlinkat => value(paths::symlinkat(caller, a, b, c)),
+        linux::__NR_truncate => value(paths::truncate(caller, a, b)),
+        linux::__NR_chmod => value(paths::fchmodat(caller, paths::AT_CWD, a, b)),
+        linux::__NR_fchmodat => value(paths::fchmodat(caller, a, b, c)),
+        linux::__NR_chown | linux::__NR_lchown => value(paths::fchownat(caller, paths::AT_CWD, a)),
+        linux::__NR_fchownat => value(paths::fchownat(caller, a, b)),
+        linux::__NR_utimensat => value(paths::utimensat(caller, a, b, c)),
+        linux::__NR_statfs | linux::__NR_fstatfs => value(paths::statfs(caller, b)),
         linux::__NR_poll => value(polling::poll(caller, a, b, c)),
         linux::__NR_ppoll => value(polling::ppoll(caller, a, b, c, d)),
 

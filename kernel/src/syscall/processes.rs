@@ -13,7 +13,6 @@ use linux_raw_sys::general as linux;
 use super::{Caller, Errno, Outcome, futex, has_headroom, user};
 use crate::exec::stack::{Arguments, MAX_BYTES};
 use crate::exec::{self, Image};
-use crate::fs::tree;
 use crate::process::tree::{Found, Wanted, look_for_child};
 use crate::process::{ExitStatus, Process, Started, Thread};
 use crate::{time, tracing};
@@ -86,9 +85,8 @@ async fn prepare(caller: &Caller, path: u64, arguments: u64, environment: u64) -
         environment: read_strings(caller, environment, &mut room).await?,
         path,
     };
-    let directory = caller.thread.process.directory.lock().0;
-    let own = caller.thread.process.started.lock().node;
-    let image = exec::load(directory, own, arguments).await?;
+    let directory = caller.thread.process.directory.lock().0.clone();
+    let image = exec::load(directory, &caller.thread.process, arguments).await?;
     become_single(caller).await;
     commit(&caller.thread.process, &image);
     caller.thread.signals.lock().alternate = crate::signal::AlternateStack::NONE;
@@ -121,7 +119,7 @@ pub fn commit(process: &Process, image: &Image) {
     process.files().lock().close_for_exec();
     *process.started.lock() = Started {
         arguments: image.arguments.clone(),
-        node: Some(image.node),
+        node: Some(image.node.clone()),
     };
 }
 
@@ -235,10 +233,4 @@ fn usage_words(child: &Process) -> [u64; 18] {
     words[8] = sum(|usage| &usage.minor_faults);
     words[9] = sum(|usage| &usage.major_faults);
     words
-}
-
-/// The path of the running program, for `/proc/self/exe`.
-pub fn executable_path(process: &Process) -> Option<Vec<u8>> {
-    let node = process.started.lock().node?;
-    Some(tree::tree().path(node))
 }

@@ -8,7 +8,8 @@ use core::future::poll_fn;
 
 use linux_raw_sys::general as linux;
 
-use super::{Caller, Errno, information, user};
+use super::{Caller, Errno, has_headroom, information, user};
+use crate::fs::memory_file::MemoryFile;
 use crate::fs::pipe::Pipe;
 use crate::fs::{FileKind, OpenFile};
 use crate::signal::{Signal, SignalInfo, raise};
@@ -18,6 +19,9 @@ const CHUNK: usize = 64 * 1024;
 
 /// Size of the buffer for bytes that are not in memory as they are.
 const BUFFER: usize = 1024;
+
+/// Size of the pieces in which a file in frames is copied.
+const PAGE: usize = 4096;
 
 /// Most bytes of one transfer, as on Linux.
 const MOST: u64 = 0x7fff_f000;
@@ -67,6 +71,14 @@ async fn transfer_in(
             Ok(read as u64)
         }
         FileKind::PipeWriter(_) => Err(Errno::EBADF),
+        FileKind::Memory(memory) => {
+            let start = at.unwrap_or_else(|| *file.offset.lock());
+            let moved = copy_from_memory(caller, memory, start, address, length).await?;
+            if at.is_none() {
+                *file.offset.lock() = start + moved;
+            }
+            Ok(moved)
+        }
         FileKind::Ramdisk(_) | FileKind::Text(_) => {
             let bytes = file.bytes().unwrap_or_default();
             let start = at.unwrap_or_else(|| *file.offset.lock());
@@ -81,6 +93,61 @@ async fn transfer_in(
             Ok(moved)
         }
     }
+}
+
+/// Copies from a file in frames to user memory, a page at a time; a bad address after the first page ends it early.
+async fn copy_from_memory(
+    caller: &Caller,
+    file: &MemoryFile,
+    start: u64,
+    address: u64,
+    length: usize,
+) -> Result<u64, Errno> {
+    let mut buffer = user::buffer(length.min(PAGE))?;
+    let mut moved = 0;
+    while (moved as usize) < length {
+        let part = (length - moved as usize).min(PAGE);
+        let read = file.read(start.saturating_add(moved), &mut buffer[..part]);
+        if read == 0 {
+            break;
+        }
+        match user::write(&caller.space, address.wrapping_add(moved), &buffer[..read]).await {
+            Ok(()) => moved += read as u64,
+            Err(errno) if moved == 0 => return Err(errno),
+            Err(_) => break,
+        }
+        if (moved as usize).is_multiple_of(CHUNK) {
+            faultline_executor::yield_now().await;
+        }
+    }
+    Ok(moved)
+}
+
+/// Writes to a file in frames at `at`, or at its offset, or at its end if it was opened so; moves the offset, unless
+/// `at` is given.
+fn write_to_memory(file: &OpenFile, memory: &MemoryFile, at: Option<u64>, bytes: &[u8]) -> Result<usize, Errno> {
+    has_headroom()?;
+    let append = file.flags() & linux::O_APPEND != 0;
+    let mut done = 0;
+    while done < bytes.len() {
+        let own = at.unwrap_or_else(|| *file.offset.lock());
+        let from = if append {
+            None
+        } else {
+            Some(own + if at.is_some() { done as u64 } else { 0 })
+        };
+        match memory.write(from, &bytes[done..]) {
+            Ok((place, written)) => {
+                done += written;
+                if at.is_none() {
+                    *file.offset.lock() = place + written as u64;
+                }
+            }
+            Err(errno) if done == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
 }
 
 /// Copies `bytes` to user memory in chunks; a bad address after the first chunk ends the copy early.
@@ -121,14 +188,20 @@ async fn fill(caller: &Caller, file: &OpenFile, address: u64, length: usize) -> 
 }
 
 /// Writes from user memory.
-async fn transfer_out(caller: &Caller, file: &OpenFile, address: u64, length: u64) -> Result<u64, Errno> {
+async fn transfer_out(
+    caller: &Caller,
+    file: &OpenFile,
+    address: u64,
+    length: u64,
+    at: Option<u64>,
+) -> Result<u64, Errno> {
     if !file.is_writable() {
         return Err(Errno::EBADF);
     }
     let length = length.min(MOST);
     match &file.kind {
         FileKind::Null | FileKind::Zero | FileKind::Random => return Ok(length),
-        FileKind::Console(_) | FileKind::PipeWriter(_) => {}
+        FileKind::Console(_) | FileKind::PipeWriter(_) | FileKind::Memory(_) => {}
         _ => return Err(Errno::EBADF),
     }
     let mut buffer = user::buffer((length as usize).min(4 * BUFFER))?;
@@ -147,6 +220,11 @@ async fn transfer_out(caller: &Caller, file: &OpenFile, address: u64, length: u6
                 Err(errno) if moved == 0 => return Err(errno),
                 Err(_) => break,
             },
+            FileKind::Memory(memory) => match write_to_memory(file, memory, at.map(|at| at + moved), part) {
+                Ok(written) => written,
+                Err(errno) if moved == 0 => return Err(errno),
+                Err(_) => break,
+            },
             FileKind::Console(port) => {
                 port.write(part);
                 size
@@ -154,6 +232,9 @@ async fn transfer_out(caller: &Caller, file: &OpenFile, address: u64, length: u6
             _ => size,
         };
         moved += written as u64;
+        if written < size {
+            break;
+        }
         if moved < length && moved % CHUNK as u64 == 0 {
             faultline_executor::yield_now().await;
         }
@@ -187,7 +268,7 @@ pub async fn read(caller: Caller, descriptor: u64, address: u64, length: u64) ->
 /// `write`.
 pub async fn write(caller: Caller, descriptor: u64, address: u64, length: u64) -> Result<u64, Errno> {
     let file = opened(&caller, descriptor)?;
-    transfer_out(&caller, &file, address, length).await
+    transfer_out(&caller, &file, address, length, None).await
 }
 
 /// `pread64`.
@@ -211,7 +292,7 @@ pub async fn pwrite(caller: Caller, descriptor: u64, address: u64, length: u64, 
     if !file.is_seekable() {
         return Err(Errno::ESPIPE);
     }
-    transfer_out(&caller, &file, address, length).await
+    transfer_out(&caller, &file, address, length, Some(offset)).await
 }
 
 /// The pieces of a `readv` or `writev`, one at a time.
@@ -257,7 +338,7 @@ pub async fn writev(caller: Caller, descriptor: u64, pieces: u64, count: u64) ->
         if length == 0 {
             continue;
         }
-        match transfer_out(&caller, &file, address, length).await {
+        match transfer_out(&caller, &file, address, length, None).await {
             Ok(part) => {
                 moved += part;
                 if part < length {
@@ -271,41 +352,66 @@ pub async fn writev(caller: Caller, descriptor: u64, pieces: u64, count: u64) ->
     Ok(moved)
 }
 
-/// `sendfile`, from a file whose bytes are in memory.
+/// `sendfile`, from a file in memory.
 pub async fn sendfile(caller: Caller, to: u64, from: u64, offset: u64, length: u64) -> Result<u64, Errno> {
     let (target, source) = (opened(&caller, to)?, opened(&caller, from)?);
     if !target.is_writable() || !source.is_readable() {
         return Err(Errno::EBADF);
     }
-    let bytes = source.bytes().ok_or(Errno::EINVAL)?;
+    if source.bytes().is_none() && !matches!(source.kind, FileKind::Memory(_)) {
+        return Err(Errno::EINVAL);
+    }
     let start = match offset {
         0 => *source.offset.lock(),
         pointer => user::read_words::<1>(&caller.space, pointer).await?[0],
     };
-    let bytes = bytes
-        .get(usize::try_from(start).unwrap_or(usize::MAX)..)
-        .unwrap_or_default();
-    let bytes = &bytes[..bytes.len().min(length.min(MOST) as usize)];
+    let length = length.min(MOST);
+    let mut buffer = user::buffer(PAGE)?;
     let mut moved = 0;
-    for chunk in bytes.chunks(4096) {
-        match &target.kind {
+    while moved < length {
+        let part = (length - moved).min(PAGE as u64) as usize;
+        let read = read_bytes(&source, start.saturating_add(moved), &mut buffer[..part]);
+        if read == 0 {
+            break;
+        }
+        let chunk = &buffer[..read];
+        let written = match &target.kind {
             FileKind::Console(port) => {
                 port.write(chunk);
-                moved += chunk.len();
+                Ok(chunk.len())
             }
-            FileKind::PipeWriter(pipe) => match send(&caller, &target, pipe, chunk).await {
-                Ok(written) => moved += written,
-                Err(errno) if moved == 0 => return Err(errno),
-                Err(_) => break,
-            },
-            FileKind::Null => moved += chunk.len(),
+            FileKind::PipeWriter(pipe) => send(&caller, &target, pipe, chunk).await,
+            FileKind::Memory(memory) => write_to_memory(&target, memory, None, chunk),
+            FileKind::Null => Ok(chunk.len()),
             _ => return Err(Errno::EINVAL),
+        };
+        match written {
+            Ok(written) => moved += written as u64,
+            Err(errno) if moved == 0 => return Err(errno),
+            Err(_) => break,
+        }
+        if moved.is_multiple_of(CHUNK as u64) {
+            faultline_executor::yield_now().await;
         }
     }
-    let end = start + moved as u64;
+    let end = start + moved;
     match offset {
         0 => *source.offset.lock() = end,
         pointer => user::write_words(&caller.space, pointer, [end]).await?,
     }
-    Ok(moved as u64)
+    Ok(moved)
+}
+
+/// Bytes of a file in memory from `start` on; says how many.
+fn read_bytes(file: &OpenFile, start: u64, to: &mut [u8]) -> usize {
+    if let FileKind::Memory(memory) = &file.kind {
+        return memory.read(start, to);
+    }
+    let bytes = file.bytes().unwrap_or_default();
+    let left = bytes
+        .get(usize::try_from(start).unwrap_or(usize::MAX)..)
+        .unwrap_or_default();
+    let length = left.len().min(to.len());
+    to[..length].copy_from_slice(&left[..length]);
+    length
 }

@@ -1,0 +1,161 @@
+//! Changes of the tree: making, removing and renaming.
+
+use alloc::sync::Arc;
+
+use super::memory_file::MemoryFile;
+use super::path::Place;
+use super::tree::{self, CHANGES, Content, Node, NodeKind};
+use crate::syscall::{Errno, has_headroom};
+
+use spin::Mutex;
+
+/// Makes a node at a place where nothing is.
+///
+/// # Errors
+/// `EEXIST`; `EPERM` in a directory that is not of the tree; `ENOMEM`.
+pub fn make(place: &Place, node: Arc<Node>) -> Result<(), Errno> {
+    has_headroom()?;
+    if place.node.is_some() {
+        return Err(Errno::EEXIST);
+    }
+    let _changing = CHANGES.lock();
+    check_writable(&place.directory)?;
+    if place.directory.child(&place.name).is_ok() {
+        return Err(Errno::EEXIST);
+    }
+    place.directory.insert(&place.name, node);
+    Ok(())
+}
+
+/// An empty regular file.
+#[must_use]
+pub fn empty_file(permissions: u32) -> Arc<Node> {
+    let content = Content::Memory(Arc::new(MemoryFile::new()));
+    Node::new(NodeKind::File(Mutex::new(content)), permissions, tree::now())
+}
+
+/// The bytes of a regular file, to be changed: copied from the archive if they are still there, unless they are to be cut
+/// off anyway.
+///
+/// # Errors
+/// `ENOSPC` without frames for the copy, `ENOMEM`.
+pub fn writable(content: &Mutex<Content>, cut: bool) -> Result<Arc<MemoryFile>, Errno> {
+    let mut content = content.lock();
+    let file = match &*content {
+        Content::Memory(file) => file.clone(),
+        Content::Archive(_) if cut => Arc::new(MemoryFile::new()),
+        Content::Archive(file) => Arc::new(MemoryFile::copy_of(file.bytes())?),
+    };
+    *content = Content::Memory(file.clone());
+    drop(content);
+    if cut {
+        file.truncate(0)?;
+    }
+    Ok(file)
+}
+
+/// Removes the name of a file or, if `directory`, of an empty directory.
+///
+/// # Errors
+/// `ENOENT`, `EISDIR`, `ENOTDIR`, `ENOTEMPTY`, `EBUSY`, `EPERM`.
+pub fn remove(place: &Place, directory: bool) -> Result<(), Errno> {
+    let node = place.node.as_ref().ok_or(Errno::ENOENT)?;
+    if place.name.is_empty() {
+        return Err(if directory { Errno::EBUSY } else { Errno::EISDIR });
+    }
+    let changing = CHANGES.lock();
+    check_writable(&place.directory)?;
+    match (node.is_directory(), directory) {
+        (true, false) => return Err(Errno::EISDIR),
+        (false, true) => return Err(Errno::ENOTDIR),
+        (false, false) if place.wants_directory => return Err(Errno::ENOTDIR),
+        (true, true) if is_of_the_system(node) => return Err(Errno::EBUSY),
+        (true, true) if !node.is_empty() => return Err(Errno::ENOTEMPTY),
+        _ => {}
+    }
+    let removed = place.directory.remove(&place.name);
+    drop(changing);
+    drop(removed);
+    Ok(())
+}
+
+/// Gives a node another name; what had that name goes, unless `keep`.
+///
+/// # Errors
+/// `ENOENT`, `EEXIST`, `EISDIR`, `ENOTDIR`, `ENOTEMPTY`, `EINVAL` for a directory into itself, `EBUSY`, `EPERM`.
+pub fn rename(from: &Place, to: &Place, keep: bool) -> Result<(), Errno> {
+    let node = from.node.as_ref().ok_or(Errno::ENOENT)?;
+    if from.name.is_empty() || to.name.is_empty() || is_of_the_system(node) {
+        return Err(Errno::EBUSY);
+    }
+    has_headroom()?;
+    let changing = CHANGES.lock();
+    check_writable(&from.directory)?;
+    check_writable(&to.directory)?;
+    if let Some(target) = &to.node {
+        if keep {
+            return Err(Errno::EEXIST);
+        }
+        if Arc::ptr_eq(node, target) {
+            return Ok(());
+        }
+        match (node.is_directory(), target.is_directory()) {
+            (true, false) => return Err(Errno::ENOTDIR),
+            (false, true) => return Err(Errno::EISDIR),
+            (true, true) if is_of_the_system(target) => return Err(Errno::EBUSY),
+            (true, true) if !target.is_empty() => return Err(Errno::ENOTEMPTY),
+            _ => {}
+        }
+    } else if !node.is_directory() && to.wants_directory {
+        return Err(Errno::ENOTDIR);
+    }
+    let mut above = to.directory.clone();
+    while node.is_directory() {
+        if Arc::ptr_eq(&above, node) {
+            return Err(Errno::EINVAL);
+        }
+        let parent = above.parent();
+        if Arc::ptr_eq(&parent, &above) {
+            break;
+        }
+        above = parent;
+    }
+    let moved = from.directory.remove(&from.name).ok_or(Errno::ENOENT)?;
+    let replaced = to.directory.insert(&to.name, moved);
+    drop(changing);
+    drop(replaced);
+    Ok(())
+}
+
+/// Gives a file a second name.
+///
+/// # Errors
+/// `EPERM` for a directory; those of [`make`].
+pub fn link(node: &Arc<Node>, to: &Place) -> Result<(), Errno> {
+    if !matches!(node.kind, NodeKind::File(_) | NodeKind::Link(_)) {
+        return Err(Errno::EPERM);
+    }
+    make(to, node.clone())
+}
+
+/// Names can be changed in directories of the tree, but not in `/proc`, nor in a directory that was removed.
+fn check_writable(directory: &Arc<Node>) -> Result<(), Errno> {
+    match directory.entries() {
+        Some(entries) if !entries.processes => {}
+        _ => return Err(Errno::EPERM),
+    }
+    if directory.path().is_none() {
+        return Err(Errno::ENOENT);
+    }
+    Ok(())
+}
+
+/// `/`, `/proc` and what is in it stay where they are.
+fn is_of_the_system(node: &Arc<Node>) -> bool {
+    Arc::ptr_eq(node, tree::root())
+        || match &node.kind {
+            NodeKind::Directory(entries) => entries.processes,
+            NodeKind::Process(_) | NodeKind::Proc(..) | NodeKind::OwnProcess => true,
+            _ => false,
+        }
+}
