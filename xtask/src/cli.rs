@@ -53,6 +53,11 @@ pub enum Command {
     /// Every task checks every word that it reads, and the kernel checks its frames, faults and TLB generations at
     /// intervals. The exit status is 0 only if nothing at all was wrong; else a folder with a trace is left.
     Storm(Storm),
+    /// Watch a running kernel: its tasks and what they wait for, faults, frames, flushes
+    ///
+    /// Keys: q quit, s sort, / filter, p pause the view, arrows select a task, k kill its process. Ends with the status 125
+    /// where there is no terminal.
+    Top(Top),
     /// Install what is missing (the Rust target, QEMU), and do nothing else
     ///
     /// Every other command does the same first.
@@ -176,6 +181,20 @@ pub struct ReadTrace {
     /// What to show; a summary if nothing is asked for
     #[command(flatten)]
     pub show: Show,
+}
+
+/// `top`.
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Options of the machine and the kernel.
+    #[command(flatten)]
+    pub options: Options,
+    /// How QEMU executes instructions; with icount time runs as fast as the host can count
+    #[arg(long, value_enum, default_value_t)]
+    pub accel: Accel,
+    /// A program or a sample task with its arguments; several sample tasks together if none is named
+    #[arg(trailing_var_arg = true, value_names = ["PROGRAM", "ARGS"])]
+    pub command: Vec<String>,
 }
 
 /// What `trace` shows.

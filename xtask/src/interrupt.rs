@@ -32,6 +32,12 @@ pub fn install() -> io::Result<()> {
     Ok(())
 }
 
+/// Asks the tool to end, as Ctrl-C does, for a command that reads Ctrl-C as a key.
+pub fn request() {
+    let number = usize::try_from(SIGINT).expect("signal numbers are positive");
+    REQUESTED.get_or_init(Default::default).store(number, Ordering::Relaxed);
+}
+
 /// The signal that asked the tool to end, if one did.
 #[must_use]
 pub fn requested() -> Option<i32> {

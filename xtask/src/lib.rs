@@ -35,5 +35,6 @@ pub mod session;
 pub mod setup;
 pub mod storm;
 pub mod symbols;
+pub mod top;
 pub mod trace;
 pub mod workspace;

@@ -16,13 +16,13 @@
 pub mod figures;
 pub mod file;
 pub mod lives;
-mod names;
+pub mod names;
 mod options;
 pub mod page;
 pub mod perfetto;
 mod recorder;
 pub mod show;
-mod text;
+pub mod text;
 
 pub use file::Recording;
 pub use options::{Options, TraceTo};
