@@ -84,6 +84,8 @@ pub enum SelfTest {
     Traps,
     /// A frame that nobody gives back, while programs run: the account at the end must miss it.
     LeakFrame,
+    /// A panic when the first program ends.
+    LatePanic,
 }
 
 /// When the fault service gets its turn.
@@ -256,7 +258,7 @@ impl Config {
     }
 }
 
-const SELF_TESTS: [(&str, SelfTest); 8] = [
+const SELF_TESTS: [(&str, SelfTest); 9] = [
     ("panic", SelfTest::Panic),
     ("overflow", SelfTest::Overflow),
     ("double-fault", SelfTest::DoubleFault),
@@ -265,6 +267,7 @@ const SELF_TESTS: [(&str, SelfTest); 8] = [
     ("execute-data", SelfTest::ExecuteData),
     ("traps", SelfTest::Traps),
     ("leak-frame", SelfTest::LeakFrame),
+    ("late-panic", SelfTest::LatePanic),
 ];
 
 fn choose<T: Copy>(value: &str, choices: &[(&str, T)]) -> Option<T> {

@@ -28,7 +28,7 @@ use crate::machine::{executor, memory};
 use crate::process::{ExitStatus, Pid, start, tree};
 use crate::report::Report;
 use crate::syscall::{Errno, information};
-use crate::{arch, audit, floor, fs, heap, shortage, statistics, time, tracing};
+use crate::{arch, audit, floor, fs, heap, selftest, shortage, statistics, time, tracing};
 
 /// How long the task that zeroes frames sleeps when the pool is full, in nanoseconds.
 const POOL_PAUSE: u64 = 2_000_000;
@@ -71,7 +71,7 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     if config.selftest == Some(SelfTest::LeakFrame) {
         core::mem::forget(memory().frames().allocate(arch::cpu::index()));
     }
-    let victims = drive(&mut programs);
+    let victims = drive(config, &mut programs);
     let duration = time::now() - began;
     memory().leave_spaces();
     // What the programs wrote to files is not needed any more; it is in frames, which have to be free then.
@@ -154,7 +154,7 @@ fn start_programs(config: &Config) -> Vec<Program> {
 }
 
 /// Turns the executor until every program, and everything that it started, is gone.
-fn drive(programs: &mut [Program]) -> u64 {
+fn drive(config: &Config, programs: &mut [Program]) -> u64 {
     let (executor, cpu) = (executor(), arch::cpu::index());
     let mut shortage = shortage::Watch::default();
     let mut seen = 0;
@@ -164,6 +164,9 @@ fn drive(programs: &mut [Program]) -> u64 {
         let ended = tree::roots_ended();
         if ended != seen {
             seen = ended;
+            if config.selftest == Some(SelfTest::LatePanic) {
+                selftest::fail(SelfTest::LatePanic);
+            }
             programs.iter_mut().for_each(collect);
         }
         if tree::process_count() == 0 {

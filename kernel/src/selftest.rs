@@ -11,7 +11,7 @@ pub fn fail(how: SelfTest) -> ! {
     log::info!("self-test: {how:?}");
     match how {
         SelfTest::Traps | SelfTest::LeakFrame => {}
-        SelfTest::Panic => panic!("deliberate panic"),
+        SelfTest::Panic | SelfTest::LatePanic => panic!("deliberate panic"),
         SelfTest::Overflow => {
             black_box(recurse(1));
         }

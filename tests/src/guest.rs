@@ -5,7 +5,8 @@ use std::time::Duration;
 use faultline_xtask::build::Artifacts;
 use faultline_xtask::config::{Config, Fault};
 use faultline_xtask::machine::{Accel, End, Firmware, Hardware};
-use faultline_xtask::ports::{Captured, Ports};
+use faultline_xtask::ports::{Captured, Commands, Ports, TracePort};
+use faultline_xtask::recording::{Recording, names};
 use faultline_xtask::report::Report;
 use faultline_xtask::session::{self, Task};
 use faultline_xtask::trace::Trace;
@@ -23,6 +24,7 @@ pub struct Run {
     settings: Vec<(&'static str, String)>,
     limit: Duration,
     artifacts: Artifacts,
+    recorded: bool,
 }
 
 impl Run {
@@ -38,6 +40,7 @@ impl Run {
             settings: Vec::new(),
             limit: LIMIT,
             artifacts: artifacts().clone(),
+            recorded: false,
         };
         run.and(task, args)
     }
@@ -101,6 +104,13 @@ impl Run {
         self.set("trace", "text").set("trace_categories", categories)
     }
 
+    /// Records these categories in the binary form.
+    #[must_use]
+    pub fn recorded(mut self, categories: &str) -> Self {
+        self.recorded = true;
+        self.set("trace", "binary").set("trace_categories", categories)
+    }
+
     /// Adds a line to the kernel's configuration.
     #[must_use]
     pub fn set(mut self, key: &'static str, value: impl ToString) -> Self {
@@ -137,7 +147,12 @@ impl Run {
             stdout: Box::new(stdout.clone()),
             stderr: Box::new(stderr.clone()),
         };
-        let ended = session::boot(&self.artifacts, &self.hardware, &bundle, ports, Some(self.limit));
+        let frames = Captured::default();
+        let trace = self.recorded.then(|| TracePort {
+            events: Box::new(frames.clone()),
+            commands: Commands::default(),
+        });
+        let ended = session::boot_traced(&self.artifacts, &self.hardware, &bundle, ports, trace, Some(self.limit));
         let (end, report, failure) = match ended.expect("QEMU can be started") {
             Ok((report, outcome)) => (outcome.end, Some(report), None),
             Err(failure) => (failure.outcome.end, None, Some((failure.status(), failure.to_string()))),
@@ -149,6 +164,11 @@ impl Run {
             stdout: stdout.take(),
             stderr: stderr.take(),
             log: log.take(),
+            recording: self.recorded.then(|| {
+                let mut recording = Recording::read(frames.take().as_slice()).expect("the kernel speaks our version");
+                names::resolve(&mut recording, &self.tasks);
+                recording
+            }),
         }
     }
 }
@@ -168,6 +188,8 @@ pub struct Guest {
     pub stderr: Vec<u8>,
     /// The kernel's log with the trace.
     pub log: Vec<u8>,
+    /// The binary trace, if one was asked for.
+    pub recording: Option<Recording>,
 }
 
 impl Guest {
@@ -217,6 +239,18 @@ impl Guest {
     #[must_use]
     pub fn count(&self, key: &str) -> u64 {
         self.account().get(key).unwrap_or_else(|defect| panic!("{defect}"))
+    }
+
+    /// The binary trace.
+    ///
+    /// # Panics
+    /// Panics when none was asked for, or when it isn't whole.
+    #[must_use]
+    pub fn recording(&self) -> &Recording {
+        let recording = self.recording.as_ref().expect("a recording was asked for");
+        assert!(recording.damage.is_none(), "{}", recording.damage);
+        assert_eq!(recording.lost, 0, "the host takes everything in time");
+        recording
     }
 
     /// The events in the log.

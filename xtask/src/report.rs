@@ -200,7 +200,8 @@ impl fmt::Display for Summary<'_> {
 }
 
 /// A number with its thousands apart; anything else as it stands.
-pub(crate) fn grouped(number: &str) -> String {
+#[must_use]
+pub fn grouped(number: &str) -> String {
     if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return number.to_owned();
     }

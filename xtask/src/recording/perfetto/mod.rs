@@ -7,6 +7,7 @@
 //! Guarantees, which a test checks on what was written: packets are in the order of their times; every slice that begins on
 //! a track ends there, in the right order; every arrow has two ends.
 
+mod check;
 pub mod schema;
 mod slices;
 
@@ -16,6 +17,7 @@ use std::io::{self, Write};
 use faultline_trace::{Event, Kind};
 use prost::Message;
 
+pub use self::check::{Flaw, check};
 use self::schema::{
     CounterDescriptor, Data, DebugAnnotation, ProcessDescriptor, Trace, TracePacket, TrackDescriptor, TrackEvent, Type,
 };

@@ -1,58 +1,13 @@
 //! What is written is read back by the schema and held against the guarantees.
 
-use std::collections::{HashMap, HashSet};
-
 use super::super::lives::tests::{meeting, recording};
 use super::*;
 
 fn written(recording: &Recording) -> Trace {
     let mut bytes = Vec::new();
     write(recording, &mut bytes).unwrap();
-    let trace = Trace::decode(bytes.as_slice()).unwrap();
-    check(&trace);
-    trace
-}
-
-/// Panics unless every slice is closed, every arrow has two ends, times go up, and every track is described before.
-fn check(trace: &Trace) {
-    let mut described = HashSet::new();
-    let mut open = HashMap::<u64, usize>::new();
-    let (mut started, mut arrived) = (HashSet::new(), HashSet::new());
-    let mut before = 0;
-    for packet in &trace.packet {
-        match packet.data.as_ref().expect("a packet says something") {
-            Data::TrackDescriptor(track) => {
-                assert!(described.insert(track.uuid.unwrap()), "{track:?} is there twice");
-                assert!(track.parent_uuid.is_none_or(|parent| described.contains(&parent)));
-            }
-            Data::TrackEvent(event) => {
-                let time = packet.timestamp.expect("an event has a time");
-                assert!(time >= before, "time goes back to {time}");
-                before = time;
-                let track = event.track_uuid.unwrap();
-                assert!(described.contains(&track), "{track} is no track");
-                let depth = open.entry(track).or_default();
-                match event.r#type() {
-                    Type::SliceBegin => *depth += 1,
-                    Type::SliceEnd => *depth = depth.checked_sub(1).expect("a slice was open"),
-                    Type::Counter => assert!(event.counter_value.is_some()),
-                    Type::Instant => {}
-                    Type::Unspecified => panic!("{event:?} has no type"),
-                }
-                for id in &event.flow_ids {
-                    assert!(started.insert(*id), "arrow {id} starts twice");
-                }
-                for id in &event.terminating_flow_ids {
-                    assert!(
-                        started.contains(id) && arrived.insert(*id),
-                        "arrow {id} does not arrive once"
-                    );
-                }
-            }
-        }
-    }
-    assert!(open.values().all(|depth| *depth == 0), "{open:?} are open at the end");
-    assert_eq!(started, arrived);
+    check(&bytes).unwrap();
+    Trace::decode(bytes.as_slice()).unwrap()
 }
 
 fn events<'a>(trace: &'a Trace, track: &str) -> Vec<(u64, &'a TrackEvent)> {
@@ -144,4 +99,35 @@ fn what_overlaps_goes_to_a_further_track() {
 #[test]
 fn an_empty_recording_is_a_trace_without_events() {
     assert_eq!(written(&recording(&[])).packet.len(), 1);
+}
+
+#[test]
+fn what_is_wrong_is_found() {
+    let event = |time, r#type: Type| TracePacket {
+        timestamp: Some(time),
+        trusted_packet_sequence_id: Some(SEQUENCE),
+        data: Some(Data::TrackEvent(TrackEvent {
+            r#type: Some(r#type as i32),
+            track_uuid: Some(ROOT),
+            ..Default::default()
+        })),
+    };
+    let mut bytes = Vec::new();
+    write(&recording(&[]), &mut bytes).unwrap();
+    let with = |packets: &[TracePacket]| {
+        let more = Trace {
+            packet: packets.to_vec(),
+        };
+        [bytes.clone(), more.encode_to_vec()].concat()
+    };
+    let (begin, end) = (event(5, Type::SliceBegin), event(7, Type::SliceEnd));
+    assert_eq!(check(&with(&[begin.clone(), end.clone()])), Ok(2));
+    assert_eq!(check(&with(&[begin])), Err(Flaw::Open(ROOT)));
+    assert_eq!(check(&with(std::slice::from_ref(&end))), Err(Flaw::NotOpen(ROOT)));
+    assert_eq!(check(&with(&[end, event(6, Type::Instant)])), Err(Flaw::NotOpen(ROOT)));
+    let instants = [event(7, Type::Instant), event(6, Type::Instant)];
+    assert_eq!(check(&with(&instants)), Err(Flaw::Backwards(6)));
+    assert_eq!(check(b"\x0b"), Err(Flaw::Malformed));
+    // A field that the schema does not have.
+    assert_eq!(check(&[&bytes[..], b"\x10\x01"].concat()), Err(Flaw::Malformed));
 }
