@@ -16,6 +16,7 @@ use crate::error::VasError;
 use crate::frame::{OutOfFrames, Pfn, ReservedFrame};
 use crate::memory::EntryRef;
 use crate::platform::Platform;
+use crate::region::Alone;
 use crate::space::{Inner, Space};
 use crate::tlb::Change;
 
@@ -359,10 +360,10 @@ impl<P: Platform> Space<P> {
         &self,
         inner: &mut Inner<P>,
         range: PageRange,
+        alone: Alone,
         change: &mut Change,
     ) -> Result<(), VasError> {
         let Some(root) = inner.root else { return Ok(()) };
-        let alone = inner.regions.alone_around(range);
         for address in [range.start(), range.end() - PAGE_SIZE] {
             if alone.holds_span(address & !(HUGE_PAGE_SIZE - 1), HUGE_PAGE_SIZE) {
                 continue;

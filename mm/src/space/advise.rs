@@ -4,11 +4,10 @@ use x86_64::VirtAddr;
 
 use super::{Inner, Space, VirtualAddressSpace};
 use crate::address::PageRange;
-use crate::backing::Backing;
 use crate::error::{FaultError, VasError};
 use crate::platform::Platform;
 use crate::protection::{Access, FaultInfo};
-use crate::region::{RegionFlags, RegionMap};
+use crate::region::{Alone, RegionFlags, RegionMap};
 use crate::tables::Leaf;
 use crate::tlb::Change;
 
@@ -35,22 +34,16 @@ impl<P: Platform> VirtualAddressSpace<P> {
     pub fn advise(&self, start: VirtAddr, size: u64, advice: Advice) -> Result<(), VasError> {
         let range = PageRange::aligned(start, size)?;
         let mut inner = self.lock();
-        if let Some(address) = inner.regions.first_hole(range) {
-            return Err(VasError::NotMapped { address });
-        }
-        let device = inner
-            .regions
-            .overlapping(range)
-            .find(|(_, region)| matches!(region.backing, Backing::Physical { .. }))
-            .map(|(found, _)| found);
-        if let Some(region) = device {
+        let survey = inner.regions.survey(range);
+        survey.covered()?;
+        if let Some(region) = survey.device {
             return Err(VasError::WrongKind {
                 operation: "madvise",
                 region,
             });
         }
         match advice {
-            Advice::DontNeed | Advice::Free => self.drop_pages(&mut inner, range),
+            Advice::DontNeed | Advice::Free => self.drop_pages(&mut inner, range, survey.alone),
             Advice::HugePages => self.set_flag(&mut inner, range, RegionFlags::HUGE_PAGES, true),
             Advice::NoHugePages => self.set_flag(&mut inner, range, RegionFlags::HUGE_PAGES, false),
         }
@@ -63,9 +56,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
     pub fn set_locked(&self, start: VirtAddr, size: u64, locked: bool) -> Result<(), VasError> {
         let range = PageRange::aligned(start, size)?;
         let mut inner = self.lock();
-        if let Some(address) = inner.regions.first_hole(range) {
-            return Err(VasError::NotMapped { address });
-        }
+        inner.regions.survey(range).covered()?;
         self.set_flag(&mut inner, range, RegionFlags::LOCKED, locked)
     }
 
@@ -96,9 +87,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
     pub fn resident(&self, start: VirtAddr, size: u64, mut f: impl FnMut(bool)) -> Result<(), VasError> {
         let range = PageRange::aligned(start, size)?;
         let inner = self.lock();
-        if let Some(address) = inner.regions.first_hole(range) {
-            return Err(VasError::NotMapped { address });
-        }
+        inner.regions.survey(range).covered()?;
         for page in range.iter() {
             let leaf = inner.root.map_or(Leaf::None, |root| self.memory.leaf(root, page));
             f(match leaf {
@@ -117,11 +106,11 @@ impl<P: Platform> VirtualAddressSpace<P> {
 }
 
 impl<P: Platform> Space<P> {
-    fn drop_pages(&self, inner: &mut Inner<P>, range: PageRange) -> Result<(), VasError> {
+    fn drop_pages(&self, inner: &mut Inner<P>, range: PageRange, alone: Alone) -> Result<(), VasError> {
         let mut change = Change::new();
-        let prepared = self.prepare_ends(inner, range, &mut change);
+        let prepared = self.prepare_ends(inner, range, alone, &mut change);
         if prepared.is_ok() {
-            self.clear_entries(inner, range, &mut change);
+            self.clear_entries(inner, range, alone, &mut change);
         }
         self.finish(inner, change);
         prepared

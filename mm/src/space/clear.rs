@@ -19,13 +19,13 @@ impl<P: Platform> VirtualAddressSpace<P> {
         let regions = core::mem::take(&mut inner.regions);
         inner.guards.clear();
         for (range, _) in regions.iter() {
-            self.clear_entries(&mut inner, range, &mut change);
+            self.clear_entries(&mut inner, range, Alone::EVERYTHING, &mut change);
         }
         self.revoke_side(&mut inner, PageRange::new_unchecked(0, USER_END));
         // A table goes with the last region in its span: the tables below it are gone by then.
         let next = regions.iter().skip(1).map(|(range, _)| range.start());
         for ((range, _), next) in regions.iter().zip(next.chain([u64::MAX])) {
-            self.free_tables_alone(&mut inner, range, Alone::below(next), &mut change);
+            self.free_tables(&mut inner, range, Alone::below(next), &mut change);
         }
         inner.layout.heap_end = inner.layout.heap_start;
         self.finish(&mut inner, change);

@@ -38,7 +38,7 @@ pub(super) const NO_FRAMES: VasError = VasError::OutOfMemory { needed: 1 };
 impl<P: Platform> Inner<P> {
     /// Refuses a range that meets a region, or one region too many.
     pub(crate) fn check_free(&self, memory: &Memory<P>, range: PageRange) -> Result<(), VasError> {
-        if let Some((existing, _)) = self.regions.overlapping(range).next() {
+        if let Some(existing) = self.regions.first_overlap(range) {
             return Err(VasError::Overlap {
                 wanted: range,
                 existing,

@@ -81,7 +81,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
         let range = match placement {
             Placement::Any => inner.find_gap(size)?,
             Placement::Hint(wanted) => match PageRange::covering(wanted, size) {
-                Ok(range) if range.size() == size && inner.regions.overlapping(range).next().is_none() => range,
+                Ok(range) if range.size() == size && inner.regions.first_overlap(range).is_none() => range,
                 _ => inner.find_gap(size)?,
             },
             Placement::Fixed(wanted) | Placement::FixedNoReplace(wanted) => PageRange::aligned(wanted, size)?,
@@ -100,19 +100,9 @@ impl<P: Platform> VirtualAddressSpace<P> {
 impl<P: Platform> Inner<P> {
     /// The highest gap of the mmap area that holds `size` bytes, its uppermost part. O(regions above it).
     pub(super) fn find_gap(&self, size: u64) -> Result<PageRange, VasError> {
-        let start = self.layout.mmap_start;
-        let mut end = self.layout.mmap_end() & !(PAGE_SIZE - 1);
-        loop {
-            // The region that limits the gap below `end`, if it is inside the area.
-            let below = self.regions.last_below(end);
-            let bottom = below.as_ref().map_or(start, |(region, _)| region.end().max(start));
-            if bottom < end && end - bottom >= size {
-                return Ok(PageRange::new_unchecked(end - size, end));
-            }
-            match below {
-                Some((region, _)) if region.start() > start => end = region.start().min(end),
-                _ => return Err(VasError::NoRoom { size }),
-            }
-        }
+        let end = self.layout.mmap_end() & !(PAGE_SIZE - 1);
+        self.regions
+            .highest_gap(self.layout.mmap_start, end, size)
+            .ok_or(VasError::NoRoom { size })
     }
 }

@@ -4,13 +4,12 @@ use x86_64::VirtAddr;
 
 use super::{Inner, Space, VirtualAddressSpace};
 use crate::address::{HUGE_PAGE_SIZE, PAGE_SIZE, PageRange};
-use crate::backing::Backing;
 use crate::entry::Entry;
 use crate::error::VasError;
 use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::protection::Protection;
-use crate::region::{Region, RegionFlags, RegionMap};
+use crate::region::{Alone, RegionMap};
 use crate::tables::index;
 use crate::tlb::Change;
 
@@ -29,20 +28,18 @@ impl<P: Platform> VirtualAddressSpace<P> {
     pub fn protect_region(&self, start: VirtAddr, size: u64, protection: Protection) -> Result<(), VasError> {
         let range = PageRange::aligned(start, size)?;
         let mut inner = self.lock();
-        if let Some(address) = inner.regions.first_hole(range) {
-            return Err(VasError::NotMapped { address });
-        }
-        let refuses = |region: &Region| {
-            protection.contains(Protection::EXECUTE) && matches!(region.backing, Backing::Physical { .. })
-                || protection.contains(Protection::WRITE) && region.flags.contains(RegionFlags::READ_ONLY)
-        };
-        let refusing = inner.regions.overlapping(range).find(|(_, region)| refuses(region));
-        if let Some((range, _)) = refusing {
+        let survey = inner.regions.survey(range);
+        survey.covered()?;
+        let refusing = survey
+            .device
+            .filter(|_| protection.contains(Protection::EXECUTE))
+            .or_else(|| survey.read_only.filter(|_| protection.contains(Protection::WRITE)));
+        if let Some(range) = refusing {
             return Err(VasError::Forbidden { range, protection });
         }
         inner.check_count(self.memory, RegionMap::SPLIT_COST)?;
         let mut change = Change::new();
-        let prepared = self.own_tables(&mut inner, range, &mut change);
+        let prepared = self.own_tables(&mut inner, range, survey.alone, &mut change);
         if prepared.is_ok() {
             inner.regions.update(range, |region| region.protection = protection);
             self.protect_entries(&mut inner, range, protection, &mut change);
@@ -54,8 +51,14 @@ impl<P: Platform> VirtualAddressSpace<P> {
 
 impl<P: Platform> Space<P> {
     /// Makes every table that `range` uses this space's own, and splits huge pages that it covers in part.
-    fn own_tables(&self, inner: &mut Inner<P>, range: PageRange, change: &mut Change) -> Result<(), VasError> {
-        self.prepare_ends(inner, range, change)?;
+    fn own_tables(
+        &self,
+        inner: &mut Inner<P>,
+        range: PageRange,
+        alone: Alone,
+        change: &mut Change,
+    ) -> Result<(), VasError> {
+        self.prepare_ends(inner, range, alone, change)?;
         let Some(root) = inner.root else { return Ok(()) };
         let mut result = Ok(());
         self.memory.for_each_level2(root, range, |_, entry2| {

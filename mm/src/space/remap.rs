@@ -102,7 +102,7 @@ impl<P: Platform> Inner<P> {
         };
         let more = PageRange::new_unchecked(old.end(), grown.end());
         let limit = self.layout.mmap_end();
-        if self.regions.overlapping(more).next().is_some() || (old.end() <= limit && more.end() > limit) {
+        if self.regions.first_overlap(more).is_some() || (old.end() <= limit && more.end() > limit) {
             return false;
         }
         let Some((_, region)) = self.regions.find(old.start()) else {
@@ -122,7 +122,8 @@ impl<P: Platform> Space<P> {
         let prepared = self.prepare_move(inner, old, to, &mut change);
         if let Err(error) = prepared {
             // Tables that were made at the target hold nothing and belong to no region.
-            self.free_tables(inner, to, &mut change);
+            let alone = inner.regions.survey(to).alone;
+            self.free_tables(inner, to, alone, &mut change);
             self.finish(inner, change);
             return Err(error);
         }
@@ -156,7 +157,8 @@ impl<P: Platform> Space<P> {
         change: &mut Change,
     ) -> Result<(), VasError> {
         let Some(root) = inner.root else { return Ok(()) };
-        self.prepare_ends(inner, old, change)?;
+        let alone = inner.regions.survey(old).alone;
+        self.prepare_ends(inner, old, alone, change)?;
         let mut result = Ok(());
         self.memory.for_each_level2(root, old, |start, entry2| {
             if result.is_err() || !entry2.get().is_present() {

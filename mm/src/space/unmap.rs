@@ -47,48 +47,45 @@ impl<P: Platform> VirtualAddressSpace<P> {
 
 impl<P: Platform> Space<P> {
     pub(super) fn unmap_range(&self, inner: &mut Inner<P>, range: PageRange) -> Result<(), VasError> {
-        if inner.regions.overlapping(range).next().is_none() {
+        let survey = inner.regions.survey(range);
+        if !survey.any {
             return Ok(());
         }
-        let splits = inner
-            .regions
-            .overlapping(range)
-            .any(|(found, _)| found.start() < range.start() && range.end() < found.end());
-        if splits {
+        if survey.inside_one {
             inner.check_count(self.memory, RegionMap::SPLIT_COST - 1)?;
         }
         let mut change = Change::new();
-        if let Err(error) = self.prepare_ends(inner, range, &mut change) {
+        if let Err(error) = self.prepare_ends(inner, range, survey.alone, &mut change) {
             self.finish(inner, change);
             return Err(error);
         }
-        self.discard_with(inner, range, change);
+        self.discard_with(inner, range, survey.alone, change);
         Ok(())
     }
 
     /// Unmaps a range that was recorded under the same hold of the lock. A table at its ends that is still shared, or a
     /// huge page, holds nothing of it.
     pub(super) fn discard(&self, inner: &mut Inner<P>, range: PageRange) {
-        self.discard_with(inner, range, Change::new());
+        let alone = inner.regions.survey(range).alone;
+        self.discard_with(inner, range, alone, Change::new());
     }
 
-    fn discard_with(&self, inner: &mut Inner<P>, range: PageRange, mut change: Change) {
-        inner.regions.remove(range, |_, _| {});
+    fn discard_with(&self, inner: &mut Inner<P>, range: PageRange, alone: Alone, mut change: Change) {
+        inner.regions.remove(range);
         inner
             .guards
             .retain(|(guarded, _)| guarded.intersection(range).is_none());
-        self.clear_entries(inner, range, &mut change);
-        self.free_tables(inner, range, &mut change);
+        self.clear_entries(inner, range, alone, &mut change);
+        self.free_tables(inner, range, alone, &mut change);
         self.finish(inner, change);
     }
 
-    /// Clears every leaf in `range` and gives up what they held. A shared table or a huge page that also serves regions
-    /// outside `range` holds nothing of it any more: [`prepare_ends`](Self::prepare_ends) has seen to that.
-    pub(super) fn clear_entries(&self, inner: &mut Inner<P>, range: PageRange, change: &mut Change) {
+    /// Clears every leaf in `range` and gives up what they held. A shared table or a huge page whose span is not in `alone`
+    /// holds nothing of it any more: [`prepare_ends`](Self::prepare_ends) has seen to that.
+    pub(super) fn clear_entries(&self, inner: &mut Inner<P>, range: PageRange, alone: Alone, change: &mut Change) {
         self.revoke_side(inner, range);
         let Some(root) = inner.root else { return };
         let memory = self.memory;
-        let alone = inner.regions.alone_around(range);
         memory.for_each_level2(root, range, |start, entry2| {
             let above = entry2.get();
             let table = above.frame();
@@ -135,14 +132,8 @@ impl<P: Platform> Space<P> {
         change.page(page);
     }
 
-    /// Frees the tables that `range` used and in whose span no region is left.
-    pub(super) fn free_tables(&self, inner: &mut Inner<P>, range: PageRange, change: &mut Change) {
-        let alone = inner.regions.alone_around(range);
-        self.free_tables_alone(inner, range, alone, change);
-    }
-
     /// Frees the tables that `range` used and whose whole span lies in `alone`.
-    pub(super) fn free_tables_alone(&self, inner: &mut Inner<P>, range: PageRange, alone: Alone, change: &mut Change) {
+    pub(super) fn free_tables(&self, inner: &mut Inner<P>, range: PageRange, alone: Alone, change: &mut Change) {
         let Some(root) = inner.root else { return };
         self.free_level(inner, root, 4, 0, alone, range, change);
     }
