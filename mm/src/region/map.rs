@@ -221,9 +221,7 @@ impl RegionMap {
             if previous.end == range.start() && previous.joins(start, &region) {
                 previous.end = region.end;
                 if let Some(after) = after {
-                    let end = self.chunks.remove(after).end;
-                    // The removal may have moved chunks, not the region below it in the order.
-                    self.extend_to(start, end);
+                    self.join_below(after);
                 }
                 return;
             }
@@ -234,13 +232,6 @@ impl RegionMap {
                 self.chunks.region_mut(at).backing = region.backing;
             }
             None => self.chunks.insert_after(before, range.start(), region),
-        }
-    }
-
-    /// Moves the end of the region that starts at `start`.
-    fn extend_to(&mut self, start: u64, end: u64) {
-        if let Some(at) = self.chunks.at_or_below(start) {
-            self.chunks.region_mut(at).end = end;
         }
     }
 
@@ -279,70 +270,63 @@ impl RegionMap {
         }
     }
 
-    /// Makes `address` the boundary of two regions, if it is inside of one.
-    fn split_at(&mut self, address: u64) {
-        if let Some(at) = self.position(address) {
-            let start = self.chunks.start(at);
-            if start < address {
-                let region = self.chunks.region_mut(at);
-                let back = Region {
-                    backing: region.backing.advanced(address - start),
-                    ..*region
-                };
-                region.end = address;
-                self.chunks.insert_after(Some(at), address, back);
-            }
-        }
+    /// Splits the region at `at` at `address`, which is inside it; returns where the part above stands.
+    fn split(&mut self, at: Position, address: u64) -> Option<Position> {
+        let start = self.chunks.start(at);
+        let region = self.chunks.region_mut(at);
+        let back = Region {
+            backing: region.backing.advanced(address - start),
+            ..*region
+        };
+        region.end = address;
+        self.chunks.insert_after(Some(at), address, back);
+        self.position(address)
     }
 
     /// Changes every region in `range`, splitting those that reach beyond it; neighbours that then agree are joined.
     pub(crate) fn update(&mut self, range: PageRange, mut change: impl FnMut(&mut Region)) {
         self.last = Summary::NONE;
-        let exact = self
-            .position_above(range.start())
-            .is_some_and(|at| self.range(at) == range);
-        if !exact {
-            self.split_at(range.start());
-            self.split_at(range.end());
-        }
-        let Some(mut at) = self.position_above(range.start()) else {
-            return;
-        };
-        let first = at;
-        while self.chunks.start(at) < range.end() {
-            change(self.chunks.region_mut(at));
-            match self.chunks.next(at) {
-                Some(next) => at = next,
-                None => break,
+        let mut next = self.position_above(range.start());
+        while let Some(mut at) = next {
+            let found = self.range(at);
+            if found.start() >= range.end() {
+                if found.start() == range.end() {
+                    self.join_below(at);
+                }
+                return;
             }
+            if found.start() < range.start() {
+                next = self.split(at, range.start());
+                continue;
+            }
+            if found.end() > range.end()
+                && let Some(back) = self.split(at, range.end())
+                && let Some(front) = self.chunks.previous(back)
+            {
+                at = front;
+            }
+            change(self.chunks.region_mut(at));
+            at = self.join_below(at);
+            next = self.chunks.next(at);
         }
-        let from = self
-            .chunks
-            .previous(first)
-            .map_or(range.start(), |at| self.chunks.start(at));
-        self.join_between(from, range.end());
     }
 
-    /// Joins neighbours that agree, from the region that starts at `from` to the one that starts at `to` at most.
-    fn join_between(&mut self, from: u64, to: u64) {
-        let mut at = self.position_above(from);
-        while let Some(position) = at {
-            let Some(after) = self.chunks.next(position) else {
-                return;
-            };
-            let (found, region) = self.view(position);
-            let next = self.chunks.start(after);
-            if next > to {
-                return;
-            }
-            if found.end() == next && region.joins(found.start(), self.chunks.region(after)) {
-                let end = self.chunks.remove(after).end;
-                self.extend_to(found.start(), end);
-                at = self.position(found.start());
-            } else {
-                at = Some(after);
-            }
+    /// Joins the region at `at` with the one below it, if they agree; returns where it stands then.
+    #[inline]
+    fn join_below(&mut self, at: Position) -> Position {
+        let Some(below) = self.chunks.previous(at) else {
+            return at;
+        };
+        let (found, region) = self.view(below);
+        let joins = found.end() == self.chunks.start(at) && region.joins(found.start(), self.chunks.region(at));
+        if !joins {
+            return at;
         }
+        let end = self.chunks.remove(at).end;
+        // The removal may have moved chunks.
+        let below = self.position(found.start()).unwrap_or(below);
+        self.chunks.region_mut(below).end = end;
+        below
     }
 
     /// Moves the start of the region at `start` down to `to`; what is between is free.

@@ -6,6 +6,7 @@ use super::{Inner, Space, VirtualAddressSpace};
 use crate::address::{HUGE_PAGE_SIZE, PAGE_SIZE, PageRange};
 use crate::entry::Entry;
 use crate::error::VasError;
+use crate::frame::Pfn;
 use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::protection::Protection;
@@ -40,44 +41,56 @@ impl<P: Platform> VirtualAddressSpace<P> {
         inner.check_count(self.memory, RegionMap::SPLIT_COST)?;
         let mut change = Change::new();
         let prepared = self.own_tables(&mut inner, range, survey.alone, &mut change);
-        if prepared.is_ok() {
+        if let Ok(only) = prepared {
             inner.regions.update(range, |region| region.protection = protection);
-            self.protect_entries(&mut inner, range, protection, &mut change);
+            self.revoke_side(&mut inner, range);
+            match only {
+                Some(table) => self.protect_table(table, range, protection, &mut change),
+                None => self.protect_entries(&inner, range, protection, &mut change),
+            }
         }
         self.finish(&mut inner, change);
-        prepared
+        prepared.map(drop)
     }
 }
 
 impl<P: Platform> Space<P> {
-    /// Makes every table that `range` uses this space's own, and splits huge pages that it covers in part.
+    /// Makes every table that `range` uses this space's own, and splits huge pages that it covers in part. Returns the
+    /// table, if it is only one.
     fn own_tables(
         &self,
         inner: &mut Inner<P>,
         range: PageRange,
         alone: Alone,
         change: &mut Change,
-    ) -> Result<(), VasError> {
+    ) -> Result<Option<Pfn>, VasError> {
+        let Some(root) = inner.root else { return Ok(None) };
+        if range.start() / HUGE_PAGE_SIZE == (range.end() - 1) / HUGE_PAGE_SIZE
+            && let Some(entry2) = self.memory.level2(root, range.start())
+            && let above = entry2.get()
+            && above.has(Entry::PRESENT)
+            && !above.has(Entry::HUGE)
+            && !above.has(Entry::SHARED)
+        {
+            return Ok(Some(above.frame()));
+        }
         self.prepare_ends(inner, range, alone, change)?;
-        let Some(root) = inner.root else { return Ok(()) };
-        let mut result = Ok(());
+        let mut result = Ok(None);
         self.memory.for_each_level2(root, range, |_, entry2| {
             let above = entry2.get();
             if result.is_ok() && above.has(Entry::SHARED) && !above.has(Entry::HUGE) {
                 result = self
                     .unshare(inner, entry2, above, change)
-                    .map(drop)
+                    .map(|_| None)
                     .map_err(|_| super::map::NO_FRAMES);
             }
         });
         result
     }
 
-    fn protect_entries(&self, inner: &mut Inner<P>, range: PageRange, protection: Protection, change: &mut Change) {
-        self.revoke_side(inner, range);
+    fn protect_entries(&self, inner: &Inner<P>, range: PageRange, protection: Protection, change: &mut Change) {
         let Some(root) = inner.root else { return };
-        let memory = self.memory;
-        memory.for_each_level2(root, range, |start, entry2| {
+        self.memory.for_each_level2(root, range, |start, entry2| {
             let above = entry2.get();
             if above.has(Entry::HUGE) {
                 self.protect_leaf(entry2, protection, start, change);
@@ -85,10 +98,18 @@ impl<P: Platform> Space<P> {
             }
             let from = range.start().max(start);
             let to = range.end().min(start + HUGE_PAGE_SIZE);
-            for page in (from..to).step_by(PAGE_SIZE as usize) {
-                self.protect_leaf(memory.entry(above.frame(), index(page, 1)), protection, page, change);
-            }
+            self.protect_table(above.frame(), PageRange::spanning(from, to), protection, change);
         });
+    }
+
+    /// Changes the leaves of `range` in the one table that they are in.
+    #[inline]
+    fn protect_table(&self, table: Pfn, range: PageRange, protection: Protection, change: &mut Change) {
+        let mut page = range.start();
+        while page < range.end() {
+            self.protect_leaf(self.memory.entry(table, index(page, 1)), protection, page, change);
+            page += PAGE_SIZE;
+        }
     }
 
     fn protect_leaf(&self, leaf: EntryRef<'_>, protection: Protection, page: u64, change: &mut Change) {
