@@ -6,7 +6,6 @@
 //! `xsave` where the CPU has it, for the components that XCR0 enables; `fxsave` otherwise.
 
 use alloc::alloc::{alloc, dealloc};
-use alloc::vec::Vec;
 use core::alloc::Layout;
 use core::arch::asm;
 use core::ptr::{NonNull, null_mut};
@@ -101,39 +100,38 @@ impl FpuState {
         Ok(copy)
     }
 
-    /// The save area's bytes, for a signal frame: [`area_size`] of them, in the layout of [`components`].
-    ///
-    /// # Errors
-    /// [`OutOfMemory`] if the heap is full.
-    pub fn image(&self) -> Result<Vec<u8>, OutOfMemory> {
+    /// The save area's bytes, brought up to date: [`area_size`] of them, in the layout of [`components`].
+    pub fn bytes(&self) -> &[u8] {
         self.save_if_loaded();
-        let mut image = Vec::new();
-        image.try_reserve_exact(area_size()).map_err(|_| OutOfMemory)?;
-        // SAFETY: the area has this size, any bytes are valid, and only this value writes to it.
-        image.extend_from_slice(unsafe { core::slice::from_raw_parts(self.0.cast().as_ptr(), area_size()) });
-        Ok(image)
+        // SAFETY: the area has this size, any bytes are valid, and it is written through this value alone: by methods
+        // that take it mutably, or when the CPU saves the thread's registers, which happens when another thread is
+        // entered or above, never while the slice is read.
+        unsafe { core::slice::from_raw_parts(self.0.cast().as_ptr(), area_size()) }
     }
 
-    /// Takes the registers from an image that a program may have changed. Components that the machine does not have,
-    /// and reserved bits, are dropped; what a short image leaves out starts afresh.
-    ///
-    /// Returns false, and changes nothing, if the image is shorter than the legacy area.
-    pub fn replace(&mut self, image: &[u8]) -> bool {
-        if image.len() < FXSAVE {
-            return false;
-        }
+    /// Lets `fill` write an image that a program may have changed; it says how many of its bytes count: all, or those of
+    /// the legacy area. Components that the machine does not have, and reserved bits, are dropped; what a short image
+    /// leaves out starts afresh. With fewer bytes than the legacy area the registers are those of a new thread, and the
+    /// result is false.
+    pub fn refill(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> bool {
         if cpu::loaded() == self.area() {
             cpu::set_loaded(null_mut());
         }
         let area = self.0.cast::<u8>();
-        let whole = image.len() >= area_size();
-        let length = if whole { area_size() } else { FXSAVE };
+        // SAFETY: the area has this size, is this value's alone, and no CPU counts as its holder.
+        let length = fill(unsafe { core::slice::from_raw_parts_mut(area.as_ptr(), area_size()) });
+        if length < FXSAVE {
+            self.reset();
+            return false;
+        }
+        let whole = length >= area_size();
         // SAFETY: 1. Every offset lies in the area: the header exists where XSAVE does, and then the area is longer than
         // that. 2. What remains cannot make a restore fault: MXCSR has no reserved bit, the header names only enabled
         // components, in the standard format, and its other words are zero.
         unsafe {
-            area.write_bytes(0, area_size());
-            area.copy_from_nonoverlapping(NonNull::from(image).cast(), length);
+            if !whole {
+                area.add(FXSAVE).write_bytes(0, area_size() - FXSAVE);
+            }
             let mxcsr = area.add(MXCSR).cast::<u32>();
             mxcsr.write(mxcsr.read() & MXCSR_BITS);
             if components() != 0 {
@@ -147,6 +145,23 @@ impl FpuState {
             }
         }
         true
+    }
+
+    /// Takes the registers from an image that a program may have changed, as [`refill`](Self::refill). Changes nothing if
+    /// the image is shorter than the legacy area.
+    pub fn replace(&mut self, image: &[u8]) -> bool {
+        if image.len() < FXSAVE {
+            return false;
+        }
+        self.refill(|area| {
+            let length = image.len().min(area.len());
+            area[..length].copy_from_slice(&image[..length]);
+            if image.len() < area.len() {
+                length.min(FXSAVE)
+            } else {
+                length
+            }
+        })
     }
 
     /// Back to the registers of a new thread.

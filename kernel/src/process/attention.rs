@@ -95,6 +95,11 @@ impl UserThread {
                 {
                     self.restart(cut.number);
                 }
+                if let Some(space) = &self.space
+                    && deliver::try_deliver(&self.thread, space, &info, &action, &mut self.context)
+                {
+                    return Attended::Again;
+                }
                 // Without room for the frame, ever, the handler can't run, and the signal has to act in some way.
                 let fpu = syscall::has_room_for_call().and_then(|()| FpuImage::of(&self.context));
                 match (self.caller(), fpu) {

@@ -44,7 +44,7 @@ pub struct UserThread {
     pub(super) context: UserContext,
     pub(super) thread: Arc<Thread>,
     /// None before the first `execve` and after the end.
-    space: Option<Arc<Space>>,
+    pub(super) space: Option<Arc<Space>>,
     /// The system call that a signal cut short, and whether a handler always ends it.
     pub(super) interrupted: Option<CutShort>,
     /// How often a signal has had to wait for room in the kernel heap.

@@ -1,7 +1,8 @@
 //! Entering a handler, and coming back from it.
 //!
-//! The frame is written through the space like any other user memory, so its pages may fault, and be served, on the
-//! way. A frame that can't be written ends the process with `SIGSEGV`, as on Linux.
+//! The frame is written through the space like any other user memory. If its pages are there, which is the usual case,
+//! that is done at once ([`try_deliver`], [`try_sigreturn`]); else by a future ([`deliver`], [`sigreturn`]), so that they
+//! may fault, and be served, on the way. A frame that can't be written ends the process with `SIGSEGV`, as on Linux.
 
 use alloc::boxed::Box;
 
@@ -9,8 +10,9 @@ use faultline_trace::Kind;
 use linux_raw_sys::general as linux;
 
 use super::frame::{self, FpuImage, Registers, Saved};
-use super::{Action, AlternateStack, Signal, SignalInfo, pending};
-use crate::arch::USER_SELECTORS;
+use super::{Action, AlternateStack, Signal, SignalInfo, SignalSet, pending};
+use crate::arch::{USER_SELECTORS, UserContext, fpu};
+use crate::machine::Space;
 use crate::process::{ExitStatus, Thread};
 use crate::syscall::{Call, Caller, Errno, Outcome, user};
 use crate::tracing;
@@ -20,6 +22,114 @@ const SS_AUTODISARM: u32 = 1 << 31;
 
 /// Direction, trap and resume flag, which a handler does not inherit.
 const HANDLER_CLEARS: u64 = 0x400 | 0x100 | 0x1_0000;
+
+/// Where the frame of a handler goes, and what it is to restore.
+struct Plan {
+    address: u64,
+    fpu: u64,
+    mask: SignalSet,
+    alternate: AlternateStack,
+}
+
+impl Plan {
+    /// # Errors
+    /// `EFAULT` if the frame does not fit on the alternate stack.
+    fn new(thread: &Thread, action: &Action, rsp: u64) -> Result<Self, Errno> {
+        let (mask, alternate) = {
+            let mut own = thread.signals.lock();
+            let mask = own.restore.take().unwrap_or(own.blocked);
+            (mask, own.alternate)
+        };
+        let on_alternate = alternate.contains(rsp);
+        let switch = action.has(linux::SA_ONSTACK) && !on_alternate && alternate.flags & linux::SS_DISABLE == 0;
+        let top = if switch {
+            alternate.base + alternate.size
+        } else {
+            rsp.wrapping_sub(frame::RED_ZONE)
+        };
+        let (address, fpu) = frame::place(top, frame::fpu_size());
+        if (switch || on_alternate) && address < alternate.base {
+            return Err(Errno::EFAULT);
+        }
+        Ok(Self {
+            address,
+            fpu,
+            mask,
+            alternate,
+        })
+    }
+
+    fn frame(&self, registers: &Registers, action: &Action, info: &SignalInfo) -> [u8; frame::SIZE] {
+        let saved = Saved {
+            registers: *registers,
+            mask: self.mask,
+            alternate: self.alternate,
+            fpu: self.fpu,
+        };
+        frame::encode(&saved, action.restorer, fpu::components() != 0, info, USER_SELECTORS)
+    }
+
+    /// The frame is written: blocks what the handler blocks, and sets the registers with which it starts.
+    ///
+    /// # Errors
+    /// `EFAULT` if the handler is at an address that user mode can't have.
+    fn begin(
+        &self,
+        thread: &Thread,
+        info: &SignalInfo,
+        action: &Action,
+        registers: &mut Registers,
+    ) -> Result<(), Errno> {
+        registers.rip = action.handler;
+        if !registers.is_resumable() {
+            return Err(Errno::EFAULT);
+        }
+        {
+            let mut own = thread.signals.lock();
+            own.blocked = self.mask.union(action.mask);
+            if !action.has(linux::SA_NODEFER) {
+                own.blocked = own.blocked.union(info.signal.set());
+            }
+            if self.alternate.flags & SS_AUTODISARM != 0 {
+                own.alternate = AlternateStack::NONE;
+            }
+        }
+        registers.rdi = u64::from(info.signal.number());
+        registers.rsi = self.address + frame::INFO;
+        registers.rdx = self.address + frame::CONTEXT;
+        registers.rax = 0;
+        registers.rsp = self.address;
+        registers.rflags &= !HANDLER_CLEARS;
+        Ok(())
+    }
+}
+
+/// Makes the thread enter the handler of `action` at once, if every page of its frame is there. Else nothing has changed
+/// but memory below the stack pointer, and [`deliver`] does it.
+pub fn try_deliver(
+    thread: &Thread,
+    space: &Space,
+    info: &SignalInfo,
+    action: &Action,
+    context: &mut UserContext,
+) -> bool {
+    if thread.signals.lock().restore.is_some() {
+        return false;
+    }
+    let Ok(plan) = Plan::new(thread, action, context.rsp()) else {
+        return false;
+    };
+    let mut registers = Registers::of(context);
+    if !frame::try_write_fpu(space, plan.fpu, context)
+        || !space.try_write_user(plan.address, &plan.frame(&registers, action, info))
+        || plan.begin(thread, info, action, &mut registers).is_err()
+    {
+        return false;
+    }
+    tracing::record(Kind::SignalDeliver, u64::from(info.signal.number()), action.handler);
+    registers.load_into(context);
+    true
+}
 
 /// Makes the thread enter the handler of `action`.
 pub fn deliver(
@@ -50,60 +160,41 @@ async fn enter(
 ) -> Result<Box<Registers>, Errno> {
     let thread = &caller.thread;
     tracing::record(Kind::SignalDeliver, u64::from(info.signal.number()), action.handler);
-    let (mask, alternate) = {
-        let mut own = thread.signals.lock();
-        let mask = own.restore.take().unwrap_or(own.blocked);
-        (mask, own.alternate)
-    };
-    let on_alternate = alternate.contains(registers.rsp);
-    let switch = action.has(linux::SA_ONSTACK) && !on_alternate && alternate.flags & linux::SS_DISABLE == 0;
-    let top = if switch {
-        alternate.base + alternate.size
-    } else {
-        registers.rsp.wrapping_sub(frame::RED_ZONE)
-    };
-    let (address, fpu_address) = frame::place(top, fpu.frame_size());
-    if (switch || on_alternate) && address < alternate.base {
-        return Err(Errno::EFAULT);
-    }
+    let plan = Plan::new(thread, &action, registers.rsp)?;
     fpu.mark();
-    let saved = Saved {
-        registers: *registers,
-        mask,
-        alternate,
-        fpu: fpu_address,
-    };
-    let bytes = Box::new(frame::encode(
-        &saved,
-        action.restorer,
-        fpu.features != 0,
-        &info,
-        USER_SELECTORS,
-    ));
-    user::write(&caller.space, fpu_address, &fpu.bytes).await?;
-    user::write(&caller.space, address, bytes.as_slice()).await?;
-
-    {
-        let mut own = thread.signals.lock();
-        own.blocked = mask.union(action.mask);
-        if !action.has(linux::SA_NODEFER) {
-            own.blocked = own.blocked.union(info.signal.set());
-        }
-        if alternate.flags & SS_AUTODISARM != 0 {
-            own.alternate = AlternateStack::NONE;
-        }
-    }
-    registers.rdi = u64::from(info.signal.number());
-    registers.rsi = address + frame::INFO;
-    registers.rdx = address + frame::CONTEXT;
-    registers.rax = 0;
-    registers.rsp = address;
-    registers.rip = action.handler;
-    registers.rflags &= !HANDLER_CLEARS;
-    if !registers.is_resumable() {
-        return Err(Errno::EFAULT);
-    }
+    let bytes = Box::new(plan.frame(&registers, &action, &info));
+    user::write(&caller.space, plan.fpu, &fpu.bytes).await?;
+    user::write(&caller.space, plan.address, bytes.as_slice()).await?;
+    plan.begin(thread, &info, &action, &mut registers)?;
     Ok(registers)
+}
+
+/// `rt_sigreturn`, if every page of the frame is there: back to what a handler interrupted. Else nothing has changed,
+/// except the FPU registers that are to be replaced, and [`sigreturn`] does it.
+pub fn try_sigreturn(thread: &Thread, space: &Space, context: &mut UserContext) -> bool {
+    let mut bytes = [0; frame::SIZE];
+    if !space.try_read_user(context.rsp().wrapping_sub(8), &mut bytes) {
+        return false;
+    }
+    let saved = frame::decode(&bytes);
+    if !saved.registers.is_resumable() {
+        return false;
+    }
+    if saved.fpu != 0 {
+        let read = context.fpu_mut().refill(|area| {
+            if space.try_read_user(saved.fpu, area) {
+                frame::recognised(area)
+            } else {
+                0
+            }
+        });
+        if !read {
+            return false;
+        }
+    }
+    resume(thread, &saved);
+    saved.registers.load_into(context);
+    true
 }
 
 /// `rt_sigreturn`: back to what a handler interrupted.
@@ -135,8 +226,18 @@ async fn leave(caller: &Caller, registers: &Registers) -> Result<Outcome, Errno>
             Some(image)
         }
     };
+    resume(&caller.thread, &saved);
+    let registers = Box::new(saved.registers);
+    Ok(match image {
+        Some(image) => Outcome::ResumeWithFpu(registers, image),
+        None => Outcome::Resume(registers),
+    })
+}
+
+/// Goes back to the mask and the alternate stack that a frame has saved.
+fn resume(thread: &Thread, saved: &Saved) {
     {
-        let mut own = caller.thread.signals.lock();
+        let mut own = thread.signals.lock();
         own.blocked = saved.mask;
         if saved.alternate.flags & linux::SS_DISABLE != 0 {
             own.alternate = AlternateStack::NONE;
@@ -144,12 +245,7 @@ async fn leave(caller: &Caller, registers: &Registers) -> Result<Outcome, Errno>
             own.alternate = saved.alternate;
         }
     }
-    pending::review(&caller.thread);
-    let registers = Box::new(saved.registers);
-    Ok(match image {
-        Some(image) => Outcome::ResumeWithFpu(registers, image),
-        None => Outcome::Resume(registers),
-    })
+    pending::review(thread);
 }
 
 /// Goes back to the mask from before a `sigsuspend` that ended without a handler.

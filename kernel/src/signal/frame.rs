@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 
 use super::{AlternateStack, SignalInfo, SignalSet, info};
 use crate::arch::{UserContext, fpu};
+use crate::machine::Space;
 use crate::syscall::{Errno, user};
 
 /// Size of the frame in bytes, without the FPU area.
@@ -175,8 +176,10 @@ impl FpuImage {
     /// # Errors
     /// `ENOMEM`.
     pub fn of(context: &UserContext) -> Result<Box<Self>, Errno> {
-        let mut bytes = context.fpu().image()?;
-        bytes.try_reserve_exact(CLOSING_MARK)?;
+        let area = context.fpu().bytes();
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(area.len() + CLOSING_MARK)?;
+        bytes.extend_from_slice(area);
         Ok(Box::new(Self {
             bytes,
             features: fpu::components(),
@@ -196,34 +199,65 @@ impl FpuImage {
 
     /// Drops what lies behind the legacy area unless the image says that it is extended.
     pub fn recognise(&mut self) {
-        let mark = FP_XSTATE_MAGIC1.to_le_bytes();
-        if self.bytes.get(SOFTWARE_BYTES..SOFTWARE_BYTES + mark.len()) != Some(&mark) {
-            self.bytes.truncate(LEGACY_SIZE);
-        }
-    }
-
-    /// Size in the frame: the save area, and a closing mark after an extended one.
-    #[must_use]
-    pub fn frame_size(&self) -> usize {
-        self.bytes.len() + if self.features == 0 { 0 } else { CLOSING_MARK }
+        self.bytes.truncate(recognised(&self.bytes));
     }
 
     /// Adds the marks by which a program recognises an extended area.
     pub fn mark(&mut self) {
-        if self.features == 0 {
-            return;
+        if let Some(software) = software_bytes(self.bytes.len(), self.features) {
+            self.bytes[SOFTWARE_BYTES..][..software.len()].copy_from_slice(&software);
+            self.bytes.extend_from_slice(&FP_XSTATE_MAGIC2.to_le_bytes());
         }
-        let size = self.bytes.len() as u32;
-        let software = [
-            FP_XSTATE_MAGIC1.to_le_bytes(),
-            (size + CLOSING_MARK as u32).to_le_bytes(),
-            (self.features as u32).to_le_bytes(),
-            ((self.features >> 32) as u32).to_le_bytes(),
-            size.to_le_bytes(),
-        ];
-        self.bytes[SOFTWARE_BYTES..SOFTWARE_BYTES + 20].copy_from_slice(software.as_flattened());
-        self.bytes.extend_from_slice(&FP_XSTATE_MAGIC2.to_le_bytes());
     }
+}
+
+/// Bytes of an FPU image in a frame: the save area, and a closing mark after an extended one.
+#[must_use]
+pub fn fpu_size() -> usize {
+    fpu::area_size() + if fpu::components() == 0 { 0 } else { CLOSING_MARK }
+}
+
+/// How many bytes of an image from a frame count: all if it says that it is extended, else those of the legacy area.
+#[must_use]
+pub fn recognised(image: &[u8]) -> usize {
+    let mark = FP_XSTATE_MAGIC1.to_le_bytes();
+    if image.get(SOFTWARE_BYTES..SOFTWARE_BYTES + mark.len()) == Some(&mark) {
+        image.len()
+    } else {
+        LEGACY_SIZE.min(image.len())
+    }
+}
+
+/// What the legacy area of an extended image of `size` bytes says of it; `None` where `features` is 0.
+fn software_bytes(size: usize, features: u64) -> Option<[u8; 20]> {
+    if features == 0 {
+        return None;
+    }
+    let size = size as u32;
+    let words = [
+        FP_XSTATE_MAGIC1,
+        size + CLOSING_MARK as u32,
+        features as u32,
+        (features >> 32) as u32,
+        size,
+    ];
+    let mut bytes = [0; 20];
+    bytes.copy_from_slice(words.map(u32::to_le_bytes).as_flattened());
+    Some(bytes)
+}
+
+/// Writes the FPU image of a thread to a frame, if no page has to be resolved for it.
+#[must_use]
+pub fn try_write_fpu(space: &Space, address: u64, context: &UserContext) -> bool {
+    let area = context.fpu().bytes();
+    if !space.try_write_user(address, area) {
+        return false;
+    }
+    let Some(software) = software_bytes(area.len(), fpu::components()) else {
+        return true;
+    };
+    space.try_write_user(address + SOFTWARE_BYTES as u64, &software)
+        && space.try_write_user(address + area.len() as u64, &FP_XSTATE_MAGIC2.to_le_bytes())
 }
 
 /// Where the frame and the FPU area go, below `top`.

@@ -105,20 +105,23 @@ impl ThreadSignals {
 }
 
 /// Takes the next signal that `thread` has to act upon, its own before the process's. Ignored ones are dropped on the
-/// way. The attention bit is set again if another may be waiting.
+/// way. The attention bit is set again if another is waiting.
 pub fn next(thread: &Thread) -> Option<(SignalInfo, Disposition)> {
     thread.forget_signals();
     loop {
-        let info = {
+        let (info, more) = {
             let mut own = thread.signals.lock();
+            let mut shared = thread.process.pending.lock();
             let wanted = SignalSet(!own.blocked.0);
-            let info = own.pending.take(wanted);
-            drop(own);
-            info.or_else(|| thread.process.pending.lock().take(wanted))?
+            let info = own.pending.take(wanted).or_else(|| shared.take(wanted))?;
+            let waiting = own.pending.set().union(shared.set());
+            (info, !waiting.without(own.blocked).is_empty())
         };
         let disposition = thread.process.actions.lock().take(info.signal);
         if disposition != Disposition::Ignore {
-            thread.notice_signals();
+            if more {
+                thread.notice_signals();
+            }
             return Some((info, disposition));
         }
     }

@@ -68,6 +68,14 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
             process.begin_exit(ExitStatus::Exited(a as u8));
             Ok(0)
         }
+        linux::__NR_rt_sigreturn => {
+            return if signal::deliver::try_sigreturn(thread, space, context) {
+                // The result is the register that was interrupted.
+                Immediate::Value(context.rax)
+            } else {
+                Immediate::Waits
+            };
+        }
         linux::__NR_kill => signal::calls::kill(process, a as i32, b as u32),
         linux::__NR_tkill => signal::calls::tgkill(process, None, a as u32, b as u32),
         linux::__NR_tgkill => signal::calls::tgkill(process, Some(a as u32), b as u32, c as u32),

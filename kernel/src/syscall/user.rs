@@ -4,9 +4,6 @@
 //! go, between two of these calls: what was read once is not read again.
 
 use alloc::vec::Vec;
-use core::future::Future;
-use core::pin::pin;
-use core::task::{Context, Poll, Waker};
 
 use faultline_mm::{Access, FaultInfo};
 
@@ -35,17 +32,7 @@ pub async fn write(space: &Space, address: u64, bytes: &[u8]) -> Result<(), Errn
 /// Writes `bytes` if that can be done without waiting; `None` if it can't.
 #[must_use]
 pub fn write_now(space: &Space, address: u64, bytes: &[u8]) -> Option<()> {
-    let last = address.checked_add(bytes.len() as u64)?.checked_sub(1)?;
-    if last / 4096 > address / 4096 + 1
-        || !space.is_mapped_for(address, Access::Write)
-        || !space.is_mapped_for(last, Access::Write)
-    {
-        return None;
-    }
-    match pin!(space.write_user(address, bytes)).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(result) => result.ok(),
-        Poll::Pending => None,
-    }
+    space.try_write_user(address, bytes).then_some(())
 }
 
 /// Reads `N` words of 64 bits.

@@ -26,20 +26,21 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// [`UserCopyError`] at the first byte that user mode could not read; what was copied before it stays.
     pub async fn read_user(&self, from: u64, to: &mut [u8]) -> UserCopy {
         let mut copied = 0;
-        while copied < to.len() {
-            let address = from.wrapping_add(copied as u64);
-            let take = chunk(address, to.len() - copied);
-            if self.copy_chunk(address, Access::Read, |page| {
-                // SAFETY: 1. `page` is valid for `take` bytes; 2. user mode may be writing them: the bytes are read as
-                // they are, and nothing is concluded from reading them twice; 3. `to` is the caller's.
-                unsafe { page.copy_to_nonoverlapping(to[copied..].as_mut_ptr(), take) }
-            }) {
-                copied += take;
-            } else {
-                self.resolve(address, Access::Read, copied).await?;
+        loop {
+            copied += self.read_mapped(from.wrapping_add(copied as u64), &mut to[copied..]);
+            if copied == to.len() {
+                return Ok(());
             }
+            self.resolve(from.wrapping_add(copied as u64), Access::Read, copied)
+                .await?;
         }
-        Ok(())
+    }
+
+    /// As [`read_user`](Self::read_user), for a caller that must not wait: false, with any part of `to` written, if a page
+    /// would have to be resolved first.
+    #[must_use]
+    pub fn try_read_user(&self, from: u64, to: &mut [u8]) -> bool {
+        self.read_mapped(from, to) == to.len()
     }
 
     /// Copies `from` to user memory at `to`.
@@ -48,20 +49,21 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// [`UserCopyError`] at the first byte that user mode could not write; what was copied before it stays.
     pub async fn write_user(&self, to: u64, from: &[u8]) -> UserCopy {
         let mut copied = 0;
-        while copied < from.len() {
-            let address = to.wrapping_add(copied as u64);
-            let take = chunk(address, from.len() - copied);
-            if self.copy_chunk(address, Access::Write, |page| {
-                // SAFETY: as in `read_user`, in the other direction; the entry allows writes and its frame is the
-                // space's own or shared memory.
-                unsafe { page.copy_from_nonoverlapping(from[copied..].as_ptr(), take) }
-            }) {
-                copied += take;
-            } else {
-                self.resolve(address, Access::Write, copied).await?;
+        loop {
+            copied += self.write_mapped(to.wrapping_add(copied as u64), &from[copied..]);
+            if copied == from.len() {
+                return Ok(());
             }
+            self.resolve(to.wrapping_add(copied as u64), Access::Write, copied)
+                .await?;
         }
-        Ok(())
+    }
+
+    /// As [`write_user`](Self::write_user), for a caller that must not wait: false, with any front part of `from` written,
+    /// if a page would have to be resolved first.
+    #[must_use]
+    pub fn try_write_user(&self, to: u64, from: &[u8]) -> bool {
+        self.write_mapped(to, from) == from.len()
     }
 
     /// Copies a zero-terminated string of at most `limit` bytes from user memory, without the zero. Without a zero in
@@ -139,6 +141,44 @@ impl<P: Platform> VirtualAddressSpace<P> {
 }
 
 impl<P: Platform> Space<P> {
+    /// Copies from user memory up to the first page that user mode could not read; returns how many bytes.
+    fn read_mapped(&self, from: u64, to: &mut [u8]) -> usize {
+        let mut copied = 0;
+        while copied < to.len() {
+            let address = from.wrapping_add(copied as u64);
+            let take = chunk(address, to.len() - copied);
+            let done = self.copy_chunk(address, Access::Read, |page| {
+                // SAFETY: 1. `page` is valid for `take` bytes; 2. user mode may be writing them: the bytes are read as
+                // they are, and nothing is concluded from reading them twice; 3. `to` is the caller's.
+                unsafe { page.copy_to_nonoverlapping(to[copied..].as_mut_ptr(), take) }
+            });
+            if !done {
+                break;
+            }
+            copied += take;
+        }
+        copied
+    }
+
+    /// Copies to user memory up to the first page that user mode could not write; returns how many bytes.
+    fn write_mapped(&self, to: u64, from: &[u8]) -> usize {
+        let mut copied = 0;
+        while copied < from.len() {
+            let address = to.wrapping_add(copied as u64);
+            let take = chunk(address, from.len() - copied);
+            let done = self.copy_chunk(address, Access::Write, |page| {
+                // SAFETY: as in `read_mapped`, in the other direction; the entry allows writes and its frame is the
+                // space's own or shared memory.
+                unsafe { page.copy_from_nonoverlapping(from[copied..].as_ptr(), take) }
+            });
+            if !done {
+                break;
+            }
+            copied += take;
+        }
+        copied
+    }
+
     /// Calls `copy` with where `address` is in the platform's view, under the lock, if the entry allows the access.
     fn copy_chunk(&self, address: u64, access: Access, copy: impl FnOnce(*mut u8)) -> bool {
         let inner = self.lock();
