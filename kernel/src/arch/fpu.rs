@@ -26,6 +26,11 @@ const MXCSR_START: u32 = 0x1f80;
 const MXCSR_BITS: u32 = 0xffff;
 /// The components of the legacy area: x87 and SSE.
 const LEGACY: u64 = 0b11;
+/// Where the legacy area has the bytes that no save and no restore touches (Intel SDM volume 1, section 13.4.1).
+pub const SOFTWARE_BYTES: usize = 464;
+/// First of the software bytes of an extended image in a Linux signal frame, and what closes the image.
+pub const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
+const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
 
 /// A save area; only its address means anything to Rust.
 #[repr(C, align(64))]
@@ -70,9 +75,19 @@ pub fn components() -> u64 {
     LEGACY | if features().contains(Features::AVX) { 1 << 2 } else { 0 }
 }
 
+/// Bytes of an image as a signal frame holds it: the save area, and a closing mark if it is an extended one.
+pub fn image_size() -> usize {
+    area_size()
+        + if components() == 0 {
+            0
+        } else {
+            size_of_val(&FP_XSTATE_MAGIC2)
+        }
+}
+
 fn layout() -> Layout {
     // The size is a constant of the machine and far below the limit of a layout.
-    Layout::from_size_align(area_size(), 64).expect("a save area is small")
+    Layout::from_size_align(image_size(), 64).expect("a save area is small")
 }
 
 impl FpuState {
@@ -96,17 +111,22 @@ impl FpuState {
         let copy = Self::new()?;
         self.save_if_loaded();
         // SAFETY: both areas have this size and are distinct.
-        unsafe { copy.0.cast::<u8>().copy_from_nonoverlapping(self.0.cast(), area_size()) };
+        unsafe {
+            copy.0
+                .cast::<u8>()
+                .copy_from_nonoverlapping(self.0.cast(), image_size())
+        };
         Ok(copy)
     }
 
-    /// The save area's bytes, brought up to date: [`area_size`] of them, in the layout of [`components`].
-    pub fn bytes(&self) -> &[u8] {
+    /// The registers as a signal frame holds them: [`image_size`] bytes, in the layout of [`components`], with the marks
+    /// by which a program recognises an extended image.
+    pub fn image(&self) -> &[u8] {
         self.save_if_loaded();
-        // SAFETY: the area has this size, any bytes are valid, and it is written through this value alone: by methods
-        // that take it mutably, or when the CPU saves the thread's registers, which happens when another thread is
-        // entered or above, never while the slice is read.
-        unsafe { core::slice::from_raw_parts(self.0.cast().as_ptr(), area_size()) }
+        // SAFETY: the allocation has this size, all of it is initialized, and it is written through this value alone: by
+        // methods that take it mutably, or when the CPU saves the thread's registers, which happens when another thread
+        // is entered or above, never while the slice is read.
+        unsafe { core::slice::from_raw_parts(self.0.cast().as_ptr(), image_size()) }
     }
 
     /// Lets `fill` write an image that a program may have changed; it says how many of its bytes count: all, or those of
@@ -134,6 +154,7 @@ impl FpuState {
             }
             let mxcsr = area.add(MXCSR).cast::<u32>();
             mxcsr.write(mxcsr.read() & MXCSR_BITS);
+            mark(self.0);
             if components() != 0 {
                 let header = area.add(FXSAVE).cast::<[u64; 8]>();
                 let present = if whole {
@@ -211,6 +232,34 @@ unsafe fn start_values(area: NonNull<FpuArea>) {
         area.write_bytes(0, area_size());
         area.add(CONTROL_WORD).cast::<u16>().write(CONTROL_WORD_START);
         area.add(MXCSR).cast::<u32>().write(MXCSR_START);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { mark(area.cast()) };
+}
+
+/// Writes the marks of an extended image, as a Linux signal frame has them; none for a legacy one.
+///
+/// # Safety
+/// `area` is a live save area.
+unsafe fn mark(area: NonNull<FpuArea>) {
+    let components = components();
+    if components == 0 {
+        return;
+    }
+    let size = area_size() as u32;
+    let software = [
+        FP_XSTATE_MAGIC1,
+        image_size() as u32,
+        components as u32,
+        (components >> 32) as u32,
+        size,
+    ];
+    let area = area.cast::<u8>();
+    // SAFETY: the software bytes lie in the legacy area, aligned to 16; the closing mark lies behind the area, whose size
+    // is a multiple of 4, in the same allocation.
+    unsafe {
+        area.add(SOFTWARE_BYTES).cast().write(software);
+        area.add(size as usize).cast().write_unaligned(FP_XSTATE_MAGIC2);
     }
 }
 

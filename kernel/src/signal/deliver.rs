@@ -47,7 +47,7 @@ impl Plan {
         } else {
             rsp.wrapping_sub(frame::RED_ZONE)
         };
-        let (address, fpu) = frame::place(top, frame::fpu_size());
+        let (address, fpu) = frame::place(top, fpu::image_size());
         if (switch || on_alternate) && address < alternate.base {
             return Err(Errno::EFAULT);
         }
@@ -120,7 +120,7 @@ pub fn try_deliver(
         return false;
     };
     let mut registers = Registers::of(context);
-    if !frame::try_write_fpu(space, plan.fpu, context)
+    if !space.try_write_user(plan.fpu, context.fpu().image())
         || !space.try_write_user(plan.address, &plan.frame(&registers, action, info))
         || plan.begin(thread, info, action, &mut registers).is_err()
     {
@@ -156,12 +156,11 @@ async fn enter(
     info: SignalInfo,
     action: Action,
     mut registers: Box<Registers>,
-    mut fpu: Box<FpuImage>,
+    fpu: Box<FpuImage>,
 ) -> Result<Box<Registers>, Errno> {
     let thread = &caller.thread;
     tracing::record(Kind::SignalDeliver, u64::from(info.signal.number()), action.handler);
     let plan = Plan::new(thread, &action, registers.rsp)?;
-    fpu.mark();
     let bytes = Box::new(plan.frame(&registers, &action, &info));
     user::write(&caller.space, plan.fpu, &fpu.bytes).await?;
     user::write(&caller.space, plan.address, bytes.as_slice()).await?;

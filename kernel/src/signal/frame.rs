@@ -17,7 +17,6 @@ use alloc::vec::Vec;
 
 use super::{AlternateStack, SignalInfo, SignalSet, info};
 use crate::arch::{UserContext, fpu};
-use crate::machine::Space;
 use crate::syscall::{Errno, user};
 
 /// Size of the frame in bytes, without the FPU area.
@@ -42,17 +41,8 @@ const UC_FP_XSTATE: u64 = 1;
 const UC_SIGCONTEXT_SS: u64 = 2;
 const UC_STRICT_RESTORE_SS: u64 = 4;
 
-const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
-const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
-
-/// Size of the mark after an extended image.
-const CLOSING_MARK: usize = 4;
-
 /// Size of the legacy part of an image.
 const LEGACY_SIZE: usize = 512;
-
-/// Where the legacy area keeps its software-reserved bytes.
-const SOFTWARE_BYTES: usize = 464;
 
 /// A thread's registers, as a signal frame holds them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -161,13 +151,11 @@ pub struct Saved {
     pub fpu: u64,
 }
 
-/// An FPU state as it lies in a signal frame: the processor's save area.
+/// A copy of an FPU state as it lies in a signal frame.
 #[derive(Clone, Debug)]
 pub struct FpuImage {
-    /// The bytes of the save area.
+    /// The bytes of the image.
     pub bytes: Vec<u8>,
-    /// The state components that may be in it (`XCR0`); 0 for the legacy area alone.
-    pub features: u64,
 }
 
 impl FpuImage {
@@ -176,14 +164,11 @@ impl FpuImage {
     /// # Errors
     /// `ENOMEM`.
     pub fn of(context: &UserContext) -> Result<Box<Self>, Errno> {
-        let area = context.fpu().bytes();
+        let image = context.fpu().image();
         let mut bytes = Vec::new();
-        bytes.try_reserve_exact(area.len() + CLOSING_MARK)?;
-        bytes.extend_from_slice(area);
-        Ok(Box::new(Self {
-            bytes,
-            features: fpu::components(),
-        }))
+        bytes.try_reserve_exact(image.len())?;
+        bytes.extend_from_slice(image);
+        Ok(Box::new(Self { bytes }))
     }
 
     /// Room for an FPU state.
@@ -191,73 +176,25 @@ impl FpuImage {
     /// # Errors
     /// `ENOMEM`.
     pub fn blank() -> Result<Box<Self>, Errno> {
-        Ok(Box::new(Self {
-            bytes: user::buffer(fpu::area_size())?,
-            features: fpu::components(),
-        }))
+        let bytes = user::buffer(fpu::area_size())?;
+        Ok(Box::new(Self { bytes }))
     }
 
     /// Drops what lies behind the legacy area unless the image says that it is extended.
     pub fn recognise(&mut self) {
         self.bytes.truncate(recognised(&self.bytes));
     }
-
-    /// Adds the marks by which a program recognises an extended area.
-    pub fn mark(&mut self) {
-        if let Some(software) = software_bytes(self.bytes.len(), self.features) {
-            self.bytes[SOFTWARE_BYTES..][..software.len()].copy_from_slice(&software);
-            self.bytes.extend_from_slice(&FP_XSTATE_MAGIC2.to_le_bytes());
-        }
-    }
-}
-
-/// Bytes of an FPU image in a frame: the save area, and a closing mark after an extended one.
-#[must_use]
-pub fn fpu_size() -> usize {
-    fpu::area_size() + if fpu::components() == 0 { 0 } else { CLOSING_MARK }
 }
 
 /// How many bytes of an image from a frame count: all if it says that it is extended, else those of the legacy area.
 #[must_use]
 pub fn recognised(image: &[u8]) -> usize {
-    let mark = FP_XSTATE_MAGIC1.to_le_bytes();
-    if image.get(SOFTWARE_BYTES..SOFTWARE_BYTES + mark.len()) == Some(&mark) {
+    let mark = fpu::FP_XSTATE_MAGIC1.to_le_bytes();
+    if image.get(fpu::SOFTWARE_BYTES..fpu::SOFTWARE_BYTES + mark.len()) == Some(&mark) {
         image.len()
     } else {
         LEGACY_SIZE.min(image.len())
     }
-}
-
-/// What the legacy area of an extended image of `size` bytes says of it; `None` where `features` is 0.
-fn software_bytes(size: usize, features: u64) -> Option<[u8; 20]> {
-    if features == 0 {
-        return None;
-    }
-    let size = size as u32;
-    let words = [
-        FP_XSTATE_MAGIC1,
-        size + CLOSING_MARK as u32,
-        features as u32,
-        (features >> 32) as u32,
-        size,
-    ];
-    let mut bytes = [0; 20];
-    bytes.copy_from_slice(words.map(u32::to_le_bytes).as_flattened());
-    Some(bytes)
-}
-
-/// Writes the FPU image of a thread to a frame, if no page has to be resolved for it.
-#[must_use]
-pub fn try_write_fpu(space: &Space, address: u64, context: &UserContext) -> bool {
-    let area = context.fpu().bytes();
-    if !space.try_write_user(address, area) {
-        return false;
-    }
-    let Some(software) = software_bytes(area.len(), fpu::components()) else {
-        return true;
-    };
-    space.try_write_user(address + SOFTWARE_BYTES as u64, &software)
-        && space.try_write_user(address + area.len() as u64, &FP_XSTATE_MAGIC2.to_le_bytes())
 }
 
 /// Where the frame and the FPU area go, below `top`.

@@ -232,7 +232,7 @@ fn registers(at: &At) {
         assert_eq!(enter(thread), Trap::Syscall);
     }
     let mut copy = threads[0].fork().expect("the heap has room");
-    let image = threads[1].fpu().bytes().to_vec();
+    let image = threads[1].fpu().image().to_vec();
     for (thread, value) in threads.iter_mut().zip([0x1111_2222_3333_4444, 0x5555_6666_7777_8888]) {
         assert_eq!(enter(thread), Trap::Exception { vector: 6, error: 0 });
         assert_eq!(thread.rbx, value);
