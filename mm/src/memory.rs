@@ -1,6 +1,6 @@
 //! What all address spaces of a machine share: frames, fault slots, TLB state, counters.
 
-use crate::sync::atomic::{AtomicU64, Ordering};
+use core::ops::Range;
 
 use x86_64::structures::paging::PhysFrame;
 
@@ -9,6 +9,7 @@ use crate::fault::{FaultService, FaultTable};
 use crate::frame::{FrameAccount, FrameAllocator, Pfn};
 use crate::platform::{MAX_CPUS, Platform};
 use crate::stats::{Counters, MemoryStats};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::tlb::CpuTlb;
 
 /// Whether faults go through the queue.
@@ -146,15 +147,37 @@ impl<P: Platform> Memory<P> {
         self.next_fault.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// The entries of the page table in `table`.
+    #[inline(always)]
+    pub(crate) fn table(&self, table: Pfn) -> &[AtomicU64; 512] {
+        let base = self.platform.phys_to_virt(table.address()).cast();
+        // SAFETY: 1. `phys_to_virt` is valid for the whole frame, which is 512 words; 2. every frame given here holds a
+        // page table: a root, or the frame of a present entry of level 4 to 2 that does not map a page; 3. tables are
+        // accessed through atomics only, so concurrent access (also by the processor) is no data race.
+        unsafe { &*base }
+    }
+
     /// Entry `index` of the page table in `table`.
     #[inline(always)]
     pub(crate) fn entry(&self, table: Pfn, index: usize) -> EntryRef<'_> {
-        debug_assert!(index < 512);
-        let base = self.platform.phys_to_virt(table.address()).cast::<AtomicU64>();
-        // SAFETY: 1. `phys_to_virt` is valid for the whole frame, and index < 512 stays in it; 2. every frame given
-        // here holds a page table: a root, or the frame of a present entry of level 4 to 2 that does not map a page;
-        // 3. tables are accessed through atomics only, so concurrent access (also by the processor) is no data race.
-        EntryRef(unsafe { &*base.add(index) })
+        EntryRef(&self.table(table)[index])
+    }
+
+    /// The entries of the page table in `table` with these indices that are not empty, with their indices.
+    #[inline(always)]
+    pub(crate) fn used_entries(
+        &self,
+        table: Pfn,
+        indices: Range<usize>,
+    ) -> impl Iterator<Item = (usize, EntryRef<'_>, Entry)> {
+        let first = indices.start;
+        self.table(table)[indices]
+            .iter()
+            .enumerate()
+            .filter_map(move |(index, word)| {
+                let value = EntryRef(word).get();
+                (!value.is_empty()).then_some((first + index, EntryRef(word), value))
+            })
     }
 }
 

@@ -5,7 +5,7 @@
 //! changed by software: whoever needs to change an entry below it unshares it first, which copies it (or takes it back,
 //! if nobody else is left). The processor may set accessed and dirty bits in it; they belong to all sharers.
 
-use crate::sync::atomic::Ordering;
+use core::ops::Range;
 
 use faultline_trace::Kind;
 
@@ -18,6 +18,7 @@ use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::region::Alone;
 use crate::space::{Inner, Space};
+use crate::sync::atomic::Ordering;
 use crate::tlb::Change;
 
 /// Where a walk for a leaf ended.
@@ -147,6 +148,24 @@ impl<P: Platform> Memory<P> {
     }
 }
 
+impl<P: Platform> Inner<P> {
+    /// The indices of the last-level table of `address` outside which all its entries are empty, because no region is
+    /// there.
+    pub(crate) fn used_indices(&self, address: u64) -> Range<usize> {
+        let start = address & !(HUGE_PAGE_SIZE - 1);
+        let end = start + HUGE_PAGE_SIZE;
+        let first = self
+            .regions
+            .first_above(start)
+            .map_or(end, |(region, _)| region.start().clamp(start, end));
+        let last = self
+            .regions
+            .last_below(end)
+            .map_or(start, |(region, _)| region.end().clamp(first, end));
+        ((first - start) / PAGE_SIZE) as usize..((last.max(first) - start) / PAGE_SIZE) as usize
+    }
+}
+
 impl<P: Platform> Space<P> {
     /// The leaf of `address` in a table that this space alone uses: makes, splits or unshares what is in the way.
     ///
@@ -168,7 +187,7 @@ impl<P: Platform> Space<P> {
         } else if above.has(Entry::HUGE) {
             above = self.split(entry2, above, address, change)?;
         } else if above.has(Entry::SHARED) {
-            above = self.unshare(inner, entry2, above, change)?;
+            above = self.unshare(inner, entry2, above, address, change)?;
         }
         Ok(memory.entry(above.frame(), index(address, 1)))
     }
@@ -200,21 +219,22 @@ impl<P: Platform> Space<P> {
         Ok(below)
     }
 
-    /// Makes the shared table below `entry2` this space's own: copies it, or takes it back if nobody else is left.
+    /// Makes the shared table below `entry2`, that of `address`, this space's own: copies it, or takes it back if nobody
+    /// else is left.
     pub(crate) fn unshare(
         &self,
         inner: &mut Inner<P>,
         entry2: EntryRef<'_>,
         above: Entry,
+        address: u64,
         change: &mut Change,
     ) -> Result<Entry, OutOfFrames> {
         let memory = self.memory;
         let shared = above.frame();
+        let used = inner.used_indices(address);
         if memory.frames.table_ref_count(shared) == 1 {
             // The last sharer. Frames that another sharer's copy has referenced meanwhile must not be written.
-            for page in 0..512 {
-                let leaf = memory.entry(shared, page);
-                let entry = leaf.get();
+            for (_, leaf, entry) in memory.used_entries(shared, used) {
                 if entry.has(Entry::PRESENT | Entry::WRITABLE)
                     && !entry.has(Entry::SHARED)
                     && memory.frames.mapping_count(entry.frame()) != 1
@@ -227,13 +247,7 @@ impl<P: Platform> Space<P> {
             memory.counters.tables_taken_back.add(1);
             return Ok(below);
         }
-        let table = memory.frames.allocate(memory.platform.cpu())?.into_page_table();
-        if let Err(error) = self.copy_leaves(shared, table) {
-            if let Ok(Some(retired)) = memory.frames.table_remove_ref(table, memory.platform.cpu()) {
-                retired.free();
-            }
-            return Err(error);
-        }
+        let table = self.copy_table(shared, used)?;
         let below = Entry::present(table, Entry::TABLE);
         entry2.set(below);
         // The processor may have cached the pointer to the old table for any of the 512 pages.
@@ -243,37 +257,46 @@ impl<P: Platform> Space<P> {
         Ok(below)
     }
 
-    /// Copies the leaves of one last-level table to another: private pages become copy-on-write in the copy and gain a
-    /// reference; markers and busy bits stay behind.
+    /// A copy of a last-level table whose entries are empty outside `used`: private pages become copy-on-write in the copy
+    /// and gain a reference; markers and busy bits stay behind.
     ///
     /// # Errors
-    /// [`OutOfFrames`] if a frame has as many references as its count can hold; every reference taken is given back.
-    pub(crate) fn copy_leaves(&self, from: Pfn, to: Pfn) -> Result<(), OutOfFrames> {
+    /// [`OutOfFrames`] without a frame for it, or if a frame has as many references as its count can hold; every reference
+    /// taken is given back.
+    pub(crate) fn copy_table(&self, from: Pfn, used: Range<usize>) -> Result<Pfn, OutOfFrames> {
         let memory = self.memory;
-        for page in 0..512 {
-            let entry = memory.entry(from, page).get();
-            let copy = if !entry.is_present() {
-                Entry::EMPTY
-            } else {
-                if !entry.has(Entry::BORROWED) && memory.frames.add_mapping(entry.frame()).is_err() {
-                    for undone in 0..page {
-                        let entry = memory.entry(to, undone).get();
-                        if entry.is_present() && !entry.has(Entry::BORROWED) {
-                            memory.drop_mapping(entry.frame(), memory.platform.cpu());
-                        }
-                    }
-                    return Err(memory.too_many_references());
-                }
-                let copy = entry.without(Entry::BUSY);
-                if entry.has(Entry::SHARED) {
-                    copy
-                } else {
-                    copy.without(Entry::WRITABLE).with(Entry::COW)
-                }
-            };
-            memory.entry(to, page).set(copy);
+        let to = memory.new_table()?;
+        let first = used.start;
+        let leaves = memory.table(from)[used.clone()].iter().zip(&memory.table(to)[used]);
+        for (page, (leaf, copy)) in leaves.enumerate() {
+            let entry = EntryRef(leaf).get();
+            if !entry.is_present() {
+                continue;
+            }
+            if !entry.has(Entry::BORROWED) && memory.frames.add_mapping(entry.frame()).is_err() {
+                self.drop_copy(to, first + page);
+                return Err(memory.too_many_references());
+            }
+            let private = entry.without(Entry::BUSY | Entry::WRITABLE).with(Entry::COW);
+            let shared = entry.without(Entry::BUSY);
+            EntryRef(copy).set(if entry.has(Entry::SHARED) { shared } else { private });
         }
-        Ok(())
+        Ok(to)
+    }
+
+    /// Gives up a table that was copied up to `page` and that no entry refers to.
+    #[cold]
+    fn drop_copy(&self, table: Pfn, page: usize) {
+        let memory = self.memory;
+        let cpu = memory.platform.cpu();
+        for (_, _, entry) in memory.used_entries(table, 0..page) {
+            if !entry.has(Entry::BORROWED) {
+                memory.drop_mapping(entry.frame(), cpu);
+            }
+        }
+        if let Ok(Some(retired)) = memory.frames.table_remove_ref(table, cpu) {
+            retired.free();
+        }
     }
 
     /// Gives up one reference to a last-level table; the last one takes its leaves' references along and frees it.
@@ -285,8 +308,7 @@ impl<P: Platform> Space<P> {
             Ok(None) => return,
             Err(error) => unreachable!("a table that was in use is gone: {error}"),
         };
-        for page in 0..512 {
-            let entry = memory.entry(table, page).get();
+        for (_, _, entry) in memory.used_entries(table, 0..512) {
             if entry.is_present() && !entry.has(Entry::BORROWED) {
                 self.retire(inner, entry.frame());
             }
@@ -323,7 +345,7 @@ impl<P: Platform> Space<P> {
 
     /// Gives up the reference that an entry of this space held. If it was the last, the frame is free once no CPU can
     /// hold the translation: at once if only this CPU could, because it flushes before it enters user mode again.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn retire(&self, inner: &mut Inner<P>, frame: Pfn) {
         let cpu = self.memory.platform.cpu();
         if self.is_private_to(cpu) {

@@ -132,10 +132,12 @@ impl Change {
     /// A present entry for this page was changed.
     #[inline]
     pub(crate) fn page(&mut self, page: u64) {
-        if self.count < SINGLE_PAGES {
-            self.pages[self.count] = page;
+        if let Some(place) = self.pages.get_mut(self.count) {
+            *place = page;
+            self.count += 1;
+        } else {
+            self.all();
         }
-        self.count += 1;
     }
 
     /// So much was changed that everything has to go.

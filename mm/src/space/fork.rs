@@ -121,7 +121,7 @@ impl<P: Platform> Space<P> {
         if above.has(Entry::HUGE) {
             self.share_huge(entry2, above, target, at, change)
         } else if busy && !above.has(Entry::SHARED) && self.holds_faults(above.frame()) {
-            self.copy_table(above.frame(), target, change)
+            self.copy_busy_table(above.frame(), target, change)
         } else {
             memory
                 .frames
@@ -172,19 +172,9 @@ impl<P: Platform> Space<P> {
     }
 
     /// Copies a table that faults in flight have marked; the parent keeps its own, write-protected entry by entry.
-    fn copy_table(&self, table: Pfn, target: EntryRef<'_>, change: &mut Change) -> Result<(), OutOfFrames> {
-        let memory = self.memory;
-        let cpu = memory.platform.cpu();
-        let copy = memory.frames.allocate(cpu)?.into_page_table();
-        if let Err(error) = self.copy_leaves(table, copy) {
-            if let Ok(Some(retired)) = memory.frames.table_remove_ref(copy, cpu) {
-                retired.free();
-            }
-            return Err(error);
-        }
-        for page in 0..512 {
-            let leaf = memory.entry(table, page);
-            let entry = leaf.get();
+    fn copy_busy_table(&self, table: Pfn, target: EntryRef<'_>, change: &mut Change) -> Result<(), OutOfFrames> {
+        let copy = self.copy_table(table, 0..512)?;
+        for (_, leaf, entry) in self.memory.used_entries(table, 0..512) {
             if entry.has(Entry::PRESENT | Entry::WRITABLE) && !entry.has(Entry::SHARED) {
                 leaf.and_not(Entry::WRITABLE);
                 leaf.or(Entry::COW);
@@ -196,9 +186,8 @@ impl<P: Platform> Space<P> {
     }
 
     fn holds_faults(&self, table: Pfn) -> bool {
-        (0..512).any(|page| {
-            let entry = self.memory.entry(table, page).get();
-            entry.marker().is_some() || entry.has(Entry::PRESENT | Entry::BUSY)
-        })
+        self.memory
+            .used_entries(table, 0..512)
+            .any(|(_, _, entry)| entry.marker().is_some() || entry.has(Entry::PRESENT | Entry::BUSY))
     }
 }

@@ -76,11 +76,11 @@ impl<P: Platform> Space<P> {
         }
         self.prepare_ends(inner, range, alone, change)?;
         let mut result = Ok(None);
-        self.memory.for_each_level2(root, range, |_, entry2| {
+        self.memory.for_each_level2(root, range, |at, entry2| {
             let above = entry2.get();
             if result.is_ok() && above.has(Entry::SHARED) && !above.has(Entry::HUGE) {
                 result = self
-                    .unshare(inner, entry2, above, change)
+                    .unshare(inner, entry2, above, at, change)
                     .map(|_| None)
                     .map_err(|_| super::map::NO_FRAMES);
             }
