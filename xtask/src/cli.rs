@@ -97,6 +97,10 @@ pub struct Bench {
     /// downloaded by apt-get into the target directory and not installed; may be given several times
     #[arg(long, value_name = "VMLINUZ")]
     pub linux: Vec<PathBuf>,
+    /// Only record every instruction of the one operation that --filter names, and say by function what they are spent
+    /// on
+    #[arg(long, requires = "filter", conflicts_with_all = ["linux", "json", "markdown", "chart"])]
+    pub profile: bool,
     /// Rounds under plain TCG, where time is measured; 0 for none
     #[arg(long, value_name = "NUMBER", default_value_t = 3)]
     pub rounds: u32,
@@ -257,6 +261,7 @@ impl Options {
             firmware: self.firmware,
             cpu: self.cpu.clone(),
             command_line: None,
+            instructions: None,
         }
     }
 

@@ -15,7 +15,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
@@ -74,6 +74,8 @@ pub struct Hardware {
     pub cpu: String,
     /// The command line for a kernel that takes one, such as Linux.
     pub command_line: Option<String>,
+    /// Where QEMU writes the address of every instruction that it executes.
+    pub instructions: Option<PathBuf>,
 }
 
 impl Default for Hardware {
@@ -84,6 +86,7 @@ impl Default for Hardware {
             firmware: Firmware::default(),
             cpu: "max".to_owned(),
             command_line: None,
+            instructions: None,
         }
     }
 }
@@ -188,6 +191,9 @@ fn command(hardware: &Hardware, boot: &Path) -> Command {
     command.arg("-kernel").arg(boot);
     if let Some(line) = &hardware.command_line {
         command.args(["-append", line]);
+    }
+    if let Some(file) = &hardware.instructions {
+        command.args(["-singlestep", "-d", "exec,nochain", "-D"]).arg(file);
     }
     command
 }

@@ -90,6 +90,7 @@ impl Linux {
             accel,
             firmware: Firmware::default(),
             cpu: CPU.to_owned(),
+            instructions: None,
             command_line: Some(format!("{OPTIONS} -- {}", words.join(" "))),
         };
         let ports = Ports {

@@ -10,6 +10,7 @@
 mod chart;
 mod figures;
 mod linux;
+mod profile;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use crate::ports::{Captured, Ports};
 use crate::session::{self, Task};
 use figures::Column;
 use linux::Linux;
+use profile::{Pipe, Profile};
 
 /// The name of the sample task.
 const PROGRAM: &str = "bench";
@@ -38,6 +40,9 @@ const PROGRAM: &str = "bench";
 /// milliseconds, so that idle time can fill it.
 const POOL_PAGES: &str = "400";
 const POOL_REST: &str = "20";
+
+/// Pages of a benchmark whose instructions are recorded: enough that most runs are alike.
+const PROFILE_PAGES: &str = "40";
 
 /// All figures of one call of the tool.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -110,6 +115,12 @@ pub fn run(arguments: &cli::Bench) -> anyhow::Result<u8> {
         arguments,
         bar: progress_bar(kernels.len(), arguments.rounds),
     };
+    if arguments.profile {
+        let profile = measurer.profile()?;
+        measurer.bar.finish_and_clear();
+        print!("{profile}");
+        return Ok(0);
+    }
     let results = measurer.measure(&kernels)?;
     measurer.bar.finish_and_clear();
     if results.queued.operations.is_empty() {
@@ -185,6 +196,39 @@ impl Measurer<'_> {
         Ok(results)
     }
 
+    /// Records the instructions of the operation that the filter names.
+    fn profile(&self) -> anyhow::Result<Profile> {
+        self.bar.set_message("recording every instruction");
+        let pipe = Pipe::new(&self.program)?;
+        let words = ["--fields", "--pages", PROFILE_PAGES, "--filter"].map(str::to_owned);
+        let filter = self.arguments.filter.clone().unwrap_or_default();
+        let words: Vec<_> = words.into_iter().chain([filter]).collect();
+        let hardware = Hardware {
+            memory: self.arguments.mem,
+            accel: Accel::Icount,
+            instructions: Some(pipe.path().to_owned()),
+            ..Hardware::default()
+        };
+        let text = self.run_faultline(
+            Fault::Queued,
+            Switch::Off,
+            Switch::Off,
+            &hardware,
+            &words,
+            &mut BTreeMap::new(),
+        )?;
+        let column = Column::parse(&text)?;
+        let names: Vec<_> = column.operations.iter().map(|(name, _)| name.as_str()).collect();
+        if names.len() != 1 {
+            bail!(
+                "--profile takes one operation, but --filter names {}: {}",
+                names.len(),
+                names.join("; ")
+            );
+        }
+        pipe.finish(&self.artifacts.kernel)
+    }
+
     /// Counts instructions, twice.
     fn count(&self, system: System<'_>, floor: &mut BTreeMap<String, u64>) -> anyhow::Result<Column> {
         let mut runs = Vec::new();
@@ -237,6 +281,23 @@ impl Measurer<'_> {
         words: &[String],
         floor: &mut BTreeMap<String, u64>,
     ) -> anyhow::Result<String> {
+        let hardware = Hardware {
+            memory: self.arguments.mem,
+            accel,
+            ..Hardware::default()
+        };
+        self.run_faultline(fault, pool, Switch::On, &hardware, words, floor)
+    }
+
+    fn run_faultline(
+        &self,
+        fault: Fault,
+        pool: Switch,
+        measures_floor: Switch,
+        hardware: &Hardware,
+        words: &[String],
+        floor: &mut BTreeMap<String, u64>,
+    ) -> anyhow::Result<String> {
         let task = Task::sample(PROGRAM, words, &self.artifacts)?;
         let mut config = Config::new();
         config.set("mode", "run")?;
@@ -244,13 +305,8 @@ impl Measurer<'_> {
         config
             .set("fault", fault)?
             .set("zero_pool", pool)?
-            .set("floor", Switch::On)?;
-        let hardware = Hardware {
-            memory: self.arguments.mem,
-            accel,
-            ..Hardware::default()
-        };
-        let bundle = session::pack(&self.artifacts, &config, &[task], &hardware)?;
+            .set("floor", measures_floor)?;
+        let bundle = session::pack(&self.artifacts, &config, &[task], hardware)?;
         let (stdout, stderr) = (Captured::default(), Captured::default());
         let ports = Ports {
             log: Box::new(io::sink()),
@@ -258,7 +314,7 @@ impl Measurer<'_> {
             stderr: Box::new(stderr.clone()),
         };
         let limit = Some(self.arguments.timeout);
-        let (report, _) = session::boot(&self.artifacts, &hardware, &bundle, ports, limit)??;
+        let (report, _) = session::boot(&self.artifacts, hardware, &bundle, ports, limit)??;
         if !report.frames_hold()? || report.programs()?.iter().any(|program| program.status != 0) {
             bail!(
                 "the benchmark failed on Faultline: {}",
