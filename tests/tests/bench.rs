@@ -60,3 +60,8 @@ fn what_cannot_be_measured_is_refused() {
     let error = bench(&["--filter", "no such operation", "--mem", "256M"]).unwrap_err();
     assert!(error.to_string().contains("no such operation"), "{error}");
 }
+
+#[test]
+fn one_operation_is_recorded_instruction_by_instruction() {
+    assert_eq!(bench(&["--profile", "--mem", "64M", "--filter", "getpid"]).unwrap(), 0);
+}
