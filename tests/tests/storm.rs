@@ -34,6 +34,26 @@ fn a_mix_with_faults_served_inline_and_without_the_pool() {
 }
 
 #[test]
+fn faults_join_others_that_are_in_flight() {
+    let args = ["--tasks", "4", "--seconds", "1", "--scenario", "same-page,random"];
+    let guest = Run::new("storm", &args)
+        .set("service", "last")
+        .set("audit", "100")
+        .boot();
+    assert_eq!(guest.status(), 0, "{}", String::from_utf8_lossy(&guest.stderr));
+    assert!(
+        guest.count("faults.coalesced") > 100,
+        "{}",
+        guest.count("faults.coalesced")
+    );
+    assert_eq!((guest.count("audit.errors"), guest.count("faults.in_flight")), (0, 0));
+    assert_eq!(
+        storm("--tasks 8 --seconds 1 --seed 16 --scenario same-page,cow --service last"),
+        0
+    );
+}
+
+#[test]
 fn memory_runs_out_and_victims_are_missed_by_their_parents() {
     assert_eq!(
         storm("--tasks 4 --seconds 3 --seed 13 --mem 64M --scenario shortage"),

@@ -149,6 +149,10 @@ pub struct Storm {
     /// Whether faults go through the queue to the fault service or are served by their own first poll
     #[arg(long, value_enum, default_value_t)]
     pub fault: Fault,
+    /// When the fault service gets its turn; `last` keeps faults in flight while other threads run, so that many join
+    /// them, but starves those of the scenarios that never wait, such as churn
+    #[arg(long, default_value = "first", value_parser = ["first", "last"])]
+    pub service: String,
     /// Keep a pool of frames that idle time has zeroed
     #[arg(long, value_enum, default_value_t)]
     pub zero_pool: Switch,

@@ -153,7 +153,7 @@ fn words(arguments: &cli::Storm) -> Vec<String> {
 fn repeat(arguments: &cli::Storm) -> String {
     format!(
         "cargo run -- storm --tasks {} --pages {} --seconds {} --seed {} --mem {}M --scenario {} --accel {} --fault {} \
-         --zero-pool {}",
+         --service {} --zero-pool {}",
         arguments.tasks,
         arguments.pages,
         arguments.seconds.as_secs_f64(),
@@ -165,6 +165,7 @@ fn repeat(arguments: &cli::Storm) -> String {
             Accel::Icount => "icount",
         },
         arguments.fault,
+        arguments.service,
         arguments.zero_pool
     )
 }
@@ -183,6 +184,7 @@ fn boot(
     config
         .set("audit", AUDIT)?
         .set("fault", arguments.fault)?
+        .set("service", &arguments.service)?
         .set("zero_pool", arguments.zero_pool)?
         .set("seed", arguments.seed)?;
     recording.configure(&mut config)?;

@@ -1,6 +1,7 @@
 //! Scenarios of several threads in one space.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
 use faultline_user::{Access, Mapping, PAGE, PAGE_WORDS, fail, word};
@@ -25,33 +26,57 @@ fn beside<'s, W: FnOnce() + Send + 's>(
     Ok(())
 }
 
+/// Where the threads wait for each other after each page.
+#[derive(Default)]
+struct Meeting {
+    /// How often a thread has finished a page, and whether the round is over before its time.
+    state: Mutex<(usize, bool)>,
+    changed: Condvar,
+}
+
+impl Meeting {
+    /// Waits until all threads have finished this page; `false` if they never will.
+    fn everybody(&self, page: usize) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 += 1;
+        let all = MEETING * (page + 1);
+        if state.0 == all {
+            self.changed.notify_all();
+        }
+        while state.0 < all && !state.1 {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        !state.1
+    }
+
+    /// Lets those end that wait for a thread that could not be started.
+    fn give_up(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+        self.changed.notify_all();
+    }
+}
+
 /// All threads touch the same page at the same time, page by page: each sees the words of all.
 pub fn same_page(task: &mut Task) -> Result<(), Refused> {
     let pages = task.settings.pages.min(32);
     let memory = map(pages * PAGE)?;
     let seed = task.content();
-    // The number of the page to meet on; the last thread that has finished one starts the next.
-    let (page, finished, given_up) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicBool::new(false));
+    let meeting = Meeting::default();
     let meet = |thread: usize| {
-        for current in 0..pages {
-            while page.load(Ordering::Acquire) < current {
-                if given_up.load(Ordering::Relaxed) {
-                    return;
-                }
-                thread::yield_now();
-            }
-            let own = current * PAGE_WORDS + thread;
+        for page in 0..pages {
+            let own = page * PAGE_WORDS + thread;
             memory.write(own, word(seed, own));
-            if finished.fetch_add(1, Ordering::AcqRel) + 1 == MEETING * (current + 1) {
-                page.store(current + 1, Ordering::Release);
+            if !meeting.everybody(page) {
+                return;
             }
         }
     };
     let result = thread::scope(|scope| {
+        let meet = &meet;
         let result = beside(scope, (1..MEETING).map(|thread| move || meet(thread)));
         match result {
             Ok(()) => meet(0),
-            Err(Refused) => given_up.store(true, Ordering::Relaxed),
+            Err(Refused) => meeting.give_up(),
         }
         result
     });
