@@ -83,8 +83,14 @@ impl<P: Platform> Memory<P> {
 
     /// A zeroed frame for a page table.
     fn new_table(&'static self) -> Result<Pfn, OutOfFrames> {
-        let frame = self.zeroed_frame()?;
-        Ok(frame.into_page_table())
+        Ok(self.to_table(self.zeroed_frame()?))
+    }
+
+    /// Makes a page table of a frame.
+    pub(crate) fn to_table(&self, frame: ReservedFrame<'_>) -> Pfn {
+        let table = frame.into_page_table();
+        self.platform.trace(Kind::FrameTable, 0, 0, table.address().as_u64(), 0);
+        table
     }
 
     /// A frame has as many references as its count can hold: reported as what it amounts to, no frame to be had.
@@ -202,7 +208,7 @@ impl<P: Platform> Space<P> {
     ) -> Result<Entry, OutOfFrames> {
         let memory = self.memory;
         // Every entry of the table is written below, so the frame needs no zeroing.
-        let table = memory.frames.allocate(memory.platform.cpu())?.into_page_table();
+        let table = memory.to_table(memory.frames.allocate(memory.platform.cpu())?);
         let first = above.frame();
         let flags = above.bits() & (Entry::USER | Entry::WRITABLE | Entry::PWT | Entry::PCD | Entry::NO_EXECUTE)
             | above.bits() & (Entry::COW | Entry::BORROWED | Entry::SHARED | Entry::ACCESSED | Entry::DIRTY);

@@ -124,10 +124,10 @@ kinds! {
     /// A switch found the generation unchanged: nothing was flushed.
     TlbSkip = 0x23, TLB, "tlb.skip", ("generation", "");
 
-    /// A frame was taken from the allocator.
-    FrameAlloc = 0x30, FRAME, "frame.alloc", ("frame", "order");
-    /// A frame went back to the allocator.
-    FrameFree = 0x31, FRAME, "frame.free", ("frame", "order");
+    /// A frame became a page table.
+    FrameTable = 0x30, FRAME, "frame.table", ("frame", "");
+    /// The last reference to a frame is gone: a page's, or a page table's.
+    FrameFree = 0x31, FRAME, "frame.free", ("frame", "");
     /// Frames wait for a flush before they can be reused.
     FrameQuarantine = 0x32, FRAME, "frame.quarantine", ("frame", "generation");
 

@@ -397,7 +397,11 @@ impl<P: Platform> Memory<P> {
     #[inline]
     pub(crate) fn drop_mapping(&self, frame: Pfn, cpu: usize) {
         match self.frames.remove_mapping(frame, cpu) {
-            Ok(Some(retired)) => retired.free(),
+            Ok(Some(retired)) => {
+                self.platform
+                    .trace(Kind::FrameFree, 0, 0, retired.address().as_u64(), 0);
+                retired.free();
+            }
             Ok(None) => {}
             Err(error) => unreachable!("a reference that was held is gone: {error}"),
         }

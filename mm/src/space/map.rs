@@ -87,7 +87,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
             });
         }
         let memory = self.memory;
-        let root = memory.zeroed_frame().map_err(|_| NO_FRAMES)?.into_page_table();
+        let root = memory.to_table(memory.zeroed_frame().map_err(|_| NO_FRAMES)?);
         memory.copy_kernel_half(root);
         self.set_root(&mut inner, Some(root));
         Ok(())

@@ -1,5 +1,6 @@
 //! Taking mappings away.
 
+use faultline_trace::Kind;
 use x86_64::VirtAddr;
 
 use super::{Inner, Space, VirtualAddressSpace};
@@ -180,7 +181,12 @@ impl<P: Platform> Space<P> {
     pub(super) fn release_table(&self, inner: &mut Inner<P>, table: Pfn) {
         self.hold_frames(inner);
         match self.memory.frames.table_remove_ref(table, self.memory.platform.cpu()) {
-            Ok(Some(retired)) => retired.quarantine(&mut inner.quarantine, self.next_generation()),
+            Ok(Some(retired)) => {
+                self.memory
+                    .platform
+                    .trace(Kind::FrameFree, self.id, 0, retired.address().as_u64(), 0);
+                retired.quarantine(&mut inner.quarantine, self.next_generation());
+            }
             Ok(None) => {}
             Err(error) => unreachable!("a table that was in use is gone: {error}"),
         }
