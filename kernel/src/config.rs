@@ -15,6 +15,7 @@
 //! | `audit` | milliseconds from one check of the whole kernel to the next, 0 for none | 0 |
 //! | `floor` | `on`: measure at the start what hardware lets the steps of a fault cost; `off` | `off` |
 //! | `seed` | a number | 0 |
+//! | `input` | `none`: standard input is at its end; `terminal`: the port of standard output is a terminal | `none` |
 //! | `console` | `split`: a port for each channel; `com1`: everything on COM1 | `split` |
 //! | `selftest` | for the tests only: see [`SelfTest`] | none |
 //!
@@ -133,6 +134,8 @@ pub struct Config {
     pub floor: bool,
     /// Seed of everything that is random.
     pub seed: u64,
+    /// Whether standard input is a terminal.
+    pub terminal: bool,
     /// Whether each channel has a port of its own.
     pub split_console: bool,
     /// The test of the kernel itself.
@@ -154,6 +157,7 @@ impl Default for Config {
             audit: 0,
             floor: false,
             seed: 0,
+            terminal: false,
             split_console: true,
             selftest: None,
         }
@@ -250,6 +254,7 @@ impl Config {
             "audit" => self.audit = value.parse().map_err(|_| bad())?,
             "floor" => self.floor = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
             "seed" => self.seed = value.parse().map_err(|_| bad())?,
+            "input" => self.terminal = choose(value, &[("none", false), ("terminal", true)]).ok_or_else(bad)?,
             "console" => self.split_console = choose(value, &[("split", true), ("com1", false)]).ok_or_else(bad)?,
             "selftest" => self.selftest = Some(choose(value, &SELF_TESTS).ok_or_else(bad)?),
             _ => return Err(ConfigError::UnknownKey(key.into())),

@@ -63,6 +63,14 @@ pub fn read(channel: Channel) -> Option<u8> {
     with(channel, SerialPort::read)
 }
 
+/// Has the port of `channel` raise an interrupt whenever a byte arrives; says on which line.
+pub fn listen(channel: Channel) -> u8 {
+    with(channel, SerialPort::enable_receive_interrupt);
+    // COM1 and COM3 have line 4, COM2 and COM4 line 3.
+    let own = SPLIT.load(Relaxed) && PORTS[channel as usize].lock().is_alive();
+    if own && channel as usize % 2 == 1 { 3 } else { 4 }
+}
+
 /// Calls `act` with a writer to `channel`, which nobody else uses meanwhile.
 pub fn with_writer(channel: Channel, act: impl FnOnce(&mut dyn Write)) {
     with(channel, |port| act(port));

@@ -28,6 +28,7 @@ mod shortage;
 mod signal;
 mod statistics;
 mod syscall;
+mod terminal;
 mod time;
 mod tracing;
 mod trap_test;

@@ -28,7 +28,7 @@ use crate::machine::{executor, memory};
 use crate::process::{ExitStatus, Pid, start, tree};
 use crate::report::Report;
 use crate::syscall::{Errno, information};
-use crate::{arch, audit, floor, fs, heap, selftest, shortage, statistics, time, tracing};
+use crate::{arch, audit, floor, fs, heap, selftest, shortage, statistics, terminal, time, tracing};
 
 /// How long the task that zeroes frames sleeps when the pool is full, in nanoseconds.
 const POOL_PAUSE: u64 = 2_000_000;
@@ -64,6 +64,9 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     information::seed_random(config.seed);
     tracing::start(config);
     spawn_services(config);
+    if config.terminal {
+        terminal::start();
+    }
     let before = memory().account();
     ::log::info!("{before}");
     let began = time::now();
@@ -145,6 +148,9 @@ fn start_programs(config: &Config) -> Vec<Program> {
             environment: config.environment.iter().map(bytes).collect(),
         };
         let state = start::program(arguments).map_or_else(State::Refused, State::Running);
+        if let (State::Running(pid), 0) = (&state, terminal::foreground()) {
+            terminal::set_foreground(*pid);
+        }
         Program {
             path: program.path.clone(),
             state,

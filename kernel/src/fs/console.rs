@@ -1,13 +1,16 @@
 //! The console: standard input, output and error of the programs.
 
+use alloc::sync::Arc;
+use core::future::poll_fn;
+use core::task::Poll;
+
+use linux_raw_sys::general as linux;
+
 use super::{FileKind, OpenFile};
 use crate::console::{self, Channel};
 use crate::process::Thread;
 use crate::syscall::Errno;
-
-use alloc::sync::Arc;
-
-use linux_raw_sys::general as linux;
+use crate::terminal;
 
 /// A side of the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,26 +24,29 @@ pub enum Port {
 impl Port {
     /// Sends `bytes`.
     pub fn write(self, bytes: &[u8]) {
-        let channel = match self {
-            Self::Output => Channel::Output,
-            Self::Error => Channel::Error,
-        };
-        console::write(channel, bytes);
+        match self {
+            Self::Output if terminal::is_on() => terminal::write(bytes),
+            Self::Output => console::write(Channel::Output, bytes),
+            Self::Error if terminal::is_on() => terminal::write(bytes),
+            Self::Error => console::write(Channel::Error, bytes),
+        }
     }
 
-    /// Takes what has arrived. Without any the input is at its end.
+    /// Takes what was typed: waits for a line, or for a byte, as the terminal is set. Without a terminal, the input is at
+    /// its end.
     ///
     /// # Errors
-    /// None: an input at its end reads as 0 bytes.
-    pub async fn read(self, _: &Thread, buffer: &mut [u8]) -> Result<usize, Errno> {
-        let mut length = 0;
-        while length < buffer.len()
-            && let Some(byte) = console::read(Channel::Output)
-        {
-            buffer[length] = byte;
-            length += 1;
+    /// `EIO` in the background, `EAGAIN` if it must not wait, `ERESTARTSYS` if a signal came first.
+    pub async fn read(self, thread: &Thread, buffer: &mut [u8], non_blocking: bool) -> Result<usize, Errno> {
+        if !terminal::is_on() || buffer.is_empty() {
+            return Ok(0);
         }
-        Ok(length)
+        let group = thread.process.group();
+        let wait = poll_fn(|context| match terminal::poll_read(group, buffer, context) {
+            Poll::Pending if non_blocking => Poll::Ready(Err(Errno::EAGAIN)),
+            other => other.map_err(|_| Errno::EIO),
+        });
+        thread.interruptible(wait).await.unwrap_or(Err(Errno::ERESTARTSYS))
     }
 }
 
@@ -48,6 +54,11 @@ impl Port {
 #[must_use]
 pub fn standard_files() -> [Arc<OpenFile>; 3] {
     let open = |port, flags| Arc::new(OpenFile::new(FileKind::Console(port), None, flags));
+    if terminal::is_on() {
+        // One open file, as a login makes it: programs read from their standard error too.
+        let file = open(Port::Output, linux::O_RDWR);
+        return [file.clone(), file.clone(), file];
+    }
     [
         open(Port::Output, linux::O_RDONLY),
         open(Port::Output, linux::O_WRONLY),

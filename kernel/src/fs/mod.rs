@@ -14,6 +14,7 @@ pub mod proc;
 pub mod ramdisk;
 pub mod stat;
 pub mod table;
+pub mod timer;
 pub mod tree;
 
 use alloc::sync::Arc;

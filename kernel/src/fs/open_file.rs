@@ -10,6 +10,7 @@ use spin::Mutex;
 use super::console::Port;
 use super::memory_file::MemoryFile;
 use super::pipe::Pipe;
+use super::timer::Timer;
 use super::tree::{Content, Device, Node, NodeKind};
 use super::{RamdiskFile, changes, proc};
 use crate::syscall::{Caller, Errno};
@@ -30,6 +31,8 @@ pub enum FileKind {
     Memory(Arc<MemoryFile>),
     /// Text that was made when the file was opened.
     Text(Box<[u8]>),
+    /// A timer.
+    Timer(Arc<Timer>),
     /// A directory.
     Directory,
     /// The reading end of a pipe.
@@ -124,7 +127,7 @@ impl OpenFile {
     pub fn is_seekable(&self) -> bool {
         !matches!(
             self.kind,
-            FileKind::Console(_) | FileKind::PipeReader(_) | FileKind::PipeWriter(_)
+            FileKind::Console(_) | FileKind::PipeReader(_) | FileKind::PipeWriter(_) | FileKind::Timer(_)
         )
     }
 

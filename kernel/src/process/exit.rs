@@ -86,6 +86,7 @@ pub fn thread_gone(thread: &Arc<Thread>) {
     tracing::record_for(process.pid, Kind::TaskExit, u64::from(status.to_wait_word()), 0);
     // Files and memory go before anybody is told, so that whoever waits finds them free.
     process.release_files();
+    drop(core::mem::take(&mut *process.alarm.lock()));
     drop(process.replace_space(None));
     process.release_parent();
     tree::end_process(process, status);

@@ -12,6 +12,7 @@ use crate::exec::stack::Arguments;
 use crate::fs::{Directory, FileTable, Node};
 use crate::machine::Space;
 use crate::signal::{Actions, Pending, Signal};
+use crate::syscall::timers::Alarm;
 
 /// What is counted for a process, for `getrusage` and the report.
 #[derive(Debug, Default)]
@@ -82,6 +83,8 @@ pub struct Process {
     pub group: AtomicU32,
     /// Session.
     pub session: AtomicU32,
+    /// Its alarm; not inherited.
+    pub alarm: Mutex<Alarm>,
     space: Mutex<Option<Arc<Space>>>,
     threads: Mutex<Vec<Arc<Thread>>>,
     /// [`ExitStatus::pack`], or 0 while the process lives.
@@ -130,6 +133,7 @@ impl Process {
             child_usage: Usage::default(),
             group: AtomicU32::new(inherited.group),
             session: AtomicU32::new(inherited.session),
+            alarm: Mutex::default(),
             space: Mutex::new(space),
             threads: Mutex::new(Vec::new()),
             ending: AtomicU32::new(0),

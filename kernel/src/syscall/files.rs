@@ -2,13 +2,15 @@
 
 use alloc::sync::Arc;
 
-use linux_raw_sys::general as linux;
+use linux_raw_sys::{general as linux, ioctl};
 
 use super::transfer::opened;
-use super::{Caller, Errno, has_headroom, user};
+use super::{Caller, Errno, groups, has_headroom, user};
+use crate::fs::memory_file::MemoryFile;
 use crate::fs::pipe::Pipe;
 use crate::fs::stat::Status;
 use crate::fs::{FileKind, OpenFile};
+use crate::terminal;
 
 /// `getdents64`. The file's offset is the cookie of the last entry.
 pub async fn getdents64(caller: Caller, descriptor: u64, address: u64, size: u64) -> Result<u64, Errno> {
@@ -84,18 +86,66 @@ pub async fn pipe2(caller: Caller, address: u64, flags: u64) -> Result<u64, Errn
     written.map(|()| 0)
 }
 
-/// `ioctl`: nothing here is a terminal.
+/// `ioctl`: of the terminal, if the console is one, and how much of a file is left.
 pub async fn ioctl(caller: Caller, descriptor: u64, request: u64, argument: u64) -> Result<u64, Errno> {
-    const FIONREAD: u64 = 0x541b;
     let file = opened(&caller, descriptor)?;
-    match (request, file.bytes()) {
-        (FIONREAD, Some(bytes)) => {
-            let left = (bytes.len() as u64).saturating_sub(*file.offset.lock());
-            user::write_u32(&caller.space, argument, left.min(i32::MAX as u64) as u32).await?;
-            Ok(0)
-        }
-        _ => Err(Errno::ENOTTY),
+    let request = request as u32;
+    if matches!(file.kind, FileKind::Console(_)) && terminal::is_on() {
+        return control_terminal(&caller, request, argument).await;
     }
+    if request == ioctl::FIONREAD && (file.bytes().is_some() || matches!(file.kind, FileKind::Memory(_))) {
+        let left = file.length().saturating_sub(*file.offset.lock());
+        user::write_u32(&caller.space, argument, left.min(i32::MAX as u64) as u32).await?;
+        return Ok(0);
+    }
+    Err(Errno::ENOTTY)
+}
+
+async fn control_terminal(caller: &Caller, request: u32, argument: u64) -> Result<u64, Errno> {
+    let (space, process) = (&caller.space, &caller.thread.process);
+    match request {
+        ioctl::TCGETS => user::write(space, argument, &terminal::settings()).await?,
+        ioctl::TCSETS | ioctl::TCSETSW | ioctl::TCSETSF => {
+            let mut bytes = [0; terminal::TERMIOS];
+            user::read(space, argument, &mut bytes).await?;
+            terminal::set_settings(&bytes, request == ioctl::TCSETSF);
+        }
+        ioctl::TIOCGPGRP => user::write_u32(space, argument, terminal::foreground()).await?,
+        ioctl::TIOCSPGRP => {
+            let group = user::read_u32(space, argument).await?;
+            if !groups::is_group_of(process.session(), group) {
+                return Err(Errno::EPERM);
+            }
+            terminal::set_foreground(group);
+        }
+        ioctl::TIOCGSID => user::write_u32(space, argument, process.session()).await?,
+        ioctl::TIOCGWINSZ => {
+            // 24 rows of 80 columns; nobody tells the size of the window at the other end.
+            let size: [u16; 4] = [24, 80, 0, 0];
+            user::write(space, argument, size.map(u16::to_le_bytes).as_flattened()).await?;
+        }
+        ioctl::FIONREAD => {
+            let bytes = terminal::readable_bytes();
+            user::write_u32(space, argument, bytes as u32).await?;
+        }
+        ioctl::TIOCSCTTY | ioctl::TIOCNOTTY | ioctl::TIOCSWINSZ | ioctl::TCFLSH | ioctl::TCSBRK | ioctl::TCSBRKP => {}
+        _ => return Err(Errno::ENOTTY),
+    }
+    Ok(0)
+}
+
+/// `memfd_create`: a file in frames without a name.
+pub async fn memfd_create(caller: Caller, name: u64, flags: u64) -> Result<u64, Errno> {
+    user::read_string(&caller.space, name, 250, Errno::EINVAL).await?;
+    let known = linux::MFD_CLOEXEC | linux::MFD_ALLOW_SEALING | linux::MFD_NOEXEC_SEAL | linux::MFD_EXEC;
+    if flags & !u64::from(known) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    has_headroom()?;
+    let file = FileKind::Memory(Arc::new(MemoryFile::new()));
+    let file = Arc::new(OpenFile::new(file, None, linux::O_RDWR));
+    let files = caller.thread.process.files();
+    files.lock().add(file, flags as u32 & linux::MFD_CLOEXEC != 0, 0)
 }
 
 /// `fstat`.

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use linux_raw_sys::general as linux;
 
-use super::{Arguments, Errno, descriptors, futex, groups, has_headroom, information, memory, paths, time};
+use super::{Arguments, Errno, descriptors, futex, groups, has_headroom, information, memory, paths, time, timers};
 use crate::arch::UserContext;
 use crate::machine::Space;
 use crate::process::{ExitStatus, Thread, tree};
@@ -107,6 +107,7 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
         linux::__NR_fchmod => descriptors::fchmod(process, a, b as u32),
         linux::__NR_fchown => descriptors::check(process, a),
         linux::__NR_sync => Ok(0),
+        linux::__NR_alarm => timers::alarm(process, a),
 
         linux::__NR_futex => match futex::wake_now(space, a, b as u32, c as u32, f as u32) {
             Some(woken) => Ok(woken),

@@ -28,6 +28,7 @@ pub mod paths;
 pub mod polling;
 pub mod processes;
 pub mod time;
+pub mod timers;
 pub mod transfer;
 pub mod user;
 
@@ -214,6 +215,15 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_statfs | linux::__NR_fstatfs => value(paths::statfs(caller, b)),
         linux::__NR_poll => value(polling::poll(caller, a, b, c)),
         linux::__NR_ppoll => value(polling::ppoll(caller, a, b, c, d)),
+
+        linux::__NR_select => value(polling::select(caller, a, [b, c, d], e)),
+        linux::__NR_pselect6 => value(polling::pselect6(caller, a, [b, c, d], e, f)),
+        linux::__NR_memfd_create => value(files::memfd_create(caller, a, b)),
+        linux::__NR_setitimer => value(timers::setitimer(caller, a, b, c)),
+        linux::__NR_getitimer => value(timers::getitimer(caller, a, b)),
+        linux::__NR_timerfd_create => value(timers::timerfd_create(caller, a, b)),
+        linux::__NR_timerfd_settime => value(timers::timerfd_settime(caller, a, b, c, d)),
+        linux::__NR_timerfd_gettime => value(timers::timerfd_gettime(caller, a, b)),
 
         linux::__NR_mmap => value(memory::mmap_populated(caller, [a, b, c, d, e, f])),
         linux::__NR_mincore => value(memory::mincore(caller, a, b, c)),

@@ -51,7 +51,7 @@ async fn transfer_in(
         FileKind::Console(port) => {
             let mut buffer = [0; BUFFER];
             let buffer = &mut buffer[..length.min(BUFFER)];
-            let read = port.read(&caller.thread, buffer).await?;
+            let read = port.read(&caller.thread, buffer, file.is_non_blocking()).await?;
             user::write(&caller.space, address, &buffer[..read]).await?;
             Ok(read as u64)
         }
@@ -71,6 +71,14 @@ async fn transfer_in(
             Ok(read as u64)
         }
         FileKind::PipeWriter(_) => Err(Errno::EBADF),
+        FileKind::Timer(timer) => {
+            if length < 8 {
+                return Err(Errno::EINVAL);
+            }
+            let count = timer.expirations(&caller.thread, file.is_non_blocking()).await?;
+            user::write_words(&caller.space, address, [count]).await?;
+            Ok(8)
+        }
         FileKind::Memory(memory) => {
             let start = at.unwrap_or_else(|| *file.offset.lock());
             let moved = copy_from_memory(caller, memory, start, address, length).await?;

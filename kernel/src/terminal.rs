@@ -1,0 +1,396 @@
+//! The terminal: what is typed on the serial line of the programs, as POSIX describes a terminal.
+//!
+//! ```text
+//! receive interrupt ─► ring of bytes ─► task "terminal": line discipline ─► finished bytes ─► read(2)
+//!                         wakes ▲          │ echo            │ Ctrl-C: SIGINT to the foreground group
+//!                                          ▼                 ▼ wakes readers
+//! ```
+//!
+//! The interrupt handler only moves bytes into the ring and wakes the task; everything else is the task's, and readers
+//! are futures that the task wakes. A byte that finds the ring full is lost, as on any serial line.
+//!
+//! Without `input=terminal` in the configuration nothing is a terminal, and standard input is at its end.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::convert::Infallible;
+use core::future::poll_fn;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::{Context, Poll, Waker};
+
+use faultline_executor::Class;
+use linux_raw_sys::general as linux;
+use spin::Mutex;
+
+use crate::arch::interrupts;
+use crate::console::{self, Channel};
+use crate::machine::executor;
+use crate::process::{Pid, tree};
+use crate::signal::{Signal, SignalInfo, raise};
+
+/// Bytes between the interrupt and the task.
+const RING: usize = 1024;
+
+/// Longest line that can be edited.
+const LINE: usize = 4096;
+
+/// Size of `struct termios` in the kernel's form, in bytes: four words of flags, the line discipline, 19 characters.
+pub const TERMIOS: usize = 36;
+
+/// The line of the log that says that input is taken.
+const READY: &str = "standard input is a terminal";
+
+static IS_ON: AtomicBool = AtomicBool::new(false);
+
+static RECEIVED: Mutex<Received> = Mutex::new(Received {
+    bytes: [0; RING],
+    first: 0,
+    count: 0,
+    task: None,
+});
+
+static TERMINAL: Mutex<Terminal> = Mutex::new(Terminal {
+    settings: Settings::INITIAL,
+    line: Vec::new(),
+    finished: VecDeque::new(),
+    ends: 0,
+    foreground: 0,
+    readers: Vec::new(),
+});
+
+/// What the interrupt handler leaves for the task.
+struct Received {
+    bytes: [u8; RING],
+    first: usize,
+    count: usize,
+    task: Option<Waker>,
+}
+
+/// How input is treated and output is sent.
+#[derive(Clone, Copy)]
+struct Settings {
+    input: u32,
+    output: u32,
+    control: u32,
+    local: u32,
+    characters: [u8; 19],
+}
+
+impl Settings {
+    /// Those of a new terminal of Linux.
+    const INITIAL: Self = Self {
+        input: linux::ICRNL | linux::IXON,
+        output: linux::OPOST | linux::ONLCR,
+        control: linux::B38400 | linux::CS8 | linux::CREAD,
+        local: linux::ISIG
+            | linux::ICANON
+            | linux::ECHO
+            | linux::ECHOE
+            | linux::ECHOK
+            | linux::ECHOCTL
+            | linux::ECHOKE
+            | linux::IEXTEN,
+        characters: [3, 28, 127, 21, 4, 0, 1, 0, 17, 19, 26, 0, 18, 15, 23, 22, 0, 0, 0],
+    };
+
+    const fn has(&self, flag: u32) -> bool {
+        self.local & flag != 0
+    }
+
+    /// Whether `byte` is the control character of that index; 0 stands for none.
+    fn is(&self, index: u32, byte: u8) -> bool {
+        byte != 0 && self.characters[index as usize] == byte
+    }
+}
+
+struct Terminal {
+    settings: Settings,
+    /// The line that is being edited.
+    line: Vec<u8>,
+    /// What can be read.
+    finished: VecDeque<u8>,
+    /// Ends of input that nobody has read yet.
+    ends: u32,
+    /// The process group that gets the signals of keys; 0 for none.
+    foreground: Pid,
+    readers: Vec<Waker>,
+}
+
+/// Whether standard input is a terminal.
+pub fn is_on() -> bool {
+    IS_ON.load(Ordering::Relaxed)
+}
+
+/// Makes the serial line of the programs a terminal.
+pub fn start() {
+    IS_ON.store(true, Ordering::Relaxed);
+    let task = executor().spawn("terminal", Class::Device, serve());
+    task.expect("the first tasks have room").detach();
+    interrupts::set_handler(console::listen(Channel::Output), receive);
+    receive();
+    // The tool waits for this line before it types: what comes before the port is started is lost.
+    ::log::info!("{READY}");
+}
+
+/// The interrupt handler: takes what the port has.
+fn receive() {
+    let mut received = RECEIVED.lock();
+    while let Some(byte) = console::read(Channel::Output) {
+        if received.count < RING {
+            let place = (received.first + received.count) % RING;
+            received.bytes[place] = byte;
+            received.count += 1;
+        }
+    }
+    if let Some(task) = received.task.take() {
+        task.wake();
+    }
+}
+
+/// The next received byte, for the task.
+fn poll_received(context: &mut Context<'_>) -> Poll<u8> {
+    let mut received = RECEIVED.lock();
+    if received.count == 0 {
+        received.task = Some(context.waker().clone());
+        return Poll::Pending;
+    }
+    let byte = received.bytes[received.first];
+    received.first = (received.first + 1) % RING;
+    received.count -= 1;
+    Poll::Ready(byte)
+}
+
+/// The task.
+async fn serve() -> Infallible {
+    loop {
+        let byte = poll_fn(poll_received).await;
+        let (signal, readers) = {
+            let mut terminal = TERMINAL.lock();
+            let signal = terminal.take(byte).map(|signal| (signal, terminal.foreground));
+            (signal, core::mem::take(&mut terminal.readers))
+        };
+        if let Some((signal, group)) = signal {
+            for process in tree::living(|process| group != 0 && process.group() == group) {
+                raise::to_process(&process, SignalInfo::kernel(signal));
+            }
+        }
+        readers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Terminal {
+    /// Takes a byte as the settings say; returns the signal of its key.
+    fn take(&mut self, byte: u8) -> Option<Signal> {
+        let settings = self.settings;
+        let byte = match byte {
+            b'\r' if settings.input & linux::ICRNL != 0 => b'\n',
+            b'\n' if settings.input & linux::INLCR != 0 => b'\r',
+            other => other,
+        };
+        if settings.has(linux::ISIG) {
+            let keys = [
+                (linux::VINTR, Signal::SIGINT),
+                (linux::VQUIT, Signal::SIGQUIT),
+                (linux::VSUSP, Signal::SIGTSTP),
+            ];
+            if let Some((_, signal)) = keys.into_iter().find(|&(key, _)| settings.is(key, byte)) {
+                self.echo(byte);
+                self.line.clear();
+                return Some(signal);
+            }
+        }
+        if !settings.has(linux::ICANON) {
+            self.echo(byte);
+            self.finish(&[byte]);
+        } else if settings.is(linux::VERASE, byte) || byte == 8 {
+            self.erase();
+        } else if settings.is(linux::VKILL, byte) {
+            while self.erase() {}
+        } else if settings.is(linux::VWERASE, byte) {
+            while self.line.last() == Some(&b' ') && self.erase() {}
+            while self.line.last().is_some_and(|&last| last != b' ') && self.erase() {}
+        } else if settings.is(linux::VEOF, byte) {
+            if self.line.is_empty() {
+                self.ends += 1;
+            }
+            self.finish_line();
+        } else if byte == b'\n' {
+            self.echo(byte);
+            self.line.push(byte);
+            self.finish_line();
+        } else if self.line.len() < LINE {
+            self.echo(byte);
+            self.line.push(byte);
+        }
+        None
+    }
+
+    /// Takes the last character of the line back; says whether there was one.
+    fn erase(&mut self) -> bool {
+        // A character of UTF-8 may be several bytes, of which all but the first are marked.
+        while self.line.last().is_some_and(|byte| byte & 0xc0 == 0x80) {
+            self.line.pop();
+        }
+        let Some(last) = self.line.pop() else { return false };
+        if self.settings.has(linux::ECHO) {
+            let cells = if last < 32 || last == 127 { 2 } else { 1 };
+            (0..cells).for_each(|_| console::write(Channel::Output, b"\x08 \x08"));
+        }
+        true
+    }
+
+    fn echo(&self, byte: u8) {
+        if !self.settings.has(linux::ECHO) {
+            return;
+        }
+        match byte {
+            b'\n' => send(self.settings.output, b"\n"),
+            b'\t' => send(self.settings.output, b"\t"),
+            0..32 | 127 if self.settings.has(linux::ECHOCTL) => {
+                send(self.settings.output, &[b'^', byte ^ 0x40]);
+                if self.settings.is(linux::VINTR, byte) {
+                    send(self.settings.output, b"\n");
+                }
+            }
+            _ => send(self.settings.output, &[byte]),
+        }
+    }
+
+    fn finish_line(&mut self) {
+        let line = core::mem::take(&mut self.line);
+        self.finish(&line);
+        self.line = line;
+        self.line.clear();
+    }
+
+    fn finish(&mut self, bytes: &[u8]) {
+        if self.finished.len() + bytes.len() <= 4 * LINE {
+            self.finished.extend(bytes);
+        }
+    }
+}
+
+/// Sends output as the flags say.
+fn send(flags: u32, bytes: &[u8]) {
+    if flags & linux::OPOST == 0 || flags & linux::ONLCR == 0 {
+        console::write(Channel::Output, bytes);
+        return;
+    }
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        match line.strip_suffix(b"\n") {
+            Some(text) => {
+                console::write(Channel::Output, text);
+                console::write(Channel::Output, b"\r\n");
+            }
+            None => console::write(Channel::Output, line),
+        }
+    }
+}
+
+/// Sends what a program writes to the terminal.
+pub fn write(bytes: &[u8]) {
+    let flags = TERMINAL.lock().settings.output;
+    send(flags, bytes);
+}
+
+/// Why nothing can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InBackground;
+
+/// Takes what can be read, at most a line; 0 bytes at an end of input.
+///
+/// # Errors
+/// [`InBackground`] for a group that the terminal does not belong to.
+pub fn poll_read(group: Pid, buffer: &mut [u8], context: &mut Context<'_>) -> Poll<Result<usize, InBackground>> {
+    let mut terminal = TERMINAL.lock();
+    if terminal.foreground != 0 && terminal.foreground != group {
+        return Poll::Ready(Err(InBackground));
+    }
+    if terminal.finished.is_empty() {
+        if terminal.ends > 0 {
+            terminal.ends -= 1;
+            return Poll::Ready(Ok(0));
+        }
+        terminal.readers.retain(|reader| !reader.will_wake(context.waker()));
+        terminal.readers.push(context.waker().clone());
+        return Poll::Pending;
+    }
+    let is_line = terminal.settings.has(linux::ICANON);
+    let mut length = 0;
+    while length < buffer.len()
+        && let Some(byte) = terminal.finished.pop_front()
+    {
+        buffer[length] = byte;
+        length += 1;
+        if is_line && byte == b'\n' {
+            break;
+        }
+    }
+    Poll::Ready(Ok(length))
+}
+
+/// Whether a read would not wait; the context is woken when that may have changed.
+pub fn is_readable(context: &mut Context<'_>) -> bool {
+    let mut terminal = TERMINAL.lock();
+    let ready = !terminal.finished.is_empty() || terminal.ends > 0;
+    if !ready {
+        terminal.readers.retain(|reader| !reader.will_wake(context.waker()));
+        terminal.readers.push(context.waker().clone());
+    }
+    ready
+}
+
+/// Bytes that can be read now.
+pub fn readable_bytes() -> usize {
+    TERMINAL.lock().finished.len()
+}
+
+/// The process group in the foreground.
+pub fn foreground() -> Pid {
+    TERMINAL.lock().foreground
+}
+
+/// Puts a process group into the foreground.
+pub fn set_foreground(group: Pid) {
+    let readers = {
+        let mut terminal = TERMINAL.lock();
+        terminal.foreground = group;
+        core::mem::take(&mut terminal.readers)
+    };
+    readers.into_iter().for_each(Waker::wake);
+}
+
+/// The settings, as `TCGETS` passes them.
+pub fn settings() -> [u8; TERMIOS] {
+    let settings = TERMINAL.lock().settings;
+    let mut bytes = [0; TERMIOS];
+    let words = [settings.input, settings.output, settings.control, settings.local];
+    for (slot, word) in bytes.chunks_exact_mut(4).zip(words) {
+        slot.copy_from_slice(&word.to_le_bytes());
+    }
+    bytes[17..].copy_from_slice(&settings.characters);
+    bytes
+}
+
+/// Takes settings, as `TCSETS` passes them.
+pub fn set_settings(bytes: &[u8; TERMIOS], forget_input: bool) {
+    let word = |index: usize| {
+        let mut word = [0; 4];
+        word.copy_from_slice(&bytes[index * 4..index * 4 + 4]);
+        u32::from_le_bytes(word)
+    };
+    let mut terminal = TERMINAL.lock();
+    let was_line = terminal.settings.has(linux::ICANON);
+    terminal.settings.input = word(0);
+    terminal.settings.output = word(1);
+    terminal.settings.control = word(2);
+    terminal.settings.local = word(3);
+    terminal.settings.characters.copy_from_slice(&bytes[17..]);
+    if forget_input {
+        terminal.line.clear();
+        terminal.finished.clear();
+    } else if was_line && !terminal.settings.has(linux::ICANON) {
+        // What is half typed can be read at once.
+        terminal.finish_line();
+    }
+}
