@@ -43,13 +43,43 @@ impl Bundle {
     /// Fails when the file is too large for the format (4 GiB).
     pub fn file(&mut self, path: &str, executable: bool, data: &[u8]) -> io::Result<()> {
         let path = path.trim_start_matches('/');
+        self.parents(path)?;
+        self.member(path, if executable { 0o755 } else { 0o644 }, data)
+    }
+
+    /// Adds a directory, and those above it, unless they are there.
+    ///
+    /// # Errors
+    /// Passes on what the writer reports.
+    pub fn folder(&mut self, path: &str) -> io::Result<()> {
+        self.parents(&format!("{}/", path.trim_matches('/')))
+    }
+
+    /// Adds a symbolic link, and its parent directories where they are new.
+    ///
+    /// # Errors
+    /// Passes on what the writer reports.
+    pub fn link(&mut self, path: &str, target: &str) -> io::Result<()> {
+        let path = path.trim_start_matches('/');
+        self.parents(path)?;
+        let size = u32::try_from(target.len()).map_err(|_| io::ErrorKind::InvalidFilename)?;
+        let builder = Builder::new(path).ino(self.next_inode()).nlink(1).mode(0o777);
+        let mut writer = builder
+            .set_mode_file_type(ModeFileType::Symlink)
+            .write(&mut self.archive, size);
+        writer.write_all(target.as_bytes())?;
+        writer.finish()?;
+        Ok(())
+    }
+
+    fn parents(&mut self, path: &str) -> io::Result<()> {
         for (end, _) in path.match_indices('/') {
             let parent = &path[..end];
             if !self.directories.iter().any(|known| known == parent) {
                 self.directory(parent)?;
             }
         }
-        self.member(path, if executable { 0o755 } else { 0o644 }, data)
+        Ok(())
     }
 
     /// Ends the archive.

@@ -37,6 +37,12 @@ pub enum Command {
     /// program's: 128 + N if signal N ended it; 124 at the time limit; 125 if the kernel or this tool failed; 126 if the
     /// file can't be a user task; 127 if there is no such file.
     Run(Run),
+    /// Boot into an interactive shell, with the sample tasks in its /bin
+    ///
+    /// Busybox's sh, from an installed static busybox or Debian's package, which is downloaded by apt-get and not
+    /// installed. Files that it writes are gone with the machine. Ctrl-C interrupts what runs in the foreground, Ctrl-D
+    /// ends the shell, Ctrl-] ends the machine.
+    Shell(Shell),
     /// Run the sample tasks together, show the life of a few faults, and sum up (the default)
     ///
     /// The exit status is 0 only if every task passed and no frame is missing.
@@ -82,9 +88,32 @@ pub struct Run {
     /// Print the kernel's account of the run on standard error at the end
     #[arg(long)]
     pub summary: bool,
+    /// A folder whose files are the machine's root file system; PROGRAM may then be a path in it
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
     /// A static x86-64 Linux program on this machine, or the name of a sample task; then its arguments
     #[arg(required = true, trailing_var_arg = true, num_args = 1.., value_names = ["PROGRAM", "ARGS"])]
     pub command: Vec<String>,
+}
+
+/// `shell`.
+#[derive(Debug, Args)]
+pub struct Shell {
+    /// Options of the machine and the kernel.
+    #[command(flatten)]
+    pub options: Options,
+    /// What is recorded.
+    #[command(flatten)]
+    pub recording: recording::Options,
+    /// A static busybox on this machine
+    #[arg(long, value_name = "FILE")]
+    pub busybox: Option<PathBuf>,
+    /// A folder whose files the machine has too
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Arguments of the shell, as `-c COMMAND`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    pub arguments: Vec<String>,
 }
 
 /// `bench`.

@@ -224,6 +224,32 @@ pub fn run_traced(
     trace: Option<TracePort>,
     limit: Option<Duration>,
 ) -> anyhow::Result<Outcome> {
+    let attached = Attached { trace, input: None };
+    run_attached(hardware, boot, bundle, ports, attached, limit)
+}
+
+/// What a machine can be attached to beside its output.
+#[derive(Default)]
+pub struct Attached {
+    /// A virtio serial port for a binary trace.
+    pub trace: Option<TracePort>,
+    /// What is typed on COM2; its end is the end of input (Ctrl-D).
+    pub input: Option<Box<dyn Read + Send>>,
+}
+
+/// The same with whatever is attached.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_attached(
+    hardware: &Hardware,
+    boot: &Path,
+    bundle: &[u8],
+    ports: Ports,
+    attached: Attached,
+    limit: Option<Duration>,
+) -> anyhow::Result<Outcome> {
+    let Attached { trace, input } = attached;
     let mut command = command(hardware, boot);
     // A file without a name: nothing has to be deleted, however this ends.
     let mut archive = tempfile::tempfile().context("no temporary file for the bundle")?;
@@ -295,7 +321,20 @@ pub fn run_traced(
     });
     let (closed, all_closed) = mpsc::channel::<()>();
     let [com1, com2, com3, com4]: [UnixStream; 4] = ours.try_into().expect("four ports were made");
-    let log = carry(com1, Lines::new(ports.log), LOG_TAIL, closed.clone());
+    let (listens, listening) = mpsc::channel();
+    let log = Listening {
+        to: Lines::new(ports.log),
+        line: Vec::new(),
+        said: Some(listens),
+    };
+    let log = carry(com1, log, LOG_TAIL, closed.clone());
+    if let Some(input) = input {
+        type_in(
+            input,
+            com2.try_clone().context("no second hold of a serial port")?,
+            listening,
+        );
+    }
     let stdout = carry(com2, ports.stdout, 0, closed.clone());
     let stderr = carry(com3, ports.stderr, 0, closed.clone());
     let report = carry(com4, io::sink(), LOG_TAIL, closed.clone());
@@ -317,6 +356,64 @@ pub fn run_traced(
     };
     let _ = (stdout.join(), stderr.join(), trace.map(JoinHandle::join));
     Ok(outcome)
+}
+
+/// Passes the log on, and says when the kernel has begun to listen to what is typed.
+struct Listening<W: Write> {
+    to: W,
+    line: Vec<u8>,
+    said: Option<mpsc::Sender<()>>,
+}
+
+impl<W: Write> Write for Listening<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        const SAYS: &[u8] = b"standard input is a terminal";
+        for &byte in bytes {
+            if self.said.is_none() {
+                break;
+            }
+            self.line.push(byte);
+            if self.line.ends_with(SAYS) {
+                self.said = None;
+            } else if byte == b'\n' {
+                self.line.clear();
+            }
+        }
+        self.to.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// Copies input to a port as it comes, once the kernel listens, and says at its end that there is no more. The thread is
+/// left alone when the machine ends: a read of a terminal can't be called back.
+fn type_in(mut input: Box<dyn Read + Send>, mut port: UnixStream, listening: mpsc::Receiver<()>) {
+    const END: u8 = 4;
+    thread::spawn(move || {
+        // The other end goes when the kernel listens, or with the machine.
+        let _ = listening.recv();
+        let (mut buffer, mut last) = ([0; 256], b'\n');
+        loop {
+            match input.read(&mut buffer) {
+                Ok(count @ 1..) => {
+                    last = buffer[count - 1];
+                    if port.write_all(&buffer[..count]).is_err() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                _ => {
+                    // The key ends the input only at the start of a line.
+                    let end: &[u8] = if last == b'\n' { &[END] } else { &[b'\n', END] };
+                    let _ = port.write_all(end);
+                    break;
+                }
+            }
+        }
+    });
 }
 
 /// Waits until every port is closed, which QEMU does when it ends, or until there is a reason to stop it.

@@ -12,6 +12,7 @@ use crate::machine::Accel;
 use crate::ports::Ports;
 use crate::program::Unsuitable;
 use crate::report::Summary;
+use crate::root::Root;
 use crate::session::{self, FAILED, NOT_FOUND, Task, UNSUITABLE};
 
 /// Boots with the program and returns the exit status of the tool.
@@ -20,10 +21,25 @@ use crate::session::{self, FAILED, NOT_FOUND, Task, UNSUITABLE};
 /// Fails when the tool itself couldn't do its part; that is status 125 as well.
 pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
     let (program, args) = arguments.command.split_first().context("no program is named")?;
+    let root = match &arguments.root {
+        Some(folder) => Root::of_folder(folder)?,
+        None => Root::default(),
+    };
+    let inside = arguments
+        .root
+        .as_ref()
+        .map(|folder| folder.join(program.trim_start_matches('/')))
+        .filter(|file| file.is_file());
     // A file is looked at before anything is built; only a name without a file can be that of a sample task.
-    let from_file = if Path::new(program).exists() || !build::task_names().contains(program) {
-        match Task::from_file(program.as_ref(), args) {
-            Ok(task) => Some(task),
+    let from_file = if inside.is_some() || Path::new(program).exists() || !build::task_names().contains(program) {
+        let file = inside.as_deref().unwrap_or(program.as_ref());
+        match Task::from_file(file, args) {
+            Ok(mut task) => {
+                if inside.is_some() {
+                    program.trim_start_matches('/').clone_into(&mut task.path);
+                }
+                Some(task)
+            }
             Err(error) => {
                 eprintln!("faultline: {error}");
                 return Ok(if matches!(error, Unsuitable::Missing(_)) {
@@ -56,7 +72,7 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
 
     let hardware = options.hardware(arguments.accel);
     let tasks = [task];
-    let bundle = session::pack(&artifacts, &config, &tasks, &hardware)?;
+    let bundle = session::pack_with(&artifacts, &config, &tasks, &root, &hardware)?;
     let ports = Ports {
         log: if arguments.recording.is_text() {
             Box::new(io::stderr())

@@ -11,10 +11,11 @@ use crate::build::{self, Artifacts};
 use crate::bundle::Bundle;
 use crate::config::{Config, LineBreak};
 use crate::kernel_image;
-use crate::machine::{self, End, Hardware, Outcome};
+use crate::machine::{self, Attached, End, Hardware, Outcome};
 use crate::ports::{Ports, TracePort};
 use crate::program::{self, Unsuitable};
 use crate::report::{Defect, Report};
+use crate::root::Root;
 use crate::setup;
 use crate::symbols;
 
@@ -97,6 +98,20 @@ impl Task {
 /// # Errors
 /// Fails when the kernel can't be read or the bundle doesn't fit into the machine.
 pub fn pack(artifacts: &Artifacts, config: &Config, tasks: &[Task], hardware: &Hardware) -> anyhow::Result<Vec<u8>> {
+    pack_with(artifacts, config, tasks, &Root::default(), hardware)
+}
+
+/// The same with more files. A program goes before a file of the same path.
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_with(
+    artifacts: &Artifacts,
+    config: &Config,
+    tasks: &[Task],
+    root: &Root,
+    hardware: &Hardware,
+) -> anyhow::Result<Vec<u8>> {
     let kernel = fs::read(&artifacts.kernel).context("the kernel can't be read")?;
     let kernel = kernel_image::stripped(&kernel).context("the kernel isn't a well-formed ELF file")?;
     let mut bundle = Bundle::new(&kernel, config.as_str())?;
@@ -107,6 +122,7 @@ pub fn pack(artifacts: &Artifacts, config: &Config, tasks: &[Task], hardware: &H
             packed.push(&task.path);
         }
     }
+    root.pack(&mut bundle, &packed)?;
     let bundle = bundle.finish()?;
     let needed = (bundle.len() as u64).div_ceil(1 << 20) + KERNEL_MEMORY;
     if needed > hardware.memory {
@@ -146,7 +162,23 @@ pub fn boot_traced(
     trace: Option<TracePort>,
     limit: Option<Duration>,
 ) -> anyhow::Result<Result<(Report, Outcome), Failure>> {
-    let outcome = machine::run_traced(hardware, &artifacts.boot, bundle, ports, trace, limit)?;
+    let attached = Attached { trace, input: None };
+    boot_attached(artifacts, hardware, bundle, ports, attached, limit)
+}
+
+/// The same with whatever else is attached.
+///
+/// # Errors
+/// As [`boot`].
+pub fn boot_attached(
+    artifacts: &Artifacts,
+    hardware: &Hardware,
+    bundle: &[u8],
+    ports: Ports,
+    attached: Attached,
+    limit: Option<Duration>,
+) -> anyhow::Result<Result<(Report, Outcome), Failure>> {
+    let outcome = machine::run_attached(hardware, &artifacts.boot, bundle, ports, attached, limit)?;
     let kernel = artifacts.kernel.clone();
     if outcome.end != End::Orderly {
         return Ok(Err(Failure {

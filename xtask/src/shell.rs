@@ -1,0 +1,209 @@
+//! `shell`: busybox as an interactive shell, with the sample tasks beside it.
+//!
+//! What is typed goes to the machine byte by byte: the terminal of this process is switched to raw, so that Ctrl-C and
+//! the like reach the kernel's own line discipline. Only Ctrl-] stays here, and ends the machine.
+
+use std::fs;
+use std::io::{self, IsTerminal, Read};
+use std::mem::MaybeUninit;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::build;
+use crate::cli;
+use crate::config::Config;
+use crate::machine::{Accel, Attached};
+use crate::ports::Ports;
+use crate::program;
+use crate::root::Root;
+use crate::session::{self, Task};
+use crate::workspace;
+
+/// The key that ends the machine: Ctrl-].
+const ESCAPE: u8 = 0x1d;
+
+/// Boots with the shell and returns its exit status.
+///
+/// # Errors
+/// Fails when the tool itself couldn't do its part.
+pub fn run(arguments: &cli::Shell) -> anyhow::Result<u8> {
+    let busybox = busybox(arguments.busybox.as_deref())?;
+    let artifacts = session::prepare()?;
+    let mut root = match &arguments.root {
+        Some(folder) => Root::of_folder(folder)?,
+        None => Root::default(),
+    };
+    root.add_link("bin/sh", "busybox");
+    for name in build::task_names() {
+        let file = artifacts.task(&name).context("a task has no file")?;
+        let program = fs::read(&file).with_context(|| format!("{} can't be read", file.display()))?;
+        root.add_file(&format!("bin/{name}"), true, program);
+    }
+    let shell = Task {
+        path: "bin/busybox".to_owned(),
+        program: program::read(&busybox)?,
+        args: Vec::new(),
+    };
+    let options = &arguments.options;
+    let mut config = Config::new();
+    config.set("mode", "run")?;
+    config.set("program", "/bin/busybox")?.set("arg", "sh")?;
+    for word in &arguments.arguments {
+        config.set("arg", word)?;
+    }
+    for variable in ["PATH=/bin", "HOME=/", "TERM=linux", "PS1=\\w # "] {
+        config.set("env", variable)?;
+    }
+    arguments.recording.configure(&mut config)?;
+    config
+        .set("input", "terminal")?
+        .set("fault", options.fault)?
+        .set("zero_pool", options.zero_pool)?
+        .set("seed", options.seed)?;
+
+    let hardware = options.hardware(Accel::default());
+    let tasks = [shell];
+    let bundle = session::pack_with(&artifacts, &config, &tasks, &root, &hardware)?;
+    let ports = Ports {
+        log: if arguments.recording.is_text() {
+            Box::new(io::stderr())
+        } else {
+            Box::new(io::sink())
+        },
+        stdout: Box::new(io::stdout()),
+        stderr: Box::new(io::stderr()),
+    };
+    let mut recorder = arguments.recording.start(&tasks)?;
+    let terminal = RawTerminal::of_standard_input()?;
+    if terminal.is_some() {
+        eprint!("Ctrl-] ends the machine\r\n");
+    }
+    let attached = Attached {
+        trace: recorder.port(),
+        input: Some(Box::new(Keyboard {
+            is_terminal: terminal.is_some(),
+        })),
+    };
+    let ended = session::boot_attached(&artifacts, &hardware, &bundle, ports, attached, options.limit());
+    drop(terminal);
+    let ended = ended?;
+    recorder.finish(ended.as_ref().map(|(_, outcome)| outcome.report.as_str()).ok())?;
+    match ended {
+        Ok((report, _)) => {
+            let programs = report.programs()?;
+            let shell = programs.first().context("the kernel's report has no program")?;
+            if let Some(error) = &shell.error {
+                eprintln!("faultline: {}: {error}", shell.path);
+            }
+            if !report.frames_hold()? {
+                bail!("the kernel lost frames");
+            }
+            Ok(shell.status)
+        }
+        Err(failure) => {
+            eprintln!("faultline: {failure}");
+            Ok(failure.status())
+        }
+    }
+}
+
+/// A static busybox: the one that was named, one that is installed, or Debian's, fetched into the target directory.
+fn busybox(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(file) = named {
+        program::read(file)?;
+        return Ok(file.to_owned());
+    }
+    let folder = workspace::target_dir().join("busybox");
+    let fetched = [folder.join("bin/busybox"), folder.join("usr/bin/busybox")];
+    let installed = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
+    let known = installed.iter().chain(&fetched);
+    let usable = |file: &&PathBuf| program::read(file).is_ok();
+    if let Some(found) = known.clone().find(usable) {
+        return Ok(found.clone());
+    }
+    let fetch = fetch_busybox(&folder);
+    if let (Ok(()), Some(found)) = (&fetch, fetched.iter().find(usable)) {
+        return Ok(found.clone());
+    }
+    let why = fetch.err().map_or_else(String::new, |error| format!(" ({error:#})"));
+    bail!("no static busybox: apt-get install busybox-static (Debian, Ubuntu), or name one by --busybox FILE{why}")
+}
+
+/// Downloads Debian's package and unpacks it; nothing is installed.
+fn fetch_busybox(folder: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("{} can't be made", folder.display()))?;
+    eprintln!("faultline: fetching busybox-static with apt-get");
+    succeed(
+        Command::new("apt-get")
+            .args(["-q", "download", "busybox-static"])
+            .current_dir(folder),
+    )?;
+    let package = fs::read_dir(folder)?
+        .flatten()
+        .map(|file| file.path())
+        .find(|file| file.extension().is_some_and(|extension| extension == "deb"))
+        .context("apt-get downloaded no package")?;
+    succeed(Command::new("dpkg").arg("-x").arg(package).arg(folder))
+}
+
+fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("{name} can't be started"))?;
+    if !output.status.success() {
+        bail!("{name}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+/// Standard input, with the key that ends the machine taken out if a person types.
+struct Keyboard {
+    is_terminal: bool,
+}
+
+impl Read for Keyboard {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = io::stdin().read(buffer)?;
+        if self.is_terminal && buffer[..count].contains(&ESCAPE) {
+            // SAFETY: the call touches no memory; the handler of the tool takes the signal and ends the machine.
+            unsafe { libc::raise(libc::SIGTERM) };
+        }
+        Ok(count)
+    }
+}
+
+/// The terminal of this process in raw mode; as it was, when the value goes.
+struct RawTerminal(libc::termios);
+
+impl RawTerminal {
+    /// Nothing if standard input is no terminal.
+    fn of_standard_input() -> io::Result<Option<Self>> {
+        if !io::stdin().is_terminal() {
+            return Ok(None);
+        }
+        let mut settings = MaybeUninit::<libc::termios>::uninit();
+        // SAFETY: the call writes the settings to a place that is large enough, and says whether it has.
+        if unsafe { libc::tcgetattr(libc::STDIN_FILENO, settings.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call above has succeeded.
+        let before = unsafe { settings.assume_init() };
+        let mut raw = before;
+        // SAFETY: both calls get settings that are whole.
+        unsafe {
+            libc::cfmakeraw(&raw mut raw);
+            if libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &raw const raw) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(Some(Self(before)))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // SAFETY: the settings are those that the terminal had.
+        unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &raw const self.0) };
+    }
+}
