@@ -113,7 +113,10 @@ pub fn task_event(event: TaskEvent) {
         TaskEvent::Spawned { task, class, .. } => {
             ring::push_here(Kind::TaskSpawn, 0, 0, u64::from(task.index()), class as u64);
         }
-        TaskEvent::Woken { task } => ring::push_here(Kind::TaskWake, 0, 0, u64::from(task.index()), 0),
+        // Whoever queues a fault wakes the service, and whoever has served one wakes its waiter: the event before says so.
+        TaskEvent::Woken { task } if !ring::last_is([Kind::FaultQueue, Kind::FaultWake]) => {
+            ring::push_here(Kind::TaskWake, 0, 0, u64::from(task.index()), 0);
+        }
         _ => {}
     }
 }

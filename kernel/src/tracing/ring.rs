@@ -121,6 +121,24 @@ pub fn first_time() -> Option<u64> {
     recorded().first().map(|event| event.time)
 }
 
+/// Whether the newest event of the current block is of one of these kinds.
+#[inline(always)]
+pub fn last_is(kinds: [Kind; 2]) -> bool {
+    let next = NEXT.load(Relaxed);
+    if next.is_null() {
+        return false;
+    }
+    // SAFETY: a block has a header in front of its events, so the bytes before the first one are there, too; they are
+    // read as a number, which any bytes are.
+    let kind = unsafe {
+        next.cast::<u8>()
+            .sub(size_of::<Event>() - offset_of!(Event, kind))
+            .cast::<u16>()
+            .read()
+    };
+    kinds.iter().any(|known| *known as u16 == kind)
+}
+
 /// Records an event of the current thread, or loses it.
 #[inline(always)]
 pub fn push_here(kind: Kind, space: u64, fault: u64, a: u64, b: u64) {
