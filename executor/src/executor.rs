@@ -13,7 +13,7 @@ use crate::{
     cpu::Cpu,
     queue::ClassQueue,
     slab::Slab,
-    sync::Ordering,
+    sync::{Ordering, mutant},
     task::{self, Slot, bits},
     waits::Graph,
 };
@@ -326,7 +326,7 @@ impl<H: Hooks> Executor<H> {
     #[inline(never)]
     fn notify(&self, cpu: usize) {
         // Its own interrupt handler needs no notification: the end of the interrupt ends the halt.
-        if cpu != self.hooks.cpu() {
+        if cpu != self.hooks.cpu() && !mutant!(ForgetNotify) {
             self.hooks.notify(cpu);
         }
     }

@@ -80,3 +80,15 @@ impl<T> Mutex<T> {
         self.0.try_lock().ok()
     }
 }
+
+/// Whether a planted mistake is switched on: never, unless the simulation runs the crate.
+macro_rules! mutant {
+    ($name:ident) => {{
+        #[cfg(feature = "simulation")]
+        let on = faultline_probe::is_on(faultline_probe::Mutant::$name);
+        #[cfg(not(feature = "simulation"))]
+        let on = false;
+        on
+    }};
+}
+pub(crate) use mutant;

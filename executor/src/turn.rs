@@ -5,7 +5,7 @@ use core::task::{Context, Poll};
 use crate::{
     Executor, Hooks, TaskEvent,
     cpu::Cpu,
-    sync::Ordering,
+    sync::{Ordering, mutant},
     task::{Completed, Released, Slot, bits},
 };
 
@@ -83,7 +83,9 @@ impl<H: Hooks> Executor<H> {
         if slot.state.load() & bits::LIVE == 0 {
             return self.drop_ended(slot);
         }
-        slot.state.begin_poll();
+        if !mutant!(ClearAfterPoll) {
+            slot.state.begin_poll();
+        }
         cpu.current.store(slot.as_ptr(), Ordering::Relaxed);
         let unwind = Unwind {
             executor: self,
@@ -100,6 +102,9 @@ impl<H: Hooks> Executor<H> {
             // is ours and has a future.
             unsafe { slot.poll()(slot, &mut cx) }
         });
+        if mutant!(ClearAfterPoll) {
+            slot.state.begin_poll();
+        }
         self.measure(cpu, slot);
         if poll == Poll::Ready(()) && self.hooks.tracing() {
             self.hooks.trace(TaskEvent::Finished { task: slot.id() });
@@ -261,7 +266,9 @@ unsafe fn next(cpu: &'static Cpu) -> Option<&'static Slot> {
                 return Some(queue.pop());
             }
         }
-        cpu.backlog.store(true, Ordering::Relaxed);
+        if !mutant!(ForgetBacklog) {
+            cpu.backlog.store(true, Ordering::Relaxed);
+        }
     }
     None
 }

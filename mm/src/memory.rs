@@ -10,6 +10,7 @@ use crate::frame::{FrameAccount, FrameAllocator, Pfn};
 use crate::platform::{MAX_CPUS, Platform};
 use crate::stats::{Counters, MemoryStats};
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::mutant;
 use crate::tlb::CpuTlb;
 
 /// Whether faults go through the queue.
@@ -139,7 +140,8 @@ impl<P: Platform> Memory<P> {
     }
 
     pub(crate) fn next_space_id(&self) -> u64 {
-        self.next_space.fetch_add(1, Ordering::Relaxed)
+        let id = self.next_space.fetch_add(1, Ordering::Relaxed);
+        if mutant!(ReuseId) { 1 + id % 2 } else { id }
     }
 
     #[inline]

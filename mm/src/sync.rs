@@ -7,3 +7,15 @@ pub(crate) use spin::{Mutex, MutexGuard};
 
 #[cfg(feature = "simulation")]
 pub(crate) use faultline_probe::{Mutex, MutexGuard, atomic, spin_loop};
+
+/// Whether a planted mistake is switched on: never, unless the simulation runs the crate.
+macro_rules! mutant {
+    ($name:ident) => {{
+        #[cfg(feature = "simulation")]
+        let on = faultline_probe::is_on(faultline_probe::Mutant::$name);
+        #[cfg(not(feature = "simulation"))]
+        let on = false;
+        on
+    }};
+}
+pub(crate) use mutant;

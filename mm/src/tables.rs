@@ -19,6 +19,7 @@ use crate::platform::Platform;
 use crate::region::Alone;
 use crate::space::{Inner, Space};
 use crate::sync::atomic::Ordering;
+use crate::sync::mutant;
 use crate::tlb::Change;
 
 /// Where a walk for a leaf ended.
@@ -244,6 +245,7 @@ impl<P: Platform> Space<P> {
                 if entry.has(Entry::PRESENT | Entry::WRITABLE)
                     && !entry.has(Entry::SHARED)
                     && memory.frames.mapping_count(entry.frame()) != 1
+                    && !mutant!(TakeBackWritable)
                 {
                     leaf.set(entry.without(Entry::WRITABLE).with(Entry::COW));
                 }
@@ -257,7 +259,9 @@ impl<P: Platform> Space<P> {
         let below = Entry::present(table, Entry::TABLE);
         entry2.set(below);
         // The processor may have cached the pointer to the old table for any of the 512 pages.
-        change.all();
+        if !mutant!(UnshareWithoutFlush) {
+            change.all();
+        }
         memory.counters.tables_unshared.add(1);
         self.drop_table_reference(inner, shared);
         Ok(below)
@@ -276,6 +280,9 @@ impl<P: Platform> Space<P> {
         let leaves = memory.table(from)[used.clone()].iter().zip(&memory.table(to)[used]);
         for (page, (leaf, copy)) in leaves.enumerate() {
             let entry = EntryRef(leaf).get();
+            if mutant!(CopyMarker) && entry.marker().is_some() {
+                EntryRef(copy).set(entry);
+            }
             if !entry.is_present() {
                 continue;
             }
@@ -337,7 +344,7 @@ impl<P: Platform> Space<P> {
     /// walk a table, and mark its entries, until it has flushed, whatever runs on it: so this CPU alone is reason enough,
     /// if there is another one that could free the table meanwhile.
     fn hold_tables(&self, inner: &mut Inner<P>) {
-        if self.memory.frames.has_several_cpus() {
+        if self.memory.frames.has_several_cpus() && !mutant!(ForgetTableHold) {
             self.hold(inner);
         }
     }
@@ -354,7 +361,7 @@ impl<P: Platform> Space<P> {
     #[inline(always)]
     pub(crate) fn retire(&self, inner: &mut Inner<P>, frame: Pfn) {
         let cpu = self.memory.platform.cpu();
-        if self.is_private_to(cpu) {
+        if self.is_private_to(cpu) || mutant!(ForgetQuarantine) {
             self.memory.drop_mapping(frame, cpu);
         } else {
             self.retire_loaded(inner, frame, cpu);

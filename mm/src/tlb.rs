@@ -37,6 +37,7 @@ use x86_64::VirtAddr;
 use crate::Memory;
 use crate::platform::{MAX_CPUS, Pcid, Platform};
 use crate::space::{Inner, Space, VirtualAddressSpace};
+use crate::sync::mutant;
 
 /// PCID slots that are used on each CPU at most.
 const TAGS: usize = 8;
@@ -188,6 +189,9 @@ impl<P: Platform> Space<P> {
         let generation = self.tlb_generation.load(Ordering::Relaxed) + 1;
         let logged = if change.count == 1 { change.pages[0] } else { MANY };
         self.tlb.log[generation as usize % LOG].store(logged, Ordering::Release);
+        if mutant!(AskBeforeBump) {
+            memory.platform.shootdown(self.tlb.cpus.load(Ordering::Relaxed));
+        }
         self.tlb_generation.store(generation, Ordering::Release);
         memory.counters.tlb_bumps.add(1);
         memory
@@ -219,7 +223,8 @@ impl<P: Platform> Space<P> {
             memory.give_up_tag(cpu, self);
         }
         let others = self.tlb.cpus.load(Ordering::Relaxed) & !(1 << cpu);
-        if others != 0 && !change.upgrade {
+        let asked = mutant!(AskNobody) || mutant!(AskBeforeBump);
+        if others != 0 && !change.upgrade && !asked {
             memory.platform.shootdown(others);
         }
         self.release_quarantine(inner);
@@ -251,6 +256,9 @@ impl<P: Platform> Space<P> {
             let cpu = cpus.trailing_zeros() as usize;
             passed = passed.min(self.tlb.seen[cpu].load(Ordering::Acquire));
             cpus &= cpus - 1;
+        }
+        if mutant!(ReleaseUnflushed) {
+            passed = generation;
         }
         let cpu = self.memory.platform.cpu();
         if inner.holds_frames && passed == generation {
@@ -304,7 +312,9 @@ impl<P: Platform> FlushWaiter<'_, P> {
             None => {
                 inner.flush_waiters.push((generation, number, waker.clone()));
                 // An upgrade of rights has asked nobody, and a CPU that is idle would never look.
-                self.space.memory.platform.shootdown(self.space.behind(generation));
+                if !mutant!(WaitWithoutAsking) {
+                    self.space.memory.platform.shootdown(self.space.behind(generation));
+                }
             }
         }
         // Register, then look again, as in `release_quarantine`.
@@ -363,6 +373,7 @@ impl<P: Platform> Memory<P> {
             self.catch_up(cpu, space);
             return;
         }
+        let old_root = if mutant!(OldRoot) { space.root_frame() } else { None };
         let mut slots = self.tlb[cpu].slots.lock();
         let (pcid, known, evicted) = self.assign_tag(&mut slots, space);
         if space.tlb.cpus.load(Ordering::Relaxed) & (1 << cpu) == 0 {
@@ -373,7 +384,8 @@ impl<P: Platform> Memory<P> {
         let generation = space.tlb_generation.load(Ordering::Acquire);
         // After the generation: who sees that of the space's end sees that there is no root any more, and who does not
         // will be asked to leave it.
-        let Some(root) = space.root_frame() else {
+        let root = if mutant!(OldRoot) { old_root } else { space.root_frame() };
+        let Some(root) = root else {
             drop(slots);
             self.leave(cpu);
             self.give_up_tag(cpu, space);
@@ -384,7 +396,7 @@ impl<P: Platform> Memory<P> {
             return;
         };
         let seen = space.tlb.seen[cpu].load(Ordering::Relaxed);
-        let keep = known && seen == generation;
+        let keep = known && (seen == generation || mutant!(KeepUnseen));
         self.platform.load_root(root, pcid, keep);
         self.counters.root_loads.add(1);
         if keep {
@@ -427,6 +439,12 @@ impl<P: Platform> Memory<P> {
             }
         };
         let evicted = slots.tags[index].replace(Arc::clone(space));
+        if let Some(evicted) = &evicted
+            && mutant!(LeaveBeforeLoad)
+        {
+            let bit = 1 << self.platform.cpu();
+            evicted.tlb.cpus.fetch_and(!bit, Ordering::Release);
+        }
         (Pcid(index as u16 + 1), false, evicted)
     }
 
@@ -458,7 +476,7 @@ impl<P: Platform> Memory<P> {
         let page = space.tlb.log[generation as usize % LOG].load(Ordering::Acquire);
         // The place in the log is used again after a few changes: it is this one's only if there were none meanwhile.
         let current = space.tlb_generation.load(Ordering::Relaxed) == generation;
-        if seen + 1 == generation && page != MANY && current {
+        if (seen + 1 == generation || mutant!(CatchUpOnePage)) && page != MANY && current {
             self.platform.invalidate_page(VirtAddr::new_truncate(page));
             self.counters.tlb_pages.add(1);
             self.platform.trace(Kind::TlbFlushPage, space.id, 0, page, 1);
@@ -526,7 +544,10 @@ impl<P: Platform> Memory<P> {
                 active.as_ref().is_none_or(|active| active.id != space.id)
                     && space.tlb.seen[cpu].load(Ordering::Relaxed) != space.tlb_generation.load(Ordering::Acquire)
             });
-            if stale && let Some(space) = tag.take() {
+            if stale
+                && !mutant!(KeepStaleTag)
+                && let Some(space) = tag.take()
+            {
                 space.tlb.cpus.fetch_and(!(1 << cpu), Ordering::Release);
                 self.release_of(&space);
             }

@@ -19,6 +19,7 @@ use crate::protection::{Access, FaultInfo};
 use crate::region::Summary;
 use crate::space::{Guard, Inner, Space};
 use crate::sync::atomic::Ordering;
+use crate::sync::mutant;
 use crate::tables::Leaf;
 
 /// A fault whose region allows it.
@@ -218,7 +219,7 @@ impl<P: Platform> Space<P> {
         }
         // SAFETY: the space's lock is held, and this is the only reference to the new slot's shared part.
         let shared = unsafe { slot.shared() };
-        shared.stale = false;
+        shared.stale &= mutant!(KeepStale);
         shared.side = !mark;
         match entry {
             Some(entry) if mark => entry.set(marker),
@@ -350,13 +351,13 @@ impl<P: Platform> Space<P> {
         let slot = self.memory.faults.slot(marker.slot);
         debug_assert_eq!(slot.marker(), marker);
         // SAFETY: the caller holds the lock of this space, to which the marker links the slot.
-        unsafe { slot.shared() }.stale = true;
+        unsafe { slot.shared() }.stale = !mutant!(ForgetStale);
         entry.set(Entry::EMPTY);
     }
 
     /// Makes the faults of the side list that meet `range` stale.
     pub(crate) fn revoke_side(&self, inner: &mut Inner<P>, range: PageRange) {
-        let mut index = inner.side;
+        let mut index = if mutant!(ForgetSide) { NONE } else { inner.side };
         while index != NONE {
             let slot = self.memory.faults.slot(index);
             // SAFETY: the space's lock is held and the slot is in its side list.

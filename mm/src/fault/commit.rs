@@ -12,6 +12,7 @@ use crate::Memory;
 use crate::entry::Entry;
 use crate::platform::Platform;
 use crate::space::Guard;
+use crate::sync::mutant;
 
 /// Waiters that are woken after one hold of the lock.
 const BATCH: usize = 16;
@@ -42,7 +43,10 @@ impl<P: Platform> Memory<P> {
         if side {
             request.space().unlink_side(&mut inner, token.index());
         }
-        if !stale && let Some(entry) = request.entry {
+        if !stale
+            && !mutant!(KeepMarker)
+            && let Some(entry) = request.entry
+        {
             // Not committed, not revoked: the marker or the busy bit is still there.
             if entry.get() == request.marker {
                 entry.set(Entry::EMPTY);
@@ -83,11 +87,13 @@ impl<P: Platform> Memory<P> {
             Some(waker) => {
                 self.platform
                     .trace(Kind::FaultWake, request.space().id, request.fault, request.page, 1);
-                waker.wake();
+                if !mutant!(ForgetWake) {
+                    waker.wake();
+                }
             }
             None => self.nobody_waited(request),
         }
-        if more {
+        if more && !mutant!(WakeOnlyFirst) {
             self.wake_others(slot, &request, result);
         }
         // SAFETY: the token is held, and the space no longer links to the slot.

@@ -21,6 +21,7 @@ use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::protection::Access;
 use crate::space::{Guard, Inner};
+use crate::sync::mutant;
 use crate::tables::index;
 use crate::tlb::Change;
 
@@ -45,7 +46,7 @@ impl<P: Platform> Memory<P> {
         // SAFETY: the space's lock is held.
         let stale = unsafe { token.slot().shared() }.stale;
         // The entry is only looked at if the fault is not stale: a stale one's table may be gone.
-        if stale || !still_marked(*request, entry) {
+        if (stale || !still_marked(*request, entry)) && !mutant!(SkipRevalidation) {
             debug_assert!(stale, "a marker went without its fault being revoked");
             return Err(self.complete_stale(token, inner));
         }
@@ -73,7 +74,9 @@ impl<P: Platform> Memory<P> {
         let address = frame.address().as_u64();
         self.platform
             .trace(Kind::FaultFrame, request.space().id, request.fault, address, 0);
-        self.platform.zero_frame(frame.frame());
+        if !mutant!(ForgetZero) {
+            self.platform.zero_frame(frame.frame());
+        }
         self.platform
             .trace(Kind::FaultFill, request.space().id, request.fault, address, 0);
         Ok(frame)
@@ -154,7 +157,7 @@ impl<P: Platform> Memory<P> {
         let before = entry.get();
         let old = before.frame();
         let borrowed = before.has(Entry::BORROWED);
-        if !borrowed && self.frames.mapping_count(old) == 1 {
+        if !borrowed && self.frames.mapping_count(old) <= 1 + u32::from(mutant!(ReuseSharedFrame)) {
             let kept = before
                 .without(Entry::COW | Entry::BUSY)
                 .with(Entry::WRITABLE | Entry::DIRTY | Entry::ACCESSED);
@@ -187,7 +190,9 @@ impl<P: Platform> Memory<P> {
         self.platform
             .trace(Kind::FaultCommit, space.id, request.fault, request.page, value.bits());
         let mut change = Change::new();
-        change.page(request.page);
+        if !mutant!(DropCowFlush) {
+            change.page(request.page);
+        }
         if !borrowed {
             space.retire(&mut inner, old);
         }

@@ -17,6 +17,7 @@ use crate::memory::FaultMode;
 use crate::platform::Platform;
 use crate::protection::FaultInfo;
 use crate::space::{Space, VirtualAddressSpace};
+use crate::sync::mutant;
 
 /// A page fault. The first poll admits it; it is ready when the faulting instruction may be executed again, or with the
 /// reason why it must not.
@@ -146,7 +147,9 @@ impl<P: Platform> FaultFuture<'_, P> {
         match unsafe { self.waiter.result() } {
             Ok(outcome) => Ok(*outcome),
             // What was refused is the access of the fault that came first.
-            Err(FaultError::Protection { protection, .. }) if protection.allows(self.info.access) => {
+            Err(FaultError::Protection { protection, .. })
+                if protection.allows(self.info.access) && !mutant!(RefuseJoiner) =>
+            {
                 Ok(FaultOutcome::Retry)
             }
             Err(error) => Err(error.at(self.info.address, self.info.access)),

@@ -21,6 +21,7 @@ use crate::error::FaultError;
 use crate::memory::{EntryRef, MemoryRef};
 use crate::platform::Platform;
 use crate::space::Space;
+use crate::sync::mutant;
 use crate::tlb::Change;
 
 /// Faults that are served in one poll at most, so that other tasks get their turn in a storm.
@@ -209,7 +210,9 @@ impl<P: Platform> Memory<P> {
     fn retry_some_parked(&self, waker: &Waker) {
         // Register, then look: a frame that came free in between would wake nobody. The last one has used the waker up,
         // and faults may be left that it does not serve.
-        self.frames.set_low_memory_waker(waker);
+        if !mutant!(ForgetMemoryWaker) {
+            self.frames.set_low_memory_waker(waker);
+        }
         let available = self.frames.available();
         if available > 0 {
             self.faults

@@ -44,6 +44,7 @@ use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::protection::Access;
 use crate::space::Space;
+use crate::sync::mutant;
 
 /// No slot, in the links.
 pub(crate) const NONE: u16 = u16::MAX;
@@ -139,7 +140,7 @@ impl DeviceState {
         let before = self
             .0
             .compare_exchange(Self::IDLE, Self::PARKED, Ordering::AcqRel, Ordering::Acquire);
-        before.is_err() && self.0.swap(Self::IDLE, Ordering::AcqRel) == Self::WOKEN
+        !mutant!(ForgetEarlyAnswer) && before.is_err() && self.0.swap(Self::IDLE, Ordering::AcqRel) == Self::WOKEN
     }
 
     /// The device has news. True if the slot waits: then the caller queues it.

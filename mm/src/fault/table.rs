@@ -11,6 +11,7 @@ use super::FaultOutcome;
 use super::slot::{Slot, SlotToken};
 use super::waiter::{WaitList, complete_first};
 use crate::platform::Platform;
+use crate::sync::mutant;
 
 /// A first-in, first-out list through the slots' links.
 struct Fifo<P: Platform> {
@@ -191,7 +192,9 @@ impl<P: Platform> FaultTable<P> {
             let Some(slot) = lists.memory.pop() else { return };
             self.waiting_for_memory.fetch_sub(1, Ordering::Relaxed);
             lists.queue.push(slot);
-            lists.wake_service();
+            if !mutant!(QueueWithoutWake) {
+                lists.wake_service();
+            }
         }
     }
 
@@ -201,7 +204,7 @@ impl<P: Platform> FaultTable<P> {
         let mut lists = self.lists.lock();
         lists.free.push(token.slot());
         lists.in_use -= 1;
-        if !lists.slot_waiters.is_empty() {
+        if !lists.slot_waiters.is_empty() && !mutant!(ForgetSlotWaiter) {
             drop(lists);
             self.pass_slot_on();
         }

@@ -15,6 +15,7 @@ use crate::error::VasError;
 use crate::frame::{OutOfFrames, Pfn};
 use crate::memory::EntryRef;
 use crate::platform::Platform;
+use crate::sync::mutant;
 use crate::tlb::Change;
 
 impl<P: Platform> VirtualAddressSpace<P> {
@@ -120,7 +121,7 @@ impl<P: Platform> Space<P> {
         let target = memory.make_level2(child_root, at)?;
         if above.has(Entry::HUGE) {
             self.share_huge(entry2, above, target, at, change)
-        } else if busy && !above.has(Entry::SHARED) && self.holds_faults(above.frame()) {
+        } else if busy && !mutant!(ShareMarkedTable) && !above.has(Entry::SHARED) && self.holds_faults(above.frame()) {
             self.copy_busy_table(above.frame(), target, change)
         } else {
             memory
@@ -130,7 +131,9 @@ impl<P: Platform> Space<P> {
             let shared = above.without(Entry::WRITABLE).with(Entry::SHARED);
             if !above.has(Entry::SHARED) {
                 entry2.set(shared);
-                change.all();
+                if !mutant!(ForkWithoutFlush) {
+                    change.all();
+                }
             }
             target.set(shared);
             Ok(())

@@ -11,6 +11,7 @@ use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::protection::Protection;
 use crate::region::{Alone, RegionMap};
+use crate::sync::mutant;
 use crate::tables::index;
 use crate::tlb::Change;
 
@@ -120,7 +121,7 @@ impl<P: Platform> Space<P> {
         }
         const RIGHTS: u64 = Entry::USER | Entry::WRITABLE | Entry::NO_EXECUTE | Entry::COW;
         let mut flags = Entry::flags_for(protection);
-        if !before.has(Entry::SHARED) && !self.is_sole_owner(before) {
+        if !before.has(Entry::SHARED) && !self.is_sole_owner(before) && !mutant!(ProtectForgetsCow) {
             flags = flags & !Entry::WRITABLE | Entry::COW;
         }
         // Bits that the processor sets meanwhile are kept: only the rights are exchanged.
@@ -128,7 +129,9 @@ impl<P: Platform> Space<P> {
         if after != before {
             leaf.and_not(RIGHTS & !flags);
             leaf.or(flags);
-            change.page(page);
+            if !mutant!(ProtectWithoutFlush) {
+                change.page(page);
+            }
         }
     }
 

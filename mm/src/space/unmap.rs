@@ -11,6 +11,7 @@ use crate::frame::Pfn;
 use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::region::{Alone, RegionMap};
+use crate::sync::mutant;
 use crate::tables::{index, span};
 use crate::tlb::Change;
 
@@ -130,7 +131,9 @@ impl<P: Platform> Space<P> {
         if !value.has(Entry::BORROWED) {
             self.retire(inner, value.frame());
         }
-        change.page(page);
+        if !mutant!(UnmapWithoutFlush) {
+            change.page(page);
+        }
     }
 
     /// Frees the tables that `range` used and whose whole span lies in `alone`.
@@ -181,6 +184,7 @@ impl<P: Platform> Space<P> {
     pub(super) fn release_table(&self, inner: &mut Inner<P>, table: Pfn) {
         self.hold_frames(inner);
         match self.memory.frames.table_remove_ref(table, self.memory.platform.cpu()) {
+            Ok(Some(retired)) if mutant!(ForgetTableQuarantine) => retired.free(),
             Ok(Some(retired)) => {
                 self.memory
                     .platform

@@ -12,10 +12,12 @@
 #![warn(missing_docs)]
 
 pub mod atomic;
+mod mutants;
 mod mutex;
 
 use core::cell::Cell;
 
+pub use mutants::{Mutant, is_on, switch_on};
 pub use mutex::{Mutex, MutexGuard};
 
 /// What the simulation wants to be told. All functions are called on the thread that called [`install`].

@@ -1,0 +1,89 @@
+//! Planted mistakes: each shows that the simulation would find one like it.
+
+use core::sync::atomic::{AtomicU8, Ordering};
+
+/// Number of the mutant that is on, plus 1.
+static ON: AtomicU8 = AtomicU8::new(0);
+
+/// Switches a mutant on, or all off, in the whole process.
+pub fn switch_on(mutant: Option<Mutant>) {
+    ON.store(mutant.map_or(0, |mutant| mutant as u8 + 1), Ordering::Relaxed);
+}
+
+/// Whether this mutant is on.
+#[inline]
+#[must_use]
+pub fn is_on(mutant: Mutant) -> bool {
+    ON.load(Ordering::Relaxed) == mutant as u8 + 1
+}
+
+/// Declares the mutants, each with its name and what it does.
+macro_rules! mutants {
+    ($($name:ident, $text:literal;)*) => {
+        /// A planted mistake.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Mutant { $(#[doc = $text] $name,)* }
+
+        impl Mutant {
+            /// Every mutant.
+            pub const ALL: &'static [Mutant] = &[$(Mutant::$name,)*];
+
+            /// What it does.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self { $(Mutant::$name => $text,)* }
+            }
+
+            /// Its name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Mutant::$name => stringify!($name),)* }
+            }
+        }
+    };
+}
+
+mutants! {
+    SkipRevalidation, "a commit does not look whether its marker is still there";
+    ForgetStale, "a call that takes a marker away does not make its fault stale";
+    KeepStale, "a slot that was stale once stays so in its next use";
+    ForgetSide, "a call forgets the faults of the side list";
+    KeepMarker, "a fault that is not served leaves its marker behind";
+    CopyMarker, "fork copies markers";
+    ShareMarkedTable, "fork shares a table that holds markers";
+    ForgetWake, "a waiter has its result and is not woken";
+    WakeOnlyFirst, "only the first waiter of a fault gets the result";
+    ForgetSlotWaiter, "a slot that comes free wakes nobody";
+    ForgetMemoryWaker, "the service does not ask to be woken by the next free frame";
+    QueueWithoutWake, "a parked fault is queued again and the service sleeps on";
+    ForgetEarlyAnswer, "an answer of the disk that comes before the wait is lost";
+    RefuseJoiner, "a fault that joined another is refused with it";
+    ForgetZero, "a frame is published without being zeroed";
+    ReuseSharedFrame, "copy-on-write takes a frame that another space still has";
+    TakeBackWritable, "a table is taken back with rights to frames that others have";
+    ProtectForgetsCow, "mprotect makes a shared frame writable";
+    DropCowFlush, "a copy-on-write commit flushes nothing";
+    ForkWithoutFlush, "fork does not flush the rights it takes away";
+    UnmapWithoutFlush, "unmap flushes no page";
+    ProtectWithoutFlush, "mprotect flushes nothing";
+    UnshareWithoutFlush, "a copied table leaves pointers to the old one";
+    AskNobody, "no other CPU is asked to flush";
+    AskBeforeBump, "other CPUs are asked before the generation is bumped";
+    WaitWithoutAsking, "who waits for a flush asks nobody for it";
+    ForgetQuarantine, "a frame is free before other CPUs have flushed";
+    ForgetTableQuarantine, "a table is free before anybody has flushed";
+    ReleaseUnflushed, "quarantine ends with the bump";
+    ForgetTableHold, "a shared table is free although the processor may walk it";
+    ForgetLimbo, "a frame that comes to limbo late stays there";
+    KeepUnseen, "a switch keeps what changed while the space was away";
+    OldRoot, "a switch loads the root that it saw before the generation";
+    LeaveBeforeLoad, "a space counts as gone from a CPU before its PCID is flushed";
+    KeepStaleTag, "an asked CPU keeps what it has under a PCID that is not loaded";
+    CatchUpOnePage, "a CPU that is several changes behind flushes the last one";
+    ReuseId, "a space gets the id of another";
+    ClearAfterPoll, "a wake during the poll is lost";
+    ForgetBacklog, "a CPU sleeps although a class has used its share only";
+    ForgetNotify, "work for a CPU that sleeps does not wake it";
+    LoseInbox, "only the newest task of an inbox is taken";
+}

@@ -1,0 +1,356 @@
+//! Scripts from seeds.
+
+use faultline_mm::Protection;
+
+use crate::random::Random;
+use crate::schedule::{Kind, Schedule};
+use crate::script::{Backing, Process, Script, Settings, Step, Thread};
+
+/// A kind of world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Profile {
+    /// A little of everything
+    Mixed,
+    /// Several CPUs in one space, late interrupts, PCIDs
+    Tlb,
+    /// Copy-on-write: forks of forks, and writes on all sides
+    Fork,
+    /// Little memory, and allocations that fail
+    Memory,
+    /// A disk that is slow and fails, shared memory
+    Disk,
+    /// Pages of 2 MiB
+    Huge,
+    /// Spaces that end, or begin anew, while threads run in them
+    Exit,
+    /// One CPU, as the kernel runs today
+    Single,
+}
+
+impl Profile {
+    /// Every profile.
+    pub const ALL: [Profile; 8] = [
+        Profile::Mixed,
+        Profile::Tlb,
+        Profile::Fork,
+        Profile::Memory,
+        Profile::Disk,
+        Profile::Huge,
+        Profile::Exit,
+        Profile::Single,
+    ];
+}
+
+/// The script of a seed.
+#[must_use]
+pub fn generate(profile: Profile, seed: u64) -> Script {
+    let mut random = Random::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ (profile as u64) << 56);
+    let random = &mut random;
+    let settings = settings(profile, random);
+    let kind = random.pick(&[Kind::Random, Kind::Random, Kind::Bounded, Kind::Pct]);
+    let schedule = Schedule {
+        kind,
+        seed: random.next() >> 16,
+    };
+    let count = match profile {
+        Profile::Fork => 2 + random.index(3),
+        Profile::Tlb => 1 + random.index(2),
+        _ => 1 + random.index(3),
+    };
+    let restless = matches!(profile, Profile::Tlb | Profile::Fork) && random.chance(1, 2);
+    let mut world = Generator {
+        profile,
+        settings,
+        processes: count,
+        threads: (0..count)
+            .map(|process| {
+                if restless && process == 0 {
+                    3
+                } else {
+                    1 + random.index(3)
+                }
+            })
+            .collect(),
+        backings: backings(profile),
+        hot: (0..1 + random.index(5)).map(|_| 5 + random.index(6)).collect(),
+        restless,
+        random,
+    };
+    let processes = (0..count).map(|process| world.process(process)).collect();
+    Script {
+        settings,
+        schedule,
+        processes,
+    }
+}
+
+fn settings(profile: Profile, random: &mut Random) -> Settings {
+    let cpus = match profile {
+        Profile::Single => 1,
+        Profile::Tlb => 2 + random.index(3),
+        Profile::Fork => random.pick(&[1, 2, 3, 4, 4]),
+        _ => random.pick(&[1, 2, 2, 2, 3, 3, 4]),
+    };
+    Settings {
+        cpus,
+        frames: match profile {
+            Profile::Memory => 20 + random.below(30) as u32,
+            Profile::Huge => 1200 + random.below(600) as u32,
+            _ => 160,
+        },
+        pcids: match profile {
+            Profile::Tlb => random.pick(&[0, 1, 1, 2]),
+            _ => random.pick(&[0, 0, 1, 2, 3, 8]),
+        },
+        slots: random.pick(&[1, 2, 3, 8, 16]),
+        inline: random.chance(1, 4),
+        lateness: random.pick(&[0, 3, 6, 7]),
+        zeroed: random.pick(&[0, 0, 0, 2, 12]),
+        speculation: random.pick(&[0, 2, 8, 14]),
+        disk_errors: match profile {
+            Profile::Disk => random.pick(&[0, 1, 6]),
+            _ => random.pick(&[0, 0, 0, 2]),
+        },
+    }
+}
+
+const fn backings(profile: Profile) -> &'static [Backing] {
+    use Backing::{Anonymous, Eager, File, Shared};
+    match profile {
+        Profile::Disk => &[File, File, File, Shared, Shared, Anonymous],
+        Profile::Fork => &[Anonymous, Eager, Anonymous, Eager, File, Shared],
+        Profile::Huge => &[Anonymous, Anonymous, Eager],
+        _ => &[Anonymous, Anonymous, Eager, File, Shared],
+    }
+}
+
+struct Generator<'a> {
+    profile: Profile,
+    settings: Settings,
+    processes: usize,
+    threads: Vec<usize>,
+    backings: &'static [Backing],
+    /// Pages that most steps are about.
+    hot: Vec<usize>,
+    /// Some threads do nothing but change the rights and the content of hot pages, others nothing but use them.
+    restless: bool,
+    random: &'a mut Random,
+}
+
+impl Generator<'_> {
+    fn process(&mut self, process: usize) -> Process {
+        let threads = (0..self.threads[process])
+            .map(|thread| self.thread(process, thread))
+            .collect();
+        Process { threads }
+    }
+
+    fn thread(&mut self, process: usize, thread: usize) -> Thread {
+        let cpu = if self.restless {
+            (2 * process + thread) % self.settings.cpus
+        } else {
+            self.random.index(self.settings.cpus)
+        };
+        let mut steps = Vec::new();
+        if thread == 0 {
+            if process == 0 {
+                self.first_steps(&mut steps);
+            }
+            for other in 1..self.threads[process] {
+                steps.push(Step::Start { thread: other });
+            }
+        }
+        let length = match self.random.below(8) {
+            0 => 24 + self.random.index(30),
+            _ if self.restless => 16 + self.random.index(30),
+            _ => 4 + self.random.index(20),
+        };
+        for _ in 0..length {
+            let step = if self.restless {
+                self.restless_step(process > 0 || thread == 1)
+            } else {
+                self.step(process)
+            };
+            steps.push(step);
+        }
+        Thread { cpu, steps }
+    }
+
+    /// How the first process begins.
+    fn first_steps(&mut self, steps: &mut Vec<Step>) {
+        steps.push(Step::Map {
+            page: self.random.index(6),
+            count: 8 + self.random.index(10),
+            protection: Protection::READ_WRITE,
+            backing: match self.random.pick(self.backings) {
+                Backing::Eager => Backing::Anonymous,
+                backing => backing,
+            },
+        });
+        if self.restless {
+            steps.extend(self.hot.iter().map(|&page| Step::Write { page }));
+            if self.profile == Profile::Fork {
+                steps.push(Step::Fork { process: 1 });
+            }
+            return;
+        }
+        for _ in 0..self.random.index(3) {
+            steps.push(self.map());
+        }
+    }
+
+    /// A page near the ends of last-level tables, most often one of a few.
+    fn page(&mut self) -> usize {
+        let random = &mut *self.random;
+        match random.below(16) {
+            0..9 => self.hot[random.index(self.hot.len())],
+            9..11 => 5 + random.index(6),
+            11..13 => random.index(16),
+            13..15 => 514 + random.index(12),
+            _ if self.profile == Profile::Huge => 8 + random.index(512),
+            _ => random.index(24),
+        }
+    }
+
+    fn range(&mut self) -> (usize, usize) {
+        let page = self.page();
+        let count = match self.random.below(64) {
+            0..36 => 1,
+            36..56 => 1 + self.random.index(4),
+            56..63 => 1 + self.random.index(12),
+            _ => 1 + self.random.index(520),
+        };
+        (page, count.min(crate::script::WINDOW_PAGES - page))
+    }
+
+    fn protection(&mut self) -> Protection {
+        let (rw, r) = (Protection::READ_WRITE, Protection::READ);
+        self.random
+            .pick(&[rw, rw, rw, rw, r, Protection::empty(), Protection::READ_EXECUTE])
+    }
+
+    fn map(&mut self) -> Step {
+        let (page, count) = self.range();
+        let backing = self.random.pick(self.backings);
+        // An eager mapping takes a frame for each page.
+        let count = if backing == Backing::Eager { count.min(8) } else { count };
+        let protection = self.protection();
+        if self.random.chance(1, 3) {
+            Step::Replace {
+                page,
+                count,
+                protection,
+                backing: if backing == Backing::Eager {
+                    Backing::Anonymous
+                } else {
+                    backing
+                },
+            }
+        } else {
+            Step::Map {
+                page,
+                count,
+                protection,
+                backing,
+            }
+        }
+    }
+
+    fn step(&mut self, process: usize) -> Step {
+        let page = self.page();
+        match self.random.below(100) {
+            0..24 => Step::Write { page },
+            24..40 => Step::Read { page },
+            40..42 => Step::Execute { page },
+            42..46 => Step::Abandon { page },
+            46..49 => Step::CopyIn { page },
+            49..53 => Step::CopyOut { page },
+            53..55 => Step::Populate {
+                page,
+                count: (1 + self.random.index(6)).min(crate::script::WINDOW_PAGES - page),
+            },
+            55..66 => self.map(),
+            66..72 => {
+                let (page, count) = self.range();
+                Step::Unmap { page, count }
+            }
+            72..78 => {
+                let (page, count) = self.range();
+                let protection = self.protection();
+                Step::Protect {
+                    page,
+                    count,
+                    protection,
+                }
+            }
+            78..81 => {
+                let (page, count) = self.range();
+                Step::DontNeed { page, count }
+            }
+            81..83 => self.relocation(),
+            _ => self.rare(process),
+        }
+    }
+
+    /// A change of one page, or an access.
+    fn restless_step(&mut self, changes: bool) -> Step {
+        let page = self.hot[self.random.index(self.hot.len())];
+        let count = 1;
+        match self.random.below(8) {
+            0..3 if changes => Step::DontNeed { page, count },
+            3 | 4 if changes => Step::Protect {
+                page,
+                count,
+                protection: self.random.pick(&[Protection::READ_WRITE, Protection::READ]),
+            },
+            0..3 => Step::Read { page },
+            _ => Step::Write { page },
+        }
+    }
+
+    fn relocation(&mut self) -> Step {
+        let (page, count) = self.range();
+        let count = count.min(8);
+        let to = self.page().min(crate::script::WINDOW_PAGES - count);
+        Step::Move { page, count, to }
+    }
+
+    fn rare(&mut self, process: usize) -> Step {
+        let next = process + 1;
+        let forks = next < self.processes;
+        let huge = self.profile == Profile::Huge;
+        let ends = self.profile == Profile::Exit;
+        match self.random.below(20) {
+            0..6 if ends && self.random.chance(1, 2) => self.random.pick(&[Step::Exec, Step::End, Step::End]),
+            0..4 if forks => Step::Fork { process: next },
+            0..4 if huge => Step::MapHuge {
+                protection: Protection::READ_WRITE,
+            },
+            4 => {
+                let process = self.random.index(self.processes);
+                let thread = self.random.index(self.threads[process]);
+                Step::Kill { process, thread }
+            }
+            5 if self.random.chance(1, 2) => Step::Exec,
+            6 if self.random.chance(1, 3) => Step::End,
+            7..9 => Step::Flushed,
+            9..11 => Step::Yield,
+            11..13 => Step::Sleep {
+                ticks: self.random.below(60),
+            },
+            13 | 14 if self.profile == Profile::Memory || self.random.chance(1, 4) => Step::FailAllocation {
+                after: self.random.below(5),
+            },
+            15 => Step::Drain,
+            16 => Step::Pool {
+                frames: self.random.below(8) as u32,
+            },
+            17 | 18 if huge => {
+                let (page, count) = self.range();
+                let on = self.random.chance(2, 3);
+                Step::Huge { page, count, on }
+            }
+            _ => Step::Write { page: self.page() },
+        }
+    }
+}

@@ -1,0 +1,538 @@
+//! Scripts: what runs in a world, as text that a person can read and edit.
+//!
+//! ```text
+//! world cpus=2 frames=120 pcids=2 slots=4 mode=queued lateness=6 zeroed=0 speculation=4 disk-errors=0
+//! schedule pct 17
+//! process
+//!   thread cpu=0
+//!     map 3 4 rw anonymous
+//!     write 3
+//!     fork 1
+//! process
+//!   thread cpu=1
+//!     read 3
+//! ```
+//!
+//! The first process runs from the start; the others are made by `fork N`. The first thread of a process runs from its
+//! start, the others from `start N`. A line that begins with `#` is a comment. Pages are numbers in the window of
+//! [`WINDOW_PAGES`] pages that every space has; page 8 begins a last-level table, and page 520 the next.
+
+use core::fmt;
+use core::str::FromStr;
+
+use faultline_mm::Protection;
+use thiserror::Error;
+
+use crate::schedule::Schedule;
+
+/// Pages that scripts use: 8 at the end of one last-level table, all of the next, 8 of a third.
+pub const WINDOW_PAGES: usize = 528;
+
+/// Where page 0 is.
+pub const WINDOW: u64 = 0x1000_0000 - 8 * 4096;
+
+/// What a mapping is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// Private zeros, when touched.
+    Anonymous,
+    /// Private zeros, at once.
+    Eager,
+    /// Memory that all processes share.
+    Shared,
+    /// The file, private.
+    File,
+}
+
+const BACKINGS: [(&str, Backing); 4] = [
+    ("anonymous", Backing::Anonymous),
+    ("eager", Backing::Eager),
+    ("shared", Backing::Shared),
+    ("file", Backing::File),
+];
+
+/// One step of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "the fields are pages, counts and indices; `WORDS` names them"
+)]
+pub enum Step {
+    /// Load from a page.
+    Read { page: usize },
+    /// Store to a page.
+    Write { page: usize },
+    /// Fetch an instruction from a page.
+    Execute { page: usize },
+    /// Begin a write fault and drop it after its first poll.
+    Abandon { page: usize },
+    /// The kernel reads a page for a system call.
+    CopyIn { page: usize },
+    /// The kernel writes a page for a system call.
+    CopyOut { page: usize },
+    /// Touch every page of a range for writing.
+    Populate { page: usize, count: usize },
+    /// Map a range where nothing is.
+    Map {
+        page: usize,
+        count: usize,
+        protection: Protection,
+        backing: Backing,
+    },
+    /// Map a range, whatever is there.
+    Replace {
+        page: usize,
+        count: usize,
+        protection: Protection,
+        backing: Backing,
+    },
+    /// Map the 2 MiB from page 8 by one entry.
+    MapHuge { protection: Protection },
+    /// Ask for huge pages in a range, or for none.
+    Huge { page: usize, count: usize, on: bool },
+    /// Unmap a range.
+    Unmap { page: usize, count: usize },
+    /// Change the protection of a range.
+    Protect {
+        page: usize,
+        count: usize,
+        protection: Protection,
+    },
+    /// Forget the content of a range.
+    DontNeed { page: usize, count: usize },
+    /// Move a range.
+    Move { page: usize, count: usize, to: usize },
+    /// Make another process, a copy of this one.
+    Fork { process: usize },
+    /// Unmap everything, as `execve` does.
+    Exec,
+    /// End the space although threads may run in it.
+    End,
+    /// Start another thread of the process.
+    Start { thread: usize },
+    /// End a thread, wherever it is.
+    Kill { process: usize, thread: usize },
+    /// Wait until no CPU can hold a translation that was changed up to now.
+    Flushed,
+    /// Let others run.
+    Yield,
+    /// Sleep so many ticks of the virtual clock.
+    Sleep { ticks: u64 },
+    /// Let the allocation after the next `after` fail.
+    FailAllocation { after: u64 },
+    /// Give all cached frames back to the buddy lists.
+    Drain,
+    /// Change the size of the pool of zeroed frames.
+    Pool { frames: u32 },
+}
+
+/// One thread.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Thread {
+    /// The CPU that runs it.
+    pub cpu: usize,
+    /// What it does.
+    pub steps: Vec<Step>,
+}
+
+/// One process.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Process {
+    /// Its threads; the first runs from the start of the process.
+    pub threads: Vec<Thread>,
+}
+
+/// The machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Virtual CPUs.
+    pub cpus: usize,
+    /// Frames of physical memory.
+    pub frames: u32,
+    /// PCIDs of each CPU; 0 for none.
+    pub pcids: u16,
+    /// Fault slots.
+    pub slots: usize,
+    /// Faults are served by their own first poll where they can.
+    pub inline: bool,
+    /// In how many of 8 cases a CPU in user mode does not yet take an interrupt that is due.
+    pub lateness: u64,
+    /// Frames that the idle task keeps zeroed.
+    pub zeroed: u32,
+    /// In how many of 16 steps a CPU walks the page tables on its own.
+    pub speculation: u64,
+    /// In how many of 16 cases the disk fails.
+    pub disk_errors: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            cpus: 1,
+            frames: 160,
+            pcids: 0,
+            slots: 8,
+            inline: false,
+            lateness: 0,
+            zeroed: 0,
+            speculation: 0,
+            disk_errors: 0,
+        }
+    }
+}
+
+/// Everything that a world is made from.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Script {
+    /// The machine.
+    pub settings: Settings,
+    /// Who chooses the next step.
+    pub schedule: Schedule,
+    /// The processes; the first runs from the start.
+    pub processes: Vec<Process>,
+}
+
+impl Script {
+    /// Steps of all threads together.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.processes
+            .iter()
+            .flat_map(|process| &process.threads)
+            .map(|thread| thread.steps.len())
+            .sum()
+    }
+}
+
+fn letters(protection: Protection) -> String {
+    protection.to_string().replace('-', "")
+}
+
+/// The letters of a protection, or `none`.
+struct Letters(Protection);
+
+impl fmt::Display for Letters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letters = letters(self.0);
+        f.write_str(if letters.is_empty() { "none" } else { &letters })
+    }
+}
+
+impl fmt::Display for Backing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = BACKINGS.iter().find(|(_, backing)| backing == self);
+        f.write_str(name.map_or("", |(name, _)| name))
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Step::Read { page } => write!(f, "read {page}"),
+            Step::Write { page } => write!(f, "write {page}"),
+            Step::Execute { page } => write!(f, "execute {page}"),
+            Step::Abandon { page } => write!(f, "abandon {page}"),
+            Step::CopyIn { page } => write!(f, "copy-in {page}"),
+            Step::CopyOut { page } => write!(f, "copy-out {page}"),
+            Step::Populate { page, count } => write!(f, "populate {page} {count}"),
+            Step::Map {
+                page,
+                count,
+                protection,
+                backing,
+            } => write!(f, "map {page} {count} {} {backing}", Letters(protection)),
+            Step::Replace {
+                page,
+                count,
+                protection,
+                backing,
+            } => write!(f, "replace {page} {count} {} {backing}", Letters(protection)),
+            Step::MapHuge { protection } => write!(f, "map-huge {}", Letters(protection)),
+            Step::Huge { page, count, on: true } => write!(f, "huge {page} {count}"),
+            Step::Huge { page, count, on: false } => write!(f, "no-huge {page} {count}"),
+            Step::Unmap { page, count } => write!(f, "unmap {page} {count}"),
+            Step::Protect {
+                page,
+                count,
+                protection,
+            } => write!(f, "protect {page} {count} {}", Letters(protection)),
+            Step::DontNeed { page, count } => write!(f, "dont-need {page} {count}"),
+            Step::Move { page, count, to } => write!(f, "move {page} {count} {to}"),
+            Step::Fork { process } => write!(f, "fork {process}"),
+            Step::Exec => f.write_str("exec"),
+            Step::End => f.write_str("end"),
+            Step::Start { thread } => write!(f, "start {thread}"),
+            Step::Kill { process, thread } => write!(f, "kill {process} {thread}"),
+            Step::Flushed => f.write_str("flushed"),
+            Step::Yield => f.write_str("yield"),
+            Step::Sleep { ticks } => write!(f, "sleep {ticks}"),
+            Step::FailAllocation { after } => write!(f, "fail-allocation {after}"),
+            Step::Drain => f.write_str("drain"),
+            Step::Pool { frames } => write!(f, "pool {frames}"),
+        }
+    }
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings {
+            cpus,
+            frames,
+            pcids,
+            slots,
+            inline,
+            lateness,
+            zeroed,
+            speculation,
+            disk_errors,
+        } = self.settings;
+        let mode = if inline { "inline" } else { "queued" };
+        write!(
+            f,
+            "world cpus={cpus} frames={frames} pcids={pcids} slots={slots} mode={mode}"
+        )?;
+        write!(f, " lateness={lateness} zeroed={zeroed} speculation={speculation}")?;
+        writeln!(f, " disk-errors={disk_errors}")?;
+        writeln!(f, "schedule {}", self.schedule)?;
+        for process in &self.processes {
+            writeln!(f, "process")?;
+            for thread in &process.threads {
+                writeln!(f, "  thread cpu={}", thread.cpu)?;
+                for step in &thread.steps {
+                    writeln!(f, "    {step}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with a script.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("line {line}: {reason}: {text}")]
+pub struct ScriptError {
+    /// The line, from 1 on.
+    pub line: usize,
+    /// What is wrong with it.
+    pub reason: &'static str,
+    /// The line itself.
+    pub text: String,
+}
+
+/// Words of one line, read from the front.
+struct Words<'a>(core::str::SplitWhitespace<'a>);
+
+impl Words<'_> {
+    fn number<T: FromStr>(&mut self) -> Result<T, &'static str> {
+        let word = self.0.next().ok_or("a number is missing")?;
+        word.parse().map_err(|_| "not a number that can stand here")
+    }
+
+    fn page(&mut self) -> Result<usize, &'static str> {
+        let page = self.number()?;
+        if page < WINDOW_PAGES {
+            Ok(page)
+        } else {
+            Err("a page beyond the window")
+        }
+    }
+
+    fn range(&mut self) -> Result<(usize, usize), &'static str> {
+        let (page, count) = (self.page()?, self.number()?);
+        if count > 0 && count <= WINDOW_PAGES - page {
+            Ok((page, count))
+        } else {
+            Err("a range beyond the window, or empty")
+        }
+    }
+
+    fn protection(&mut self) -> Result<Protection, &'static str> {
+        let word = self.0.next().ok_or("a protection is missing")?;
+        if word == "none" {
+            return Ok(Protection::empty());
+        }
+        word.chars().try_fold(Protection::empty(), |protection, letter| {
+            Ok(protection
+                | match letter {
+                    'r' => Protection::READ,
+                    'w' => Protection::WRITE,
+                    'x' => Protection::EXECUTE,
+                    _ => return Err("a protection is `none` or some of r, w and x"),
+                })
+        })
+    }
+
+    fn backing(&mut self) -> Result<Backing, &'static str> {
+        let word = self.0.next().ok_or("a backing is missing")?;
+        let found = BACKINGS.iter().find(|(name, _)| *name == word);
+        found
+            .map(|&(_, backing)| backing)
+            .ok_or("a backing is anonymous, eager, shared or file")
+    }
+
+    fn end(&mut self) -> Result<(), &'static str> {
+        self.0.next().map_or(Ok(()), |_| Err("too many words"))
+    }
+}
+
+fn parse_step(name: &str, words: &mut Words<'_>) -> Result<Step, &'static str> {
+    let page = |words: &mut Words<'_>| words.page();
+    Ok(match name {
+        "read" => Step::Read { page: page(words)? },
+        "write" => Step::Write { page: page(words)? },
+        "execute" => Step::Execute { page: page(words)? },
+        "abandon" => Step::Abandon { page: page(words)? },
+        "copy-in" => Step::CopyIn { page: page(words)? },
+        "copy-out" => Step::CopyOut { page: page(words)? },
+        "map" | "replace" => {
+            let (page, count) = words.range()?;
+            let (protection, backing) = (words.protection()?, words.backing()?);
+            if name == "map" {
+                Step::Map {
+                    page,
+                    count,
+                    protection,
+                    backing,
+                }
+            } else {
+                Step::Replace {
+                    page,
+                    count,
+                    protection,
+                    backing,
+                }
+            }
+        }
+        "map-huge" => Step::MapHuge {
+            protection: words.protection()?,
+        },
+        "populate" | "huge" | "no-huge" | "unmap" | "dont-need" | "protect" | "move" => {
+            let (page, count) = words.range()?;
+            match name {
+                "populate" => Step::Populate { page, count },
+                "huge" | "no-huge" => Step::Huge {
+                    page,
+                    count,
+                    on: name == "huge",
+                },
+                "unmap" => Step::Unmap { page, count },
+                "dont-need" => Step::DontNeed { page, count },
+                "protect" => Step::Protect {
+                    page,
+                    count,
+                    protection: words.protection()?,
+                },
+                _ => {
+                    let to = words.page()?;
+                    if count > WINDOW_PAGES - to {
+                        return Err("a range beyond the window");
+                    }
+                    Step::Move { page, count, to }
+                }
+            }
+        }
+        "fork" => Step::Fork {
+            process: words.number()?,
+        },
+        "exec" => Step::Exec,
+        "end" => Step::End,
+        "start" => Step::Start {
+            thread: words.number()?,
+        },
+        "kill" => Step::Kill {
+            process: words.number()?,
+            thread: words.number()?,
+        },
+        "flushed" => Step::Flushed,
+        "yield" => Step::Yield,
+        "sleep" => Step::Sleep { ticks: words.number()? },
+        "fail-allocation" => Step::FailAllocation { after: words.number()? },
+        "drain" => Step::Drain,
+        "pool" => Step::Pool {
+            frames: words.number()?,
+        },
+        _ => return Err("no such step"),
+    })
+}
+
+fn parse_setting(settings: &mut Settings, name: &str, value: &str) -> Result<(), &'static str> {
+    fn number<T: FromStr>(value: &str) -> Result<T, &'static str> {
+        value.parse().map_err(|_| "not a number that can stand here")
+    }
+    match name {
+        "cpus" => settings.cpus = number(value)?,
+        "frames" => settings.frames = number(value)?,
+        "pcids" => settings.pcids = number(value)?,
+        "slots" => settings.slots = number(value)?,
+        "mode" if value == "inline" => settings.inline = true,
+        "mode" if value == "queued" => settings.inline = false,
+        "lateness" => settings.lateness = number(value)?,
+        "zeroed" => settings.zeroed = number(value)?,
+        "speculation" => settings.speculation = number(value)?,
+        "disk-errors" => settings.disk_errors = number(value)?,
+        _ => return Err("no such setting, or no such value"),
+    }
+    let in_range = (1..=faultline_mm::MAX_CPUS).contains(&settings.cpus)
+        && (20..=16_384).contains(&settings.frames)
+        && (1..=1024).contains(&settings.slots)
+        && settings.lateness < 8;
+    if in_range {
+        Ok(())
+    } else {
+        Err("a setting is out of range")
+    }
+}
+
+fn parse_line(script: &mut Script, line: &str) -> Result<(), &'static str> {
+    let mut words = Words(line.split_whitespace());
+    let Some(name) = words.0.next().filter(|name| !name.starts_with('#')) else {
+        return Ok(());
+    };
+    match name {
+        "world" => {
+            for word in words.0.by_ref() {
+                let (name, value) = word.split_once('=').ok_or("a setting is NAME=VALUE")?;
+                parse_setting(&mut script.settings, name, value)?;
+            }
+        }
+        "schedule" => script.schedule = Schedule::parse(&mut words.0)?,
+        "process" => script.processes.push(Process::default()),
+        "thread" => {
+            let cpu = words.0.next().and_then(|word| word.strip_prefix("cpu="));
+            let cpu = cpu.and_then(|cpu| cpu.parse().ok()).ok_or("a thread has cpu=NUMBER")?;
+            if cpu >= script.settings.cpus {
+                return Err("there is no such CPU");
+            }
+            let process = script.processes.last_mut().ok_or("a thread before the first process")?;
+            let steps = Vec::new();
+            process.threads.push(Thread { cpu, steps });
+        }
+        _ => {
+            let step = parse_step(name, &mut words)?;
+            let thread = script
+                .processes
+                .last_mut()
+                .and_then(|process| process.threads.last_mut());
+            thread.ok_or("a step before the first thread")?.steps.push(step);
+        }
+    }
+    words.end()
+}
+
+impl FromStr for Script {
+    type Err = ScriptError;
+
+    /// # Errors
+    /// [`ScriptError`] names the line.
+    fn from_str(text: &str) -> Result<Self, ScriptError> {
+        let mut script = Script::default();
+        for (index, line) in text.lines().enumerate() {
+            parse_line(&mut script, line).map_err(|reason| ScriptError {
+                line: index + 1,
+                reason,
+                text: line.trim().to_owned(),
+            })?;
+        }
+        Ok(script)
+    }
+}
