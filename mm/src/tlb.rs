@@ -223,8 +223,7 @@ impl<P: Platform> Space<P> {
             memory.give_up_tag(cpu, self);
         }
         let others = self.tlb.cpus.load(Ordering::Relaxed) & !(1 << cpu);
-        let asked = mutant!(AskNobody) || mutant!(AskBeforeBump);
-        if others != 0 && !change.upgrade && !asked {
+        if others != 0 && !change.upgrade && !mutant!(AskNobody) && !mutant!(AskBeforeBump) {
             memory.platform.shootdown(others);
         }
         self.release_quarantine(inner);

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,10 +65,23 @@ pub enum Command {
     /// Keys: q quit, s sort, / filter, p pause the view, arrows select a task, k kill its process. Ends with the status 125
     /// where there is no terminal.
     Top(Top),
+    /// Try to break mm and executor in many simulated machines on this host, without QEMU
+    ///
+    /// The arguments are those of the simulation: see `sim --help`.
+    #[command(disable_help_flag = true)]
+    Sim(Sim),
     /// Install what is missing (the Rust target, QEMU), and do nothing else
     ///
     /// Every other command does the same first.
     Setup,
+}
+
+/// `sim`.
+#[derive(Debug, Args)]
+pub struct Sim {
+    /// What the simulation is told.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+    pub arguments: Vec<OsString>,
 }
 
 /// `run`.
@@ -374,6 +388,15 @@ mod tests {
     fn an_option_that_does_not_exist_is_not_a_program() {
         assert!(Cli::try_parse_from(["faultline", "run", "--nonsense", "./task"]).is_err());
         assert!(Cli::try_parse_from(["faultline", "run"]).is_err());
+    }
+
+    #[test]
+    fn what_follows_sim_is_for_the_simulation() {
+        let cli = Cli::parse_from(["faultline", "sim", "--seeds", "5", "--help"]);
+        let Some(Command::Sim(sim)) = cli.command else {
+            panic!("not sim")
+        };
+        assert_eq!(sim.arguments, ["--seeds", "5", "--help"]);
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub mod run;
 pub mod session;
 pub mod setup;
 pub mod shell;
+pub mod sim;
 pub mod storm;
 pub mod symbols;
 pub mod top;

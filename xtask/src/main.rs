@@ -8,7 +8,7 @@ use faultline_xtask::machine::QEMU;
 use faultline_xtask::recording::show;
 use faultline_xtask::session::FAILED;
 use faultline_xtask::setup::{CoreLibrary, KERNEL_TARGET, Linker};
-use faultline_xtask::{bench, demo, interrupt, run, setup, shell, storm, top};
+use faultline_xtask::{bench, demo, interrupt, run, setup, shell, sim, storm, top};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
             Some(Command::Storm(arguments)) => storm::run(arguments),
             Some(Command::Top(arguments)) => top::run(arguments),
             Some(Command::Shell(arguments)) => shell::run(arguments),
+            Some(Command::Sim(arguments)) => sim::run(arguments),
             Some(Command::Setup) => set_up(),
             None => demo::run(&cli.demo),
         });
