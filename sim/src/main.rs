@@ -9,7 +9,9 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use clap::Parser;
 use faultline_probe::Mutant;
-use faultline_sim::{Campaign, Found, Lane, Profile, Script, Shard, default_jobs, hunt, shrink};
+use faultline_sim::{
+    Campaign, Found, Kind, Lane, Profile, Schedule, Script, Shard, default_jobs, hunt, read_trace, shrink,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Runs mm and executor in many simulated machines, and tries to break them.
@@ -37,6 +39,9 @@ struct Options {
     /// Run one script instead of seeds, and print what happens in it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "from", "mutants"])]
     script: Option<PathBuf>,
+    /// Repeat the faults of a recorded run: the text that `trace FILE --text` prints; with --print, as a script
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "from", "mutants", "script"])]
+    replay: Option<PathBuf>,
     /// Write a failing script, made smaller, to this file
     #[arg(long, value_name = "FILE")]
     keep: Option<PathBuf>,
@@ -66,6 +71,9 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> anyhow::Result<bool> {
     if let Some(path) = &options.script {
         return run_script(path);
+    }
+    if let Some(path) = &options.replay {
+        return replay(path, options);
     }
     let campaign = Campaign {
         from: options.from,
@@ -146,6 +154,60 @@ fn run_script(path: &Path) -> anyhow::Result<bool> {
         Some(ref failure) => println!("{failure}"),
     }
     Ok(outcome.failure.is_none())
+}
+
+/// Schedules with which a recorded run is repeated, of each kind.
+const REPLAYS: u64 = 10;
+
+/// Repeats a recorded run with several schedules.
+fn replay(path: &Path, options: &Options) -> anyhow::Result<bool> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let replay = read_trace(&text).with_context(|| path.display().to_string())?;
+    if options.print {
+        print!("{}", replay.script);
+        return Ok(true);
+    }
+    println!(
+        "{} faults of {} threads in {} spaces and {} forks are repeated, in their order; {} faults are not",
+        replay.faults,
+        replay
+            .script
+            .processes
+            .iter()
+            .skip(1)
+            .map(|process| process.threads.len())
+            .sum::<usize>(),
+        replay.script.processes.len() - 1,
+        replay.forks,
+        replay.left_out
+    );
+    println!(
+        "not reproduced: computation, time, sizes of mappings (each page is mapped when it is first used), unmapping but \
+         where a later fault shows it, signals, what user memory held"
+    );
+    let kinds = [Kind::Random, Kind::Bounded, Kind::Pct];
+    let schedules = kinds
+        .into_iter()
+        .flat_map(|kind| (0..REPLAYS).map(move |seed| Schedule { kind, seed }));
+    let mut lane = Lane::default();
+    for schedule in schedules {
+        let script = Arc::new(Script {
+            schedule,
+            ..replay.script.clone()
+        });
+        if let Some(failure) = lane.run(&script, false).failure {
+            let found = Found {
+                seed: schedule.seed,
+                profile: Profile::Single,
+                script,
+                failure,
+            };
+            report(&found, options.keep.as_deref())?;
+            return Ok(false);
+        }
+    }
+    println!("nothing is wrong with {} schedules", REPLAYS * 3);
+    Ok(true)
 }
 
 /// Worlds in which a mutant has to be found.

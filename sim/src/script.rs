@@ -124,6 +124,10 @@ pub enum Step {
     Drain,
     /// Change the size of the pool of zeroed frames.
     Pool { frames: u32 },
+    /// Wait until `advance` was done so many times.
+    Await { turn: u64 },
+    /// Let the thread that awaits the next turn go on.
+    Advance,
 }
 
 /// One thread.
@@ -269,6 +273,8 @@ impl fmt::Display for Step {
             Step::FailAllocation { after } => write!(f, "fail-allocation {after}"),
             Step::Drain => f.write_str("drain"),
             Step::Pool { frames } => write!(f, "pool {frames}"),
+            Step::Await { turn } => write!(f, "await {turn}"),
+            Step::Advance => f.write_str("advance"),
         }
     }
 }
@@ -451,6 +457,8 @@ fn parse_step(name: &str, words: &mut Words<'_>) -> Result<Step, &'static str> {
         "pool" => Step::Pool {
             frames: words.number()?,
         },
+        "await" => Step::Await { turn: words.number()? },
+        "advance" => Step::Advance,
         _ => return Err("no such step"),
     })
 }

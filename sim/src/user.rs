@@ -467,6 +467,12 @@ async fn perform(process: usize, vas: &Arc<Vas>, step: Step) {
             world().failing.set(true);
             world().memory().frames().fail_once_after(after);
         }
+        Step::Await { turn } => {
+            while world().turn.get() < turn {
+                world().executor.timers().sleep(1).await;
+            }
+        }
+        Step::Advance => world().turn.set(world().turn.get() + 1),
         Step::Drain => world().memory().frames().drain_caches(true),
         Step::Pool { frames } => {
             world().memory().frames().set_zeroed_target(frames);

@@ -125,6 +125,8 @@ pub(crate) struct World {
     pub failing: Cell<bool>,
     /// Every CPU is to come to a place where it holds nothing.
     pub settling: Cell<bool>,
+    /// How often a script has said `advance`.
+    pub turn: Cell<u64>,
     /// Locks that were released.
     pub unlocks: Cell<u64>,
     next_watch: Cell<u64>,
@@ -182,6 +184,7 @@ impl World {
             failing: Cell::new(false),
             settling: Cell::new(false),
             unlocks: Cell::new(0),
+            turn: Cell::new(0),
             next_watch: Cell::new(0),
             script,
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use faultline_sim::{Campaign, Lane, Profile, Script, Shard, default_jobs, generate};
+use faultline_sim::{Campaign, Lane, Profile, Script, Shard, TraceError, default_jobs, generate, read_trace};
 
 fn campaign(from: u64, seeds: u64) -> Campaign {
     Campaign {
@@ -93,6 +93,70 @@ fn what_is_wrong_with_a_script_is_said_with_its_line() {
         let error = format!("{head}{line}").parse::<Script>().unwrap_err();
         assert_eq!((error.line, error.reason, error.text.as_str()), (4, reason, line));
     }
+}
+
+const TRACE: &str = "
+    100 cpu0 task 1 task.start process=0x1 parent=0x0
+    110 cpu0 task 1 space 7 fault 1 fault.trap addr=0x401000 access=0x1 ip=0x1000
+    120 cpu0 task 1 space 7 fault 1 fault.serve addr=0x401000 class=demand-zero
+    130 cpu0 task 2 task.start process=0x2 parent=0x1
+    140 cpu0 task 2 space 8 fault 2 fault.trap addr=0x401000 access=0x1 ip=0x1000
+    150 cpu0 task 1 space 7 fault 3 fault.trap addr=0x9000 access=0x0 ip=0x1000
+    160 cpu0 task 1 space 7 fault 3 fault.denied addr=0x9000 reason=0x3
+    170 cpu0 task 2 space 8 fault 4 fault.trap addr=0x403000 access=0x2 ip=0x1000
+    180 cpu0 task 2 space 8 fault 4 fault.serve addr=0x403000 class=file
+";
+
+#[test]
+fn a_trace_becomes_a_script_with_the_same_faults_in_the_same_order() {
+    let replay = read_trace(TRACE).unwrap();
+    assert_eq!((replay.faults, replay.forks, replay.left_out), (4, 1, 0));
+    let script = "world cpus=1 frames=591 pcids=0 slots=64 mode=queued lateness=0 zeroed=0 speculation=0 disk-errors=0
+schedule random 0
+process
+  thread cpu=0
+    await 0
+    fork 1
+    advance
+    yield
+process
+  thread cpu=0
+    exec
+    await 1
+    map 0 1 rw anonymous
+    advance
+    write 0
+    await 2
+    fork 2
+    advance
+    yield
+    await 4
+    advance
+    read 1
+process
+  thread cpu=0
+    await 3
+    advance
+    write 0
+    await 5
+    map 2 1 rwx file
+    advance
+    execute 2
+";
+    assert_eq!(replay.script.to_string(), script);
+    assert_eq!(Lane::default().run(&Arc::new(replay.script), false).failure, None);
+}
+
+#[test]
+fn what_is_no_trace_is_refused_with_its_line() {
+    let text = "100 cpu0 task 1 task.exit status=0x0";
+    assert_eq!(read_trace(text), Err(TraceError::NoFault));
+    let text = "\n100 cpu0 tusk 1 task.exit";
+    let error = read_trace(text).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "line 2 is not an event of a trace: 100 cpu0 tusk 1 task.exit"
+    );
 }
 
 #[test]
