@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::BufReader;
 
 use clap::Parser;
-use faultline_tests::Run;
+use faultline_tests::{Run, native};
 use faultline_trace::Kind;
 use faultline_xtask::cli::{Cli, Command};
 use faultline_xtask::recording::Recording;
@@ -31,6 +31,12 @@ fn a_mix_with_faults_served_inline_and_without_the_pool() {
         storm("--tasks 12 --seconds 2 --seed 12 --fault inline --zero-pool off"),
         0
     );
+}
+
+#[test]
+fn the_same_program_weathers_a_storm_on_linux() {
+    let run = native("storm", &["--tasks", "4", "--seconds", "1", "--seed", "17"]);
+    assert_eq!(run.status, 0, "{}", String::from_utf8_lossy(&run.stderr));
 }
 
 #[test]

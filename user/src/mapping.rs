@@ -67,6 +67,14 @@ impl Mapping {
         Self::try_new(bytes, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)
     }
 
+    /// Anonymous memory that stays shared across a fork, if the kernel gives it.
+    ///
+    /// # Errors
+    /// What mmap reported.
+    pub fn try_shared(bytes: usize) -> io::Result<Self> {
+        Self::try_new(bytes, libc::MAP_SHARED | libc::MAP_ANONYMOUS)
+    }
+
     fn new(bytes: usize, flags: libc::c_int) -> Self {
         Self::try_new(bytes, flags).unwrap_or_else(|error| fail(format_args!("mmap of {bytes} bytes: {error}")))
     }
@@ -147,37 +155,64 @@ impl Mapping {
 
     /// Changes what a range of pages allows.
     pub fn protect(&self, pages: Range<usize>, access: Access) {
+        succeed("mprotect", self.try_protect(pages, access));
+    }
+
+    /// As [`Mapping::protect`], if the kernel does it.
+    ///
+    /// # Errors
+    /// What mprotect reported.
+    pub fn try_protect(&self, pages: Range<usize>, access: Access) -> io::Result<()> {
         let (address, bytes) = self.range(pages);
         // SAFETY: the pages are this value's own; nothing else of the program lies in them.
-        let result = unsafe { libc::mprotect(address, bytes, access.flags()) };
-        succeed("mprotect", result);
+        done(unsafe { libc::mprotect(address, bytes, access.flags()) })
     }
 
     /// Takes a range of pages out of the mapping. The caller touches them only to see the signal.
     pub fn punch(&self, pages: Range<usize>) {
+        succeed("munmap", self.try_punch(pages));
+    }
+
+    /// As [`Mapping::punch`], if the kernel does it.
+    ///
+    /// # Errors
+    /// What munmap reported.
+    pub fn try_punch(&self, pages: Range<usize>) -> io::Result<()> {
         let (address, bytes) = self.range(pages);
-        // SAFETY: as in `protect`.
-        let result = unsafe { libc::munmap(address, bytes) };
-        succeed("munmap", result);
+        // SAFETY: as in `try_protect`.
+        done(unsafe { libc::munmap(address, bytes) })
     }
 
     /// Maps new private memory over a range of pages.
     pub fn patch(&self, pages: Range<usize>) {
+        succeed("mmap with MAP_FIXED", self.try_patch(pages));
+    }
+
+    /// As [`Mapping::patch`], if the kernel does it.
+    ///
+    /// # Errors
+    /// What mmap reported.
+    pub fn try_patch(&self, pages: Range<usize>) -> io::Result<()> {
         let (address, bytes) = self.range(pages);
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
         // SAFETY: the range lies in this value's own pages, so that MAP_FIXED replaces nothing else.
         let result = unsafe { libc::mmap(address, bytes, Access::ReadWrite.flags(), flags, -1, 0) };
-        if result != address {
-            fail(format_args!("mmap with MAP_FIXED: {}", io::Error::last_os_error()));
-        }
+        done(if result == address { 0 } else { -1 })
     }
 
     /// Says that the content of a range of pages isn't needed any more.
     pub fn discard(&self, pages: Range<usize>) {
+        succeed("madvise", self.try_discard(pages));
+    }
+
+    /// As [`Mapping::discard`], if the kernel does it.
+    ///
+    /// # Errors
+    /// What madvise reported.
+    pub fn try_discard(&self, pages: Range<usize>) -> io::Result<()> {
         let (address, bytes) = self.range(pages);
-        // SAFETY: as in `protect`.
-        let result = unsafe { libc::madvise(address, bytes, libc::MADV_DONTNEED) };
-        succeed("madvise", result);
+        // SAFETY: as in `try_protect`.
+        done(unsafe { libc::madvise(address, bytes, libc::MADV_DONTNEED) })
     }
 
     /// Changes the size, at another place if need be.
@@ -225,12 +260,19 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the pages are this value's own, and nobody can reach them any more.
         let result = unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
-        succeed("munmap", result);
+        succeed("munmap", done(result));
     }
 }
 
-fn succeed(call: &str, result: libc::c_int) {
-    if result != 0 {
-        fail(format_args!("{call}: {}", io::Error::last_os_error()));
+/// The result of a call by its return value and `errno`.
+fn done(result: libc::c_int) -> io::Result<()> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
+}
+
+fn succeed(call: &str, result: io::Result<()>) {
+    result.unwrap_or_else(|error| fail(format_args!("{call}: {error}")));
 }

@@ -56,8 +56,8 @@ impl Histogram {
 pub struct Board {
     /// Set when the time is over: every task ends after its round.
     pub stop: AtomicU64,
-    /// Set while one process takes all the memory there is.
-    pub hog: AtomicU64,
+    /// Processes that take all the memory there is.
+    pub hogs: AtomicU64,
     /// Processes that the kernel killed to free memory.
     pub victims: AtomicU64,
     /// From before a first touch to after it, in ticks of the time-stamp counter.

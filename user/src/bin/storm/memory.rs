@@ -1,21 +1,42 @@
 //! Scenarios of one thread and its own memory.
 
+use std::io;
 use std::ptr::null_mut;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use faultline_user::{Access, Ended, Mapping, PAGE, PAGE_WORDS, expect, fail, fork, shuffled, word};
+use faultline_user::{Access, Ended, Mapping, PAGE, PAGE_WORDS, expect, fail, shuffled, word};
 
+use crate::processes;
 use crate::scenario::{Refused, Task};
 
 const MIB: usize = 1024 * 1024;
 
+/// How long a shortage of memory may go on without a victim.
+const LONGEST_SHORTAGE: Duration = Duration::from_secs(30);
+
 /// Private memory, unless the kernel has none for the mapping.
 pub fn map(bytes: usize) -> Result<Mapping, Refused> {
-    Mapping::try_private(bytes).map_err(|error| match error.raw_os_error() {
+    Mapping::try_private(bytes).map_err(refused)
+}
+
+/// What a call that was refused means: want of memory, or a failure.
+pub fn refused(error: io::Error) -> Refused {
+    match error.raw_os_error() {
         Some(libc::ENOMEM) => Refused,
         _ => fail(format_args!("mmap: {error}")),
-    })
+    }
+}
+
+/// Makes a call until the kernel has memory for it; that it never has is a failure.
+pub fn insist(call: impl Fn() -> io::Result<()>) {
+    let started = Instant::now();
+    while let Err(error) = call() {
+        if error.raw_os_error() != Some(libc::ENOMEM) || started.elapsed() > LONGEST_SHORTAGE {
+            fail(format_args!("a call of memory: {error}"));
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn ticks() -> u64 {
@@ -91,7 +112,7 @@ pub fn random(task: &mut Task) -> Result<(), Refused> {
     touch_all(task, &memory, shuffled(pages, seed).into_iter(), seed);
     let first = task.draw(pages);
     let end = first + 1 + task.draw(pages - first);
-    memory.discard(first..end);
+    insist(|| memory.try_discard(first..end));
     for page in first..end {
         memory.check_zero(page * PAGE_WORDS..page * PAGE_WORDS + 1, "discarded");
     }
@@ -174,15 +195,15 @@ pub fn huge(task: &mut Task) -> Result<(), Refused> {
         first + task.draw(count),
         first + task.draw(count),
     );
-    memory.protect(read_only..read_only + 1, Access::Read);
-    let child = fork(|| {
+    insist(|| memory.try_protect(read_only..read_only + 1, Access::Read));
+    let child = processes::fork(|| {
         for page in pages.clone().filter(|page| *page != read_only) {
             memory.check(page * PAGE_WORDS..page * PAGE_WORDS + 1, seed, "huge, in the child");
             memory.write(page * PAGE_WORDS, 1);
         }
-    });
-    memory.discard(discarded..discarded + 1);
-    memory.punch(gone..gone + 1);
+    })?;
+    insist(|| memory.try_discard(discarded..discarded + 1));
+    insist(|| memory.try_punch(gone..gone + 1));
     for page in pages.clone().filter(|page| *page != gone) {
         let index = page * PAGE_WORDS;
         if page == discarded {

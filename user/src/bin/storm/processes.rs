@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use faultline_user::{Child, Ended, Mapping, PAGE, PAGE_WORDS, expect, fail, shuffled, try_fork, word};
 
-use crate::memory::map;
+use crate::memory::{insist, map, refused};
 use crate::scenario::{Refused, Task};
 
 /// How deep trees of processes are.
@@ -16,11 +16,17 @@ const DEPTH: u64 = 10;
 /// Most processes of a tree.
 const MOST: u64 = 24;
 
+/// Most processes that want all the memory there is at the same time.
+const MOST_HOGS: u64 = 3;
+
 /// What a process that `exec` started exits with.
 pub const LEAF: i32 = 7;
 
+/// What it exits with where the kernel had no memory for it.
+const NO_MEMORY: i32 = 100;
+
 /// A child, unless the kernel has no memory for one.
-fn fork(work: impl FnOnce()) -> Result<Child, Refused> {
+pub fn fork(work: impl FnOnce()) -> Result<Child, Refused> {
     try_fork(work).map_err(|error| match error.raw_os_error() {
         Some(libc::ENOMEM | libc::EAGAIN) => Refused,
         _ => fail(format_args!("fork: {error}")),
@@ -36,7 +42,7 @@ fn place(page: usize, depth: u64) -> usize {
 pub fn cow(task: &mut Task) -> Result<(), Refused> {
     let pages = task.settings.pages.min(32);
     let memory = map(pages * PAGE)?;
-    let count = Mapping::shared(PAGE);
+    let count = Mapping::try_shared(PAGE).map_err(refused)?;
     // SAFETY: the page is mapped as long as `count` lives, and only used as atomic words.
     let [started, ended] = [0, 1].map(|index| unsafe { AtomicU64::from_ptr(count.address(index)) });
     let seed = task.content();
@@ -119,7 +125,7 @@ pub fn kill(task: &mut Task) -> Result<(), Refused> {
     memory.fill(0..memory.words().min(pages * 2), seed);
     let child = fork(|| {
         for round in 1u64.. {
-            let own = Mapping::private(pages * PAGE);
+            let Ok(own) = map(pages * PAGE) else { continue };
             for page in 0..pages {
                 own.write(page * PAGE_WORDS, round);
                 memory.write(page * PAGE_WORDS, round);
@@ -152,7 +158,7 @@ pub fn exec(task: &mut Task) -> Result<(), Refused> {
                 let touch = move || {
                     for round in 1u64.. {
                         (0..pages).for_each(|page| memory.write(page * PAGE_WORDS + thread, round));
-                        memory.discard(0..pages / 2);
+                        insist(|| memory.try_discard(0..pages / 2));
                     }
                 };
                 // With fewer of them there is less fire.
@@ -163,13 +169,13 @@ pub fn exec(task: &mut Task) -> Result<(), Refused> {
             // SAFETY: the strings end in NULs and the list in a null pointer.
             unsafe { libc::execv(program.as_ptr(), arguments.as_ptr()) };
             // SAFETY: the call ends all threads at once.
-            unsafe { libc::_exit(100) };
+            unsafe { libc::_exit(NO_MEMORY) };
         });
     })?;
     match child.wait() {
         Ended::Exit(LEAF) => {}
         // The kernel had no memory for the program.
-        Ended::Exit(100) => return Err(Refused),
+        Ended::Exit(NO_MEMORY) => return Err(Refused),
         other => fail(format_args!("exec: {other}")),
     }
     task.touched(pages);
@@ -178,29 +184,37 @@ pub fn exec(task: &mut Task) -> Result<(), Refused> {
 
 /// What the program does that `exec` starts: its memory has nothing of the former program's.
 pub fn leaf(seed: u64) -> ! {
-    let memory = Mapping::private(32 * PAGE);
+    let Ok(memory) = map(32 * PAGE) else {
+        std::process::exit(NO_MEMORY)
+    };
     memory.check_zero(0..memory.words(), "exec");
     memory.fill(0..memory.words(), seed);
     memory.check(0..memory.words(), seed, "exec");
     std::process::exit(LEAF)
 }
 
-/// One process wants more memory than there is: others wait, and the kernel kills the one that holds most.
+/// Processes that want more memory than there is: everybody waits, and the kernel kills the one that holds most.
 pub fn shortage(task: &mut Task) -> Result<(), Refused> {
-    let hog = &task.board.hog;
+    let hogs = &task.board.hogs;
+    let one_more = |count| (count < MOST_HOGS).then_some(count + 1);
     // Seldom enough that there is also time without a shortage.
     let wants = task.draw(8) == 0;
-    if !wants || hog.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+    if !wants
+        || hogs
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more)
+            .is_err()
+    {
         // This task wants a little memory meanwhile.
         return crate::memory::sweep(task);
     }
     let bytes = task.settings.shortage_mib << 20;
     let child = fork(|| {
-        let memory = Mapping::private(bytes);
-        (0..memory.pages()).for_each(|page| memory.write(page * PAGE_WORDS, 1));
+        if let Ok(memory) = map(bytes) {
+            (0..memory.pages()).for_each(|page| memory.write(page * PAGE_WORDS, 1));
+        }
     });
     let ended = child.map(Child::wait);
-    hog.store(0, Ordering::Release);
+    hogs.fetch_sub(1, Ordering::AcqRel);
     match ended? {
         Ended::Exit(0) => task.touched(bytes / PAGE),
         Ended::Signal(libc::SIGKILL) => {

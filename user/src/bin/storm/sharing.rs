@@ -6,7 +6,7 @@ use std::thread;
 
 use faultline_user::{Access, Mapping, PAGE, PAGE_WORDS, fail, word};
 
-use crate::memory::map;
+use crate::memory::{insist, map};
 use crate::probe::{self, Answer};
 use crate::scenario::{Refused, Task};
 
@@ -162,17 +162,17 @@ fn change(task: &mut Task, memory: &Mapping) {
         let end = first + 1 + task.draw((ARENA - first).min(8));
         match task.draw(6) {
             0 => {
-                memory.patch(first..end);
+                insist(|| memory.try_patch(first..end));
                 pages[first..end].fill(fresh);
             }
             1 => {
-                memory.punch(first..end);
+                insist(|| memory.try_punch(first..end));
                 pages[first..end].fill(Page::Gone);
             }
             kind @ (2 | 3) if !pages[first..end].contains(&Page::Gone) => {
                 let wanted = [Access::None, Access::Read, Access::ReadWrite][task.draw(3)];
                 let wanted = if kind == 3 { Access::ReadWrite } else { wanted };
-                memory.protect(first..end, wanted);
+                insist(|| memory.try_protect(first..end, wanted));
                 for page in &mut pages[first..end] {
                     if let Page::Mapped { access, .. } = page {
                         *access = wanted;
@@ -180,7 +180,7 @@ fn change(task: &mut Task, memory: &Mapping) {
                 }
             }
             4 if !pages[first..end].contains(&Page::Gone) => {
-                memory.discard(first..end);
+                insist(|| memory.try_discard(first..end));
                 for page in &mut pages[first..end] {
                     if let Page::Mapped { content, .. } = page {
                         *content = 0;
@@ -230,7 +230,7 @@ fn shift(task: &mut Task, memory: &Mapping, pages: &mut [Page; ARENA], range: st
     }
     if memory.shift(range.clone(), to).is_err() {
         // Pages that agree may still lie in several regions, which mremap refuses, after it has cleared the target.
-        memory.patch(to..to + range.len());
+        insist(|| memory.try_patch(to..to + range.len()));
         pages[to..to + range.len()].fill(Page::Mapped {
             access: Access::ReadWrite,
             content: 0,
