@@ -16,12 +16,16 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::console::{self, Channel};
+use crate::heap;
 use crate::machine::memory;
 use crate::process::tree;
 use crate::time::{self, NANOSECONDS};
 
 /// How long faults may be in flight without a single answer.
 const PATIENCE: u64 = 20 * NANOSECONDS;
+
+/// Bytes of the kernel heap that must be free for generations to be remembered.
+const HEADROOM: usize = 1024 * 1024;
 
 static CHECKS: AtomicU64 = AtomicU64::new(0);
 static ERRORS: AtomicU64 = AtomicU64::new(0);
@@ -86,9 +90,14 @@ impl Audit {
     }
 
     fn check_generations(&mut self) {
+        // What is remembered lies in the kernel heap, which a storm may have filled.
+        if !heap::has_room(HEADROOM.min(heap::size() / 4)) {
+            self.generations.clear();
+            return;
+        }
         let mut present = BTreeMap::new();
-        for process in tree::living(|_| true) {
-            let Some(space) = process.space() else { continue };
+        tree::for_each_living(|process| {
+            let Some(space) = process.space() else { return };
             let (id, generation) = (space.id(), space.tlb_generation.load(Relaxed));
             if let Some(before) = self.generations.get(&id).filter(|before| generation < **before) {
                 error(format_args!(
@@ -96,7 +105,7 @@ impl Audit {
                 ));
             }
             present.insert(id, generation);
-        }
+        });
         self.generations = present;
     }
 

@@ -3,6 +3,7 @@
 //! It holds tasks, address-space bookkeeping and FPU areas. Frames of user memory never come from it, so user programs
 //! can fill it only by creating objects; [`heap_headroom`] lets those who create them refuse in time.
 
+use core::alloc::{GlobalAlloc, Layout};
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use talc::TalcLock;
@@ -38,6 +39,31 @@ pub fn start(memory: &mut BootMemory) {
 /// Bytes of the heap.
 pub fn size() -> usize {
     SIZE.load(Relaxed)
+}
+
+/// The largest piece that a call needs for itself: its future, or a buffer.
+const PIECE: usize = 16 * 1024;
+
+/// Whether more than `reserve` bytes are free, and enough of them in one piece for a call. Small objects that stay can
+/// leave much free in pieces that are too small; while little of the heap is in use, nobody has to look.
+pub fn has_room(reserve: usize) -> bool {
+    let free = heap_headroom();
+    free > reserve && (free > size() / 2 || has_piece())
+}
+
+/// Whether there is a free piece of [`PIECE`] bytes: takes one and gives it back.
+#[cold]
+fn has_piece() -> bool {
+    const LAYOUT: Layout = Layout::new::<[u64; PIECE / 8]>();
+    // Through the allocator itself: the compiler may leave out what goes through `alloc::alloc` for nothing.
+    // SAFETY: 1. the layout has a size; 2. what was allocated is given back with the same layout, and not used.
+    unsafe {
+        let piece = HEAP.alloc(LAYOUT);
+        if !piece.is_null() {
+            HEAP.dealloc(piece, LAYOUT);
+        }
+        !piece.is_null()
+    }
 }
 
 /// Bytes that are free; a single allocation may find less, as they need not be in one piece.

@@ -72,11 +72,19 @@ impl Watch {
 /// The process with the most resident pages.
 fn choose() -> Option<Arc<Process>> {
     let resident = |process: &Process| process.space().map_or(0, |space| space.get_stats().resident_pages);
-    let candidates = tree::living(|process| process.thread_count() > 0);
-    let (pages, victim) = candidates
-        .into_iter()
-        .map(|process| (resident(&process), process))
-        .max_by_key(|(pages, _)| *pages)?;
+    // Memory is short, so nothing is allocated here.
+    let mut most: Option<(u64, Arc<Process>)> = None;
+    tree::for_each_living(|process| {
+        let pages = if process.thread_count() > 0 {
+            resident(process)
+        } else {
+            return;
+        };
+        if most.as_ref().is_none_or(|(known, _)| pages >= *known) {
+            most = Some((pages, process.clone()));
+        }
+    });
+    let (pages, victim) = most?;
     let waiting = memory().faults_waiting_for_memory();
     ::log::warn!(
         "out of memory: {waiting} faults wait and no frame comes free; killing process {}, which holds {pages} pages",

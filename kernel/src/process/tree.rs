@@ -162,6 +162,13 @@ pub fn any_living(wanted: impl Fn(&Process) -> bool) -> bool {
         .any(|member| member.zombie.is_none() && wanted(&member.process))
 }
 
+/// Calls `act` for every process that has not ended. Nothing is allocated; `act` must not call into this module.
+pub fn for_each_living(mut act: impl FnMut(&Arc<Process>)) {
+    let tree = TREE.lock();
+    let members = tree.members.values().filter(|member| member.zombie.is_none());
+    members.for_each(|member| act(&member.process));
+}
+
 /// How many processes there are, zombies included.
 pub fn process_count() -> u64 {
     COUNT.load(Ordering::Acquire)

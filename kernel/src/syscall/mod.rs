@@ -105,7 +105,7 @@ fn has_room_to_leave() -> bool {
 }
 
 fn keep_free(reserve: usize) -> Result<(), Errno> {
-    if heap::heap_headroom() > reserve {
+    if heap::has_room(reserve) {
         Ok(())
     } else {
         Err(Errno::ENOMEM)
