@@ -9,8 +9,11 @@ use spin::Mutex;
 use x86_64::structures::paging::PhysFrame;
 
 use super::tree;
-use crate::machine::memory;
+use crate::machine::{frame_totals, memory};
 use crate::syscall::Errno;
+
+/// Files leave this part of all frames to programs, whose faults could only wait for one.
+const RESERVE: u64 = 8;
 
 /// Bytes of a file, page by page in frames; a page that nobody wrote takes none.
 pub struct MemoryFile {
@@ -82,6 +85,10 @@ impl MemoryFile {
         let offset = offset.unwrap_or(*length);
         let part = (bytes.len() as u64).min(PAGE_SIZE - offset % PAGE_SIZE);
         let end = offset.checked_add(part).ok_or(Errno::EFBIG)?;
+        let (total, free) = frame_totals();
+        if free < total / RESERVE {
+            return Err(Errno::ENOSPC);
+        }
         let room = self.pages.size();
         if end > room {
             // A file that grows by small pieces must not copy its table for each of them.
