@@ -1,13 +1,18 @@
 //! A program on Faultline.
 
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use faultline_xtask::build::Artifacts;
 use faultline_xtask::config::{Config, Fault};
-use faultline_xtask::machine::{Accel, End, Firmware, Hardware};
+use faultline_xtask::machine::{Accel, Attached, End, Firmware, Hardware};
 use faultline_xtask::ports::{Captured, Commands, Ports, TracePort};
 use faultline_xtask::recording::{Recording, names};
 use faultline_xtask::report::Report;
+use faultline_xtask::root::Root;
 use faultline_xtask::session::{self, Task};
 use faultline_xtask::trace::Trace;
 
@@ -25,6 +30,8 @@ pub struct Run {
     limit: Duration,
     artifacts: Artifacts,
     recorded: bool,
+    root: Root,
+    typed: Option<Vec<(&'static str, &'static str)>>,
 }
 
 impl Run {
@@ -34,15 +41,47 @@ impl Run {
     /// Panics when there is no such task.
     #[must_use]
     pub fn new(task: &str, args: &[&str]) -> Self {
-        let run = Self {
+        Self::nothing().and(task, args)
+    }
+
+    /// A machine that runs a program file.
+    ///
+    /// # Panics
+    /// Panics when the file can't be a user task.
+    #[must_use]
+    pub fn file(file: &Path, args: &[&str]) -> Self {
+        let mut run = Self::nothing();
+        let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
+        let task = Task::from_file(file, &args).unwrap_or_else(|error| panic!("{error}"));
+        run.tasks.push(task);
+        run
+    }
+
+    fn nothing() -> Self {
+        Self {
             tasks: Vec::new(),
             hardware: Hardware::default(),
             settings: Vec::new(),
             limit: LIMIT,
             artifacts: artifacts().clone(),
             recorded: false,
-        };
-        run.and(task, args)
+            root: Root::default(),
+            typed: None,
+        }
+    }
+
+    /// Gives the machine files beside its programs.
+    #[must_use]
+    pub fn with_files(mut self, root: Root) -> Self {
+        self.root = root;
+        self
+    }
+
+    /// Makes standard input a terminal on which texts are typed, each when the output has come to the one before it.
+    #[must_use]
+    pub fn typing(mut self, script: &[(&'static str, &'static str)]) -> Self {
+        self.typed = Some(script.to_vec());
+        self.set("input", "terminal")
     }
 
     /// Runs another task at the same time.
@@ -139,8 +178,8 @@ impl Run {
         for (key, value) in &self.settings {
             config.set(key, value).expect("no line break");
         }
-        let bundle =
-            session::pack(&self.artifacts, &config, &self.tasks, &self.hardware).expect("the bundle is packed");
+        let bundle = session::pack_with(&self.artifacts, &config, &self.tasks, &self.root, &self.hardware);
+        let bundle = bundle.expect("the bundle is packed");
         let (stdout, stderr, log) = (Captured::default(), Captured::default(), Captured::default());
         let ports = Ports {
             log: Box::new(log.clone()),
@@ -152,7 +191,22 @@ impl Run {
             events: Box::new(frames.clone()),
             commands: Commands::default(),
         });
-        let ended = session::boot_traced(&self.artifacts, &self.hardware, &bundle, ports, trace, Some(self.limit));
+        let input = self.typed.map(|script| -> Box<dyn io::Read + Send> {
+            Box::new(Typist {
+                script: script.into_iter().collect(),
+                output: stdout.clone(),
+                read: 0,
+            })
+        });
+        let attached = Attached { trace, input };
+        let ended = session::boot_attached(
+            &self.artifacts,
+            &self.hardware,
+            &bundle,
+            ports,
+            attached,
+            Some(self.limit),
+        );
         let (end, report, failure) = match ended.expect("QEMU can be started") {
             Ok((report, outcome)) => (outcome.end, Some(report), None),
             Err(failure) => (failure.outcome.end, None, Some((failure.status(), failure.to_string()))),
@@ -170,6 +224,31 @@ impl Run {
                 recording
             }),
         }
+    }
+}
+
+/// A person at the terminal: waits for what is to be seen, and types.
+struct Typist {
+    script: VecDeque<(&'static str, &'static str)>,
+    output: Captured,
+    /// How much of the output was seen.
+    read: usize,
+}
+
+impl io::Read for Typist {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some((awaited, text)) = self.script.pop_front() else {
+            return Ok(0);
+        };
+        // The time limit of the machine ends a wait for what never comes: then nobody listens any more.
+        self.read = loop {
+            match self.output.find(awaited.as_bytes(), self.read) {
+                Some(end) => break end,
+                None => thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        buffer[..text.len()].copy_from_slice(text.as_bytes());
+        Ok(text.len())
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod guest;
 mod native;
+mod tools;
 
 use std::sync::OnceLock;
 
@@ -12,7 +13,8 @@ use faultline_xtask::build::Artifacts;
 use faultline_xtask::session;
 
 pub use guest::{Guest, Run};
-pub use native::{Native, native};
+pub use native::{Native, native, native_file};
+pub use tools::{Libc, busybox, c_program, tool};
 
 /// Kernel, boot stage and sample tasks, built at the first call.
 ///

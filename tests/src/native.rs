@@ -1,6 +1,7 @@
 //! A sample task on this machine's Linux.
 
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::artifacts;
@@ -25,13 +26,22 @@ pub fn native(task: &str, args: &[&str]) -> Native {
     let file = artifacts()
         .task(task)
         .unwrap_or_else(|| panic!("there is no sample task {task}"));
+    native_file(&file, args)
+}
+
+/// Runs a program natively, with nothing in its environment.
+///
+/// # Panics
+/// Panics when it can't be started.
+#[must_use]
+pub fn native_file(file: &Path, args: &[&str]) -> Native {
     let mut command = Command::new(file);
     let output = command
         .args(args)
         .env_clear()
         .stdin(Stdio::null())
         .output()
-        .expect("the task can be started");
+        .expect("the program can be started");
     let status = output
         .status
         .code()

@@ -47,6 +47,14 @@ impl Commands {
 pub struct Captured(Arc<Mutex<Vec<u8>>>);
 
 impl Captured {
+    /// Whether `text` is in what has arrived from byte `from` on; says where it ends.
+    #[must_use]
+    pub fn find(&self, text: &[u8], from: usize) -> Option<usize> {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = bytes.get(from..)?.windows(text.len()).position(|part| part == text)?;
+        Some(from + place + text.len())
+    }
+
     /// Takes out what has arrived.
     #[must_use]
     pub fn take(&self) -> Vec<u8> {

@@ -1,0 +1,60 @@
+//! Tools of this machine that tests need, and programs that they build.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The path of a tool.
+///
+/// # Panics
+/// Panics with the name of the package when this machine doesn't have it: a test that can't run must not pass.
+#[must_use]
+pub fn tool(name: &str, package: &str) -> PathBuf {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| panic!("this test needs {name}: apt-get install {package}"))
+}
+
+/// Debian's static busybox.
+///
+/// # Panics
+/// As [`tool`].
+#[must_use]
+pub fn busybox() -> PathBuf {
+    tool("busybox", "busybox-static")
+}
+
+/// Which C library a program is linked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Libc {
+    /// The GNU C library.
+    Gnu,
+    /// musl.
+    Musl,
+}
+
+/// Builds a static program from `tests/programs/NAME.c`.
+///
+/// # Panics
+/// As [`tool`]; with the compiler's words if it refuses.
+#[must_use]
+pub fn c_program(name: &str, libc: Libc) -> PathBuf {
+    let (compiler, suffix) = match libc {
+        Libc::Gnu => (tool("cc", "gcc libc6-dev"), "gnu"),
+        Libc::Musl => (tool("musl-gcc", "musl-tools"), "musl"),
+    };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = faultline_xtask::workspace::target_dir().join("programs");
+    std::fs::create_dir_all(&target).expect("the target directory can be written");
+    let file = target.join(format!("{name}-{suffix}-{}", std::process::id()));
+    let output = Command::new(compiler)
+        .args(["-static", "-O1", "-pthread", "-Wall", "-Werror", "-o"])
+        .arg(&file)
+        .arg(folder.join("programs").join(format!("{name}.c")))
+        .stdin(Stdio::null())
+        .output()
+        .expect("the compiler can be started");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    file
+}
