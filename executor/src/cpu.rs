@@ -7,10 +7,13 @@ use crate::{
     executor::Inner,
     queue::ClassQueue,
     stats::Counters,
-    sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, UnsafeCell},
+    sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, UnsafeCell},
     task::Slot,
     time::TimerQueue,
 };
+
+/// How many tasks in a row may be handed back.
+pub(crate) const HAND_BACKS: u32 = 32;
 
 /// The state of one CPU. Any CPU may push on the queues; the rest is written by the CPU itself.
 #[repr(C, align(128))]
@@ -25,6 +28,8 @@ pub(crate) struct Cpu {
     pub(crate) turning: AtomicBool,
     /// The turn has passed over a class that had tasks and no share left: they may be in the lists. Written in turns.
     pub(crate) backlog: AtomicBool,
+    /// How many more tasks may be handed back to the front of their queue before one goes to the end. The owner's.
+    pub(crate) hand_backs: AtomicU32,
     /// When the current poll began. Written by the CPU itself.
     pub(crate) poll_began: AtomicU64,
     /// Polls longer than this are looked at more closely: the lower of the longest poll and the stall limit. The owner's.
@@ -49,6 +54,7 @@ impl Cpu {
             asleep: AtomicBool::new(false),
             turning: AtomicBool::new(false),
             backlog: AtomicBool::new(false),
+            hand_backs: AtomicU32::new(HAND_BACKS),
             poll_began: AtomicU64::new(0),
             watermark: UnsafeCell::new(0),
             mover: Slot::new(u32::MAX),

@@ -2,7 +2,8 @@
 //!
 //! It is a first-in first-out queue made of two parts. Anybody may push on the **inbox**, a lock-free stack; only the
 //! CPU that owns the queue takes from the **list**, and when the list is empty it takes the whole inbox at once and
-//! reverses it. All tasks of the list are older than those of the inbox, so the order is that of the pushes. A push is
+//! reverses it. All tasks of the list are older than those of the inbox, so the order is that of the pushes; the owner may
+//! also put a task in front of the list. A push is
 //! one read-modify-write, whoever pushes and from wherever: a task, an interrupt handler or another CPU. Both parts are
 //! linked through the slots, so neither can overflow.
 //!
@@ -168,6 +169,16 @@ impl ClassQueue {
                 Err(now) => head = now,
             }
         }
+    }
+
+    /// Queues a task before all others. The caller has set its `ENQUEUED`.
+    ///
+    /// # Safety
+    /// As [`ClassQueue::grant`].
+    #[inline(always)]
+    pub(crate) unsafe fn push_front(&self, task: &'static Slot) {
+        task.next.store(self.list.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.list.store(task.as_ptr(), Ordering::Relaxed);
     }
 
     /// Takes the oldest task out.

@@ -4,6 +4,7 @@
 //! ever taken down: what user programs used is gone when they are, which the run's end checks frame by frame.
 
 use core::arch::asm;
+use core::task::Waker;
 
 use faultline_executor::{Config as ExecutorConfig, Executor, Hooks, TaskEvent};
 use faultline_mm::frame::{FrameAllocator, FrameMeta};
@@ -93,6 +94,11 @@ unsafe impl Platform for Machine {
             asm!("rep movsq", inout("rcx") 512 => _, inout("rsi") from => _, inout("rdi") to => _,
                 options(nostack, preserves_flags));
         }
+    }
+
+    #[inline(always)]
+    fn wake_faulting(&self, waker: Waker) {
+        executor().wake_next(waker);
     }
 
     #[inline(always)]

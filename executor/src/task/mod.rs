@@ -11,4 +11,4 @@ pub use id::TaskId;
 pub(crate) use future::{FutureTable, PollFunction, install};
 pub(crate) use slot::Slot;
 pub(crate) use state::{Completed, Released, State, bits};
-pub(crate) use waker::{is_representable, waker};
+pub(crate) use waker::{is_representable, parts as waker_parts, waker};

@@ -21,6 +21,18 @@ pub(crate) fn waker<H: Hooks>(slot: &'static Slot, state: u64) -> Waker {
     unsafe { Waker::from_raw(RawWaker::new(word.cast(), table::<H>())) }
 }
 
+/// The slot and the tag of a waker that an executor with these hooks has made.
+#[inline(always)]
+pub(crate) fn parts<H: Hooks>(waker: &Waker) -> Option<(&'static Slot, u64)> {
+    if !core::ptr::eq(waker.vtable(), table::<H>()) {
+        return None;
+    }
+    let word = waker.data();
+    // SAFETY: the table is that of wakers which `waker` has made from the address of a slot, and slots are never freed.
+    let slot = unsafe { &*word.map_addr(untag).cast() };
+    Some((slot, word.addr() as u64))
+}
+
 /// Whether a slot at this address can be named by a waker.
 pub(crate) fn is_representable(address: usize) -> bool {
     untag(address << 16) == address

@@ -88,7 +88,7 @@ impl<P: Platform> Memory<P> {
                 self.platform
                     .trace(Kind::FaultWake, request.space().id, request.fault, request.page, 1);
                 if !mutant!(ForgetWake) {
-                    waker.wake();
+                    self.platform.wake_faulting(waker);
                 }
             }
             None => self.nobody_waited(request),
