@@ -102,6 +102,11 @@ unsafe impl Platform for Machine {
     }
 
     #[inline(always)]
+    fn traces(&self, kind: Kind) -> bool {
+        tracing::is_on(kind)
+    }
+
+    #[inline(always)]
     fn trace(&self, kind: Kind, space: u64, fault: u64, a: u64, b: u64) {
         tracing::emit(kind, space, fault, a, b);
     }

@@ -200,21 +200,6 @@ impl FaultError {
         }
     }
 
-    /// The same error for another access to the same page.
-    #[must_use]
-    pub(crate) fn at(mut self, to: u64, how: Access) -> Self {
-        match &mut self {
-            FaultError::NonCanonical { address, access }
-            | FaultError::KernelAddress { address, access }
-            | FaultError::NoRegion { address, access }
-            | FaultError::Protection { address, access, .. }
-            | FaultError::StackLimit { address, access, .. }
-            | FaultError::BeyondEnd { address, access } => (*address, *access) = (to, how),
-            FaultError::ReadFailed { address } | FaultError::SpaceGone { address } => *address = to,
-        }
-        self
-    }
-
     /// A small number for traces, one per variant.
     #[must_use]
     pub const fn reason(&self) -> u64 {

@@ -36,7 +36,7 @@ use x86_64::VirtAddr;
 
 use crate::Memory;
 use crate::platform::{MAX_CPUS, Pcid, Platform};
-use crate::space::{Inner, Space, VirtualAddressSpace};
+use crate::space::{Inner, NO_SPAN, Space, VirtualAddressSpace};
 use crate::sync::mutant;
 
 /// PCID slots that are used on each CPU at most.
@@ -111,6 +111,8 @@ pub(crate) struct Change {
     count: usize,
     /// Rights were only added.
     upgrade: bool,
+    /// Only leaves were changed: every table is where it was.
+    leaves_only: bool,
 }
 
 impl Change {
@@ -119,13 +121,21 @@ impl Change {
             pages: [0; SINGLE_PAGES],
             count: 0,
             upgrade: false,
+            leaves_only: false,
         }
+    }
+
+    /// A change of the leaf of one page.
+    pub(crate) fn leaf(page: u64) -> Self {
+        let mut change = Self::new();
+        change.page(page);
+        change.leaves_only = true;
+        change
     }
 
     /// A change that only adds rights to one page.
     pub(crate) fn upgrade(page: u64) -> Self {
-        let mut change = Self::new();
-        change.page(page);
+        let mut change = Self::leaf(page);
         change.upgrade = true;
         change
     }
@@ -183,6 +193,9 @@ impl<P: Platform> Space<P> {
         if change.count == 0 {
             self.release_quarantine(inner);
             return self.tlb_generation.load(Ordering::Relaxed);
+        }
+        if !change.leaves_only {
+            inner.leaf_span = NO_SPAN;
         }
         let memory = self.memory;
         // Release: whoever reads the new generation sees the changed entries. The lock is held, so there is one writer.

@@ -8,7 +8,7 @@ use faultline_trace::{FaultClass, Kind};
 
 use super::slot::{NONE, Request, SlotToken};
 use super::waiter::Waiter;
-use super::{FaultOutcome, FaultResult};
+use super::{Ending, FaultOutcome, FaultResult};
 use crate::address::{HUGE_PAGE_SIZE, PageRange, USER_END};
 use crate::entry::Entry;
 use crate::error::FaultError;
@@ -20,7 +20,7 @@ use crate::region::Summary;
 use crate::space::{Guard, Inner, Space};
 use crate::sync::atomic::Ordering;
 use crate::sync::mutant;
-use crate::tables::Leaf;
+use crate::tables::{Leaf, index};
 
 /// A fault whose region allows it.
 #[derive(Clone, Copy)]
@@ -72,9 +72,8 @@ impl<P: Platform> Space<P> {
             class: found.class(info.access),
             flags: found.leaf,
         };
-        let Leaf::Own(entry, value) = self.memory.leaf(inner.root?, page) else {
-            return None;
-        };
+        let entry = self.usual_leaf(&mut inner, page)?;
+        let value = entry.get();
         if value.is_empty() {
             let token = self.memory.faults.claim()?;
             let class = small(arrival.class, info.access);
@@ -104,6 +103,30 @@ impl<P: Platform> Space<P> {
             return Some(token);
         }
         None
+    }
+
+    /// The leaf of a page in a table of this space's own. The last table is remembered: the next fault is most often in
+    /// the same one.
+    #[inline(always)]
+    fn usual_leaf(&self, inner: &mut Inner<P>, page: u64) -> Option<EntryRef<'static>> {
+        let memory = self.memory;
+        let span = page & !(HUGE_PAGE_SIZE - 1);
+        if inner.leaf_span != span {
+            let above = memory.level2(inner.root?, page)?.get();
+            if !above.has(Entry::PRESENT) || above.has(Entry::HUGE) || above.has(Entry::SHARED) {
+                return None;
+            }
+            inner.leaf_span = span;
+            inner.leaf_table = above.frame();
+        }
+        let entry = memory.entry(inner.leaf_table, index(page, 1));
+        debug_assert!(
+            inner.root.is_some_and(
+                |root| matches!(memory.leaf(root, page), Leaf::Own(found, _) if core::ptr::eq(found.0, entry.0))
+            ),
+            "the remembered table is not that of {page:#x}"
+        );
+        Some(entry)
     }
 
     /// Looks at a fault: finishes it, joins it to one in flight, or claims a slot for it.
@@ -256,18 +279,14 @@ impl<P: Platform> Space<P> {
     }
 
     /// Whether the space now lets this access through, for a fault that found the space changed.
-    pub(super) fn verdict(&self, inner: &Inner<P>, page: u64, access: Access) -> FaultResult {
+    pub(super) fn verdict(&self, inner: &Inner<P>, page: u64, access: Access) -> Ending {
         if inner.root.is_none() {
-            return Err(FaultError::SpaceGone { address: page });
+            return Ending::SpaceGone;
         }
         match inner.regions.find(page) {
-            None => Err(FaultError::NoRegion { address: page, access }),
-            Some((_, region)) if !region.protection.allows(access) => Err(FaultError::Protection {
-                address: page,
-                access,
-                protection: region.protection,
-            }),
-            Some(_) => Ok(FaultOutcome::Retry),
+            None => Ending::NoRegion,
+            Some((_, region)) if !region.protection.allows(access) => Ending::Protection(region.protection),
+            Some(_) => Ending::Done(FaultOutcome::Retry),
         }
     }
 

@@ -7,7 +7,7 @@ use faultline_trace::{FaultClass, Kind};
 use super::service::Step;
 use super::slot::{RequestRef, Shared, Slot, SlotToken};
 use super::waiter::complete_first;
-use super::{FaultOutcome, FaultResult};
+use super::{Ending, FaultOutcome};
 use crate::Memory;
 use crate::entry::Entry;
 use crate::platform::Platform;
@@ -22,21 +22,15 @@ impl<P: Platform> Memory<P> {
     #[cold]
     pub(super) fn complete_stale(&'static self, token: SlotToken<P>, inner: Guard<'_, P>) -> Step<P> {
         let request = token.request();
-        let result = request.space().verdict(&inner, request.page, request.access);
+        let ending = request.space().verdict(&inner, request.page, request.access);
         self.counters.stale.add(1);
-        self.platform
-            .trace(Kind::FaultStale, request.space().id, request.fault, request.page, 0);
-        self.complete(token, inner, result)
+        self.trace_page(Kind::FaultStale, request, 0);
+        self.complete(token, inner, ending)
     }
 
     /// Ends a fault that was not served: withdraws what is left of it in the space, gives every waiter the result, wakes
     /// them, frees the slot.
-    pub(super) fn complete(
-        &'static self,
-        token: SlotToken<P>,
-        mut inner: Guard<'_, P>,
-        result: FaultResult,
-    ) -> Step<P> {
+    pub(super) fn complete(&'static self, token: SlotToken<P>, mut inner: Guard<'_, P>, ending: Ending) -> Step<P> {
         let request = token.request();
         // SAFETY: the space's lock is held; the reference ends here, before `unlink_side` makes its own.
         let &mut Shared { side, stale, .. } = unsafe { token.slot().shared() };
@@ -54,10 +48,10 @@ impl<P: Platform> Memory<P> {
                 entry.and_not(Entry::BUSY);
             }
         }
-        if result.is_err() {
+        if !matches!(ending, Ending::Done(_)) {
             self.counters.denied.add(1);
         }
-        self.end(token, inner, result)
+        self.end(token, inner, ending)
     }
 
     /// Ends a fault whose entry was published: gives every waiter the result, wakes them, frees the slot.
@@ -69,24 +63,23 @@ impl<P: Platform> Memory<P> {
         }
         inner.served[class as usize] += 1;
         self.counters.served[class as usize].add(1);
-        self.end(token, inner, Ok(FaultOutcome::Resolved(class)))
+        self.end(token, inner, Ending::Done(FaultOutcome::Resolved(class)))
     }
 
     /// The end of every fault: the space no longer links to the slot.
     #[inline(always)]
-    fn end(&'static self, token: SlotToken<P>, mut inner: Guard<'_, P>, result: FaultResult) -> Step<P> {
+    fn end(&'static self, token: SlotToken<P>, mut inner: Guard<'_, P>, ending: Ending) -> Step<P> {
         let slot = token.slot();
         let request = token.request();
         inner.in_flight -= 1;
         // SAFETY: the lock of the slot's space is held; waiters unlink themselves under it before they go.
-        let first = unsafe { complete_first(&mut slot.shared().waiters, result) };
+        let first = unsafe { complete_first(&mut slot.shared().waiters, ending) };
         // SAFETY: the space's lock is held.
         let more = !unsafe { slot.shared() }.waiters.is_empty();
         drop(inner);
         match first {
             Some(waker) => {
-                self.platform
-                    .trace(Kind::FaultWake, request.space().id, request.fault, request.page, 1);
+                self.trace_page(Kind::FaultWake, request, 1);
                 if !mutant!(ForgetWake) {
                     self.platform.wake_faulting(waker);
                 }
@@ -94,7 +87,7 @@ impl<P: Platform> Memory<P> {
             None => self.nobody_waited(request),
         }
         if more && !mutant!(WakeOnlyFirst) {
-            self.wake_others(slot, &request, result);
+            self.wake_others(slot, &request, ending);
         }
         // SAFETY: the token is held, and the space no longer links to the slot.
         let owner = unsafe { slot.take_owner() };
@@ -109,13 +102,12 @@ impl<P: Platform> Memory<P> {
     #[cold]
     fn nobody_waited(&self, request: RequestRef<P>) {
         self.counters.cancelled.add(1);
-        self.platform
-            .trace(Kind::FaultCancel, request.space().id, request.fault, request.page, 0);
+        self.trace_page(Kind::FaultCancel, request, 0);
     }
 
     /// Completes the remaining waiters, up to [`BATCH`] under one hold of the lock, and wakes them without it.
     #[cold]
-    fn wake_others(&self, slot: &Slot<P>, request: &RequestRef<P>, result: FaultResult) {
+    fn wake_others(&self, slot: &Slot<P>, request: &RequestRef<P>, ending: Ending) {
         let mut taken = BATCH;
         while taken == BATCH {
             let mut wakers: [Option<Waker>; BATCH] = [const { None }; BATCH];
@@ -123,20 +115,14 @@ impl<P: Platform> Memory<P> {
             taken = 0;
             while taken < BATCH {
                 // SAFETY: the lock of the slot's space is held; waiters unlink themselves under it before they go.
-                let Some(waker) = (unsafe { complete_first(&mut slot.shared().waiters, result) }) else {
+                let Some(waker) = (unsafe { complete_first(&mut slot.shared().waiters, ending) }) else {
                     break;
                 };
                 wakers[taken] = Some(waker);
                 taken += 1;
             }
             drop(inner);
-            self.platform.trace(
-                Kind::FaultWake,
-                request.space().id,
-                request.fault,
-                request.page,
-                taken as u64,
-            );
+            self.trace_page(Kind::FaultWake, *request, taken as u64);
             for waker in wakers.into_iter().flatten() {
                 waker.wake();
             }

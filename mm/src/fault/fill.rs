@@ -8,6 +8,7 @@ use core::task::{Context, Poll};
 
 use faultline_trace::{FaultClass, Kind};
 
+use super::Ending;
 use super::device::slot_waker;
 use super::service::{Step, still_marked};
 use super::slot::{RequestRef, SlotToken};
@@ -15,7 +16,6 @@ use crate::Memory;
 use crate::address::{PAGE_SIZE, PageRange};
 use crate::backing::{Backing, PageSource};
 use crate::entry::Entry;
-use crate::error::FaultError;
 use crate::frame::{OutOfFrames, Pfn, ReservedFrame};
 use crate::memory::EntryRef;
 use crate::platform::Platform;
@@ -61,37 +61,23 @@ impl<P: Platform> Memory<P> {
             && let Some(frame) = self.frames.allocate_zeroed(cpu)
         {
             self.counters.pool_hits.add(1);
-            self.platform.trace(
-                Kind::FaultFrame,
-                request.space().id,
-                request.fault,
-                frame.address().as_u64(),
-                1,
-            );
+            self.trace_request(Kind::FaultFrame, request, frame.address().as_u64(), 1);
             return Ok(frame);
         }
         let frame = self.frames.allocate(cpu)?;
         let address = frame.address().as_u64();
-        self.platform
-            .trace(Kind::FaultFrame, request.space().id, request.fault, address, 0);
+        self.trace_request(Kind::FaultFrame, request, address, 0);
         if !mutant!(ForgetZero) {
             self.platform.zero_frame(frame.frame());
         }
-        self.platform
-            .trace(Kind::FaultFill, request.space().id, request.fault, address, 0);
+        self.trace_request(Kind::FaultFill, request, address, 0);
         Ok(frame)
     }
 
     #[inline(always)]
     fn publish(&self, request: RequestRef<P>, entry: EntryRef<'_>, value: Entry) {
         entry.set(value);
-        self.platform.trace(
-            Kind::FaultCommit,
-            request.space().id,
-            request.fault,
-            request.page,
-            value.bits(),
-        );
+        self.trace_page(Kind::FaultCommit, request, value.bits());
     }
 
     /// A first write to anonymous memory: a zeroed frame.
@@ -187,16 +173,13 @@ impl<P: Platform> Memory<P> {
         let keep = before.bits() & (Entry::USER | Entry::NO_EXECUTE);
         let value = Entry::present(copy.map(), keep | Entry::WRITABLE | Entry::ACCESSED | Entry::DIRTY);
         entry.swap(value);
-        self.platform
-            .trace(Kind::FaultCommit, space.id, request.fault, request.page, value.bits());
-        let mut change = Change::new();
-        if !mutant!(DropCowFlush) {
-            change.page(request.page);
-        }
+        self.trace_page(Kind::FaultCommit, request, value.bits());
         if !borrowed {
             space.retire(&mut inner, old);
         }
-        space.finish(&mut inner, change);
+        if !mutant!(DropCowFlush) {
+            space.finish(&mut inner, Change::leaf(request.page));
+        }
         let class = if old == self.zero_frame {
             FaultClass::DemandZero
         } else {
@@ -217,11 +200,9 @@ impl<P: Platform> Memory<P> {
         }
         let copy = self.frames.allocate(self.platform.cpu())?;
         let address = copy.address().as_u64();
-        self.platform
-            .trace(Kind::FaultFrame, request.space().id, request.fault, address, 0);
+        self.trace_request(Kind::FaultFrame, request, address, 0);
         self.platform.copy_frame(old.frame(), copy.frame());
-        self.platform
-            .trace(Kind::FaultFill, request.space().id, request.fault, address, 0);
+        self.trace_request(Kind::FaultFill, request, address, 0);
         Ok(copy)
     }
 
@@ -247,11 +228,7 @@ impl<P: Platform> Memory<P> {
         let (file, offset) = (Arc::clone(file), *offset);
         let at = offset + (request.page - range.start());
         if at >= file.len() {
-            let error = FaultError::BeyondEnd {
-                address: request.page,
-                access: request.access,
-            };
-            return self.complete(token, inner, Err(error));
+            return self.complete(token, inner, Ending::BeyondEnd);
         }
         let resident = file.resident(at / PAGE_SIZE);
         if request.access != Access::Write
@@ -274,8 +251,7 @@ impl<P: Platform> Memory<P> {
             },
         };
         let address = frame.address();
-        self.platform
-            .trace(Kind::FaultFrame, request.space().id, request.fault, address.as_u64(), 0);
+        self.trace_request(Kind::FaultFrame, request, address.as_u64(), 0);
         if let Some(from) = resident {
             self.platform.copy_frame(from, frame.frame());
         } else {
@@ -292,13 +268,12 @@ impl<P: Platform> Memory<P> {
                 Poll::Ready(Err(_)) => {
                     drop(frame);
                     let inner = request.space().lock();
-                    return self.complete(token, inner, Err(FaultError::ReadFailed { address: request.page }));
+                    return self.complete(token, inner, Ending::ReadFailed);
                 }
                 Poll::Ready(Ok(())) => {}
             }
         }
-        self.platform
-            .trace(Kind::FaultFill, request.space().id, request.fault, address.as_u64(), 0);
+        self.trace_request(Kind::FaultFill, request, address.as_u64(), 0);
         let (token, inner) = match self.lock_valid(token, &request, entry) {
             Ok(valid) => valid,
             Err(step) => return step,
@@ -368,12 +343,8 @@ impl<P: Platform> Memory<P> {
                         match object.insert(page, frame) {
                             Some(frame) => frame,
                             None => {
-                                let error = FaultError::BeyondEnd {
-                                    address: request.page,
-                                    access: request.access,
-                                };
                                 let inner = request.space().lock();
-                                return self.complete(token, inner, Err(error));
+                                return self.complete(token, inner, Ending::BeyondEnd);
                             }
                         }
                     }

@@ -11,13 +11,11 @@ use faultline_trace::Kind;
 use super::admit::Admission;
 use super::slot::SlotToken;
 use super::waiter::Waiter;
-use super::{FaultOutcome, FaultResult};
-use crate::error::FaultError;
+use super::{Ending, FaultOutcome, FaultResult};
 use crate::memory::FaultMode;
 use crate::platform::Platform;
 use crate::protection::FaultInfo;
 use crate::space::{Space, VirtualAddressSpace};
-use crate::sync::mutant;
 
 /// A page fault. The first poll admits it; it is ready when the faulting instruction may be executed again, or with the
 /// reason why it must not.
@@ -72,31 +70,49 @@ impl<P: Platform> FaultFuture<'_, P> {
         self.fault
     }
 
-    /// Admits the fault; pending unless it is over at once.
+    /// Admits the fault if it is one of the most usual and hands it over; false, with nothing done, if it is not.
     #[inline(never)]
-    fn start(&mut self, waker: &Waker) -> Poll<FaultResult> {
+    fn start_usual(&mut self, waker: &Waker) -> bool {
         // SAFETY: the waiter is a field of a pinned future, from which nothing is moved.
         let waiter = unsafe { Pin::new_unchecked(&self.waiter) };
         match self.space.admit_usual(self.info, self.fault, waiter, waker) {
-            Some(token) => self.hand_over(token, waker),
-            None => self.start_unusual(waker),
+            Some(token) => {
+                self.hand_over(token, waker);
+                true
+            }
+            None => false,
         }
     }
 
     /// Gives the slot of this fault to the service, or serves it at once.
     #[inline(always)]
-    fn hand_over(&mut self, token: SlotToken<P>, waker: &Waker) -> Poll<FaultResult> {
+    fn hand_over(&mut self, token: SlotToken<P>, waker: &Waker) {
         let memory = self.space.memory;
         self.stage = Stage::Waiting(token.index());
         if memory.config.fault_mode == FaultMode::Queued {
             memory.faults.push(token);
-            return Poll::Pending;
+        } else {
+            memory.serve(token, waker);
         }
-        memory.serve(token, waker);
+    }
+
+    /// Whether the fault is over.
+    #[inline(always)]
+    fn look(&mut self) -> Poll<FaultResult> {
         if self.waiter.is_done() {
             Poll::Ready(self.finish())
         } else {
             Poll::Pending
+        }
+    }
+
+    /// Admits the fault; pending unless it is over at once.
+    #[inline(always)]
+    fn start(&mut self, waker: &Waker) -> Poll<FaultResult> {
+        if self.start_usual(waker) {
+            self.look()
+        } else {
+            self.start_unusual(waker)
         }
     }
 
@@ -106,7 +122,10 @@ impl<P: Platform> FaultFuture<'_, P> {
             // SAFETY: the waiter is a field of a pinned future, from which nothing is moved.
             let waiter = unsafe { Pin::new_unchecked(&self.waiter) };
             match self.space.admit(self.info, self.fault, waiter, waker) {
-                Admission::Claimed(token) => return self.hand_over(token, waker),
+                Admission::Claimed(token) => {
+                    self.hand_over(token, waker);
+                    return self.look();
+                }
                 Admission::Waiting(slot) => self.stage = Stage::Waiting(slot),
                 Admission::Ready(result) => {
                     self.stage = Stage::Done;
@@ -144,15 +163,9 @@ impl<P: Platform> FaultFuture<'_, P> {
     fn finish(&mut self) -> FaultResult {
         self.stage = Stage::Done;
         // SAFETY: the waiter was completed, so it is in no list.
-        match unsafe { self.waiter.result() } {
-            Ok(outcome) => Ok(*outcome),
-            // What was refused is the access of the fault that came first.
-            Err(FaultError::Protection { protection, .. })
-                if protection.allows(self.info.access) && !mutant!(RefuseJoiner) =>
-            {
-                Ok(FaultOutcome::Retry)
-            }
-            Err(error) => Err(error.at(self.info.address, self.info.access)),
+        match unsafe { self.waiter.ending() } {
+            Ending::Done(outcome) => Ok(outcome),
+            refused => refused.refusal(self.info),
         }
     }
 

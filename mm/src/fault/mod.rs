@@ -52,6 +52,8 @@ pub(crate) use table::FaultTable;
 use faultline_trace::FaultClass;
 
 use crate::error::FaultError;
+use crate::protection::{FaultInfo, Protection};
+use crate::sync::mutant;
 
 /// How a fault that was not refused ended. In every case the thread executes its instruction again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,3 +69,44 @@ pub enum FaultOutcome {
 
 /// What a fault ends with.
 pub type FaultResult = Result<FaultOutcome, FaultError>;
+
+/// How a queued fault ended, as each of its waiters is told: small, because it is stored with each of them. The address
+/// and the access are the waiter's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It was not refused.
+    Done(FaultOutcome),
+    /// [`FaultError::NoRegion`].
+    NoRegion,
+    /// [`FaultError::Protection`], with what the region allows.
+    Protection(Protection),
+    /// [`FaultError::BeyondEnd`].
+    BeyondEnd,
+    /// [`FaultError::ReadFailed`].
+    ReadFailed,
+    /// [`FaultError::SpaceGone`].
+    SpaceGone,
+}
+
+impl Ending {
+    /// What it means for a waiter's own access, which may be another than that of the fault that came first.
+    #[cold]
+    fn refusal(self, info: FaultInfo) -> FaultResult {
+        let FaultInfo { address, access, .. } = info;
+        Err(match self {
+            Self::Done(outcome) => return Ok(outcome),
+            Self::Protection(protection) if protection.allows(access) && !mutant!(RefuseJoiner) => {
+                return Ok(FaultOutcome::Retry);
+            }
+            Self::Protection(protection) => FaultError::Protection {
+                address,
+                access,
+                protection,
+            },
+            Self::NoRegion => FaultError::NoRegion { address, access },
+            Self::BeyondEnd => FaultError::BeyondEnd { address, access },
+            Self::ReadFailed => FaultError::ReadFailed { address },
+            Self::SpaceGone => FaultError::SpaceGone { address },
+        })
+    }
+}

@@ -12,12 +12,11 @@ use core::task::{Context, Poll, Waker};
 
 use faultline_trace::{FaultClass, Kind};
 
-use super::FaultOutcome;
 use super::admit::small;
 use super::slot::{RequestRef, Slot, SlotToken};
+use super::{Ending, FaultOutcome};
 use crate::Memory;
 use crate::entry::Entry;
-use crate::error::FaultError;
 use crate::memory::{EntryRef, MemoryRef};
 use crate::platform::Platform;
 use crate::space::Space;
@@ -46,10 +45,13 @@ impl<P: Platform> Future for FaultService<P> {
         let memory = self.memory;
         memory.retry_parked(context.waker());
         for _ in 0..BUDGET {
-            let Some(token) = memory.faults.take(context.waker()) else {
+            let (token, last) = memory.faults.take(context.waker());
+            if let Some(token) = token {
+                memory.serve(token, context.waker());
+            }
+            if last {
                 return Poll::Pending;
-            };
-            memory.serve(token, context.waker());
+            }
         }
         context.waker().wake_by_ref();
         Poll::Pending
@@ -67,9 +69,8 @@ impl<P: Platform> Drop for Unwinding<P> {
         let token = SlotToken(self.slot);
         // The step that held the token is gone, so this one stands for the slot.
         let request = token.request();
-        let error = FaultError::ReadFailed { address: request.page };
         let inner = request.space().lock();
-        let _ = self.memory.complete(token, inner, Err(error));
+        let _ = self.memory.complete(token, inner, Ending::ReadFailed);
     }
 }
 
@@ -88,6 +89,35 @@ pub(super) enum Step<P: Platform> {
 }
 
 impl<P: Platform> Memory<P> {
+    /// Records an event of a fault in service; what it says is read only if it is recorded.
+    #[inline(always)]
+    pub(super) fn trace_request(&self, kind: Kind, request: RequestRef<P>, a: u64, b: u64) {
+        if self.platform.traces(kind) {
+            self.trace_recorded(kind, request, a, b);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn trace_recorded(&self, kind: Kind, request: RequestRef<P>, a: u64, b: u64) {
+        self.platform.trace(kind, request.space().id, request.fault, a, b);
+    }
+
+    /// Records an event that says which page the fault is on.
+    #[inline(always)]
+    pub(super) fn trace_page(&self, kind: Kind, request: RequestRef<P>, b: u64) {
+        if self.platform.traces(kind) {
+            self.trace_page_recorded(kind, request, b);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn trace_page_recorded(&self, kind: Kind, request: RequestRef<P>, b: u64) {
+        self.platform
+            .trace(kind, request.space().id, request.fault, request.page, b);
+    }
+
     /// Serves one fault as far as it can go now.
     pub(super) fn serve(&'static self, mut token: SlotToken<P>, waker: &Waker) {
         let guard = Unwinding {
@@ -100,13 +130,7 @@ impl<P: Platform> Memory<P> {
                 self.give_up(token);
                 break;
             }
-            self.platform.trace(
-                Kind::FaultServe,
-                request.space().id,
-                request.fault,
-                request.page,
-                request.class as u64,
-            );
+            self.trace_page(Kind::FaultServe, request, request.class as u64);
             let step = match (request.entry, request.class) {
                 (Some(entry), FaultClass::DemandZero) => self.serve_demand_zero(token, request, entry),
                 (Some(entry), FaultClass::ZeroPage) => self.serve_zero_page(token, request, entry),
@@ -161,7 +185,7 @@ impl<P: Platform> Memory<P> {
         } else {
             // Mapped meanwhile by a neighbour's fault-around, or allowed since the table is the space's own.
             space.finish(&mut inner, Change::upgrade(page));
-            return self.complete(token, inner, Ok(FaultOutcome::Spurious));
+            return self.complete(token, inner, Ending::Done(FaultOutcome::Spurious));
         }
         // SAFETY: the token and the space's lock are held; `request` is not used after this.
         let request = unsafe { slot.request_mut() };
@@ -179,7 +203,7 @@ impl<P: Platform> Memory<P> {
     fn give_up(&'static self, token: SlotToken<P>) {
         let request = token.request();
         let inner = request.space().lock();
-        let _ = self.complete(token, inner, Ok(FaultOutcome::Retry));
+        let _ = self.complete(token, inner, Ending::Done(FaultOutcome::Retry));
     }
 
     #[cold]
@@ -187,13 +211,7 @@ impl<P: Platform> Memory<P> {
         let request = token.request();
         self.counters.memory_waits.add(1);
         let waiting = self.faults.waiting_for_memory() as u64 + 1;
-        self.platform.trace(
-            Kind::MemoryWait,
-            request.space().id,
-            request.fault,
-            request.page,
-            waiting,
-        );
+        self.trace_page(Kind::MemoryWait, request, waiting);
         self.faults.park_for_memory(token);
         self.retry_some_parked(&self.faults.service_waker().unwrap_or_else(|| waker.clone()));
     }

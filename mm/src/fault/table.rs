@@ -7,9 +7,9 @@ use core::task::Waker;
 
 use crate::sync::Mutex;
 
-use super::FaultOutcome;
 use super::slot::{Slot, SlotToken};
 use super::waiter::{WaitList, complete_first};
+use super::{Ending, FaultOutcome};
 use crate::platform::Platform;
 use crate::sync::mutant;
 
@@ -157,19 +157,20 @@ impl<P: Platform> FaultTable<P> {
         lists.wake_service();
     }
 
-    /// Takes the oldest queued slot; with none, notes that the service sleeps from now on.
+    /// Takes the oldest queued slot, and says whether it was the last: then, as with none, the service counts as asleep
+    /// from now on, and the next push wakes it.
     #[inline(always)]
-    pub(super) fn take(&self, waker: &Waker) -> Option<SlotToken<P>> {
+    pub(super) fn take(&self, waker: &Waker) -> (Option<SlotToken<P>>, bool) {
         let mut lists = self.lists.lock();
-        if let Some(slot) = lists.queue.pop() {
-            return Some(SlotToken(slot));
+        let slot = lists.queue.pop();
+        let last = lists.queue.head.is_null();
+        if last {
+            if !lists.service.as_ref().is_some_and(|current| current.will_wake(waker)) {
+                lists.service = Some(waker.clone());
+            }
+            lists.service_sleeps = true;
         }
-        match &lists.service {
-            Some(current) if current.will_wake(waker) => {}
-            _ => lists.service = Some(waker.clone()),
-        }
-        lists.service_sleeps = true;
-        None
+        (slot.map(SlotToken), last)
     }
 
     /// How to wake the service, once it has slept.
@@ -218,7 +219,7 @@ impl<P: Platform> FaultTable<P> {
             return;
         }
         // SAFETY: the lock of the list is held, and futures unlink their nodes before they go.
-        let waker = unsafe { complete_first(&mut lists.slot_waiters, Ok(FaultOutcome::Retry)) };
+        let waker = unsafe { complete_first(&mut lists.slot_waiters, Ending::Done(FaultOutcome::Retry)) };
         drop(lists);
         if let Some(waker) = waker {
             waker.wake();

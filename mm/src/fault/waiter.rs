@@ -15,7 +15,7 @@ use core::task::Waker;
 
 use cordyceps::{Linked, List, list};
 
-use super::{FaultOutcome, FaultResult};
+use super::{Ending, FaultOutcome};
 
 /// A list of waiters, in the order in which they came.
 pub(crate) type WaitList = List<Waiter>;
@@ -33,7 +33,7 @@ pub(crate) struct Waiter {
 struct Inside {
     /// There while the node is linked.
     waker: MaybeUninit<Waker>,
-    result: FaultResult,
+    ending: Ending,
 }
 
 // SAFETY: 1. `inside` is only touched under the lock of the list that the node is in, or by the owning future when it
@@ -68,7 +68,7 @@ impl Waiter {
             done: AtomicBool::new(false),
             inside: UnsafeCell::new(Inside {
                 waker: MaybeUninit::uninit(),
-                result: Ok(FaultOutcome::Retry),
+                ending: Ending::Done(FaultOutcome::Retry),
             }),
             _pinned: PhantomPinned,
         }
@@ -84,6 +84,7 @@ impl Waiter {
     ///
     /// # Safety
     /// The node is in no list, and the caller holds the lock of `list`.
+    #[inline(always)]
     pub(crate) unsafe fn enqueue(self: Pin<&Self>, list: &mut WaitList, waker: &Waker) {
         // SAFETY: 1. the node is in no list, so this is the only access to `inside` (the caller's promise).
         unsafe { (*self.inside.get()).waker.write(waker.clone()) };
@@ -116,14 +117,14 @@ impl Waiter {
         }
     }
 
-    /// The result of a completed waiter.
+    /// What a completed waiter was told.
     ///
     /// # Safety
     /// [`is_done`](Self::is_done) was true, so the node is its future's alone.
     #[inline(always)]
-    pub(crate) unsafe fn result(&self) -> &FaultResult {
+    pub(crate) unsafe fn ending(&self) -> Ending {
         // SAFETY: nobody else touches `inside` any more (the caller's promise).
-        unsafe { &(*self.inside.get()).result }
+        unsafe { (*self.inside.get()).ending }
     }
 }
 
@@ -133,13 +134,13 @@ impl Waiter {
 /// # Safety
 /// The caller holds the lock of `list`, whose nodes are all alive.
 #[inline(always)]
-pub(crate) unsafe fn complete_first(list: &mut WaitList, result: FaultResult) -> Option<Waker> {
+pub(crate) unsafe fn complete_first(list: &mut WaitList, ending: Ending) -> Option<Waker> {
     let node = list.pop_front()?;
     // SAFETY: 1. linked nodes are alive: a future unlinks its node under this lock before it goes; 2. the lock owns
     // `inside` until `done` is set, which is the last access here; 3. a linked node has a waker.
     unsafe {
         let inside = node.as_ref().inside.get();
-        (*inside).result = result;
+        (*inside).ending = ending;
         let waker = (*inside).waker.assume_init_read();
         node.as_ref().done.store(true, Ordering::Release);
         Some(waker)

@@ -58,11 +58,18 @@ pub struct Space<P: Platform> {
     pub(crate) inner: Mutex<Inner<P>>,
 }
 
+/// What is no address of a span.
+pub(crate) const NO_SPAN: u64 = u64::MAX;
+
 /// What the space's lock guards.
 pub(crate) struct Inner<P: Platform> {
     pub(crate) root: Option<Pfn>,
     pub(crate) regions: RegionMap,
     pub(crate) layout: Layout,
+    /// The last-level table that the last fault found, and the first address of its span; no span has the address
+    /// [`NO_SPAN`]. Forgotten with every change to the tables.
+    pub(crate) leaf_table: Pfn,
+    pub(crate) leaf_span: u64,
     /// First slot of the side list.
     pub(crate) side: u16,
     /// Faults in flight.
@@ -126,6 +133,8 @@ impl<P: Platform> VirtualAddressSpace<P> {
             root: None,
             regions: RegionMap::default(),
             layout,
+            leaf_table: memory.zero_frame,
+            leaf_span: NO_SPAN,
             side: slot::NONE,
             in_flight: 0,
             served: [0; _],
