@@ -246,11 +246,11 @@ impl<H: Hooks> Executor<H> {
     /// fired. Every turn does this; a tick that interrupts a long poll may do it, too, even from the interrupt handler:
     /// if the interrupted code holds the timers' lock, nothing fires and the next turn does it.
     pub fn advance_timers(&self, now: u64) -> u32 {
-        self.advance_timers_of(&self.cpus[self.hooks.cpu()], now)
+        self.advance_timers_of(&self.cpus[self.hooks.cpu()], now, Waker::wake)
     }
 
-    pub(crate) fn advance_timers_of(&self, cpu: &Cpu, now: u64) -> u32 {
-        let fired = cpu.timers.advance(now, self.config.timers_per_turn);
+    pub(crate) fn advance_timers_of(&self, cpu: &Cpu, now: u64, wake: impl FnMut(Waker)) -> u32 {
+        let fired = cpu.timers.advance(now, self.config.timers_per_turn, wake);
         cpu.counters.timers_fired(u64::from(fired));
         fired
     }

@@ -13,7 +13,8 @@ pub trait Hooks: Send + Sync + 'static {
     /// Monotonic time in nanoseconds. Read once a turn and by timers.
     fn now(&self) -> u64;
 
-    /// The index of the CPU that runs this code, below [`Config::cpus`](crate::Config::cpus).
+    /// The index of the CPU that runs this code, below [`Config::cpus`](crate::Config::cpus). Code that runs in a poll
+    /// must get the CPU that polls: some functions take it as the proof that the run queues are theirs.
     #[inline(always)]
     fn cpu(&self) -> usize {
         0

@@ -46,6 +46,8 @@ pub(crate) struct ClassQueue {
     list: AtomicPtr<Slot>,
     /// What is left of the share of the turn. The owner's.
     left: UnsafeCell<u16>,
+    /// What the turn has given up of it. The owner's.
+    forfeited: UnsafeCell<u16>,
     /// How many tasks were popped so far. Written by the owner, read by the statistics.
     popped: AtomicU64,
     /// The executor that this belongs to.
@@ -68,6 +70,7 @@ impl ClassQueue {
             inbox: AtomicPtr::new(ptr::null_mut()),
             list: AtomicPtr::new(ptr::null_mut()),
             left: UnsafeCell::new(0),
+            forfeited: UnsafeCell::new(0),
             popped: AtomicU64::new(0),
             executor,
             cpu,
@@ -106,7 +109,12 @@ impl ClassQueue {
     #[inline(always)]
     pub(crate) unsafe fn settle(&self, share: u16) -> u16 {
         // SAFETY: the cell is the owner's.
-        let used = self.left.with(|left| share - unsafe { *left });
+        let left = self.left.with(|left| unsafe { *left });
+        // SAFETY: as above.
+        let forfeited = self
+            .forfeited
+            .with_mut(|forfeited| unsafe { core::mem::take(&mut *forfeited) });
+        let used = share - left - forfeited;
         self.popped.store(self.popped() + u64::from(used), Ordering::Relaxed);
         used
     }
@@ -179,6 +187,26 @@ impl ClassQueue {
     pub(crate) unsafe fn push_front(&self, task: &'static Slot) {
         task.next.store(self.list.load(Ordering::Relaxed), Ordering::Relaxed);
         self.list.store(task.as_ptr(), Ordering::Relaxed);
+    }
+
+    /// Queues a task right behind another. The caller has set its `ENQUEUED`.
+    ///
+    /// # Safety
+    /// As [`ClassQueue::grant`]; `before` is in the list since the caller has put it there.
+    pub(crate) unsafe fn push_behind(&self, before: &'static Slot, task: &'static Slot) {
+        task.next.store(before.next.load(Ordering::Relaxed), Ordering::Relaxed);
+        before.next.store(task.as_ptr(), Ordering::Relaxed);
+    }
+
+    /// Ends the share of the turn.
+    ///
+    /// # Safety
+    /// As [`ClassQueue::grant`].
+    pub(crate) unsafe fn spend(&self) {
+        // SAFETY: the cells are the owner's.
+        let left = self.left.with_mut(|left| unsafe { core::mem::take(&mut *left) });
+        // SAFETY: as above.
+        self.forfeited.with_mut(|forfeited| unsafe { *forfeited += left });
     }
 
     /// Takes the oldest task out.

@@ -1,12 +1,12 @@
 //! The turn: fire timers, then poll tasks until nothing is runnable or the shares are used up.
 
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 
 use crate::{
-    Executor, Hooks, TaskEvent,
+    Class, Executor, Hooks, TaskEvent,
     cpu::Cpu,
     sync::{Ordering, mutant},
-    task::{Completed, Released, Slot, bits},
+    task::{self, Completed, Released, Slot, bits},
 };
 
 /// What a turn did, and what the CPU may do now.
@@ -45,7 +45,11 @@ impl<H: Hooks> Executor<H> {
         let cpu = &self.cpus[cpu];
         let turning = Turning::enter(cpu);
         if cpu.timers.next_deadline().is_some() {
-            self.advance_timers_of(cpu, self.hooks.now());
+            let mut front = [None; Class::COUNT];
+            // SAFETY: the turn of this CPU is ours.
+            self.advance_timers_of(cpu, self.hooks.now(), |waker| unsafe {
+                self.wake_due(cpu, &mut front, waker)
+            });
         }
 
         // SAFETY: `turning` shows that the turn of this CPU is ours, here and in all that is called from here.
@@ -59,6 +63,47 @@ impl<H: Hooks> Executor<H> {
         }
         // SAFETY: as above.
         unsafe { self.end(cpu, turning) }
+    }
+
+    /// Wakes a task whose timer is due, before all others of its class: it is late already. `front` has the last task of
+    /// each class that was put there.
+    ///
+    /// # Safety
+    /// The turn of the CPU is the caller's.
+    unsafe fn wake_due(&self, cpu: &Cpu, front: &mut [Option<&'static Slot>; Class::COUNT], waker: Waker) {
+        let Some((slot, tag)) = task::waker_parts::<H>(&waker) else {
+            return waker.wake();
+        };
+        if !slot.state.wake(tag) {
+            return;
+        }
+        if self.hooks.tracing() {
+            self.hooks.trace(TaskEvent::Woken { task: slot.id() });
+        }
+        // SAFETY: we have set `ENQUEUED`, which is a reference.
+        let queue = unsafe { slot.queue() };
+        if !core::ptr::eq(queue, &raw const cpu.queues[queue.class.index()]) {
+            return self.push(queue, slot);
+        }
+        // SAFETY: the queue is one of this CPU's; nothing was taken from its list since the task in `front` was put there.
+        unsafe {
+            match front[queue.class.index()].replace(slot) {
+                Some(before) => queue.push_behind(before, slot),
+                None => queue.push_front(slot),
+            }
+        }
+    }
+
+    /// Lets the turn end after the current poll, so that timers are looked at: for a task that was interrupted by a tick.
+    /// To be called in a poll; elsewhere it does nothing.
+    pub fn end_turn_soon(&self) {
+        let cpu = &self.cpus[self.hooks.cpu()];
+        if !cpu.current.load(Ordering::Relaxed).is_null() {
+            for queue in &cpu.queues {
+                // SAFETY: a task of this CPU is being polled, by us (the contract of `Hooks::cpu`): the turn is ours.
+                unsafe { queue.spend() };
+            }
+        }
     }
 
     /// Starts the measurement of the current poll anew; to be called when a poll comes back from user mode, if

@@ -43,9 +43,9 @@ impl TimerQueue {
         (deadline != NEVER).then_some(deadline)
     }
 
-    /// Fires up to `limit` timers that are due; returns how many. Does nothing if somebody holds the lock, so it can
+    /// Fires up to `limit` timers that are due, the earliest first: gives their wakers to `wake`; returns how many. Does nothing if somebody holds the lock, so it can
     /// be called from an interrupt handler.
-    pub(crate) fn advance(&self, now: u64, limit: u32) -> u32 {
+    pub(crate) fn advance(&self, now: u64, limit: u32, mut wake: impl FnMut(Waker)) -> u32 {
         let mut fired = 0;
         while fired < limit && self.earliest.load(Ordering::Relaxed) <= now {
             let Some(mut sleeping) = self.sleeping.try_lock() else {
@@ -64,7 +64,7 @@ impl TimerQueue {
             drop(sleeping);
             fired += 1;
             if let Some(waker) = waker {
-                waker.wake();
+                wake(waker);
             }
         }
         fired

@@ -32,7 +32,7 @@ use super::attention::Attended;
 use super::thread::KILLED;
 use super::{Thread, exit, tree};
 use crate::arch::{self, Trap, UserContext, clock};
-use crate::machine::{FaultFuture, Space};
+use crate::machine::{self, FaultFuture, Space};
 use crate::syscall::{self, Call, Caller, Errno, Immediate, Outcome, processes};
 use crate::{statistics, tracing};
 
@@ -286,6 +286,7 @@ impl UserThread {
                 tracing::record(Kind::Interrupt, u64::from(vector), 0);
                 statistics::tick();
                 self.thread.process.usage.ticks.fetch_add(1, Ordering::Relaxed);
+                machine::executor().end_turn_soon();
                 Next::Yield
             }
             Trap::Exception { vector, error } => {
