@@ -52,3 +52,14 @@ fn futures_hold_no_lock<P: Platform>(space: &VirtualAddressSpace<P>) {
     is_send(space.flushed(0));
     is_send(space.handle_page_fault(crate::FaultInfo::user(0, crate::Access::Read)));
 }
+
+#[cfg(test)]
+mod tests {
+    use static_assertions::assert_not_impl_any;
+
+    use super::Guard;
+    use crate::tests::machine::Machine;
+
+    // The other half of the proof: what `futures_hold_no_lock` asks for is what a future with a guard in it lacks.
+    assert_not_impl_any!(Guard<'static, Machine>: Send);
+}

@@ -11,7 +11,7 @@ mod fork;
 mod hardware;
 mod huge;
 mod layout;
-mod machine;
+pub(crate) mod machine;
 mod map;
 mod model;
 mod protect;
