@@ -67,7 +67,8 @@ async fn wait_with_mask(caller: &Caller, mask: u64) -> Result<(), Errno> {
 }
 
 async fn poll_until(caller: &Caller, address: u64, count: u64, deadline: Option<u64>) -> Result<u64, Errno> {
-    if count > table::LIMIT as u64 {
+    let count = count as u32;
+    if count > table::LIMIT as u32 {
         return Err(Errno::EINVAL);
     }
     let mut entries = user::buffer(count as usize * ENTRY)?;
@@ -113,10 +114,12 @@ pub async fn pselect6(caller: Caller, count: u64, sets: [u64; 3], timeout: u64, 
 async fn select_until(caller: &Caller, count: u64, sets: [u64; 3], deadline: Option<u64>) -> Result<u64, Errno> {
     const WANTED: [u32; 3] = [linux::POLLIN, linux::POLLOUT, linux::POLLPRI];
     const WORDS: usize = table::LIMIT / 64;
-    if count as i32 > table::LIMIT as i32 || (count as i32) < 0 {
+    // The call takes an `int`: the upper half of the register says nothing.
+    let count = count as u32 as usize;
+    if count > table::LIMIT {
         return Err(Errno::EINVAL);
     }
-    let words = (count as usize).div_ceil(64);
+    let words = count.div_ceil(64);
     let mut bits = [[0_u64; WORDS]; 3];
     for (set, address) in bits.iter_mut().zip(sets) {
         if address != 0 {
@@ -126,7 +129,7 @@ async fn select_until(caller: &Caller, count: u64, sets: [u64; 3], deadline: Opt
         }
     }
     let mut questions = Vec::new();
-    for descriptor in 0..count as usize {
+    for descriptor in 0..count {
         let asked = |set: &[u64; WORDS]| set[descriptor / 64] & 1 << (descriptor % 64) != 0;
         let wanted = bits.iter().zip(WANTED).filter(|(set, _)| asked(set));
         let wanted = wanted.fold(0, |sum, (_, wanted)| sum | wanted);
