@@ -194,9 +194,12 @@ pub struct Verdict {
 /// The profiles that a mutant is hunted in: all, or the one that is about what it breaks.
 const fn ground(mutant: Mutant) -> &'static [Profile] {
     match mutant {
-        Mutant::AskBeforeBump | Mutant::AskNobody | Mutant::LeaveBeforeLoad | Mutant::KeepUnseen => &[Profile::Tlb],
+        Mutant::AskBeforeBump | Mutant::AskNobody | Mutant::ForgetLimbo => &[Profile::Tlb],
+        Mutant::WaitWithoutAsking | Mutant::KeepUnseen | Mutant::LeaveBeforeLoad | Mutant::ForgetHold => {
+            &[Profile::Fork]
+        }
         Mutant::OldRoot => &[Profile::Exit],
-        Mutant::RefuseJoiner => &[Profile::Single],
+        Mutant::RefuseJoiner | Mutant::ShareMarkedTable => &[Profile::Single],
         _ => &Profile::ALL,
     }
 }

@@ -88,7 +88,7 @@ fn settings(profile: Profile, random: &mut Random) -> Settings {
     let cpus = match profile {
         Profile::Single => 1,
         Profile::Tlb => 2 + random.index(3),
-        Profile::Fork => random.pick(&[1, 2, 3, 4, 4]),
+        Profile::Fork => random.pick(&[1, 2, 3, 4, 4, 4]),
         _ => random.pick(&[1, 2, 2, 2, 3, 3, 4]),
     };
     Settings {
@@ -147,7 +147,7 @@ impl Generator<'_> {
 
     fn thread(&mut self, process: usize, thread: usize) -> Thread {
         let cpu = if self.restless {
-            (2 * process + thread) % self.settings.cpus
+            (3 * process + thread) % self.settings.cpus
         } else {
             self.random.index(self.settings.cpus)
         };
@@ -166,6 +166,11 @@ impl Generator<'_> {
             _ => 4 + self.random.index(20),
         };
         for _ in 0..length {
+            if self.restless && thread == 1 && self.random.chance(1, 12) {
+                // Many changes in a row, none of which has to wait for anybody.
+                steps.push(Step::Populate { page: 4, count: 12 });
+                steps.extend((4..16).map(|page| Step::DontNeed { page, count: 1 }));
+            }
             let step = if self.restless {
                 self.restless_step(process > 0 || thread == 1)
             } else {
@@ -304,6 +309,7 @@ impl Generator<'_> {
                 protection: self.random.pick(&[Protection::READ_WRITE, Protection::READ]),
             },
             0..3 => Step::Read { page },
+            3 if self.random.chance(1, 3) => Step::Flushed,
             _ => Step::Write { page },
         }
     }

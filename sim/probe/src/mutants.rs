@@ -74,6 +74,7 @@ mutants! {
     ForgetQuarantine, "a frame is free before other CPUs have flushed";
     ForgetTableQuarantine, "a table is free before anybody has flushed";
     ReleaseUnflushed, "quarantine ends with the bump";
+    ForgetHold, "a shared frame is free although another space's CPUs have not flushed";
     ForgetTableHold, "a shared table is free although the processor may walk it";
     ForgetLimbo, "a frame that comes to limbo late stays there";
     KeepUnseen, "a switch keeps what changed while the space was away";
