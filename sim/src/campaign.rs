@@ -194,7 +194,8 @@ pub struct Verdict {
 /// The profiles that a mutant is hunted in: all, or the one that is about what it breaks.
 const fn ground(mutant: Mutant) -> &'static [Profile] {
     match mutant {
-        Mutant::AskBeforeBump | Mutant::AskNobody | Mutant::ForgetLimbo => &[Profile::Tlb],
+        Mutant::AskBeforeBump | Mutant::AskNobody => &[Profile::Tlb],
+        Mutant::ForgetLimbo => &[Profile::Fork, Profile::Mixed],
         Mutant::WaitWithoutAsking | Mutant::KeepUnseen | Mutant::LeaveBeforeLoad | Mutant::ForgetHold => {
             &[Profile::Fork]
         }
