@@ -6,6 +6,8 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
 
+mod access;
+mod caches;
 mod calls;
 mod campaign;
 mod check;
@@ -16,11 +18,13 @@ mod generate;
 mod lane;
 mod machine;
 mod model;
+mod parse;
 mod random;
 mod replay;
 mod run;
 mod schedule;
 mod script;
+mod setup;
 mod shrink;
 mod tlb;
 mod user;
@@ -30,9 +34,10 @@ pub use campaign::{Campaign, Found, Shard, Summary, Verdict, hunt};
 pub use coverage::Coverage;
 pub use generate::{Profile, generate};
 pub use lane::{Lane, default_jobs};
+pub use parse::ScriptError;
 pub use replay::{Replay, TraceError, read_trace};
 pub use run::{Outcome, is_fit, run};
 pub use schedule::{Kind, Schedule};
-pub use script::{Backing, Process, Script, ScriptError, Settings, Step, Thread, WINDOW, WINDOW_PAGES};
+pub use script::{Backing, Process, Script, Settings, Step, Thread, WINDOW, WINDOW_PAGES};
 pub use shrink::shrink;
 pub use world::Counts;

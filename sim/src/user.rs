@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use faultline_executor::{Class, yield_now};
-use faultline_mm::{Access, FaultError, FaultInfo, FaultOutcome, FaultResult, FrameState, PageRange};
+use faultline_mm::{Access, FaultError, FaultInfo, FaultOutcome, FaultResult, PageRange};
 use faultline_probe as probe;
 use x86_64::VirtAddr;
 
@@ -14,8 +14,7 @@ use crate::calls;
 use crate::cpu::{Reason, give_way};
 use crate::machine::second_word;
 use crate::model::Verdicts;
-use crate::script::{Step, WINDOW_PAGES};
-use crate::tlb::Translation;
+use crate::script::Step;
 use crate::world::{Vas, World, address_of, fail, world};
 
 /// Counts one thread of a process; the last one that goes takes the space along.
@@ -97,129 +96,6 @@ impl World {
     /// Whether an interrupt is due on a CPU.
     pub fn has_interrupt(&self, cpu: usize) -> bool {
         self.cpus[cpu].flush_asked.get() || self.disk.next_due().is_some_and(|due| due <= self.clock.get())
-    }
-
-    /// Whether user mode may go on with a translation that the tables do not say any more: its flush is under way.
-    fn is_excused(&self, process: usize) -> bool {
-        let spaces = self.spaces.borrow();
-        let space = &spaces[process];
-        space.locked_by.is_some()
-            || self.cpus[self.current.get()].flush_asked.get() && space.flushed < self.generation(process)
-    }
-
-    /// One access of user mode. False for a page fault.
-    fn access(&self, process: usize, page: usize, access: Access, value: u64) -> bool {
-        let address = address_of(page);
-        let used = self.with_tlb(|tlb, view, random| {
-            let used = tlb.access(view, address, access, random)?;
-            Some((used, self.physical.allows(tlb.root, address, access)))
-        });
-        let Some((used, now)) = used else { return false };
-        self.count(|counts| counts.accesses += 1);
-        let physical = used.physical(address);
-        let frame = (physical / 4096) as u32;
-        // Reserved: between its last reference and quarantine.
-        if !matches!(
-            self.physical.state(frame),
-            Some(FrameState::Mapped | FrameState::Pinned | FrameState::Quarantined | FrameState::Reserved)
-        ) {
-            fail(format!(
-                "{access} of page {page} reaches frame {frame}, which nobody maps"
-            ));
-        }
-        self.note(|| format!("{access} page {page} of process {process}: frame {frame}, value {value:#x}"));
-        if now == Some(physical) {
-            self.current_access(process, page, access, value, physical);
-        } else {
-            self.stale_access(process, page, access, value, &used);
-        }
-        true
-    }
-
-    /// An access that the tables allow now.
-    fn current_access(&self, process: usize, page: usize, access: Access, value: u64, physical: u64) {
-        let locked = self.spaces.borrow()[process].locked_by.is_some();
-        let record = self.model.borrow().page(process, page);
-        let allowed = record.is_some_and(|record| record.protection.allows(access));
-        if !allowed && !locked {
-            fail(format!(
-                "{access} of page {page} of process {process} went through: {record:?}"
-            ));
-        }
-        if access == Access::Write {
-            self.physical.set_value(physical, value);
-            let replaced = self.model.borrow_mut().write(process, page, value);
-            if let Some(content) = replaced {
-                self.renumber(physical, content);
-            }
-            if locked {
-                self.spaces.borrow_mut()[process].raced.push((page, value));
-            }
-        } else if !locked && let Some(record) = record {
-            self.check_value(process, page, record, physical);
-        }
-    }
-
-    /// Compares what a page holds with the model.
-    pub fn check_value(&self, process: usize, page: usize, record: crate::model::Page, physical: u64) {
-        let (first, second) = self.physical.value(physical);
-        let model = self.model.borrow();
-        if !model.allows(record, first) || second_word(first) != second {
-            fail(format!(
-                "page {page} of process {process} holds {first:#x} and {second:#x} in frame {}, and should hold {}",
-                physical / 4096,
-                model.expected(record)
-            ));
-        }
-    }
-
-    /// The content of a physical page has another number from now on.
-    fn renumber(&self, physical: u64, content: u32) {
-        for tlb in self.tlbs.borrow_mut().iter_mut() {
-            for kept in &mut tlb.translations {
-                if kept.size == 4096 && kept.physical(kept.page) == physical {
-                    kept.content = content;
-                }
-            }
-        }
-    }
-
-    /// An access through a translation that has to be flushed.
-    fn stale_access(&self, process: usize, page: usize, access: Access, value: u64, used: &Translation) {
-        if !self.is_excused(process) {
-            fail(format!(
-                "{access} of page {page} of process {process} goes through {:?}, which should have been flushed",
-                used.entry
-            ));
-        }
-        self.count(|counts| counts.stale += 1);
-        if access == Access::Write {
-            let physical = used.physical(address_of(page));
-            self.physical.set_value(physical, value);
-            if used.size == 4096 {
-                self.model.borrow_mut().may_write_content(used.content, value);
-            }
-            self.may_write_physical(physical, value);
-        }
-    }
-}
-
-impl World {
-    /// A write to a physical page that may be seen by whoever has it.
-    fn may_write_physical(&self, physical: u64, value: u64) {
-        for process in 0..self.script.processes.len() {
-            let root = {
-                let spaces = self.spaces.borrow();
-                spaces[process].vas.as_ref().map(|_| spaces[process].root)
-            };
-            let Some(root) = root else { continue };
-            for page in 0..WINDOW_PAGES {
-                let leaf = self.physical.leaf(root, address_of(page));
-                if leaf.is_some_and(|(_, found, _)| found == physical) {
-                    self.model.borrow_mut().may_write(process, page, value);
-                }
-            }
-        }
     }
 }
 
