@@ -43,8 +43,8 @@ impl Class {
 ///
 /// While a class has runnable tasks, every turn polls at least one of its tasks and at most its share. Between two
 /// looks at the timers there are therefore at most [`Shares::budget`] polls, and a class of `n` runnable tasks polls
-/// each of them within `n / share` turns, whatever the other classes do; within `33 n / share` turns if others are handed
-/// back by [`Executor::wake_next`](crate::Executor::wake_next) all the time.
+/// each of them within `n / share` turns, whatever the other classes do; later by a factor of
+/// [`Config::hand_backs`](crate::Config::hand_backs) at most if others are handed back all the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares([u16; Class::COUNT]);
 

@@ -18,12 +18,15 @@ pub struct Config {
     pub shares: Shares,
     /// How many timers one turn fires at most; the rest fires in the next turn.
     pub timers_per_turn: u32,
+    /// How many tasks in a row [`Executor::wake_next`](crate::Executor::wake_next) puts in front of the others; with 0 it
+    /// is an ordinary wake, and every class is first-in first-out.
+    pub hand_backs: u32,
     /// A poll that is longer than this, in units of [`Hooks::poll_clock`](crate::Hooks::poll_clock), is reported as a stall.
     pub stall: u64,
 }
 
 impl Default for Config {
-    /// One CPU, 131,072 tasks, 64 of them reserved, stalls from 10 ms.
+    /// One CPU, 131,072 tasks, 64 of them reserved, 32 hand-backs in a row, stalls from 10 ms.
     fn default() -> Self {
         Self {
             cpus: 1,
@@ -31,6 +34,7 @@ impl Default for Config {
             reserve: 64,
             shares: Shares::default(),
             timers_per_turn: 64,
+            hand_backs: 32,
             stall: 10_000_000,
         }
     }

@@ -12,9 +12,6 @@ use crate::{
     time::TimerQueue,
 };
 
-/// How many tasks in a row may be handed back.
-pub(crate) const HAND_BACKS: u32 = 32;
-
 /// The state of one CPU. Any CPU may push on the queues; the rest is written by the CPU itself.
 #[repr(C, align(128))]
 pub(crate) struct Cpu {
@@ -47,14 +44,14 @@ pub(crate) struct Cpu {
 unsafe impl Sync for Cpu {}
 
 impl Cpu {
-    pub(crate) fn new(index: usize, executor: *const dyn Inner) -> Self {
+    pub(crate) fn new(index: usize, executor: *const dyn Inner, hand_backs: u32) -> Self {
         Self {
             queues: Class::ALL.map(|class| ClassQueue::new(executor, index, class)),
             current: AtomicPtr::new(ptr::null_mut()),
             asleep: AtomicBool::new(false),
             turning: AtomicBool::new(false),
             backlog: AtomicBool::new(false),
-            hand_backs: AtomicU32::new(HAND_BACKS),
+            hand_backs: AtomicU32::new(hand_backs),
             poll_began: AtomicU64::new(0),
             watermark: UnsafeCell::new(0),
             mover: Slot::new(u32::MAX),

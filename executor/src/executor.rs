@@ -10,7 +10,7 @@ use core::{
 
 use crate::{
     Class, Config, Hooks, JoinHandle, Resource, SpawnError, Statistics, TaskEvent, TaskId, Timers, WaitGraph,
-    cpu::{Cpu, HAND_BACKS},
+    cpu::Cpu,
     queue::ClassQueue,
     slab::Slab,
     sync::{Ordering, mutant},
@@ -112,7 +112,9 @@ impl<H: Hooks> Executor<H> {
         let slab = Slab::new(config.capacity);
         slab.reserve(config.reserve.min(slab.capacity()))
             .expect("memory for the reserved task slots");
-        let cpus = (0..config.cpus.max(1)).map(|index| Cpu::new(index, place)).collect();
+        let cpus = (0..config.cpus.max(1))
+            .map(|index| Cpu::new(index, place, config.hand_backs))
+            .collect();
         // SAFETY: `place` is a fresh allocation for this type; it is written before anybody can read it, and leaked.
         let executor: &'static Self = unsafe {
             place.write(Self {
@@ -308,8 +310,8 @@ impl<H: Hooks> Executor<H> {
     /// because of a page fault, say, and is woken by the task that served it. It then goes on where it stopped, with what
     /// the CPU has cached of it, instead of queueing behind every other task.
     ///
-    /// One in 33 such wakes goes to the end of the queue all the same, so that the others are not starved. So does one
-    /// that is not called in a turn of the task's own CPU, and a waker that is not this executor's is just woken.
+    /// After [`Config::hand_backs`] such wakes in a row one goes to the end of the queue all the same, so that the others
+    /// are not starved. So does one that is not called in a turn of the task's own CPU, and a waker that is not this executor's is just woken.
     #[inline(always)]
     pub fn wake_next(&'static self, waker: Waker) {
         let Some((slot, tag)) = task::waker_parts::<H>(&waker) else {
@@ -330,7 +332,7 @@ impl<H: Hooks> Executor<H> {
             || queue.cpu != self.hooks.cpu()
             || cpu.current.load(Ordering::Relaxed).is_null()
         {
-            cpu.hand_backs.store(HAND_BACKS, Ordering::Relaxed);
+            cpu.hand_backs.store(self.config.hand_backs, Ordering::Relaxed);
             return self.push_anywhere(queue, slot);
         }
         cpu.hand_backs.store(left - 1, Ordering::Relaxed);

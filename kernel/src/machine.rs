@@ -196,6 +196,7 @@ pub fn start(mut boot: BootMemory, config: &Config) {
         Executor::new(
             ExecutorConfig {
                 stall,
+                hand_backs: config.hand_backs,
                 ..ExecutorConfig::default()
             },
             Machine,

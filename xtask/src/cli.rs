@@ -199,6 +199,10 @@ pub struct Storm {
     /// Keep a pool of frames that idle time has zeroed
     #[arg(long, value_enum, default_value_t)]
     pub zero_pool: Switch,
+    /// How often in a row a thread whose fault was served goes on before the others; 0: it queues behind them, so that
+    /// faults take equally long; 32: less switching, and a few faults that take very long
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub hand_backs: u32,
     /// What is recorded of the storm.
     #[command(flatten)]
     pub recording: recording::Options,
@@ -284,6 +288,10 @@ pub struct Options {
     /// Keep a pool of frames that idle time has zeroed
     #[arg(long, value_enum, default_value_t)]
     pub zero_pool: Switch,
+    /// How often in a row a thread whose fault was served goes on before the others; 0: it queues behind them, so that
+    /// faults take equally long; 32: less switching, and a few faults that take very long
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub hand_backs: u32,
     /// Seed of everything that is chosen by chance
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub seed: u64,

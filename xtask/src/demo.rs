@@ -203,6 +203,7 @@ fn configure(arguments: &cli::Demo, artifacts: &Artifacts, calls: &[Call]) -> an
     config
         .set("fault", options.fault)?
         .set("zero_pool", options.zero_pool)?
+        .set("hand_backs", options.hand_backs)?
         .set("seed", options.seed)?;
     Ok((config, tasks))
 }

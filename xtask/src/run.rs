@@ -68,6 +68,7 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
     config
         .set("fault", options.fault)?
         .set("zero_pool", options.zero_pool)?
+        .set("hand_backs", options.hand_backs)?
         .set("seed", options.seed)?;
 
     let hardware = options.hardware(arguments.accel);

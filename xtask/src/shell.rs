@@ -61,6 +61,7 @@ pub fn run(arguments: &cli::Shell) -> anyhow::Result<u8> {
         .set("input", "terminal")?
         .set("fault", options.fault)?
         .set("zero_pool", options.zero_pool)?
+        .set("hand_backs", options.hand_backs)?
         .set("seed", options.seed)?;
 
     let hardware = options.hardware(Accel::default());

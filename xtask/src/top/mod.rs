@@ -93,6 +93,7 @@ pub fn run(arguments: &cli::Top) -> anyhow::Result<u8> {
     config
         .set("fault", options.fault)?
         .set("zero_pool", options.zero_pool)?
+        .set("hand_backs", options.hand_backs)?
         .set("seed", options.seed)?
         .set("trace", crate::config::Trace::Binary)?
         .set("trace_categories", "task,fault,memory,syscall,sample")?
