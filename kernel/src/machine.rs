@@ -107,6 +107,11 @@ unsafe impl Platform for Machine {
     }
 
     #[inline(always)]
+    fn record(&self, kind: Kind, space: u64, fault: u64, a: u64, b: u64) {
+        tracing::push(kind, space, fault, a, b);
+    }
+
+    #[inline(always)]
     fn trace(&self, kind: Kind, space: u64, fault: u64, a: u64, b: u64) {
         tracing::emit(kind, space, fault, a, b);
     }

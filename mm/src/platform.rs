@@ -86,6 +86,12 @@ pub unsafe trait Platform: Sized + Send + Sync + 'static {
         true
     }
 
+    /// Records an event of which [`traces`](Self::traces) has just said that it is to be recorded.
+    #[inline(always)]
+    fn record(&self, kind: Kind, space: u64, fault: u64, a: u64, b: u64) {
+        self.trace(kind, space, fault, a, b);
+    }
+
     /// Records an event; must cost one test when the category of `kind` is off.
     #[inline(always)]
     fn trace(&self, kind: Kind, space: u64, fault: u64, a: u64, b: u64) {

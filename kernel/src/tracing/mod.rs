@@ -106,6 +106,13 @@ pub fn emit(kind: Kind, space: u64, fault: u64, a: u64, b: u64) {
     }
 }
 
+/// Records an event of the current thread, of which [`is_on`] has said that it is to be recorded.
+#[inline(always)]
+pub fn push(kind: Kind, space: u64, fault: u64, a: u64, b: u64) {
+    cold_path();
+    ring::push_here(kind, space, fault, a, b);
+}
+
 /// Records what the executor says about a task. In line, so that an event that is not recorded is nothing.
 #[inline(always)]
 pub fn task_event(event: TaskEvent) {

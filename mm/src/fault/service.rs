@@ -93,29 +93,17 @@ impl<P: Platform> Memory<P> {
     #[inline(always)]
     pub(super) fn trace_request(&self, kind: Kind, request: RequestRef<P>, a: u64, b: u64) {
         if self.platform.traces(kind) {
-            self.trace_recorded(kind, request, a, b);
+            self.platform.record(kind, request.space().id, request.fault, a, b);
         }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn trace_recorded(&self, kind: Kind, request: RequestRef<P>, a: u64, b: u64) {
-        self.platform.trace(kind, request.space().id, request.fault, a, b);
     }
 
     /// Records an event that says which page the fault is on.
     #[inline(always)]
     pub(super) fn trace_page(&self, kind: Kind, request: RequestRef<P>, b: u64) {
         if self.platform.traces(kind) {
-            self.trace_page_recorded(kind, request, b);
+            self.platform
+                .record(kind, request.space().id, request.fault, request.page, b);
         }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn trace_page_recorded(&self, kind: Kind, request: RequestRef<P>, b: u64) {
-        self.platform
-            .trace(kind, request.space().id, request.fault, request.page, b);
     }
 
     /// Serves one fault as far as it can go now.
