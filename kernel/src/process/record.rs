@@ -59,9 +59,9 @@ pub struct Started {
 pub struct Process {
     /// Its number.
     pub pid: Pid,
-    /// The process that inherits its orphans: the first program it descends from.
+    /// The first program that it descends from; with it ends all that descends from it.
     pub root: Pid,
-    /// The signal its parent gets when it ends; 0 for none. `SIGCHLD` once it has been handed to another parent.
+    /// The signal its parent gets when it ends; 0 for none.
     pub exit_signal: AtomicU32,
     /// What it does about signals; shared with a process that was cloned so.
     pub actions: Arc<Mutex<Actions>>,

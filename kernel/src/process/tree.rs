@@ -135,13 +135,11 @@ pub fn find_thread(tid: Tid) -> Option<Arc<Thread>> {
     TREE.lock().threads.get(&tid).cloned()
 }
 
-/// The parent of a process, 0 for a root.
+/// The parent of a process, 1 for an orphan, 0 for a root.
 pub fn parent_of(pid: Pid) -> Pid {
-    TREE.lock()
-        .members
-        .get(&pid)
-        .and_then(|member| member.parent)
-        .unwrap_or(0)
+    TREE.lock().members.get(&pid).map_or(0, |member| {
+        member.parent.unwrap_or(Pid::from(member.process.root != pid))
+    })
 }
 
 /// Every process that `wanted` accepts and that has not ended.
@@ -217,7 +215,7 @@ pub fn look_for_child(parent: Pid, wanted: Wanted, reap_it: bool) -> Found {
     found
 }
 
-/// Records the end of a process whose threads are gone: children are handed to the root, the parent is told.
+/// Records the end of a process whose threads are gone: its children are orphans, its parent is told.
 pub fn end_process(process: &Arc<Process>, status: ExitStatus) {
     let mut tree = TREE.lock();
     let Some(member) = tree.members.get_mut(&process.pid) else {
@@ -226,24 +224,15 @@ pub fn end_process(process: &Arc<Process>, status: ExitStatus) {
     member.zombie = Some(status);
     let parent = member.parent;
     let orphans = core::mem::take(&mut member.children);
-    let mut to_reap = Vec::new();
+    // Nobody waits for an orphan: it vanishes when it ends, as with Linux's first process as its parent.
     for orphan in orphans {
-        // A root's own children have nobody left: they are killed below and vanish when they end.
-        let heir = (process.root != process.pid).then_some(process.root);
         if let Some(child) = tree.members.get_mut(&orphan) {
-            child.parent = heir;
-            let told = Signal::SIGCHLD.number();
-            child.process.exit_signal.store(told, Ordering::Relaxed);
-            if child.zombie.is_some() && heir.is_none() {
-                to_reap.push(orphan);
-                continue;
+            child.parent = None;
+            if child.zombie.is_some() {
+                reap(&mut tree, orphan);
             }
         }
-        if let Some(root) = heir.and_then(|heir| tree.members.get_mut(&heir)) {
-            root.children.push(orphan);
-        }
     }
-    to_reap.into_iter().for_each(|pid| reap(&mut tree, pid));
     let teller = parent
         .and_then(|parent| tree.members.get(&parent))
         .map(|member| member.process.clone());
@@ -254,9 +243,6 @@ pub fn end_process(process: &Arc<Process>, status: ExitStatus) {
     if !is_root && teller.as_ref().is_none_or(|parent| parent.ignores_children()) {
         reap(&mut tree, process.pid);
     }
-    let heir = (!is_root)
-        .then(|| tree.members.get(&process.root).map(|root| root.process.clone()))
-        .flatten();
     drop(tree);
 
     if is_root {
@@ -280,9 +266,6 @@ pub fn end_process(process: &Arc<Process>, status: ExitStatus) {
             );
         }
         parent.wake_threads();
-    }
-    if let Some(heir) = heir {
-        heir.wake_threads();
     }
 }
 

@@ -74,8 +74,11 @@ pub async fn write_u32(space: &Space, address: u64, value: u32) -> Result<(), Er
 /// Changes a word of 32 bits in one step, as `change` says; returns the old word.
 ///
 /// # Errors
-/// `EFAULT`.
+/// `EINVAL` unless the address is a multiple of 4; `EFAULT`.
 pub async fn update_u32(space: &Space, address: u64, change: impl Fn(u32) -> Option<u32>) -> Result<u32, Errno> {
+    if !address.is_multiple_of(4) {
+        return Err(Errno::EINVAL);
+    }
     loop {
         if let Some((old, _)) = space.update_user_word(address, Access::Write, &change) {
             return Ok(old);

@@ -6,6 +6,7 @@ use std::thread;
 use faultline_user::{Arguments, Mapping, PAGE, PAGE_WORDS, fail, word};
 
 fn main() {
+    refuse_misplaced_futex();
     let mut arguments = Arguments::new("threads [--threads N] [--pages N]");
     let mut threads = 4;
     let mut pages = 64;
@@ -59,5 +60,17 @@ fn work(memory: &Mapping, barrier: &Barrier, thread: usize, threads: usize) {
                 ));
             }
         }
+    }
+}
+
+/// A futex that is not on a multiple of 4 is refused; the kernel once looked for it without end.
+fn refuse_misplaced_futex() {
+    let words = [0_u32; 2];
+    let misplaced = words.as_ptr().cast::<u8>().wrapping_add(1);
+    // SAFETY: the call would change a word of `words` at most, which nothing else uses; it takes no other memory.
+    let result = unsafe { libc::syscall(libc::SYS_futex, words.as_ptr(), libc::FUTEX_WAKE_OP, 1, 1, misplaced, 0) };
+    let error = std::io::Error::last_os_error().raw_os_error();
+    if (result, error) != (-1, Some(libc::EINVAL)) {
+        faultline_user::fail(format_args!("a misplaced futex gave {result}, {error:?}"));
     }
 }
