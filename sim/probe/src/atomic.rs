@@ -5,6 +5,17 @@ pub use core::sync::atomic::{Ordering, fence};
 
 use crate::{point, wrote};
 
+/// Defines the methods that put in a value and give back the old one.
+macro_rules! change {
+    ($value:ty: $($method:ident),+) => {$(
+        #[inline]
+        pub fn $method(&self, value: $value, order: Ordering) -> $value {
+            point();
+            self.wrote(self.0.$method(value, order))
+        }
+    )+};
+}
+
 /// Defines an atomic integer like the one of the same name in `core`.
 macro_rules! integer {
     ($name:ident, $value:ty) => {
@@ -45,35 +56,7 @@ macro_rules! integer {
                 self.wrote(old);
             }
 
-            #[inline]
-            pub fn swap(&self, value: $value, order: Ordering) -> $value {
-                point();
-                self.wrote(self.0.swap(value, order))
-            }
-
-            #[inline]
-            pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
-                point();
-                self.wrote(self.0.fetch_add(value, order))
-            }
-
-            #[inline]
-            pub fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
-                point();
-                self.wrote(self.0.fetch_sub(value, order))
-            }
-
-            #[inline]
-            pub fn fetch_or(&self, value: $value, order: Ordering) -> $value {
-                point();
-                self.wrote(self.0.fetch_or(value, order))
-            }
-
-            #[inline]
-            pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
-                point();
-                self.wrote(self.0.fetch_and(value, order))
-            }
+            change!($value: swap, fetch_add, fetch_sub, fetch_or, fetch_and);
 
             #[inline]
             pub fn compare_exchange(
