@@ -256,7 +256,7 @@ pub fn of(recording: &Recording) -> Vec<Life> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use faultline_trace::Category;
@@ -264,9 +264,9 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A recording of events given as time, kind, task, fault and payload.
-    pub fn recording(events: &[(u64, Kind, u32, u64, u64, u64)]) -> Recording {
-        let events = events.iter().map(|&(time, kind, task, fault, a, b)| Event {
+    /// Events given as time, kind, task, fault and payload.
+    pub fn events(events: &[(u64, Kind, u32, u64, u64, u64)]) -> Vec<Event> {
+        let event = |&(time, kind, task, fault, a, b): &_| Event {
             time,
             kind,
             cpu: 0,
@@ -275,12 +275,17 @@ pub(super) mod tests {
             fault,
             a,
             b,
-        });
+        };
+        events.iter().map(event).collect()
+    }
+
+    /// A recording of such events.
+    pub fn recording(list: &[(u64, Kind, u32, u64, u64, u64)]) -> Recording {
         Recording {
             counter_hz: 1_000_000_000,
             start: 0,
             categories: Category::all(),
-            events: events.collect(),
+            events: events(list),
             lost: 0,
             damage: Damage::default(),
             ended: true,

@@ -262,23 +262,14 @@ pub(super) mod tests {
     use faultline_trace::{Category, TrapWord};
 
     use super::*;
+    use crate::recording::lives::tests::events;
 
-    fn events(lost: u64, events: &[(u64, Kind, u32, u64, u64, u64)]) -> Frame {
-        let events = events.iter().map(|&(time, kind, task, fault, a, b)| Event {
-            time,
-            kind,
-            cpu: 0,
-            task,
-            space: 1,
-            fault,
-            a,
-            b,
-        });
+    fn frame(lost: u64, list: &[(u64, Kind, u32, u64, u64, u64)]) -> Frame {
         Frame::Events {
             cpu: 0,
             first: 0,
             lost,
-            events: events.collect(),
+            events: events(list),
         }
     }
 
@@ -292,7 +283,7 @@ pub(super) mod tests {
             cpus: 1,
         });
         let [name, rest] = [*b"touch\0\0\0", [0; 8]].map(u64::from_le_bytes);
-        model.take(&events(
+        model.take(&frame(
             0,
             &[
                 (1, Kind::TaskStart, 1, 0, 1, 0),
@@ -334,7 +325,7 @@ pub(super) mod tests {
     fn rates_are_of_the_machine_s_time() {
         let mut model = model();
         assert_eq!((model.rates.served[0], model.rates.skips.0), (1000, 20));
-        model.take(&events(0, &[(1000, Kind::SampleServed, 0, 0, 0, 600)]));
+        model.take(&frame(0, &[(1000, Kind::SampleServed, 0, 0, 0, 600)]));
         model.look();
         assert_eq!(model.rates.served[0], 200);
     }
@@ -342,16 +333,16 @@ pub(super) mod tests {
     #[test]
     fn a_task_ends_with_its_process_or_by_itself() {
         let mut model = model();
-        model.take(&events(0, &[(600, Kind::SyscallEnter, 2, 0, EXIT, 0)]));
+        model.take(&frame(0, &[(600, Kind::SyscallEnter, 2, 0, EXIT, 0)]));
         assert_eq!(model.tasks().len(), 1);
-        model.take(&events(0, &[(700, Kind::TaskExit, 1, 0, 0, 0)]));
+        model.take(&frame(0, &[(700, Kind::TaskExit, 1, 0, 0, 0)]));
         assert!(model.tasks().is_empty());
     }
 
     #[test]
     fn lost_events_empty_the_queue() {
         let mut model = model();
-        model.take(&events(3, &[(600, Kind::FaultResume, 2, 9, 0x5010, 0)]));
+        model.take(&frame(3, &[(600, Kind::FaultResume, 2, 9, 0x5010, 0)]));
         assert_eq!((model.queue_depth(), model.lost), (0, 3));
     }
 }
