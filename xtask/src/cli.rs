@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Fault, Switch};
+use crate::config::{Config, Fault, Switch};
 use crate::machine::{Accel, Firmware, Hardware};
 use crate::recording;
 
@@ -307,6 +307,19 @@ pub struct Options {
 }
 
 impl Options {
+    /// Tells the kernel what it needs to know of them.
+    ///
+    /// # Errors
+    /// Fails when a value can't be a line of the configuration.
+    pub fn configure(&self, config: &mut Config) -> anyhow::Result<()> {
+        config
+            .set("fault", self.fault)?
+            .set("zero_pool", self.zero_pool)?
+            .set("hand_backs", self.hand_backs)?
+            .set("seed", self.seed)?;
+        Ok(())
+    }
+
     /// The machine that was asked for.
     #[must_use]
     pub fn hardware(&self, accel: Accel) -> Hardware {

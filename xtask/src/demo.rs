@@ -110,15 +110,7 @@ fn show(arguments: &cli::Demo, artifacts: &Artifacts) -> anyhow::Result<Result<b
     }
 
     println!("\nTHE SAMPLE TASKS, all at once");
-    let ports = Ports {
-        log: if arguments.recording.is_text() {
-            Box::new(io::stderr())
-        } else {
-            Box::new(io::sink())
-        },
-        stdout: Box::new(io::stdout()),
-        stderr: Box::new(io::stderr()),
-    };
+    let ports = Ports::of_this_process(arguments.recording.log());
     let (report, outcome) = match record(arguments, artifacts, ports)? {
         Ok(orderly) => orderly,
         Err(failure) => return Ok(Err(failure)),
@@ -200,11 +192,7 @@ fn configure(arguments: &cli::Demo, artifacts: &Artifacts, calls: &[Call]) -> an
         task.configure(&mut config)?;
         tasks.push(task);
     }
-    config
-        .set("fault", options.fault)?
-        .set("zero_pool", options.zero_pool)?
-        .set("hand_backs", options.hand_backs)?
-        .set("seed", options.seed)?;
+    options.configure(&mut config)?;
     Ok((config, tasks))
 }
 

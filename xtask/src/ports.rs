@@ -16,6 +16,18 @@ pub struct Ports {
     pub stderr: Box<dyn Write + Send>,
 }
 
+impl Ports {
+    /// The program's output is that of this process.
+    #[must_use]
+    pub fn of_this_process(log: Box<dyn Write + Send>) -> Self {
+        Self {
+            log,
+            stdout: Box::new(io::stdout()),
+            stderr: Box::new(io::stderr()),
+        }
+    }
+}
+
 /// The port of a binary trace.
 pub struct TracePort {
     /// Where the bytes go.

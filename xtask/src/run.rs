@@ -1,6 +1,5 @@
 //! `run`: one program as the first user task.
 
-use std::io;
 use std::path::Path;
 
 use anyhow::Context;
@@ -65,24 +64,12 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
         config.set("env", variable)?;
     }
     arguments.recording.configure(&mut config)?;
-    config
-        .set("fault", options.fault)?
-        .set("zero_pool", options.zero_pool)?
-        .set("hand_backs", options.hand_backs)?
-        .set("seed", options.seed)?;
+    options.configure(&mut config)?;
 
     let hardware = options.hardware(arguments.accel);
     let tasks = [task];
     let bundle = session::pack_with(&artifacts, &config, &tasks, &root, &hardware)?;
-    let ports = Ports {
-        log: if arguments.recording.is_text() {
-            Box::new(io::stderr())
-        } else {
-            Box::new(io::sink())
-        },
-        stdout: Box::new(io::stdout()),
-        stderr: Box::new(io::stderr()),
-    };
+    let ports = Ports::of_this_process(arguments.recording.log());
     let mut recorder = arguments.recording.start(&tasks)?;
     let trace = recorder.port();
     let ended = session::boot_traced(&artifacts, &hardware, &bundle, ports, trace, options.limit())?;

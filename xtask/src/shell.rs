@@ -57,25 +57,13 @@ pub fn run(arguments: &cli::Shell) -> anyhow::Result<u8> {
         config.set("env", variable)?;
     }
     arguments.recording.configure(&mut config)?;
-    config
-        .set("input", "terminal")?
-        .set("fault", options.fault)?
-        .set("zero_pool", options.zero_pool)?
-        .set("hand_backs", options.hand_backs)?
-        .set("seed", options.seed)?;
+    config.set("input", "terminal")?;
+    options.configure(&mut config)?;
 
     let hardware = options.hardware(Accel::default());
     let tasks = [shell];
     let bundle = session::pack_with(&artifacts, &config, &tasks, &root, &hardware)?;
-    let ports = Ports {
-        log: if arguments.recording.is_text() {
-            Box::new(io::stderr())
-        } else {
-            Box::new(io::sink())
-        },
-        stdout: Box::new(io::stdout()),
-        stderr: Box::new(io::stderr()),
-    };
+    let ports = Ports::of_this_process(arguments.recording.log());
     let mut recorder = arguments.recording.start(&tasks)?;
     let terminal = RawTerminal::of_standard_input()?;
     if terminal.is_some() {

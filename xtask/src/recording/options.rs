@@ -1,6 +1,7 @@
 //! `--trace`, `--trace-categories` and `--report`.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -84,6 +85,16 @@ impl Options {
     #[must_use]
     pub fn is_recorded(&self) -> bool {
         self.report.is_some() || matches!(self.trace, TraceTo::Perfetto(_) | TraceTo::Recording(_))
+    }
+
+    /// Where the kernel's log goes: it is shown with a trace of lines, and only then.
+    #[must_use]
+    pub fn log(&self) -> Box<dyn Write + Send> {
+        if self.is_text() {
+            Box::new(io::stderr())
+        } else {
+            Box::new(io::sink())
+        }
     }
 
     /// Tells the kernel what to trace.

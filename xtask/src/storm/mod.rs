@@ -16,7 +16,6 @@ mod evidence;
 mod outcome;
 mod progress;
 
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -202,11 +201,7 @@ fn boot(
     let bundle = session::pack(artifacts, &config, &tasks, &hardware)?;
     let stderr = Captured::default();
     let ports = Ports {
-        log: if recording.is_text() {
-            Box::new(io::stderr())
-        } else {
-            Box::new(io::sink())
-        },
+        log: recording.log(),
         stdout: Box::new(progress.clone()),
         stderr: Box::new(stderr.clone()),
     };

@@ -90,11 +90,8 @@ pub fn run(arguments: &cli::Top) -> anyhow::Result<u8> {
     for task in &tasks {
         task.configure(&mut config)?;
     }
+    options.configure(&mut config)?;
     config
-        .set("fault", options.fault)?
-        .set("zero_pool", options.zero_pool)?
-        .set("hand_backs", options.hand_backs)?
-        .set("seed", options.seed)?
         .set("trace", crate::config::Trace::Binary)?
         .set("trace_categories", "task,fault,memory,syscall,sample")?
         .set("trace_full", "drop")?;
