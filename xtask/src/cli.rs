@@ -102,7 +102,7 @@ pub struct Run {
     /// Print the kernel's account of the run on standard error at the end
     #[arg(long)]
     pub summary: bool,
-    /// A folder whose files are the machine's root file system; PROGRAM may then be a path in it
+    /// A folder whose files and links are the machine's root file system; PROGRAM is then looked for in it first
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
     /// A static x86-64 Linux program on this machine, or the name of a sample task; then its arguments
@@ -122,7 +122,7 @@ pub struct Shell {
     /// A static busybox on this machine
     #[arg(long, value_name = "FILE")]
     pub busybox: Option<PathBuf>,
-    /// A folder whose files the machine has too
+    /// A folder whose files and links the machine has too
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
     /// Arguments of the shell, as `-c COMMAND`

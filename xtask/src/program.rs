@@ -22,6 +22,12 @@ pub enum Unsuitable {
         /// What the operating system said.
         source: io::Error,
     },
+    /// Nobody has the right to execute it.
+    #[error("{}: nobody may execute it (its mode has no x: chmod +x)", .0.display())]
+    NotExecutable(PathBuf),
+    /// It is a folder.
+    #[error("{}: a folder, not a program", .0.display())]
+    Folder(PathBuf),
     /// The file is readable but isn't a static x86-64 program.
     #[error("{}: {reason}", path.display())]
     NotAProgram {

@@ -24,32 +24,19 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
         Some(folder) => Root::of_folder(folder)?,
         None => Root::default(),
     };
-    let inside = arguments
-        .root
-        .as_ref()
-        .map(|folder| folder.join(program.trim_start_matches('/')))
-        .filter(|file| file.is_file());
-    // A file is looked at before anything is built; only a name without a file can be that of a sample task.
-    let from_file = if inside.is_some() || Path::new(program).exists() || !build::task_names().contains(program) {
-        let file = inside.as_deref().unwrap_or(program.as_ref());
-        match Task::from_file(file, args) {
-            Ok(mut task) => {
-                if inside.is_some() {
-                    program.trim_start_matches('/').clone_into(&mut task.path);
-                }
-                Some(task)
-            }
-            Err(error) => {
+    let from_file = match from_file(arguments.root.as_deref(), &root, program, args) {
+        Ok(task) => task,
+        Err(error) => {
+            let Unsuitable::Missing(_) = error else {
                 eprintln!("faultline: {error}");
-                return Ok(if matches!(error, Unsuitable::Missing(_)) {
-                    NOT_FOUND
-                } else {
-                    UNSUITABLE
-                });
+                return Ok(UNSUITABLE);
+            };
+            match &arguments.root {
+                Some(folder) => eprintln!("faultline: {error}, neither here nor in {}", folder.display()),
+                None => eprintln!("faultline: {error}"),
             }
+            return Ok(NOT_FOUND);
         }
-    } else {
-        None
     };
     let artifacts = session::prepare()?;
     let task = match from_file {
@@ -107,4 +94,18 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
         eprintln!("faultline: {}: {error}", program.path);
     }
     Ok(program.status)
+}
+
+/// The program, if it is a file: of the folder that becomes the root file system, else of this machine. A file is looked
+/// at before anything is built; only a name without a file can be that of a sample task.
+fn from_file(folder: Option<&Path>, root: &Root, program: &str, args: &[String]) -> Result<Option<Task>, Unsuitable> {
+    if let Some(folder) = folder
+        && let Some(task) = Task::from_root(root, folder, program, args)?
+    {
+        return Ok(Some(task));
+    }
+    if Path::new(program).exists() || !build::task_names().iter().any(|task| task == program) {
+        return Task::from_file(program.as_ref(), args).map(Some);
+    }
+    Ok(None)
 }

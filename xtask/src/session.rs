@@ -15,7 +15,7 @@ use crate::machine::{self, Attached, End, Hardware, Outcome};
 use crate::ports::{Ports, TracePort};
 use crate::program::{self, Unsuitable};
 use crate::report::{Defect, Report};
-use crate::root::Root;
+use crate::root::{Found, Root};
 use crate::setup;
 use crate::symbols;
 
@@ -47,6 +47,8 @@ pub fn prepare() -> anyhow::Result<Artifacts> {
 pub struct Task {
     /// Where it lies in the ramdisk, without a leading slash.
     pub path: String,
+    /// The path by which it is started, which may lead there through links.
+    pub name: String,
     /// The program.
     pub program: Vec<u8>,
     /// Its arguments, without the program's own name.
@@ -65,9 +67,33 @@ impl Task {
             .map_or_else(|| "program".into(), |name| name.to_string_lossy().into_owned());
         Ok(Self {
             path: format!("bin/{name}"),
+            name: format!("/bin/{name}"),
             program,
             args: args.to_vec(),
         })
+    }
+
+    /// Takes the program from the files of the machine, which were read from `folder`. None if there is nothing of that
+    /// path.
+    ///
+    /// # Errors
+    /// Says why the file can't be a user task.
+    pub fn from_root(root: &Root, folder: &Path, program: &str, args: &[String]) -> Result<Option<Self>, Unsuitable> {
+        let shown = folder.join(program.trim_start_matches('/'));
+        match root.find(program) {
+            Found::Nothing => Ok(None),
+            Found::Folder => Err(Unsuitable::Folder(shown)),
+            Found::File { executable: false, .. } => Err(Unsuitable::NotExecutable(shown)),
+            Found::File { path, data, .. } => match program::check(data) {
+                Err(reason) => Err(Unsuitable::NotAProgram { path: shown, reason }),
+                Ok(()) => Ok(Some(Self {
+                    path,
+                    name: format!("/{}", program.trim_start_matches('/')),
+                    program: data.to_vec(),
+                    args: args.to_vec(),
+                })),
+            },
+        }
     }
 
     /// Takes a sample task.
@@ -84,8 +110,7 @@ impl Task {
     /// # Errors
     /// Fails when an argument has a line break.
     pub fn configure(&self, config: &mut Config) -> Result<(), LineBreak> {
-        let path = format!("/{}", self.path);
-        config.set("program", &path)?.set("arg", &path)?;
+        config.set("program", &self.name)?.set("arg", &self.name)?;
         for arg in &self.args {
             config.set("arg", arg)?;
         }
@@ -115,11 +140,12 @@ pub fn pack_with(
     let kernel = fs::read(&artifacts.kernel).context("the kernel can't be read")?;
     let kernel = kernel_image::stripped(&kernel).context("the kernel isn't a well-formed ELF file")?;
     let mut bundle = Bundle::new(&kernel, config.as_str())?;
-    let mut packed: Vec<&str> = Vec::new();
+    let mut packed: Vec<String> = Vec::new();
     for task in tasks {
-        if !packed.contains(&task.path.as_str()) {
-            bundle.file(&task.path, true, &task.program)?;
-            packed.push(&task.path);
+        let place = root.place(&task.path);
+        if !packed.contains(&place) {
+            bundle.file(&place, true, &task.program)?;
+            packed.push(place);
         }
     }
     root.pack(&mut bundle, &packed)?;

@@ -43,6 +43,7 @@ pub fn run(arguments: &cli::Shell) -> anyhow::Result<u8> {
     }
     let shell = Task {
         path: "bin/busybox".to_owned(),
+        name: "/bin/busybox".to_owned(),
         program: program::read(&busybox)?,
         args: Vec::new(),
     };
@@ -99,7 +100,10 @@ pub fn run(arguments: &cli::Shell) -> anyhow::Result<u8> {
 }
 
 /// A static busybox: the one that was named, one that is installed, or Debian's, fetched into the target directory.
-fn busybox(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// Says what is wrong with the one that was named, or that there is none and why none could be fetched.
+pub fn busybox(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(file) = named {
         program::read(file)?;
         return Ok(file.to_owned());

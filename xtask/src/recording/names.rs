@@ -68,7 +68,7 @@ pub fn resolve(recording: &mut Recording, tasks: &[Task]) {
     let programs: HashMap<String, Symbols> = tasks
         .iter()
         .filter_map(|task| {
-            let name = task.path.rsplit('/').next().unwrap_or(&task.path);
+            let name = task.name.rsplit('/').next().unwrap_or(&task.name);
             let short = &name.as_bytes()[..name.len().min(16)];
             Some((
                 String::from_utf8_lossy(short).into_owned(),
