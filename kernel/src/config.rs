@@ -15,7 +15,7 @@
 //! | `hand_backs` | how often in a row a thread whose fault was served goes on before the others | 0 |
 //! | `audit` | milliseconds from one check of the whole kernel to the next, 0 for none | 0 |
 //! | `floor` | `on`: measure at the start what hardware lets the steps of a fault cost; `off` | `off` |
-//! | `seed` | a number | 0 |
+//! | `seed` | the number behind `getrandom`, `AT_RANDOM` and the places of programs in memory; 0: programs are not moved | 0 |
 //! | `input` | `none`: standard input is at its end; `terminal`: the port of standard output is a terminal | `none` |
 //! | `console` | `split`: a port for each channel; `com1`: everything on COM1 | `split` |
 //! | `selftest` | for the tests only: see [`SelfTest`] | none |
@@ -135,7 +135,7 @@ pub struct Config {
     pub audit: u64,
     /// Whether the least cost of a fault's steps is measured at the start.
     pub floor: bool,
-    /// Seed of everything that is random.
+    /// Seed of everything that is random; 0 leaves programs at their places.
     pub seed: u64,
     /// Whether standard input is a terminal.
     pub terminal: bool,

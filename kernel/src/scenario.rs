@@ -28,7 +28,7 @@ use crate::machine::{executor, memory};
 use crate::process::{ExitStatus, Pid, start, tree};
 use crate::report::Report;
 use crate::syscall::{Errno, information};
-use crate::{arch, audit, floor, fs, heap, selftest, shortage, statistics, terminal, time, tracing};
+use crate::{arch, audit, exec, floor, fs, heap, selftest, shortage, statistics, terminal, time, tracing};
 
 /// How long the task that zeroes frames sleeps when the pool is full, in nanoseconds.
 const POOL_PAUSE: u64 = 2_000_000;
@@ -62,6 +62,7 @@ struct Outcome {
 pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>) -> ! {
     fs::tree::install(archive, archive_at);
     information::seed_random(config.seed);
+    exec::placement::set_seed(config.seed);
     tracing::start(config);
     spawn_services(config);
     if config.terminal {

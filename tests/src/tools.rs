@@ -40,6 +40,19 @@ pub enum Libc {
 /// As [`tool`]; with the compiler's words if it refuses.
 #[must_use]
 pub fn c_program(name: &str, libc: Libc) -> PathBuf {
+    build(name, libc, "-static")
+}
+
+/// As [`c_program`], position-independent, with the GNU C library.
+///
+/// # Panics
+/// As [`c_program`].
+#[must_use]
+pub fn position_independent(name: &str) -> PathBuf {
+    build(name, Libc::Gnu, "-static-pie")
+}
+
+fn build(name: &str, libc: Libc, kind: &str) -> PathBuf {
     let (compiler, suffix) = match libc {
         Libc::Gnu => (tool("cc", "gcc libc6-dev"), "gnu"),
         Libc::Musl => (tool("musl-gcc", "musl-tools"), "musl"),
@@ -47,9 +60,9 @@ pub fn c_program(name: &str, libc: Libc) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = faultline_xtask::workspace::target_dir().join("programs");
     std::fs::create_dir_all(&target).expect("the target directory can be written");
-    let file = target.join(format!("{name}-{suffix}-{}", std::process::id()));
+    let file = target.join(format!("{name}-{suffix}{kind}-{}", std::process::id()));
     let output = Command::new(compiler)
-        .args(["-static", "-O1", "-pthread", "-Wall", "-Werror", "-o"])
+        .args([kind, "-O1", "-pthread", "-Wall", "-Werror", "-o"])
         .arg(&file)
         .arg(folder.join("programs").join(format!("{name}.c")))
         .stdin(Stdio::null())

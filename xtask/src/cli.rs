@@ -292,8 +292,9 @@ pub struct Options {
     /// faults take equally long; 32: less switching, and a few faults that take very long
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub hand_backs: u32,
-    /// Seed of everything that is chosen by chance
-    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    /// Seed of everything that is chosen by chance: random numbers, and where a program's code, heap, mappings and stack
+    /// are; 0: the usual random numbers, and every program at the place it has without randomisation
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub seed: u64,
     /// End the machine after this many seconds; 0 for never
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]

@@ -13,6 +13,7 @@ use faultline_mm::{Backing, PageSource, Protection, RegionFlags, UserCopyError, 
 use x86_64::VirtAddr;
 
 use super::elf::{self, ElfError, Plan, Segment};
+use super::placement::Placement;
 use super::stack::{self, Arguments, MAX_BYTES};
 use crate::arch;
 use crate::fs::Node;
@@ -23,9 +24,6 @@ use crate::fs::tree::{Content, NodeKind};
 use crate::machine::{Space, memory};
 use crate::process::Process;
 use crate::syscall::{Errno, has_headroom, information, user};
-
-/// Where position-independent programs go, as on Linux without randomisation.
-const POSITION_INDEPENDENT_BASE: u64 = 0x5555_5555_4000;
 
 /// The part of the stack that is mapped from the start; it grows by itself from there.
 const FIRST_STACK: u64 = 128 * 1024;
@@ -130,12 +128,15 @@ pub async fn load(directory: Arc<Node>, process: &Process, arguments: Arguments)
 
     let space = Space::new(memory());
     space.init()?;
-    let base = choose_base(&plan);
+    let placement = Placement::draw(process.pid, process.programs.fetch_add(1, Ordering::Relaxed));
+    space.set_stack_top(space.stack_top() - placement.stack)?;
+    space.set_mmap_gap(placement.mmap)?;
+    let base = choose_base(&plan, &placement);
     for segment in plan.segments() {
         map_segment(&space, &file, segment, base).await?;
     }
-    space.set_heap_start(VirtAddr::new_truncate(base + plan.end()))?;
-    let stack_pointer = make_stack(&space, &arguments, &plan, base).await?;
+    space.set_heap_start(VirtAddr::new_truncate(base + plan.end() + placement.heap))?;
+    let stack_pointer = make_stack(&space, &arguments, &describe(&plan, base), placement.strings).await?;
     Ok(Box::new(Image {
         space: Arc::new(space),
         entry: base + plan.entry,
@@ -160,12 +161,12 @@ fn plan_of(file: &MemoryFile) -> Result<Plan, ExecError> {
     elf::plan(&bytes).map_err(ExecError::Elf)
 }
 
-fn choose_base(plan: &Plan) -> u64 {
+fn choose_base(plan: &Plan, placement: &Placement) -> u64 {
     if !plan.position_independent {
         return 0;
     }
     let first = plan.segments().first().map_or(0, Segment::first_page);
-    POSITION_INDEPENDENT_BASE.next_multiple_of(plan.alignment) - first
+    placement.program.next_multiple_of(plan.alignment) - first
 }
 
 async fn map_segment(space: &Space, file: &Arc<dyn PageSource>, segment: &Segment, base: u64) -> Result<(), ExecError> {
@@ -206,9 +207,15 @@ async fn map_segment(space: &Space, file: &Arc<dyn PageSource>, segment: &Segmen
     Ok(())
 }
 
-async fn make_stack(space: &Space, arguments: &Arguments, plan: &Plan, base: u64) -> Result<u64, ExecError> {
+/// Maps and writes the first stack, whose strings end `skipped` bytes below its top; says where it begins.
+async fn make_stack(
+    space: &Space,
+    arguments: &Arguments,
+    program: &stack::Program,
+    skipped: u64,
+) -> Result<u64, ExecError> {
     let top = space.stack_top().as_u64();
-    let first = stack::lay_out(top, arguments, &describe(plan, base)).map_err(|_| ExecError::NoKernelMemory)?;
+    let first = stack::lay_out(top - skipped, arguments, program).map_err(|_| ExecError::NoKernelMemory)?;
     let size = FIRST_STACK.max((top - first.pointer).next_multiple_of(PAGE) + PAGE);
     let bottom = VirtAddr::new_truncate(top - size);
     space.map_with(

@@ -2,6 +2,7 @@
 
 pub mod elf;
 pub mod load;
+pub mod placement;
 pub mod stack;
 
 pub use load::{ExecError, Image, load};

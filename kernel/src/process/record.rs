@@ -75,6 +75,8 @@ pub struct Process {
     pub directory: Arc<Mutex<Directory>>,
     /// What it was started as.
     pub started: Mutex<Started>,
+    /// How many programs it has begun to load.
+    pub programs: AtomicU32,
     /// What it used.
     pub usage: Usage,
     /// What its children used that it has waited for.
@@ -129,6 +131,7 @@ impl Process {
             start_error: Once::new(),
             directory: inherited.directory,
             started: Mutex::new(inherited.started),
+            programs: AtomicU32::new(0),
             usage: Usage::default(),
             child_usage: Usage::default(),
             group: AtomicU32::new(inherited.group),

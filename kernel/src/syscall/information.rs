@@ -42,14 +42,18 @@ pub fn seed_random(seed: u64) {
     RANDOM.store(seed, Ordering::Relaxed);
 }
 
+/// The output function of SplitMix64: neighbouring words become words that have nothing to do with each other.
+pub const fn mix(word: u64) -> u64 {
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
 /// Fills `bytes` from the generator.
 pub fn fill_random(bytes: &mut [u8]) {
     for chunk in bytes.chunks_mut(8) {
         let step = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut word = RANDOM.fetch_add(step, Ordering::Relaxed).wrapping_add(step);
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^= word >> 31;
+        let word = mix(RANDOM.fetch_add(step, Ordering::Relaxed).wrapping_add(step));
         chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
     }
 }

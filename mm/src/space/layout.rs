@@ -25,6 +25,8 @@ pub struct Layout {
     pub stack_top: u64,
     /// How far the stack can grow.
     pub stack_size: u64,
+    /// What stays free between the stack at its largest, with its guard, and the highest address that `mmap` picks.
+    pub mmap_gap: u64,
 }
 
 impl Default for Layout {
@@ -35,6 +37,7 @@ impl Default for Layout {
             mmap_start: 0x4000_0000_0000,
             stack_top: 0x7fff_ffff_0000,
             stack_size: 8 * 1024 * 1024,
+            mmap_gap: 0,
         }
     }
 }
@@ -47,15 +50,19 @@ impl Layout {
 
     /// One past the highest address that `mmap` picks: it stays clear of the stack at its largest, and of its guard.
     pub(crate) const fn mmap_end(&self) -> u64 {
-        self.stack_limit() - STACK_GUARD
+        self.stack_limit() - STACK_GUARD - self.mmap_gap
     }
 
-    fn check_stack(top: u64, size: u64) -> Result<(), VasError> {
+    fn check_stack(top: u64, size: u64, gap: u64) -> Result<(), VasError> {
         let fits = top.is_multiple_of(PAGE_SIZE)
             && size.is_multiple_of(PAGE_SIZE)
+            && gap.is_multiple_of(PAGE_SIZE)
             && size > 0
             && top <= USER_END
-            && size.checked_add(STACK_GUARD).is_some_and(|reach| reach < top);
+            && size
+                .checked_add(STACK_GUARD)
+                .and_then(|reach| reach.checked_add(gap))
+                .is_some_and(|reach| reach < top);
         if fits {
             Ok(())
         } else {
@@ -95,7 +102,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// [`VasError::BadStack`] if the stack would not lie in the user half, or the address is not a multiple of 4096.
     pub fn set_stack_top(&self, top: VirtAddr) -> Result<(), VasError> {
         let mut inner = self.lock();
-        Layout::check_stack(top.as_u64(), inner.layout.stack_size)?;
+        Layout::check_stack(top.as_u64(), inner.layout.stack_size, inner.layout.mmap_gap)?;
         inner.layout.stack_top = top.as_u64();
         Ok(())
     }
@@ -106,8 +113,20 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// [`VasError::BadStack`] if the stack would not lie in the user half, or the size is 0 or no multiple of 4096.
     pub fn set_stack_size(&self, size: u64) -> Result<(), VasError> {
         let mut inner = self.lock();
-        Layout::check_stack(inner.layout.stack_top, size)?;
+        Layout::check_stack(inner.layout.stack_top, size, inner.layout.mmap_gap)?;
         inner.layout.stack_size = size;
+        Ok(())
+    }
+
+    /// Changes how many bytes stay free between the stack at its largest, with its guard, and the highest address that
+    /// `mmap` picks.
+    ///
+    /// # Errors
+    /// [`VasError::BadStack`] if that leaves nothing below, or the gap is no multiple of 4096.
+    pub fn set_mmap_gap(&self, gap: u64) -> Result<(), VasError> {
+        let mut inner = self.lock();
+        Layout::check_stack(inner.layout.stack_top, inner.layout.stack_size, gap)?;
+        inner.layout.mmap_gap = gap;
         Ok(())
     }
 

@@ -251,6 +251,33 @@ fn stack_setters_are_consistent_and_refuse_nonsense() {
         assert!(matches!(space.set_stack_top(at(top)), Err(VasError::BadStack { .. })));
     }
     assert_eq!(consistent(), layout);
+    for gap in [1, PAGE_SIZE + 1, layout.stack_top, u64::MAX & !0xfff] {
+        assert!(
+            matches!(space.set_mmap_gap(gap), Err(VasError::BadStack { .. })),
+            "{gap:#x}"
+        );
+    }
+    assert_eq!(consistent(), layout);
+}
+
+#[test]
+fn mmap_keeps_clear_of_the_stack_by_its_gap() {
+    let world = World::new(16);
+    let space = world.space();
+    let end = || {
+        let start = space.mmap(MapRequest::anonymous(PAGE_SIZE, RW)).unwrap();
+        space.unmap(start, PAGE_SIZE).unwrap();
+        start.as_u64() + PAGE_SIZE
+    };
+    let before = end();
+    space.set_mmap_gap(3 * MIB).unwrap();
+    assert_eq!(end(), before - 3 * MIB);
+    space.set_stack_top(at(0x7000_0000_0000)).unwrap();
+    assert_eq!(
+        end(),
+        before - 3 * MIB - (Layout::default().stack_top - 0x7000_0000_0000)
+    );
+    assert_eq!(space.fork().unwrap().layout(), space.layout());
 }
 
 #[test]
