@@ -15,6 +15,7 @@
 //! | `hand_backs` | how often in a row a thread whose fault was served goes on before the others | 0 |
 //! | `audit` | milliseconds from one check of the whole kernel to the next, 0 for none | 0 |
 //! | `floor` | `on`: measure at the start what hardware lets the steps of a fault cost; `off` | `off` |
+//! | `executor` | measure at the start what the executor's steps cost, with this many tasks alive; 0: do not | 0 |
 //! | `seed` | the number behind `getrandom`, `AT_RANDOM` and the places of programs in memory; 0: programs are not moved | 0 |
 //! | `input` | `none`: standard input is at its end; `terminal`: the port of standard output is a terminal | `none` |
 //! | `console` | `split`: a port for each channel; `com1`: everything on COM1 | `split` |
@@ -135,6 +136,8 @@ pub struct Config {
     pub audit: u64,
     /// Whether the least cost of a fault's steps is measured at the start.
     pub floor: bool,
+    /// With how many tasks the executor's costs are measured at the start; 0 for no measurement.
+    pub executor_tasks: u32,
     /// Seed of everything that is random; 0 leaves programs at their places.
     pub seed: u64,
     /// Whether standard input is a terminal.
@@ -160,6 +163,7 @@ impl Default for Config {
             hand_backs: 0,
             audit: 0,
             floor: false,
+            executor_tasks: 0,
             seed: 0,
             terminal: false,
             split_console: true,
@@ -258,6 +262,7 @@ impl Config {
             "hand_backs" => self.hand_backs = value.parse().map_err(|_| bad())?,
             "audit" => self.audit = value.parse().map_err(|_| bad())?,
             "floor" => self.floor = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
+            "executor" => self.executor_tasks = value.parse().map_err(|_| bad())?,
             "seed" => self.seed = value.parse().map_err(|_| bad())?,
             "input" => self.terminal = choose(value, &[("none", false), ("terminal", true)]).ok_or_else(bad)?,
             "console" => self.split_console = choose(value, &[("split", true), ("com1", false)]).ok_or_else(bad)?,

@@ -12,6 +12,7 @@ mod audit;
 mod config;
 mod console;
 mod exec;
+mod executor_costs;
 mod floor;
 mod fs;
 mod heap;

@@ -45,6 +45,9 @@
 //! | `faults.in_flight` | faults in flight at the end; 0 in a correct run |
 //! | `audit.checks`, `audit.errors` | with `audit=`: checks made while programs ran and after, and what they found wrong |
 //! | `floor.STEP` | with `floor=on`: ticks of `syscall`, `fault`, `fault_zero`, `fault_copy`, `fault_zero_huge` at the least |
+//! | `executor.tasks` | with `executor=`: tasks that were alive at the most |
+//! | `executor.bytes_per_task` | bytes of the heap that each of them took |
+//! | `executor.STEP` | ticks of `spawn`, `wake`, `pair`, `empty_turn`, `latency_few`, `latency_many`, in hundredths |
 //! | `victims` | processes killed to free memory |
 //! | `time.ns` | from the first program's start to the end of the last |
 //! | `report.end` | 1 |

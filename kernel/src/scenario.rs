@@ -28,7 +28,9 @@ use crate::machine::{executor, memory};
 use crate::process::{ExitStatus, Pid, start, tree};
 use crate::report::Report;
 use crate::syscall::{Errno, information};
-use crate::{arch, audit, exec, floor, fs, heap, selftest, shortage, statistics, terminal, time, tracing};
+use crate::{
+    arch, audit, exec, executor_costs, floor, fs, heap, selftest, shortage, statistics, terminal, time, tracing,
+};
 
 /// How long the task that zeroes frames sleeps when the pool is full, in nanoseconds.
 const POOL_PAUSE: u64 = 2_000_000;
@@ -65,6 +67,9 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     exec::placement::set_seed(config.seed);
     tracing::start(config);
     spawn_services(config);
+    if config.executor_tasks > 0 {
+        executor_costs::measure(config.executor_tasks);
+    }
     if config.terminal {
         terminal::start();
     }
@@ -272,6 +277,20 @@ fn report(outcome: &Outcome, port: &mut dyn fmt::Write) -> fmt::Result {
     }
     for (step, cost) in floor::steps() {
         report.line(format_args!("floor.{step}"), cost);
+    }
+    if let Some(costs) = executor_costs::get() {
+        report.line("executor.tasks", costs.tasks);
+        report.line("executor.bytes_per_task", costs.bytes_per_task);
+        for (step, cost) in [
+            ("spawn", costs.spawn),
+            ("wake", costs.wake),
+            ("pair", costs.pair),
+            ("empty_turn", costs.empty_turn),
+            ("latency_few", costs.latency_few),
+            ("latency_many", costs.latency_many),
+        ] {
+            report.line(format_args!("executor.{step}"), cost);
+        }
     }
     report.line("victims", outcome.victims);
     report.line("time.ns", outcome.duration);

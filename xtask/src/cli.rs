@@ -53,6 +53,11 @@ pub enum Command {
     /// Guest instructions under -icount, each run made twice and compared digit by digit; then time under plain TCG,
     /// the systems in turn, as minima. The exit status is 0 only if the runs agree.
     Bench(Bench),
+    /// Measure what the executor's own steps cost in the kernel: spawn, wake, and a wake among many tasks
+    ///
+    /// Guest instructions under -icount, on two machines whose figures are compared digit by digit. The exit status is 0
+    /// only if they agree.
+    Executor(Executor),
     /// Read a recorded trace back
     Trace(ReadTrace),
     /// Hammer the kernel with faults of every kind, and prove that nothing was lost
@@ -161,6 +166,23 @@ pub struct Bench {
     pub mem: u64,
     /// End each machine after this many seconds
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
+    pub timeout: Duration,
+}
+
+/// `executor`.
+#[derive(Debug, Args)]
+pub struct Executor {
+    /// Tasks that are alive at the most
+    #[arg(long, value_name = "NUMBER", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(11..=130_000))]
+    pub tasks: u32,
+    /// Write the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Memory of the machine, in MiB, or with a unit: 512M, 2G; a sixteenth of it is the heap that holds the tasks
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = megabytes)]
+    pub mem: u64,
+    /// End each machine after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub timeout: Duration,
 }
 

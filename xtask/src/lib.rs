@@ -11,8 +11,8 @@
 //! 6. [`report`] reads the account that the kernel gives at its end, [`trace`] reads its events, and [`symbols`] turns its
 //!    back-traces into names. [`recording`] keeps the events of a run and makes timelines, pages and figures of them.
 //!
-//! [`mod@bench`] makes such runs on Faultline and on Linux and lays the figures side by side; [`storm`] makes long ones and proves
-//! that nothing was lost.
+//! [`mod@bench`] makes such runs on Faultline and on Linux and lays the figures side by side; [`executor`] lets the kernel
+//! measure its own executor; [`storm`] makes long runs and proves that nothing was lost.
 //!
 //! The system tests call the same functions as the command-line tool.
 #![warn(missing_docs)]
@@ -23,6 +23,7 @@ pub mod bundle;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod executor;
 pub mod interrupt;
 pub mod kernel_image;
 pub mod machine;

@@ -8,7 +8,7 @@ use faultline_xtask::machine::QEMU;
 use faultline_xtask::recording::show;
 use faultline_xtask::session::FAILED;
 use faultline_xtask::setup::{CoreLibrary, KERNEL_TARGET, Linker};
-use faultline_xtask::{bench, demo, interrupt, run, setup, shell, sim, storm, top};
+use faultline_xtask::{bench, demo, executor, interrupt, run, setup, shell, sim, storm, top};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
             Some(Command::Run(arguments)) => run::run(arguments),
             Some(Command::Demo(arguments)) => demo::run(arguments),
             Some(Command::Bench(arguments)) => bench::run(arguments),
+            Some(Command::Executor(arguments)) => executor::run(arguments),
             Some(Command::Trace(arguments)) => show::run(arguments),
             Some(Command::Storm(arguments)) => storm::run(arguments),
             Some(Command::Top(arguments)) => top::run(arguments),

@@ -1,0 +1,47 @@
+//! The executor's costs, counted by the kernel itself on two machines.
+
+use std::fs;
+
+use clap::Parser;
+use faultline_xtask::cli::{Cli, Command};
+use faultline_xtask::executor;
+use serde_json::Value;
+
+fn measure(arguments: &[&str]) -> anyhow::Result<u8> {
+    let words = ["faultline", "executor"].iter().chain(arguments);
+    let Some(Command::Executor(arguments)) = Cli::parse_from(words).command else {
+        panic!("not executor")
+    };
+    executor::run(&arguments)
+}
+
+#[test]
+fn a_wake_costs_the_same_among_a_hundred_thousand_tasks_as_among_ten() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("figures.json");
+    assert_eq!(measure(&["--json", json.to_str().unwrap()]).unwrap(), 0);
+    let figures: Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    let figure = |name: &str| figures[name].as_f64().unwrap();
+
+    assert_eq!(figures["tasks"], 100_000);
+    assert!(figure("latency_many") <= 1.1 * figure("latency_few"), "{figures:#}");
+    // A slot is 256 bytes; the allocator rounds whole chunks of slots.
+    let bytes = figure("bytes_per_task");
+    assert!((256.0..260.0).contains(&bytes), "{figures:#}");
+    // Neither can be had for nothing, and both have a bound.
+    assert!((40.0..=SPAWN).contains(&figure("spawn")), "{figures:#}");
+    assert!((20.0..=WAKE).contains(&figure("wake")), "{figures:#}");
+}
+
+/// Guest instructions of a spawn, the first poll and the end of a ready future, at the most.
+const SPAWN: f64 = 195.0;
+
+/// Guest instructions of a wake and the poll after it, at the most.
+const WAKE: f64 = 105.0;
+
+#[test]
+fn more_tasks_than_the_heap_holds_are_refused() {
+    let error = measure(&["--mem", "64M"]).unwrap_err();
+    let text = "too little memory for 100000 tasks: the machine has 64 MiB, --mem 458M is the least";
+    assert_eq!(error.to_string(), text);
+}
