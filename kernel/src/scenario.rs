@@ -154,8 +154,8 @@ fn start_programs(config: &Config) -> Vec<Program> {
             environment: config.environment.iter().map(bytes).collect(),
         };
         let state = start::program(arguments).map_or_else(State::Refused, State::Running);
-        if let (State::Running(pid), 0) = (&state, terminal::foreground()) {
-            terminal::set_foreground(*pid);
+        if let State::Running(pid) = &state {
+            terminal::adopt(*pid);
         }
         Program {
             path: program.path.clone(),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! receive interrupt ─► ring of bytes ─► task "terminal": line discipline ─► finished bytes ─► read(2)
-//!                         wakes ▲          │ echo            │ Ctrl-C: SIGINT to the foreground group
+//!                         wakes ▲          │ echo            │ Ctrl-C, Ctrl-Z: SIGINT, SIGTSTP to the foreground group
 //!                                          ▼                 ▼ wakes readers
 //! ```
 //!
@@ -25,8 +25,9 @@ use spin::Mutex;
 use crate::arch::interrupts;
 use crate::console::{self, Channel};
 use crate::machine::executor;
-use crate::process::{Pid, tree};
-use crate::signal::{Signal, SignalInfo, raise};
+use crate::process::{Pid, Process, Thread, tree};
+use crate::signal::{Disposition, Signal, SignalInfo, raise};
+use crate::syscall::Errno;
 
 /// Bytes between the interrupt and the task.
 const RING: usize = 1024;
@@ -55,6 +56,7 @@ static TERMINAL: Mutex<Terminal> = Mutex::new(Terminal {
     finished: VecDeque::new(),
     ends: 0,
     foreground: 0,
+    session: 0,
     readers: Vec::new(),
 });
 
@@ -113,6 +115,8 @@ struct Terminal {
     ends: u32,
     /// The process group that gets the signals of keys; 0 for none.
     foreground: Pid,
+    /// The session whose terminal it is; 0 for none.
+    session: Pid,
     readers: Vec<Waker>,
 }
 
@@ -170,15 +174,21 @@ async fn serve() -> Infallible {
             (signal, core::mem::take(&mut terminal.readers))
         };
         if let Some((signal, group)) = signal {
-            for process in tree::living(|process| group != 0 && process.group() == group) {
-                raise::to_process(&process, SignalInfo::kernel(signal));
-            }
+            tree::for_each_living(|process| {
+                if group != 0 && process.group() == group {
+                    raise::to_process(process, SignalInfo::kernel(signal));
+                }
+            });
         }
         readers.into_iter().for_each(Waker::wake);
     }
 }
 
 impl Terminal {
+    fn is_in_background(&self, process: &Process) -> bool {
+        self.session == process.session() && self.foreground != 0 && self.foreground != process.group()
+    }
+
     /// Takes a byte as the settings say; returns the signal of its key.
     fn take(&mut self, byte: u8) -> Option<Signal> {
         let settings = self.settings;
@@ -300,10 +310,10 @@ pub struct InBackground;
 /// Takes what can be read, at most a line; 0 bytes at an end of input.
 ///
 /// # Errors
-/// [`InBackground`] for a group that the terminal does not belong to.
-pub fn poll_read(group: Pid, buffer: &mut [u8], context: &mut Context<'_>) -> Poll<Result<usize, InBackground>> {
+/// [`InBackground`] for a process of the terminal's session that is not in the foreground.
+pub fn poll_read(process: &Process, buffer: &mut [u8], context: &mut Context<'_>) -> Poll<Result<usize, InBackground>> {
     let mut terminal = TERMINAL.lock();
-    if terminal.foreground != 0 && terminal.foreground != group {
+    if terminal.is_in_background(process) {
         return Poll::Ready(Err(InBackground));
     }
     if terminal.finished.is_empty() {
@@ -329,6 +339,20 @@ pub fn poll_read(group: Pid, buffer: &mut [u8], context: &mut Context<'_>) -> Po
     Poll::Ready(Ok(length))
 }
 
+/// What a thread has to do before it may change the terminal: nothing in the foreground, or if it does not want `SIGTTOU`.
+///
+/// # Errors
+/// `ERESTARTSYS` when its process group was sent `SIGTTOU`, `EIO` if nobody could continue the group.
+pub fn check_change(thread: &Thread) -> Result<(), Errno> {
+    let process = &thread.process;
+    let unwanted = process.actions.lock().disposition(Signal::SIGTTOU) == Disposition::Ignore
+        || thread.signals.lock().blocked.contains(Signal::SIGTTOU);
+    if unwanted || !TERMINAL.lock().is_in_background(process) {
+        return Ok(());
+    }
+    Err(raise::for_background(thread, Signal::SIGTTOU))
+}
+
 /// Whether a read would not wait; the context is woken when that may have changed.
 pub fn is_readable(context: &mut Context<'_>) -> bool {
     let mut terminal = TERMINAL.lock();
@@ -348,6 +372,15 @@ pub fn readable_bytes() -> usize {
 /// The process group in the foreground.
 pub fn foreground() -> Pid {
     TERMINAL.lock().foreground
+}
+
+/// Makes the terminal that of a session, unless it has one; its leader's group is in the foreground.
+pub fn adopt(session: Pid) {
+    let mut terminal = TERMINAL.lock();
+    if terminal.session == 0 {
+        terminal.session = session;
+        terminal.foreground = session;
+    }
 }
 
 /// Puts a process group into the foreground.

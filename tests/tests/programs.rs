@@ -170,6 +170,22 @@ fn a_shell_on_a_terminal() {
             (PROMPT, "sleep 50 &\n"),
             (PROMPT, "jobs\n"),
             (PROMPT, "kill %1\n"),
+            (PROMPT, "echo pausing; sleep 60\n"),
+            ("\npausing\r\n", "\x1a"),
+            (PROMPT, "jobs\n"),
+            (PROMPT, "bg\n"),
+            (PROMPT, "jobs\n"),
+            (PROMPT, "fg\n"),
+            ("fg\r\nsleep 60\r\n", "\x03"),
+            (PROMPT, "echo \"then status $?\"\n"),
+            (PROMPT, "cat &\n"),
+            (
+                PROMPT,
+                "until grep -q ') T' /proc/$!/stat; do sleep 0.1; done; echo cat waits\n",
+            ),
+            (PROMPT, "fg\n"),
+            ("fg\r\ncat\r\n", "to the job\n"),
+            ("to the job\r\nto the job\r\n", "\x04"),
             (PROMPT, "stty -a | head -n 1\n"),
             (PROMPT, "echo ready; cat\n"),
             ("\nready\r\n", "typed line\n"),
@@ -184,7 +200,19 @@ fn a_shell_on_a_terminal() {
     assert_eq!(guest.status(), 5);
     says("WRITE");
     says("status 130");
-    assert!(text.contains("Running"), "{text}");
+    let lines = |word: &str| text.lines().filter(|line| line.contains(word)).count();
+    assert!(
+        lines("Running") >= 2,
+        "sleep in the background, and again after Ctrl-Z and bg:\n{text}"
+    );
+    assert!(lines("Stopped") >= 2, "when it stops, and in the list:\n{text}");
+    says("then status 130");
+    says("cat waits");
+    assert_eq!(
+        lines("to the job"),
+        2,
+        "typed, and read by the job in the foreground:\n{text}"
+    );
     says("speed 38400 baud; rows 24; columns 80; line = 0;");
     assert_eq!(
         text.matches("typed line").count(),

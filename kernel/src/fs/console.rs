@@ -9,6 +9,7 @@ use linux_raw_sys::general as linux;
 use super::{FileKind, OpenFile};
 use crate::console::{self, Channel};
 use crate::process::Thread;
+use crate::signal::{Signal, raise};
 use crate::syscall::Errno;
 use crate::terminal;
 
@@ -36,15 +37,14 @@ impl Port {
     /// its end.
     ///
     /// # Errors
-    /// `EIO` in the background, `EAGAIN` if it must not wait, `ERESTARTSYS` if a signal came first.
+    /// `EIO` in the background, if `SIGTTIN` can't stop the process; `EAGAIN` if it must not wait, `ERESTARTSYS` if a signal came first.
     pub async fn read(self, thread: &Thread, buffer: &mut [u8], non_blocking: bool) -> Result<usize, Errno> {
         if !terminal::is_on() || buffer.is_empty() {
             return Ok(0);
         }
-        let group = thread.process.group();
-        let wait = poll_fn(|context| match terminal::poll_read(group, buffer, context) {
+        let wait = poll_fn(|context| match terminal::poll_read(&thread.process, buffer, context) {
             Poll::Pending if non_blocking => Poll::Ready(Err(Errno::EAGAIN)),
-            other => other.map_err(|_| Errno::EIO),
+            other => other.map_err(|_| raise::for_background(thread, Signal::SIGTTIN)),
         });
         thread.interruptible(wait).await.unwrap_or(Err(Errno::ERESTARTSYS))
     }

@@ -156,7 +156,8 @@ pub fn content(file: ProcFile, pid: Option<Pid>, caller: &Caller) -> Result<Box<
             format_args_to(format_args!("{seconds}.{:02} 0.00\n", rest / 10_000_000))
         }
         ProcFile::Load => {
-            let running = processes::living(|process| process.thread_count() > 0).len();
+            let mut running = 0;
+            processes::for_each_living(|process| running += u32::from(process.thread_count() > 0));
             format_args_to(format_args!(
                 "0.00 0.00 0.00 1/{running} {}\n",
                 caller.thread.process.pid
@@ -277,6 +278,8 @@ fn state(process: &Process, caller: &Caller) -> &'static str {
         "R (running)"
     } else if process.thread_count() == 0 {
         "Z (zombie)"
+    } else if process.job.is_stopped() {
+        "T (stopped)"
     } else {
         "S (sleeping)"
     }

@@ -218,13 +218,13 @@ impl Node {
                 list.extend(names.iter().map(|(name, entry)| (name.clone(), entry.clone())));
                 drop(names);
                 if entries.processes {
-                    for process in processes::living(|_| true) {
+                    processes::for_each_living(|process| {
                         let name = alloc::format!("{}", process.pid).into_bytes();
                         if let Some(node) = proc::process_directory(&name) {
                             let cookie = PROCESSES + u64::from(process.pid);
                             list.push((name, Entry { node, cookie }));
                         }
-                    }
+                    });
                 }
             }
             NodeKind::Process(pid) => {

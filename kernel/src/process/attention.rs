@@ -6,7 +6,8 @@ use faultline_mm::FaultError;
 use linux_raw_sys::general as linux;
 
 use super::ExitStatus;
-use super::thread::{KILLED, SIGNALLED};
+use super::jobs;
+use super::thread::{KILLED, SIGNALLED, STOPPED};
 use super::user_thread::{State, UserThread};
 use crate::signal::frame::{FpuImage, Registers};
 use crate::signal::{Disposition, Signal, SignalInfo, deliver, pending, raise};
@@ -17,6 +18,7 @@ pub(super) enum Attended {
     Proceed,
     Again,
     Later,
+    Stopped,
     Ended,
 }
 
@@ -67,6 +69,9 @@ impl UserThread {
         if attention & KILLED != 0 {
             return Attended::Ended;
         }
+        if attention & STOPPED != 0 {
+            return Attended::Stopped;
+        }
         if attention & SIGNALLED == 0 {
             return Attended::Proceed;
         }
@@ -109,6 +114,10 @@ impl UserThread {
                     }
                     _ => self.thread.process.begin_exit(ExitStatus::Killed(info.signal)),
                 }
+                Attended::Again
+            }
+            Some((info, Disposition::Stop)) => {
+                jobs::stop(&self.thread.process, info.signal);
                 Attended::Again
             }
             Some((info, _)) => {

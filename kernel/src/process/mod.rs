@@ -6,6 +6,7 @@
 
 mod attention;
 pub mod exit;
+pub mod jobs;
 pub mod record;
 pub mod start;
 pub mod status;
@@ -14,7 +15,7 @@ pub mod tree;
 pub mod user_thread;
 
 pub use record::{Inherited, Process, Started, Usage};
-pub use status::ExitStatus;
+pub use status::{ChildChange, ExitStatus};
 pub use thread::Thread;
 pub use tree::{Pid, Tid};
 pub use user_thread::UserThread;

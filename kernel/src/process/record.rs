@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use spin::{Mutex, Once};
 
+use super::jobs::Job;
 use super::{ExitStatus, Pid, Thread};
 use crate::exec::ExecError;
 use crate::exec::stack::Arguments;
@@ -85,6 +86,8 @@ pub struct Process {
     pub group: AtomicU32,
     /// Session.
     pub session: AtomicU32,
+    /// Whether it is stopped; not inherited.
+    pub job: Job,
     /// Its alarm; not inherited.
     pub alarm: Mutex<Alarm>,
     space: Mutex<Option<Arc<Space>>>,
@@ -136,6 +139,7 @@ impl Process {
             child_usage: Usage::default(),
             group: AtomicU32::new(inherited.group),
             session: AtomicU32::new(inherited.session),
+            job: Job::default(),
             alarm: Mutex::default(),
             space: Mutex::new(space),
             threads: Mutex::new(Vec::new()),
@@ -183,6 +187,11 @@ impl Process {
         self.threads.lock().iter().find(|thread| wanted(thread)).cloned()
     }
 
+    /// Calls `act` for every thread; `act` must not add or remove one.
+    pub fn for_each_thread(&self, act: impl Fn(&Thread)) {
+        self.threads.lock().iter().for_each(|thread| act(thread));
+    }
+
     /// How many threads it has.
     pub fn thread_count(&self) -> usize {
         self.threads.lock().len()
@@ -196,6 +205,9 @@ impl Process {
         let mut threads = self.threads.lock();
         if let Some(status) = self.ending() {
             return Err(status);
+        }
+        if self.job.is_stopped() {
+            thread.stop();
         }
         threads.push(thread.clone());
         Ok(())
@@ -246,7 +258,7 @@ impl Process {
 
     /// Wakes every thread, so that those in `wait4` look again.
     pub fn wake_threads(&self) {
-        self.threads.lock().iter().for_each(|thread| thread.wake());
+        self.for_each_thread(Thread::wake);
     }
 
     /// Lets the `vfork` of the parent go on: the process has its own space, or none any more.

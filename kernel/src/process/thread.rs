@@ -8,6 +8,7 @@
 //! | bit | set by | meaning | cleared by |
 //! |---|---|---|---|
 //! | [`KILLED`] | the end of the process, `execve` by another thread | drop what you wait for and end | never |
+//! | [`STOPPED`] | a signal that stops the process | stay where you are | the process's continuation |
 //! | [`SIGNALLED`] | a raised signal with a handler, a changed mask | look at the pending signals | the look itself, before it looks |
 //!
 //! The mark is set (release) before the wake, and the future tests it (acquire) at each poll before anything else and
@@ -30,6 +31,9 @@ pub const KILLED: u32 = 1;
 
 /// A signal may be waiting for the thread.
 pub const SIGNALLED: u32 = 2;
+
+/// The process is stopped.
+pub const STOPPED: u32 = 4;
 
 /// The record of a user thread.
 pub struct Thread {
@@ -76,6 +80,16 @@ impl Thread {
     pub fn kill(&self) {
         self.attention.fetch_or(KILLED, Ordering::Release);
         self.wake();
+    }
+
+    /// Tells the thread to stay where it is.
+    pub fn stop(&self) {
+        self.attention.fetch_or(STOPPED, Ordering::Release);
+    }
+
+    /// Lets the thread go on; the caller wakes it.
+    pub fn resume(&self) {
+        self.attention.fetch_and(!STOPPED, Ordering::AcqRel);
     }
 
     /// Tells the thread to look at its signals; the caller wakes it if it may be waiting.

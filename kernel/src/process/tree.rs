@@ -10,12 +10,13 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Bound;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use spin::Mutex;
 
-use super::{ExitStatus, Process, Thread};
-use crate::signal::{Detail, Signal, SignalInfo, raise};
+use super::{ChildChange, ExitStatus, Process, Thread, jobs};
+use crate::signal::{Signal, raise};
 
 /// Number of a process: that of its first thread.
 pub type Pid = u32;
@@ -64,14 +65,29 @@ pub enum Wanted {
     Group(Pid),
 }
 
+/// What a wait wants to know of the children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interest {
+    /// Which children.
+    pub wanted: Wanted,
+    /// Those that have ended.
+    pub ended: bool,
+    /// Those that are stopped.
+    pub stopped: bool,
+    /// Those that go on.
+    pub continued: bool,
+    /// What is found can be found again.
+    pub keep: bool,
+}
+
 /// What a look at the children found.
 pub enum Found {
     /// There is no such child.
     Nothing,
-    /// There is, and it lives.
-    Living,
-    /// This one has ended.
-    Ended(Arc<Process>, ExitStatus),
+    /// There is, and nothing that is wanted became of it.
+    Unchanged,
+    /// This became of it.
+    Changed(Arc<Process>, ChildChange),
 }
 
 /// A number that no process, thread or process group has.
@@ -142,16 +158,6 @@ pub fn parent_of(pid: Pid) -> Pid {
     })
 }
 
-/// Every process that `wanted` accepts and that has not ended.
-pub fn living(wanted: impl Fn(&Process) -> bool) -> Vec<Arc<Process>> {
-    let tree = TREE.lock();
-    let members = tree
-        .members
-        .values()
-        .filter(|member| member.zombie.is_none() && wanted(&member.process));
-    members.map(|member| member.process.clone()).collect()
-}
-
 /// Whether `wanted` accepts a process that has not ended.
 pub fn any_living(wanted: impl Fn(&Process) -> bool) -> bool {
     let tree = TREE.lock();
@@ -160,11 +166,45 @@ pub fn any_living(wanted: impl Fn(&Process) -> bool) -> bool {
         .any(|member| member.zombie.is_none() && wanted(&member.process))
 }
 
-/// Calls `act` for every process that has not ended. Nothing is allocated; `act` must not call into this module.
+/// Calls `act` for every process that has not ended, in the order of their numbers. Nothing is allocated, and no lock is
+/// held meanwhile.
 pub fn for_each_living(mut act: impl FnMut(&Arc<Process>)) {
+    let mut last = 0;
+    loop {
+        let next = {
+            let tree = TREE.lock();
+            let mut above = tree.members.range((Bound::Excluded(last), Bound::Unbounded));
+            above
+                .find(|(_, member)| member.zombie.is_none())
+                .map(|(_, member)| member.process.clone())
+        };
+        let Some(process) = next else { return };
+        last = process.pid;
+        act(&process);
+    }
+}
+
+/// The parent of a process, if it has one.
+pub fn parent_process(pid: Pid) -> Option<Arc<Process>> {
     let tree = TREE.lock();
-    let members = tree.members.values().filter(|member| member.zombie.is_none());
-    members.for_each(|member| act(&member.process));
+    let parent = tree.members.get(&pid)?.parent?;
+    tree.members.get(&parent).map(|member| member.process.clone())
+}
+
+/// Whether a process group is orphaned: nobody in it has a parent that is in another group of the same session, as a
+/// shell with job control is, and could continue it.
+pub fn is_orphaned(group: Pid) -> bool {
+    let tree = TREE.lock();
+    !tree.members.values().any(|member| {
+        let parent = member.parent.and_then(|parent| tree.members.get(&parent));
+        member.zombie.is_none()
+            && member.process.group() == group
+            && parent.is_some_and(|parent| {
+                parent.zombie.is_none()
+                    && parent.process.group() != group
+                    && parent.process.session() == member.process.session()
+            })
+    })
 }
 
 /// How many processes there are, zombies included.
@@ -182,8 +222,9 @@ pub fn started() -> (u64, u64) {
     TREE.lock().started
 }
 
-/// Looks for a child of `parent` that has ended; takes it out of the tree if `reap_it`.
-pub fn look_for_child(parent: Pid, wanted: Wanted, reap_it: bool) -> Found {
+/// Looks for a child of `parent` of which something became that the interest is in; an ended one is taken out of the
+/// tree, unless it is to be kept.
+pub fn look_for_child(parent: Pid, interest: Interest) -> Found {
     let mut tree = TREE.lock();
     let Some(member) = tree.members.get(&parent) else {
         return Found::Nothing;
@@ -191,21 +232,29 @@ pub fn look_for_child(parent: Pid, wanted: Wanted, reap_it: bool) -> Found {
     let mut found = Found::Nothing;
     for pid in &member.children {
         let Some(child) = tree.members.get(pid) else { continue };
-        let matches = match wanted {
+        let matches = match interest.wanted {
             Wanted::Any => true,
             Wanted::Child(wanted) => *pid == wanted,
-            Wanted::Group(group) => child.process.group.load(Ordering::Relaxed) == group,
+            Wanted::Group(group) => child.process.group() == group,
         };
         if !matches {
             continue;
         }
-        if let Some(status) = child.zombie {
-            found = Found::Ended(child.process.clone(), status);
+        let change = match child.zombie {
+            Some(status) if interest.ended => Some(ChildChange::Ended(status)),
+            Some(_) => continue,
+            None => child
+                .process
+                .job
+                .report(interest.stopped, interest.continued, interest.keep),
+        };
+        if let Some(change) = change {
+            found = Found::Changed(child.process.clone(), change);
             break;
         }
-        found = Found::Living;
+        found = Found::Unchanged;
     }
-    if let (Found::Ended(child, _), true) = (&found, reap_it) {
+    if let (Found::Changed(child, ChildChange::Ended(_)), false) = (&found, interest.keep) {
         if let Some(member) = tree.members.get(&parent) {
             member.process.child_usage.add(&child.usage);
             member.process.child_usage.add(&child.child_usage);
@@ -225,7 +274,7 @@ pub fn end_process(process: &Arc<Process>, status: ExitStatus) {
     let parent = member.parent;
     let orphans = core::mem::take(&mut member.children);
     // Nobody waits for an orphan: it vanishes when it ends, as with Linux's first process as its parent.
-    for orphan in orphans {
+    for &orphan in &orphans {
         if let Some(child) = tree.members.get_mut(&orphan) {
             child.parent = None;
             if child.zombie.is_some() {
@@ -245,27 +294,35 @@ pub fn end_process(process: &Arc<Process>, status: ExitStatus) {
     }
     drop(tree);
 
+    process.job.end();
     if is_root {
-        for process in living(|other| other.root == process.pid) {
-            process.begin_exit(ExitStatus::Killed(Signal::SIGKILL));
-        }
+        for_each_living(|other| {
+            if other.root == process.pid {
+                other.begin_exit(ExitStatus::Killed(Signal::SIGKILL));
+            }
+        });
+    } else if jobs::any_stopped() {
+        release_orphaned_groups(process, teller.as_deref(), &orphans);
     }
     if let Some(parent) = teller {
         if let Some(signal) = Signal::new(process.exit_signal.load(Ordering::Relaxed)) {
-            let (code, status) = status.to_child_code();
-            raise::to_process(
-                &parent,
-                SignalInfo {
-                    signal,
-                    code,
-                    detail: Detail::Child {
-                        pid: process.pid,
-                        status,
-                    },
-                },
-            );
+            raise::to_process(&parent, jobs::child_signal(signal, process, ChildChange::Ended(status)));
         }
         parent.wake_threads();
+    }
+}
+
+/// Looks after the process groups that the end of `process` may have orphaned: its own, which its parent could continue,
+/// and those of its children, which it could.
+fn release_orphaned_groups(process: &Process, parent: Option<&Process>, children: &[Pid]) {
+    let session = process.session();
+    if parent.is_some_and(|parent| parent.group() != process.group() && parent.session() == session) {
+        jobs::release_orphaned_group(process, process.group());
+    }
+    for child in children.iter().filter_map(|&child| find_process(child)) {
+        if child.group() != process.group() && child.session() == session {
+            jobs::release_orphaned_group(process, child.group());
+        }
     }
 }
 

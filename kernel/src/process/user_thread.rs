@@ -29,7 +29,7 @@ use faultline_mm::{FaultInfo, FaultOutcome};
 use faultline_trace::{Kind, TrapWord};
 
 use super::attention::Attended;
-use super::thread::KILLED;
+use super::thread::{KILLED, STOPPED};
 use super::{Thread, exit, tree};
 use crate::arch::{self, Trap, UserContext, clock};
 use crate::machine::{self, FaultFuture, Space};
@@ -307,8 +307,14 @@ impl Future for UserThread {
         this.thread.set_waker(cx.waker());
         statistics::entering(this.thread.tid);
         loop {
-            if this.thread.attention() & KILLED != 0 {
-                return this.finish(cx);
+            let attention = this.thread.attention();
+            if attention & (KILLED | STOPPED) != 0 {
+                return if attention & KILLED != 0 {
+                    this.finish(cx)
+                } else {
+                    // What the thread waits for goes on without it; it looks when the process continues.
+                    Poll::Pending
+                };
             }
             let wait = match this.state {
                 State::User => Poll::Ready(()),
@@ -326,6 +332,7 @@ impl Future for UserThread {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
+                    Attended::Stopped => return Poll::Pending,
                     Attended::Ended => return this.finish(cx),
                 }
             }

@@ -27,6 +27,8 @@ pub enum Disposition {
     Ignore,
     /// The process ends.
     Terminate,
+    /// The process stops.
+    Stop,
     /// A handler runs.
     Handle(Action),
 }
@@ -98,6 +100,7 @@ impl Actions {
             0 => match signal.default_action() {
                 DefaultAction::Terminate => Disposition::Terminate,
                 DefaultAction::Ignore => Disposition::Ignore,
+                DefaultAction::Stop => Disposition::Stop,
             },
             1 => Disposition::Ignore,
             _ => Disposition::Handle(action),

@@ -8,7 +8,7 @@ use crate::process::{Process, Thread, tree};
 use crate::syscall::{Caller, Errno, user};
 
 /// Size of a signal set, which every call passes and which has to be this.
-const SET_SIZE: u64 = 8;
+pub(super) const SET_SIZE: u64 = 8;
 
 /// Flag of an alternate stack that is disarmed while a handler runs on it.
 const SS_AUTODISARM: u32 = 1 << 31;
@@ -35,8 +35,8 @@ pub async fn rt_sigaction(caller: Caller, number: u64, new: u64, old: u64, size:
             actions.set(signal, action);
             if actions.disposition(signal) == Disposition::Ignore {
                 drop(actions);
-                process.pending.lock().discard(signal);
-                caller.thread.signals.lock().pending.discard(signal);
+                process.pending.lock().discard(signal.set());
+                caller.thread.signals.lock().pending.discard(signal.set());
             }
         }
         previous
@@ -161,10 +161,21 @@ pub async fn sigaltstack(caller: Caller, new: u64, old: u64, pointer: u64) -> Re
 /// `EINVAL` for a number that is no signal, `ESRCH` if no process matches.
 pub fn kill(sender: &Process, target: i32, number: u32) -> Result<u64, Errno> {
     let signal = wanted(number)?;
-    let targets = match target {
-        1.. => tree::find_process(target as u32).into_iter().collect(),
-        -1 => tree::living(|process| {
-            process.pid != sender.pid && process.root == sender.root && process.pid != process.root
+    let mut found = false;
+    let mut send = |process: &Process| {
+        found = true;
+        if let Some(signal) = signal {
+            raise::to_process(process, sent_by(sender, signal, linux::SI_USER as i32));
+        }
+    };
+    match target {
+        1.. => tree::find_process(target as u32)
+            .iter()
+            .for_each(|process| send(process)),
+        -1 => tree::for_each_living(|process| {
+            if process.pid != sender.pid && process.root == sender.root && process.pid != process.root {
+                send(process);
+            }
         }),
         _ => {
             let group = if target == 0 {
@@ -172,24 +183,21 @@ pub fn kill(sender: &Process, target: i32, number: u32) -> Result<u64, Errno> {
             } else {
                 target.unsigned_abs()
             };
-            tree::living(|process| process.group() == group)
-        }
-    };
-    if targets.is_empty() {
-        return Err(Errno::ESRCH);
-    }
-    if let Some(signal) = signal {
-        for process in targets {
-            raise::to_process(&process, sent_by(sender, signal, linux::SI_USER as i32));
+            tree::for_each_living(|process| {
+                if process.group() == group {
+                    send(process);
+                }
+            });
         }
     }
-    Ok(0)
+    if found { Ok(0) } else { Err(Errno::ESRCH) }
 }
 
 /// `tgkill`; `tkill` without a group.
 ///
 /// # Errors
-/// `EINVAL` for a number that is no signal, `ESRCH` if there is no such thread in the group.
+/// `EINVAL` for a number that is no signal, `ESRCH` if there is no such thread in the group, `EAGAIN` for a real-time signal
+/// that finds no room.
 pub fn tgkill(sender: &Process, group: Option<u32>, tid: u32, number: u32) -> Result<u64, Errno> {
     let signal = wanted(number)?;
     if tid as i32 <= 0 || group.is_some_and(|group| group as i32 <= 0) {
@@ -200,13 +208,13 @@ pub fn tgkill(sender: &Process, group: Option<u32>, tid: u32, number: u32) -> Re
         return Err(Errno::ESRCH);
     }
     if let Some(signal) = signal {
-        raise::to_thread(&thread, sent_by(sender, signal, linux::SI_TKILL));
+        raise::queue_to_thread(&thread, sent_by(sender, signal, linux::SI_TKILL))?;
     }
     Ok(0)
 }
 
 /// The signal of that number; 0 only asks whether the target is there.
-fn wanted(number: u32) -> Result<Option<Signal>, Errno> {
+pub(super) fn wanted(number: u32) -> Result<Option<Signal>, Errno> {
     match number {
         0 => Ok(None),
         _ => Signal::new(number).map(Some).ok_or(Errno::EINVAL),

@@ -15,6 +15,9 @@ pub enum Detail {
     Kernel,
     /// A process that called `kill` or `tgkill`.
     Sender(Pid),
+    /// A process that said itself what comes with the signal: the two words of `siginfo_t` after its head, which are the
+    /// sender, its user and a value.
+    Given([u64; 2]),
     /// An access to this address.
     Fault(u64),
     /// A child that ended, with `si_status`.
@@ -64,6 +67,7 @@ impl SignalInfo {
         match self.detail {
             Detail::Kernel => 0,
             Detail::Sender(pid) => pid as u64,
+            Detail::Given([sender, _]) => sender & 0xffff_ffff,
             Detail::Fault(address) => address,
             Detail::Child { pid, .. } => pid as u64,
         }
@@ -79,6 +83,10 @@ impl SignalInfo {
         match self.detail {
             Detail::Kernel => {}
             Detail::Sender(pid) => put(16, &pid.to_le_bytes()),
+            Detail::Given([sender, value]) => {
+                put(16, &sender.to_le_bytes());
+                put(24, &value.to_le_bytes());
+            }
             Detail::Fault(address) => put(16, &address.to_le_bytes()),
             Detail::Child { pid, status } => {
                 put(16, &pid.to_le_bytes());

@@ -5,7 +5,8 @@
 //! builds the handler's frame on the user stack ([`deliver`]). A signal whose action is to end the process acts at once,
 //! whatever the thread is doing: it does not wait for the thread to come back from a fault or a call.
 //!
-//! Job control is not modelled: the signals that would stop a process are ignored, and `SIGCONT` with them.
+//! A signal that stops the process, and is not blocked, acts at once too, and so does `SIGCONT`, even where it is blocked
+//! or ignored; each of the two takes back what waits of the other ([`jobs`](crate::process::jobs)).
 
 pub mod action;
 pub mod calls;
@@ -14,12 +15,13 @@ pub mod frame;
 pub mod info;
 pub mod pending;
 pub mod raise;
+pub mod wait;
 
 use linux_raw_sys::general as linux;
 
 pub use action::{Action, Actions, Disposition};
 pub use info::{Detail, SignalInfo};
-pub use pending::{AlternateStack, Pending, ThreadSignals};
+pub use pending::{AlternateStack, Pending, QueueFull, ThreadSignals};
 
 /// A signal number, 1 to 64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +34,8 @@ pub enum DefaultAction {
     Terminate,
     /// Nothing.
     Ignore,
+    /// The process stops until `SIGCONT`.
+    Stop,
 }
 
 macro_rules! signals {
@@ -42,7 +46,7 @@ macro_rules! signals {
 }
 
 signals! {
-    SIGINT SIGQUIT SIGALRM SIGILL SIGTRAP SIGBUS SIGFPE SIGKILL SIGSEGV SIGPIPE SIGCHLD SIGCONT SIGSTOP SIGTSTP
+    SIGHUP SIGINT SIGQUIT SIGALRM SIGILL SIGTRAP SIGBUS SIGFPE SIGKILL SIGSEGV SIGPIPE SIGCHLD SIGCONT SIGSTOP SIGTSTP
     SIGTTIN SIGTTOU SIGURG SIGWINCH SIGSYS
 }
 
@@ -69,12 +73,18 @@ impl Signal {
         SignalSet(1 << (self.0 - 1))
     }
 
+    /// Whether it is a real-time signal, each of which waits its turn.
+    #[must_use]
+    pub const fn is_real_time(self) -> bool {
+        self.0 >= 32
+    }
+
     /// What happens without a handler.
     #[must_use]
     pub const fn default_action(self) -> DefaultAction {
         match self {
             Self::SIGCHLD | Self::SIGURG | Self::SIGWINCH | Self::SIGCONT => DefaultAction::Ignore,
-            Self::SIGSTOP | Self::SIGTSTP | Self::SIGTTIN | Self::SIGTTOU => DefaultAction::Ignore,
+            Self::SIGSTOP | Self::SIGTSTP | Self::SIGTTIN | Self::SIGTTOU => DefaultAction::Stop,
             _ => DefaultAction::Terminate,
         }
     }
@@ -90,6 +100,10 @@ impl SignalSet {
 
     /// The signals that can be neither blocked nor handled.
     pub const UNBLOCKABLE: Self = Self(Signal::SIGKILL.set().0 | Signal::SIGSTOP.set().0);
+
+    /// The signals that stop a process.
+    pub const STOPPING: Self =
+        Self(Signal::SIGSTOP.set().0 | Signal::SIGTSTP.set().0 | Signal::SIGTTIN.set().0 | Signal::SIGTTOU.set().0);
 
     /// Whether the set holds `signal`.
     #[must_use]

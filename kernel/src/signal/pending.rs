@@ -1,16 +1,33 @@
 //! Signals that wait, and what a thread blocks.
 
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
 use linux_raw_sys::general as linux;
 
-use super::{Disposition, Signal, SignalInfo, SignalSet};
+use super::{Detail, Disposition, Signal, SignalInfo, SignalSet};
 use crate::process::Thread;
+use crate::syscall::has_headroom;
 
-/// Raised signals that were not delivered yet: at most one of each number, as Linux keeps the standard signals.
+/// Most real-time signals that wait in the whole machine, which has one user; `RLIMIT_SIGPENDING` says so.
+pub const LIMIT: usize = 1024;
+
+/// How many real-time signals wait.
+static QUEUED: AtomicUsize = AtomicUsize::new(0);
+
+/// As many real-time signals wait as may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueFull;
+
+/// Raised signals that were not delivered yet, as Linux keeps them: at most one of each standard signal, and every
+/// real-time signal, in the order in which they were raised.
 #[derive(Debug)]
 pub struct Pending {
     set: SignalSet,
-    /// The details of the first few; a signal that finds no room here is delivered without detail.
+    /// The details of the first few standard signals; one that finds no room here is delivered without detail.
     details: [Option<SignalInfo>; 4],
+    /// The real-time signals.
+    queue: Vec<SignalInfo>,
 }
 
 impl Pending {
@@ -18,6 +35,7 @@ impl Pending {
     pub const EMPTY: Self = Self {
         set: SignalSet::EMPTY,
         details: [None; 4],
+        queue: Vec::new(),
     };
 
     /// The signals that wait.
@@ -26,29 +44,74 @@ impl Pending {
         self.set
     }
 
-    /// Adds a signal; without effect if that number waits already.
-    pub fn add(&mut self, info: SignalInfo) {
-        if self.set.contains(info.signal) {
-            return;
-        }
-        self.set = self.set.union(info.signal.set());
-        if let Some(slot) = self.details.iter_mut().find(|slot| slot.is_none()) {
+    /// Adds a signal; without effect if it is a standard signal and waits already.
+    ///
+    /// # Errors
+    /// [`QueueFull`] for a real-time signal that finds no room, unless `kill` sent it: such a signal then waits without its
+    /// detail, once.
+    pub fn add(&mut self, info: SignalInfo) -> Result<(), QueueFull> {
+        if info.signal.is_real_time() {
+            let queued = self.queue_up(info);
+            if queued.is_err() && info.code != linux::SI_USER as i32 {
+                return queued;
+            }
+        } else if !self.set.contains(info.signal)
+            && let Some(slot) = self.details.iter_mut().find(|slot| slot.is_none())
+        {
             *slot = Some(info);
         }
+        self.set = self.set.union(info.signal.set());
+        Ok(())
     }
 
-    /// Takes out the first signal that is in `wanted`.
+    fn queue_up(&mut self, info: SignalInfo) -> Result<(), QueueFull> {
+        if QUEUED.load(Ordering::Relaxed) >= LIMIT || has_headroom().is_err() || self.queue.try_reserve(1).is_err() {
+            return Err(QueueFull);
+        }
+        QUEUED.fetch_add(1, Ordering::Relaxed);
+        self.queue.push(info);
+        Ok(())
+    }
+
+    /// Takes out the first signal that is in `wanted`: the lowest, and the oldest of its number.
     pub fn take(&mut self, wanted: SignalSet) -> Option<SignalInfo> {
         let signal = SignalSet(self.set.0 & wanted.0).first()?;
-        self.set = self.set.without(signal.set());
-        let mut details = self.details.iter_mut();
-        let slot = details.find(|slot| slot.is_some_and(|info| info.signal == signal));
-        Some(slot.and_then(Option::take).unwrap_or(SignalInfo::kernel(signal)))
+        let found = if signal.is_real_time() {
+            self.dequeue(signal)
+        } else {
+            let mut details = self.details.iter_mut();
+            let slot = details.find(|slot| slot.is_some_and(|info| info.signal == signal));
+            slot.and_then(Option::take)
+        };
+        if !self.queue.iter().any(|info| info.signal == signal) {
+            self.set = self.set.without(signal.set());
+        }
+        Some(found.unwrap_or(SignalInfo {
+            signal,
+            code: linux::SI_USER as i32,
+            detail: Detail::Sender(0),
+        }))
     }
 
-    /// Drops a signal, as setting its action to ignore does.
-    pub fn discard(&mut self, signal: Signal) {
-        self.take(signal.set());
+    fn dequeue(&mut self, signal: Signal) -> Option<SignalInfo> {
+        let place = self.queue.iter().position(|info| info.signal == signal)?;
+        let info = self.queue.remove(place);
+        QUEUED.fetch_sub(1, Ordering::Relaxed);
+        if self.queue.is_empty() {
+            self.queue = Vec::new();
+        }
+        Some(info)
+    }
+
+    /// Drops every signal of a set, as setting an action to ignore does.
+    pub fn discard(&mut self, signals: SignalSet) {
+        while self.take(signals).is_some() {}
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        QUEUED.fetch_sub(self.queue.len(), Ordering::Relaxed);
     }
 }
 
@@ -85,6 +148,8 @@ pub struct ThreadSignals {
     pub pending: Pending,
     /// Signals that it blocks.
     pub blocked: SignalSet,
+    /// Signals that it waits for in `rt_sigtimedwait`.
+    pub awaited: SignalSet,
     /// The mask to go back to after the handler that ends a `sigsuspend`.
     pub restore: Option<SignalSet>,
     /// Its alternate stack.
@@ -98,6 +163,7 @@ impl ThreadSignals {
         Self {
             pending: Pending::EMPTY,
             blocked,
+            awaited: SignalSet::EMPTY,
             restore: None,
             alternate: AlternateStack::NONE,
         }
@@ -125,6 +191,12 @@ pub fn next(thread: &Thread) -> Option<(SignalInfo, Disposition)> {
             return Some((info, disposition));
         }
     }
+}
+
+/// Takes a signal of `wanted` that waits for `thread`, its own before the process's, blocked or not.
+pub fn take(thread: &Thread, wanted: SignalSet) -> Option<SignalInfo> {
+    let own = thread.signals.lock().pending.take(wanted);
+    own.or_else(|| thread.process.pending.lock().take(wanted))
 }
 
 /// Sets the attention bit of `thread` if a signal waits that it does not block.

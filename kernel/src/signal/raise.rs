@@ -1,88 +1,155 @@
 //! Raising signals.
 //!
 //! A signal that ends the process, and is not blocked, starts the end of the process at once: every thread gets its kill
-//! bit and is woken, whatever it waits for. Only a signal with a handler, or a blocked one, becomes pending.
+//! bit and is woken, whatever it waits for. A signal that stops the process, and is not blocked, stops it at once. Only a
+//! signal with a handler, a blocked one, and any but `SIGKILL` to a stopped process becomes pending.
 
 use faultline_trace::Kind;
 
-use super::{Disposition, Signal, SignalInfo};
-use crate::process::{ExitStatus, Process, Thread};
+use super::{Disposition, QueueFull, Signal, SignalInfo, SignalSet};
+use crate::process::{ExitStatus, Process, Thread, jobs, tree};
+use crate::syscall::Errno;
 use crate::tracing;
 
-/// Raises a signal for one thread, as `tgkill` does.
+/// Raises a signal for one thread. A real-time signal that finds no room is lost.
 pub fn to_thread(thread: &Thread, info: SignalInfo) {
-    tracing::record_for(
-        thread.tid,
-        Kind::SignalRaise,
-        u64::from(info.signal.number()),
-        info.word(),
-    );
+    let _ = queue_to_thread(thread, info);
+}
+
+/// Raises a signal for one thread, as `tgkill` does.
+///
+/// # Errors
+/// [`QueueFull`] for a real-time signal.
+pub fn queue_to_thread(thread: &Thread, info: SignalInfo) -> Result<(), QueueFull> {
+    trace(thread.tid, &info);
+    let process = &thread.process;
+    prepare(process, info.signal);
     if info.signal == Signal::SIGKILL {
-        thread.process.begin_exit(ExitStatus::Killed(info.signal));
-        return;
+        process.begin_exit(ExitStatus::Killed(info.signal));
+        return Ok(());
     }
-    let disposition = thread.process.actions.lock().disposition(info.signal);
+    let disposition = process.actions.lock().disposition(info.signal);
+    let stopped = process.job.is_stopped();
     let mut own = thread.signals.lock();
     let blocked = own.blocked.contains(info.signal);
     match disposition {
-        _ if blocked => own.pending.add(info),
-        Disposition::Ignore => {}
-        Disposition::Terminate => {
+        Disposition::Ignore if !blocked => Ok(()),
+        Disposition::Terminate if !blocked && !stopped => {
             drop(own);
-            thread.process.begin_exit(ExitStatus::Killed(info.signal));
+            process.begin_exit(ExitStatus::Killed(info.signal));
+            Ok(())
         }
-        Disposition::Handle(_) => {
-            own.pending.add(info);
+        Disposition::Stop if !blocked && !stopped => {
             drop(own);
-            thread.notice_signals();
-            thread.wake();
+            jobs::stop(process, info.signal);
+            Ok(())
+        }
+        _ => {
+            own.pending.add(info)?;
+            let awaited = own.awaited.contains(info.signal);
+            drop(own);
+            if !blocked {
+                thread.notice_signals();
+            }
+            if !blocked || awaited {
+                thread.wake();
+            }
+            Ok(())
         }
     }
 }
 
-/// Raises a signal for a process, as `kill` does: any thread that does not block it may take it.
+/// Raises a signal for a process: any thread that does not block it may take it. A real-time signal that finds no room is
+/// lost.
 pub fn to_process(process: &Process, info: SignalInfo) {
-    tracing::record_for(
-        process.pid,
-        Kind::SignalRaise,
-        u64::from(info.signal.number()),
-        info.word(),
-    );
+    let _ = queue_to_process(process, info);
+}
+
+/// Raises a signal for a process, as `kill` and `rt_sigqueueinfo` do.
+///
+/// # Errors
+/// [`QueueFull`] for a real-time signal.
+pub fn queue_to_process(process: &Process, info: SignalInfo) -> Result<(), QueueFull> {
+    trace(process.pid, &info);
+    prepare(process, info.signal);
     if info.signal == Signal::SIGKILL {
         process.begin_exit(ExitStatus::Killed(info.signal));
-        return;
+        return Ok(());
     }
     let disposition = process.actions.lock().disposition(info.signal);
+    let stopped = process.job.is_stopped();
     let taker = process.find_thread(|thread| !thread.signals.lock().blocked.contains(info.signal));
     match (disposition, taker) {
-        (_, None) => process.pending.lock().add(info),
-        (Disposition::Ignore, _) => {}
-        (Disposition::Terminate, _) => process.begin_exit(ExitStatus::Killed(info.signal)),
-        (Disposition::Handle(_), Some(thread)) => {
-            process.pending.lock().add(info);
-            thread.notice_signals();
-            thread.wake();
+        (Disposition::Ignore, Some(_)) => {}
+        (Disposition::Terminate, Some(_)) if !stopped => process.begin_exit(ExitStatus::Killed(info.signal)),
+        (Disposition::Stop, Some(_)) if !stopped => jobs::stop(process, info.signal),
+        (_, taker) => {
+            process.pending.lock().add(info)?;
+            if let Some(thread) = taker {
+                thread.notice_signals();
+                thread.wake();
+            }
+            if let Some(thread) = process.find_thread(|thread| thread.signals.lock().awaited.contains(info.signal)) {
+                thread.wake();
+            }
         }
     }
+    Ok(())
 }
 
 /// Raises a signal that the thread's own instruction caused: it can't be put off. A blocked or ignored one ends the
 /// process.
 pub fn force(thread: &Thread, info: SignalInfo) {
-    tracing::record_for(
-        thread.tid,
-        Kind::SignalRaise,
-        u64::from(info.signal.number()),
-        info.word(),
-    );
+    trace(thread.tid, &info);
     let disposition = thread.process.actions.lock().disposition(info.signal);
     let mut own = thread.signals.lock();
-    if own.blocked.contains(info.signal) || !matches!(disposition, Disposition::Handle(_)) {
+    // The signals that instructions cause are standard signals, for which there is always room.
+    if own.blocked.contains(info.signal)
+        || !matches!(disposition, Disposition::Handle(_))
+        || own.pending.add(info).is_err()
+    {
         drop(own);
         thread.process.begin_exit(ExitStatus::Killed(info.signal));
         return;
     }
-    own.pending.add(info);
     drop(own);
     thread.notice_signals();
+}
+
+/// What a thread that uses the terminal from the background gets: `signal` for its whole process group. The call is made
+/// again when the group continues, and fails where nobody could continue it, or where the thread does not want the signal.
+pub fn for_background(thread: &Thread, signal: Signal) -> Errno {
+    let process = &thread.process;
+    let ignored = process.actions.lock().disposition(signal) == Disposition::Ignore;
+    let group = process.group();
+    if ignored || thread.signals.lock().blocked.contains(signal) || tree::is_orphaned(group) {
+        return Errno::EIO;
+    }
+    tree::for_each_living(|other| {
+        if other.group() == group {
+            to_process(other, SignalInfo::kernel(signal));
+        }
+    });
+    Errno::ERESTARTSYS
+}
+
+/// A signal that stops takes back a `SIGCONT` that waits. `SIGCONT` takes back those that stop, and lets the process go on
+/// whether it is blocked, ignored or neither.
+fn prepare(process: &Process, signal: Signal) {
+    let taken_back = if SignalSet::STOPPING.contains(signal) {
+        Signal::SIGCONT.set()
+    } else if signal == Signal::SIGCONT {
+        SignalSet::STOPPING
+    } else {
+        return;
+    };
+    process.pending.lock().discard(taken_back);
+    process.for_each_thread(|thread| thread.signals.lock().pending.discard(taken_back));
+    if signal == Signal::SIGCONT {
+        jobs::resume(process);
+    }
+}
+
+fn trace(target: u32, info: &SignalInfo) {
+    tracing::record_for(target, Kind::SignalRaise, u64::from(info.signal.number()), info.word());
 }

@@ -10,6 +10,7 @@ use linux_raw_sys::errno as linux;
 
 use crate::arch::fpu::OutOfMemory;
 use crate::exec::ExecError;
+use crate::signal::QueueFull;
 
 /// A Linux error number, as a system call returns it (negated) in `rax`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,12 @@ impl From<VasError> for Errno {
 impl From<UserCopyError> for Errno {
     fn from(_: UserCopyError) -> Self {
         Self::EFAULT
+    }
+}
+
+impl From<QueueFull> for Errno {
+    fn from(_: QueueFull) -> Self {
+        Self::EAGAIN
     }
 }
 

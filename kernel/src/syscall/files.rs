@@ -106,12 +106,14 @@ async fn control_terminal(caller: &Caller, request: u32, argument: u64) -> Resul
     match request {
         ioctl::TCGETS => user::write(space, argument, &terminal::settings()).await?,
         ioctl::TCSETS | ioctl::TCSETSW | ioctl::TCSETSF => {
+            terminal::check_change(&caller.thread)?;
             let mut bytes = [0; terminal::TERMIOS];
             user::read(space, argument, &mut bytes).await?;
             terminal::set_settings(&bytes, request == ioctl::TCSETSF);
         }
         ioctl::TIOCGPGRP => user::write_u32(space, argument, terminal::foreground()).await?,
         ioctl::TIOCSPGRP => {
+            terminal::check_change(&caller.thread)?;
             let group = user::read_u32(space, argument).await?;
             if !groups::is_group_of(process.session(), group) {
                 return Err(Errno::EPERM);

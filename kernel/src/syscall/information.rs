@@ -124,7 +124,7 @@ fn limit(resource: u64) -> Option<[u64; 2]> {
         linux::RLIMIT_NPROC => [tree::MAX_THREADS as u64; 2],
         linux::RLIMIT_CORE => [0, 0],
         linux::RLIMIT_MEMLOCK => [stack, stack],
-        linux::RLIMIT_SIGPENDING => [64, 64],
+        linux::RLIMIT_SIGPENDING => [crate::signal::pending::LIMIT as u64; 2],
         0..linux::RLIM_NLIMITS => [INFINITY; 2],
         _ => return None,
     })

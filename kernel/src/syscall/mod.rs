@@ -252,6 +252,9 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_rt_sigpending => value(signal::calls::rt_sigpending(caller, a, b)),
         linux::__NR_rt_sigsuspend => value(signal::calls::rt_sigsuspend(caller, a, b)),
         linux::__NR_sigaltstack => value(signal::calls::sigaltstack(caller, a, b, context.rsp())),
+        linux::__NR_rt_sigtimedwait => value(signal::wait::rt_sigtimedwait(caller, a, b, c, d)),
+        linux::__NR_rt_sigqueueinfo => value(signal::wait::rt_sigqueueinfo(caller, a, None, b, c)),
+        linux::__NR_rt_tgsigqueueinfo => value(signal::wait::rt_sigqueueinfo(caller, a, Some(b), c, d)),
         linux::__NR_pause => value(signal::calls::pause(caller)),
 
         linux::__NR_getrandom => value(information::getrandom(caller, a, b, c)),

@@ -13,8 +13,8 @@ use linux_raw_sys::general as linux;
 use super::{Caller, Errno, Outcome, futex, has_headroom, user};
 use crate::exec::stack::{Arguments, MAX_BYTES};
 use crate::exec::{self, Image};
-use crate::process::tree::{Found, Wanted, look_for_child};
-use crate::process::{ExitStatus, Process, Started, Thread};
+use crate::process::tree::{Found, Interest, Wanted, look_for_child};
+use crate::process::{ChildChange, ExitStatus, Process, Started, Thread};
 use crate::{time, tracing};
 
 /// Longest single argument, its NUL included.
@@ -148,17 +148,28 @@ pub async fn wait4(caller: Caller, pid: i32, status: u64, options: u64, usage: u
     if options & !u64::from(known | linux::__WNOTHREAD) != 0 {
         return Err(Errno::EINVAL);
     }
+    if pid == i32::MIN {
+        return Err(Errno::ESRCH);
+    }
     let wanted = match pid {
         1.. => Wanted::Child(pid as u32),
         -1 => Wanted::Any,
         0 => Wanted::Group(caller.thread.process.group()),
         _ => Wanted::Group(pid.unsigned_abs()),
     };
-    let Some((child, ended)) = wait(&caller, wanted, options, true).await? else {
+    let has = |flag: u32| options & u64::from(flag) != 0;
+    let interest = Interest {
+        wanted,
+        ended: true,
+        stopped: has(linux::WUNTRACED),
+        continued: has(linux::WCONTINUED),
+        keep: false,
+    };
+    let Some((child, change)) = wait(&caller, interest, has(linux::WNOHANG)).await? else {
         return Ok(0);
     };
     if status != 0 {
-        user::write_u32(&caller.space, status, ended.to_wait_word()).await?;
+        user::write_u32(&caller.space, status, change.to_wait_word()).await?;
     }
     if usage != 0 {
         user::write_words(&caller.space, usage, usage_words(&child)).await?;
@@ -175,15 +186,24 @@ pub async fn waitid(caller: Caller, kind: u64, id: u64, info: u64, options: u64,
         linux::P_PGID => Wanted::Group(id as u32),
         _ => return Err(Errno::EINVAL),
     };
-    if options & u64::from(linux::WEXITED | linux::WSTOPPED | linux::WCONTINUED) == 0 {
+    let changes = linux::WEXITED | linux::WSTOPPED | linux::WCONTINUED;
+    let known = changes | linux::WNOHANG | linux::WNOWAIT | linux::__WALL | linux::__WCLONE | linux::__WNOTHREAD;
+    if options & u64::from(changes) == 0 || options & !u64::from(known) != 0 {
         return Err(Errno::EINVAL);
     }
-    let reap = options & u64::from(linux::WNOWAIT) == 0;
-    let found = wait(&caller, wanted, options, reap).await?;
+    let has = |flag: u32| options & u64::from(flag) != 0;
+    let interest = Interest {
+        wanted,
+        ended: has(linux::WEXITED),
+        stopped: has(linux::WSTOPPED),
+        continued: has(linux::WCONTINUED),
+        keep: has(linux::WNOWAIT),
+    };
+    let found = wait(&caller, interest, has(linux::WNOHANG)).await?;
     if info != 0 {
         let mut bytes = [0; 128];
-        if let Some((child, ended)) = &found {
-            let (code, status) = ended.to_child_code();
+        if let Some((child, change)) = &found {
+            let (code, status) = change.to_child_code();
             for (offset, word) in [
                 (0, linux::SIGCHLD as i32),
                 (8, code),
@@ -203,17 +223,16 @@ pub async fn waitid(caller: Caller, kind: u64, id: u64, info: u64, options: u64,
 
 async fn wait(
     caller: &Caller,
-    wanted: Wanted,
-    options: u64,
-    reap: bool,
-) -> Result<Option<(Arc<Process>, ExitStatus)>, Errno> {
+    interest: Interest,
+    at_once: bool,
+) -> Result<Option<(Arc<Process>, ChildChange)>, Errno> {
     let process = &caller.thread.process;
-    // The end of a child wakes every thread of its parent, so looking again at each poll misses nothing.
-    let look = poll_fn(|_| match look_for_child(process.pid, wanted, reap) {
+    // What becomes of a child wakes every thread of its parent, so looking again at each poll misses nothing.
+    let look = poll_fn(|_| match look_for_child(process.pid, interest) {
         Found::Nothing => Poll::Ready(Err(Errno::ECHILD)),
-        Found::Ended(child, status) => Poll::Ready(Ok(Some((child, status)))),
-        Found::Living if options & u64::from(linux::WNOHANG) != 0 => Poll::Ready(Ok(None)),
-        Found::Living => Poll::Pending,
+        Found::Changed(child, change) => Poll::Ready(Ok(Some((child, change)))),
+        Found::Unchanged if at_once => Poll::Ready(Ok(None)),
+        Found::Unchanged => Poll::Pending,
     });
     caller
         .thread

@@ -1,0 +1,48 @@
+//! Processes and signals: C programs that say what they see, on this machine's Linux and on Faultline.
+
+use std::path::Path;
+
+use faultline_tests::{Guest, Libc, Run, c_program, native_file};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn output(guest: &Guest) -> String {
+    assert_eq!(guest.status(), 0, "{}\n{}", text(&guest.stdout), text(&guest.stderr));
+    text(&guest.stdout)
+}
+
+/// Runs a program on both, compares what comes out, and says what it is.
+fn same_as_native(file: &Path) -> String {
+    let native = native_file(file, &[]);
+    assert_eq!(native.status, 0, "on Linux: {}", text(&native.stderr));
+    assert_eq!(output(&Run::file(file, &[]).boot()), text(&native.stdout));
+    text(&native.stdout)
+}
+
+#[test]
+fn processes_stop_and_go_on() {
+    for libc in [Libc::Gnu, Libc::Musl] {
+        let printed = same_as_native(&c_program("jobs", libc));
+        assert!(printed.contains("counted while stopped: 0\n"), "{printed}");
+    }
+}
+
+#[test]
+fn signals_queue_and_are_waited_for() {
+    for libc in [Libc::Gnu, Libc::Musl] {
+        let printed = same_as_native(&c_program("queued", libc));
+        assert!(printed.lines().count() > 25, "{printed}");
+    }
+}
+
+#[test]
+fn no_more_signals_queue_than_the_limit_says() {
+    let printed = output(&Run::file(&c_program("queued", Libc::Gnu), &["fill"]).boot());
+    assert_eq!(
+        printed,
+        "queued as many as the limit says: 1, then Resource temporarily unavailable\nkill: 0, standard: 0\nlast but one \
+         value 1022\n"
+    );
+}
