@@ -10,6 +10,7 @@ use faultline_trace::Kind;
 use x86_64::VirtAddr;
 
 use super::{Thread, tree};
+use crate::exec::elf::USER_END;
 use crate::machine::Space;
 use crate::signal::pending;
 use crate::{time, tracing};
@@ -26,7 +27,7 @@ const EMPTY: u64 = 20_000;
 /// Unmaps a piece of the space of a thread that ends, if nobody else uses it; says whether much is left.
 pub fn dismantle(thread: &Thread, space: &Arc<Space>) -> bool {
     // This thread and the process's record hold the space.
-    if Arc::strong_count(space) > 2 || thread.process.thread_count() > 1 || !maps_much(space) {
+    if Arc::strong_count(space) > 2 || thread.process.thread_count() > 1 || space.virtual_bytes() <= PIECE {
         return false;
     }
     // No CPU has the space loaded then, so what is unmapped is free at once.
@@ -37,12 +38,11 @@ pub fn dismantle(thread: &Thread, space: &Arc<Space>) -> bool {
         let Some(region) = space.first_region_above(VirtAddr::zero()) else {
             return false;
         };
-        // A piece ends where a table's span ends, so that no shared table has to be split, which could need memory.
-        let end = region
-            .end()
-            .min((region.start() & !(HUGE_PAGE_SIZE - 1)).saturating_add(piece));
-        let size = end - region.start();
-        if space.unmap(VirtAddr::new_truncate(region.start()), size).is_err() {
+        // A piece starts and ends where a table's span does, whatever regions are in it: so no shared table has to be
+        // split, which takes long and could need memory.
+        let start = region.start() & !(HUGE_PAGE_SIZE - 1);
+        let size = piece.min(USER_END - start);
+        if space.unmap(VirtAddr::new_truncate(start), size).is_err() {
             return false;
         }
         let then = core::mem::replace(&mut now, time::now());
@@ -54,19 +54,6 @@ pub fn dismantle(thread: &Thread, space: &Arc<Space>) -> bool {
         };
     }
     true
-}
-
-/// Whether the regions of a space take more than a piece.
-fn maps_much(space: &Space) -> bool {
-    let (mut address, mut sum) = (VirtAddr::zero(), 0);
-    while let Some(region) = space.first_region_above(address) {
-        sum += region.size();
-        if sum > PIECE {
-            return true;
-        }
-        address = VirtAddr::new_truncate(region.end());
-    }
-    false
 }
 
 /// A thread's future is about to end: take the thread out of everything that knows it, and end the process with the

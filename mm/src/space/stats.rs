@@ -99,6 +99,12 @@ impl<P: Platform> VirtualAddressSpace<P> {
         stats
     }
 
+    /// Bytes in all regions.
+    #[must_use]
+    pub fn virtual_bytes(&self) -> u64 {
+        self.lock().regions.bytes()
+    }
+
     /// Faults that were served for this space, by class.
     #[must_use]
     pub fn faults_served(&self) -> [u64; FaultClass::ALL.len()] {
