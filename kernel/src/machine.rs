@@ -73,11 +73,16 @@ unsafe impl Platform for Machine {
 
     #[inline]
     fn zero_frame(&self, frame: PhysFrame) {
-        let start = self.phys_to_virt(frame.start_address());
-        // SAFETY: 1. the pointer is valid for 4096 bytes; 2. the caller owns the frame; 3. the direction flag is clear in
-        // all kernel code.
+        self.zero_frames(frame, 1);
+    }
+
+    #[inline]
+    fn zero_frames(&self, first: PhysFrame, count: u32) {
+        let start = self.phys_to_virt(first.start_address());
+        // SAFETY: 1. the pointer is valid for 4096 bytes for each of the frames, which follow each other where all physical
+        // memory is mapped; 2. the caller owns the frames; 3. the direction flag is clear in all kernel code.
         unsafe {
-            asm!("rep stosq", inout("rcx") 512 => _, inout("rdi") start => _, in("rax") 0,
+            asm!("rep stosq", inout("rcx") u64::from(count) * 512 => _, inout("rdi") start => _, in("rax") 0,
                 options(nostack, preserves_flags));
         }
     }

@@ -60,6 +60,14 @@ pub unsafe trait Platform: Sized + Send + Sync + 'static {
         unsafe { self.phys_to_virt(frame.start_address()).write_bytes(0, 4096) }
     }
 
+    /// Fills `count` frames that follow each other with zeros.
+    #[inline]
+    fn zero_frames(&self, first: PhysFrame, count: u32) {
+        for frame in PhysFrame::range(first, first + u64::from(count)) {
+            self.zero_frame(frame);
+        }
+    }
+
     /// Copies the content of one frame to another.
     #[inline]
     fn copy_frame(&self, from: PhysFrame, to: PhysFrame) {

@@ -371,9 +371,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
             .frames
             .allocate_contiguous(HUGE_ORDER, memory.platform.cpu())
             .map_err(|_| none)?;
-        for page in 0..512 {
-            memory.platform.zero_frame(run.pfn().offset(page).frame());
-        }
+        memory.platform.zero_frames(run.pfn().frame(), 512);
         inner.record(range, protection, Backing::Anonymous, RegionFlags::HUGE_PAGES);
         let Ok(entry) = memory.make_level2(root, range.start()) else {
             self.discard(&mut inner, range);
