@@ -26,7 +26,7 @@ pub enum FaultMode {
 /// What [`Memory::new`] is told.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryConfig {
-    /// The top table whose upper 256 entries every space shares. They all have to be present.
+    /// The top table whose upper 256 entries every space shares. They all have to be present, and the lower ones empty.
     pub kernel_root: PhysFrame,
     /// How many faults can be in flight at once, at most 65,535; further ones wait for a slot.
     pub fault_slots: usize,
@@ -71,7 +71,8 @@ impl<P: Platform> Memory<P> {
     /// Takes over the frames of a machine. Takes one frame for the shared page of zeros and keeps it.
     ///
     /// # Panics
-    /// If there is no frame at all, or if `config.fault_slots` is 0 or above 65,535.
+    /// If there is no frame at all, if `config.fault_slots` is 0 or above 65,535, or if the lower half of the kernel's
+    /// root is not empty.
     pub fn new(platform: P, frames: FrameAllocator, config: MemoryConfig) -> Self {
         assert!(
             (1..=usize::from(u16::MAX)).contains(&config.fault_slots),
@@ -86,7 +87,7 @@ impl<P: Platform> Memory<P> {
             .expect("a machine has at least one frame")
             .pin();
         platform.zero_frame(zero_frame.frame());
-        Self {
+        let memory = Self {
             faults: FaultTable::new(config.fault_slots),
             tlb: core::array::from_fn(|_| CpuTlb::default()),
             counters: Counters::default(),
@@ -97,7 +98,13 @@ impl<P: Platform> Memory<P> {
             frames,
             config,
             zero_frame,
-        }
+        };
+        let lower = &memory.table(Pfn::from(config.kernel_root))[..256];
+        assert!(
+            lower.iter().all(|entry| EntryRef(entry).get().is_empty()),
+            "the lower half of the kernel's root is not empty"
+        );
+        memory
     }
 
     /// The machine.

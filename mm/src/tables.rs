@@ -286,13 +286,16 @@ impl<P: Platform> Space<P> {
             if !entry.is_present() {
                 continue;
             }
+            let kept = if entry.has(Entry::SHARED) {
+                entry.without(Entry::BUSY)
+            } else {
+                entry.without(Entry::BUSY | Entry::WRITABLE).with(Entry::COW)
+            };
             if !entry.has(Entry::BORROWED) && memory.frames.add_mapping(entry.frame()).is_err() {
                 self.drop_copy(to, first + page);
                 return Err(memory.too_many_references());
             }
-            let private = entry.without(Entry::BUSY | Entry::WRITABLE).with(Entry::COW);
-            let shared = entry.without(Entry::BUSY);
-            EntryRef(copy).set(if entry.has(Entry::SHARED) { shared } else { private });
+            EntryRef(copy).set(kept);
         }
         Ok(to)
     }
@@ -321,12 +324,13 @@ impl<P: Platform> Space<P> {
             Ok(None) => return,
             Err(error) => unreachable!("a table that was in use is gone: {error}"),
         };
-        for (_, _, entry) in memory.used_entries(table, 0..512) {
+        for (_, leaf, entry) in memory.used_entries(table, 0..512) {
+            leaf.set(Entry::EMPTY);
             if entry.is_present() && !entry.has(Entry::BORROWED) {
                 self.retire(inner, entry.frame());
             }
         }
-        retired.quarantine(&mut inner.quarantine, self.next_generation());
+        retired.quarantine_blank(&mut inner.quarantine, self.next_generation());
     }
 
     /// Before a reference goes: if other CPUs may hold translations of this space, frames are on hold until they have

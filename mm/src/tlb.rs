@@ -60,6 +60,8 @@ struct Slots<P: Platform> {
     active: Option<Arc<Space<P>>>,
     /// The space of each PCID from 1 on.
     tags: [Option<Arc<Space<P>>>; TAGS],
+    /// The tags from here on were never given to a space.
+    used: usize,
     /// The tag that is given up next.
     victim: usize,
 }
@@ -69,6 +71,7 @@ impl<P: Platform> Default for CpuTlb<P> {
         let slots = Slots {
             active: None,
             tags: [const { None }; TAGS],
+            used: 0,
             victim: 0,
         };
         Self {
@@ -349,10 +352,8 @@ impl<P: Platform> Drop for FlushWaiter<'_, P> {
 
 impl<P: Platform> Slots<P> {
     fn pcid_of(&self, id: u64) -> Pcid {
-        let tag = self
-            .tags
-            .iter()
-            .position(|tag| tag.as_ref().is_some_and(|space| space.id == id));
+        let mut tags = self.tags[..self.used].iter();
+        let tag = tags.position(|tag| tag.as_ref().is_some_and(|space| space.id == id));
         Pcid(tag.map_or(0, |index| index as u16 + 1))
     }
 }
@@ -450,6 +451,7 @@ impl<P: Platform> Memory<P> {
                 slots.victim
             }
         };
+        slots.used = slots.used.max(index + 1);
         let evicted = slots.tags[index].replace(Arc::clone(space));
         if let Some(evicted) = &evicted
             && mutant!(LeaveBeforeLoad)

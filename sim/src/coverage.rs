@@ -53,7 +53,7 @@ impl Coverage {
             (Some(Pinned), Some(Reserved)) => 13,
             (Some(Absent), Some(Pinned)) => 14,
             (Some(Reserved), Some(Quarantined)) => 15,
-            (Some(Quarantined), Some(Cached)) => 16,
+            (Some(Quarantined), Some(Cached | Zeroed)) => 16,
             _ => return,
         };
         self.take(FRAME, number);

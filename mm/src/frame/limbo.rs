@@ -23,6 +23,7 @@ use super::allocator::FrameAllocator;
 use super::list::lock;
 use super::meta::{FrameMeta, NONE, Word};
 use super::pfn::Pfn;
+use super::zeroed::BlankFrames;
 use crate::sync::mutant;
 
 /// Holds, and the frames that wait for their end, linked through the metadata. Their state is quarantined.
@@ -96,12 +97,19 @@ impl FrameAllocator {
         let mut next = core::mem::replace(&mut *head, NONE);
         drop(head);
         let cpu = self.cpu_index(cpu);
+        let mut blank = BlankFrames::new();
         let released = self.release_each(cpu, || {
-            let pfn = Pfn::new(next);
-            let meta = self.metadata.get(pfn.index())?;
-            next = meta.next();
-            Some((pfn, meta))
+            loop {
+                let pfn = Pfn::new(next);
+                let meta = self.metadata.get(pfn.index())?;
+                next = meta.next();
+                if meta.load() != Word::QUARANTINED_BLANK {
+                    return Some((pfn, meta));
+                }
+                blank.push(pfn, meta);
+            }
         });
+        let released = released + self.release_blank(cpu, blank);
         self.cpu(cpu).tally.unquarantined(released as u64);
     }
 }

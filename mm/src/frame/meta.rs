@@ -89,6 +89,8 @@ impl Word {
     pub const ZEROED: Self = Self::of(FrameState::Zeroed);
     pub const RESERVED: Self = Self::of(FrameState::Reserved);
     pub const QUARANTINED: Self = Self::of(FrameState::Quarantined);
+    /// A quarantined page table whose entries are all empty has 1 in the small counter.
+    pub const QUARANTINED_BLANK: Self = Self::QUARANTINED.add_aux();
     pub const PINNED: Self = Self::of(FrameState::Pinned);
     /// A frame that was never the allocator's to give has 1 in the small counter.
     pub const PINNED_FOR_EVER: Self = Self::PINNED.add_aux();

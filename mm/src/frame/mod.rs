@@ -19,7 +19,7 @@
 //!                                      └────────┘ ◀────── 5 ───────── │          │                ▲
 //!                                                                     └──────────┘                │ 14
 //!                                     ┌─────────────┐                      │                  ┌────────┐
-//!                      Cached ◀─ 16 ─ │ Quarantined │ ◀──────── 15 ────────┘                  │ Absent │
+//!             Cached, Zeroed ◀─ 16 ─ │ Quarantined │ ◀──────── 15 ────────┘                  │ Absent │
 //!                                     └─────────────┘                                         └────────┘
 //! ```
 //!
@@ -40,7 +40,8 @@
 //! 13. [`unpin`].
 //! 14. [`pin_range`]; these frames stay pinned for ever.
 //! 15. [`RetiredFrame::quarantine`].
-//! 16. [`QuarantineList::release_up_to`]: every CPU has passed the generation.
+//! 16. [`QuarantineList::release_up_to`]: every CPU has passed the generation. A page table whose entries are all empty
+//!     is a zeroed frame then.
 //!
 //! # Guarantees
 //!

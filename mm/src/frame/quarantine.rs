@@ -6,6 +6,7 @@ use super::allocator::FrameAllocator;
 use super::meta::{NONE, Word};
 use super::pfn::Pfn;
 use super::token::RetiredFrame;
+use super::zeroed::BlankFrames;
 
 /// Frames and page tables taken out of one address space, oldest first.
 ///
@@ -49,14 +50,14 @@ impl<'a> QuarantineList<'a> {
 
     /// Adds a frame that was removed at `generation`, which is not older than those added before.
     #[inline]
-    pub fn push(&mut self, frame: RetiredFrame<'a>, generation: u64) {
+    pub(super) fn push(&mut self, frame: RetiredFrame<'a>, generation: u64, word: Word) {
         debug_assert!(
             core::ptr::eq(self.allocator, frame.allocator()),
             "a frame of another allocator"
         );
         frame.home().tally.quarantined();
         let (pfn, meta) = frame.publish();
-        meta.store(Word::QUARANTINED);
+        meta.store(word);
         meta.set_prev(generation as u32);
         meta.set_next(NONE);
         match self.allocator.metadata.get(self.tail as usize) {
@@ -84,12 +85,19 @@ impl<'a> QuarantineList<'a> {
         }
         let cpu = frames.cpu_index(cpu);
         let head = &mut self.head;
+        let mut blank = BlankFrames::new();
         let released = frames.release_each(cpu, || {
-            let pfn = Pfn::new(*head);
-            let meta = frames.metadata.get(pfn.index()).filter(|meta| passed(meta.prev()))?;
-            *head = meta.next();
-            Some((pfn, meta))
+            loop {
+                let pfn = Pfn::new(*head);
+                let meta = frames.metadata.get(pfn.index()).filter(|meta| passed(meta.prev()))?;
+                *head = meta.next();
+                if meta.load() != Word::QUARANTINED_BLANK {
+                    return Some((pfn, meta));
+                }
+                blank.push(pfn, meta);
+            }
         });
+        let released = released + frames.release_blank(cpu, blank);
         if self.head == NONE {
             self.tail = NONE;
         }

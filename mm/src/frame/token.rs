@@ -131,7 +131,14 @@ impl<'a> RetiredFrame<'a> {
     /// Puts the frame at the end of `list`, until [`QuarantineList::release_up_to`] is told of `generation`.
     #[inline]
     pub fn quarantine(self, list: &mut QuarantineList<'a>, generation: u64) {
-        list.push(self, generation);
+        list.push(self, generation, Word::QUARANTINED);
+    }
+
+    /// As [`quarantine`](Self::quarantine), for a page table whose entries are all empty: it becomes a zeroed frame, so
+    /// that the next table need not be zeroed.
+    #[inline]
+    pub fn quarantine_blank(self, list: &mut QuarantineList<'a>, generation: u64) {
+        list.push(self, generation, Word::QUARANTINED_BLANK);
     }
 
     /// Uses the frame again for something else. Only if no TLB can hold a translation of it.

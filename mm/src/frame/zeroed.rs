@@ -1,11 +1,41 @@
-//! The pool of frames that the kernel zeroed when it had nothing better to do.
+//! The pool of zeroed frames: those that the kernel zeroed when it had nothing better to do, and page tables that were
+//! given up with all their entries empty.
 
 use crate::sync::atomic::Ordering;
 
 use super::allocator::FrameAllocator;
 use super::list::lock;
-use super::meta::Word;
+use super::meta::{FrameMeta, NONE, Word};
+use super::pfn::Pfn;
 use super::token::ReservedFrame;
+
+/// The pool takes page tables that were given up empty while it has fewer frames than this, whatever its target is. They
+/// serve the next tables, and anybody when no other frame is left.
+const TABLES: u32 = 64;
+
+/// Page tables on their way out of quarantine whose entries are all empty, linked through their metadata.
+pub(super) struct BlankFrames {
+    head: u32,
+}
+
+impl BlankFrames {
+    pub fn new() -> Self {
+        Self { head: NONE }
+    }
+
+    #[inline]
+    pub fn push(&mut self, pfn: Pfn, meta: &FrameMeta) {
+        meta.set_next(self.head);
+        self.head = pfn.number();
+    }
+
+    fn pop<'m>(&mut self, metadata: &'m [FrameMeta]) -> Option<(Pfn, &'m FrameMeta)> {
+        let pfn = Pfn::new(self.head);
+        let meta = metadata.get(pfn.index())?;
+        self.head = meta.next();
+        Some((pfn, meta))
+    }
+}
 
 impl FrameAllocator {
     /// Takes a frame whose bytes are all zero, if the pool has one. If not, [`allocate`](Self::allocate) one and zero
@@ -51,6 +81,29 @@ impl FrameAllocator {
         let cpu = self.cpu_index(cpu);
         let (pfn, meta) = self.take_ordinary(cpu)?;
         Some(ReservedFrame::new(self, meta, pfn, cpu))
+    }
+
+    /// Puts frames into the pool, and those for which it has no room into the cache. Returns their number.
+    #[inline]
+    pub(super) fn release_blank(&self, cpu: u32, mut blank: BlankFrames) -> usize {
+        if blank.head == NONE {
+            return 0;
+        }
+        let mut released = 0;
+        let mut pool = lock(&self.zeroed);
+        let room = self.zeroed_target().max(TABLES);
+        while pool.len() < room
+            && let Some((pfn, meta)) = blank.pop(self.metadata)
+        {
+            pool.put(pfn, meta, Word::ZEROED);
+            released += 1;
+        }
+        drop(pool);
+        if blank.head == NONE {
+            self.waiter.notify();
+            return released;
+        }
+        released + self.release_each(cpu, || blank.pop(self.metadata))
     }
 
     /// Puts a frame into the pool of zeroed frames, or frees it if the pool is full. All its bytes must be zero.

@@ -48,7 +48,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
         self.set_root(&mut inner, None);
         let mut change = Change::new();
         change.all();
-        self.release_table(&mut inner, root);
+        self.release_table(&mut inner, root, false);
         // A CPU that has the old root loaded leaves it: this one here, others when they are asked to flush.
         self.finish(&mut inner, change);
         drop(inner);

@@ -75,7 +75,7 @@ impl<P: Platform> Inner<P> {
 }
 
 impl<P: Platform> VirtualAddressSpace<P> {
-    /// Takes and zeroes a top table and maps kernel space in it. Takes one frame.
+    /// Takes a top table, empty but for kernel space, which it maps. Takes one frame.
     ///
     /// # Errors
     /// [`VasError::AlreadyInitialized`] if there is a table; [`VasError::OutOfMemory`]. Nothing leaks.
@@ -87,8 +87,10 @@ impl<P: Platform> VirtualAddressSpace<P> {
             });
         }
         let memory = self.memory;
-        let root = memory.to_table(memory.zeroed_frame().map_err(|_| NO_FRAMES)?);
-        memory.copy_kernel_half(root);
+        let frame = memory.frames.allocate(memory.platform.cpu()).map_err(|_| NO_FRAMES)?;
+        // The template's lower half is empty, so the copy needs no zeroing.
+        memory.platform.copy_frame(memory.kernel_root, frame.frame());
+        let root = memory.to_table(frame);
         self.set_root(&mut inner, Some(root));
         Ok(())
     }
@@ -135,7 +137,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
         if let Some(old) = old {
             let mut change = Change::new();
             change.all();
-            self.release_table(&mut inner, old);
+            self.release_table(&mut inner, old, false);
             self.finish(&mut inner, change);
         }
         Ok(())

@@ -109,19 +109,20 @@ impl<P: Platform> Space<P> {
             } else {
                 let from = range.start().max(start);
                 let to = range.end().min(start + HUGE_PAGE_SIZE);
-                for page in (from..to).step_by(PAGE_SIZE as usize) {
-                    self.clear_leaf(inner, memory.entry(table, index(page, 1)), page, change);
+                let leaves = &memory.table(table)[index(from, 1)..][..((to - from) / PAGE_SIZE) as usize];
+                for (page, leaf) in leaves.iter().enumerate() {
+                    let leaf = EntryRef(leaf);
+                    let value = leaf.get();
+                    if !value.is_empty() {
+                        self.clear_leaf(inner, leaf, value, from + page as u64 * PAGE_SIZE, change);
+                    }
                 }
             }
         });
     }
 
-    #[inline]
-    fn clear_leaf(&self, inner: &mut Inner<P>, leaf: EntryRef<'_>, page: u64, change: &mut Change) {
-        let value = leaf.get();
-        if value.is_empty() {
-            return;
-        }
+    #[inline(always)]
+    fn clear_leaf(&self, inner: &mut Inner<P>, leaf: EntryRef<'_>, value: Entry, page: u64, change: &mut Change) {
         if !value.is_present() {
             self.revoke_marker(leaf, value);
             return;
@@ -173,15 +174,16 @@ impl<P: Platform> Space<P> {
             }
             if alone.holds_span(start, size) {
                 entry.set(Entry::EMPTY);
-                self.release_table(inner, value.frame());
+                self.release_table(inner, value.frame(), true);
                 // Paging-structure caches know the table (Intel SDM volume 3, section 4.10.3).
                 change.page(range.start().max(start));
             }
         }
     }
 
-    /// Gives a table back once every CPU that may have cached a pointer to it has flushed.
-    pub(super) fn release_table(&self, inner: &mut Inner<P>, table: Pfn) {
+    /// Gives a table back once every CPU that may have cached a pointer to it has flushed. `is_blank` says that all its
+    /// entries are empty.
+    pub(super) fn release_table(&self, inner: &mut Inner<P>, table: Pfn, is_blank: bool) {
         self.hold_frames(inner);
         match self.memory.frames.table_remove_ref(table, self.memory.platform.cpu()) {
             Ok(Some(retired)) if mutant!(ForgetTableQuarantine) => retired.free(),
@@ -189,7 +191,11 @@ impl<P: Platform> Space<P> {
                 self.memory
                     .platform
                     .trace(Kind::FrameFree, self.id, 0, retired.address().as_u64(), 0);
-                retired.quarantine(&mut inner.quarantine, self.next_generation());
+                if is_blank {
+                    retired.quarantine_blank(&mut inner.quarantine, self.next_generation());
+                } else {
+                    retired.quarantine(&mut inner.quarantine, self.next_generation());
+                }
             }
             Ok(None) => {}
             Err(error) => unreachable!("a table that was in use is gone: {error}"),
