@@ -1,0 +1,148 @@
+//! Last-level tables that spaces share copy-on-write: splitting, unsharing, copying and dropping them.
+
+use core::ops::Range;
+
+use crate::address::HUGE_PAGE_SIZE;
+use crate::entry::Entry;
+use crate::frame::{OutOfFrames, Pfn};
+use crate::memory::EntryRef;
+use crate::platform::Platform;
+use crate::space::{Inner, Space};
+use crate::sync::mutant;
+use crate::tlb::Change;
+
+impl<P: Platform> Space<P> {
+    /// Replaces a 2 MiB entry by a table of 512 entries that map the same frames with the same rights.
+    pub(super) fn split(
+        &self,
+        entry2: EntryRef<'_>,
+        above: Entry,
+        address: u64,
+        change: &mut Change,
+    ) -> Result<Entry, OutOfFrames> {
+        let memory = self.memory;
+        // Every entry of the table is written below, so the frame needs no zeroing.
+        let table = memory.to_table(memory.frames.allocate(memory.platform.cpu())?);
+        let first = above.frame();
+        let flags = above.bits() & (Entry::USER | Entry::WRITABLE | Entry::PWT | Entry::PCD | Entry::NO_EXECUTE)
+            | above.bits() & (Entry::COW | Entry::BORROWED | Entry::SHARED | Entry::ACCESSED | Entry::DIRTY);
+        for page in 0..512 {
+            memory
+                .entry(table, page)
+                .set(Entry::present(first.offset(page as u32), flags));
+        }
+        let below = Entry::present(table, Entry::TABLE);
+        entry2.set(below);
+        // The translations are the same, but the processor may not hold the page in two sizes (Intel SDM volume 3,
+        // section 4.10.2.1).
+        change.page(address & !(HUGE_PAGE_SIZE - 1));
+        Ok(below)
+    }
+
+    /// Makes the shared table below `entry2`, that of `address`, this space's own: copies it, or takes it back if nobody
+    /// else is left.
+    pub(crate) fn unshare(
+        &self,
+        inner: &mut Inner<P>,
+        entry2: EntryRef<'_>,
+        above: Entry,
+        address: u64,
+        change: &mut Change,
+    ) -> Result<Entry, OutOfFrames> {
+        let memory = self.memory;
+        let shared = above.frame();
+        let used = inner.used_indices(address);
+        if memory.frames.table_ref_count(shared) == 1 {
+            // The last sharer. Frames that another sharer's copy has referenced meanwhile must not be written.
+            for (_, leaf, entry) in memory.used_entries(shared, used) {
+                if entry.has(Entry::PRESENT | Entry::WRITABLE)
+                    && !entry.has(Entry::SHARED)
+                    && memory.frames.mapping_count(entry.frame()) != 1
+                    && !mutant!(TakeBackWritable)
+                {
+                    leaf.set(entry.without(Entry::WRITABLE).with(Entry::COW));
+                }
+            }
+            let below = above.without(Entry::SHARED).with(Entry::WRITABLE);
+            entry2.set(below);
+            memory.counters.tables_taken_back.add(1);
+            return Ok(below);
+        }
+        let table = self.copy_table(shared, used)?;
+        let below = Entry::present(table, Entry::TABLE);
+        entry2.set(below);
+        // The processor may have cached the pointer to the old table for any of the 512 pages.
+        if !mutant!(UnshareWithoutFlush) {
+            change.all();
+        }
+        memory.counters.tables_unshared.add(1);
+        self.drop_table_reference(inner, shared);
+        Ok(below)
+    }
+
+    /// A copy of a last-level table whose entries are empty outside `used`: private pages become copy-on-write in the copy
+    /// and gain a reference; markers and busy bits stay behind.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] without a frame for it, or if a frame has as many references as its count can hold; every reference
+    /// taken is given back.
+    pub(crate) fn copy_table(&self, from: Pfn, used: Range<usize>) -> Result<Pfn, OutOfFrames> {
+        let memory = self.memory;
+        let to = memory.new_table()?;
+        let first = used.start;
+        let leaves = memory.table(from)[used.clone()].iter().zip(&memory.table(to)[used]);
+        for (page, (leaf, copy)) in leaves.enumerate() {
+            let entry = EntryRef(leaf).get();
+            if mutant!(CopyMarker) && entry.marker().is_some() {
+                EntryRef(copy).set(entry);
+            }
+            if !entry.is_present() {
+                continue;
+            }
+            let kept = if entry.has(Entry::SHARED) {
+                entry.without(Entry::BUSY)
+            } else {
+                entry.without(Entry::BUSY | Entry::WRITABLE).with(Entry::COW)
+            };
+            if !entry.has(Entry::BORROWED) && memory.frames.add_mapping(entry.frame()).is_err() {
+                self.drop_copy(to, first + page);
+                return Err(memory.too_many_references());
+            }
+            EntryRef(copy).set(kept);
+        }
+        Ok(to)
+    }
+
+    /// Gives up a table that was copied up to `page` and that no entry refers to.
+    #[cold]
+    fn drop_copy(&self, table: Pfn, page: usize) {
+        let memory = self.memory;
+        let cpu = memory.platform.cpu();
+        for (_, _, entry) in memory.used_entries(table, 0..page) {
+            if !entry.has(Entry::BORROWED) {
+                memory.drop_mapping(entry.frame(), cpu);
+            }
+        }
+        if let Ok(Some(retired)) = memory.frames.table_remove_ref(table, cpu) {
+            retired.free();
+        }
+    }
+
+    /// Gives up one reference to a last-level table; the last one takes its leaves' references along and frees it.
+    pub(crate) fn drop_table_reference(&self, inner: &mut Inner<P>, table: Pfn) {
+        let memory = self.memory;
+        self.hold_tables(inner);
+        let retired = match memory.frames.table_remove_ref(table, memory.platform.cpu()) {
+            Ok(Some(retired)) => retired,
+            Ok(None) => return,
+            Err(error) => unreachable!("a table that was in use is gone: {error}"),
+        };
+        for (_, leaf, entry) in memory.used_entries(table, 0..512) {
+            leaf.set(Entry::EMPTY);
+            if entry.is_present() && !entry.has(Entry::BORROWED) {
+                self.retire(inner, entry.frame());
+            }
+        }
+        retired.quarantine_blank(&mut inner.quarantine, self.next_generation());
+    }
+}
