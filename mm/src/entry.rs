@@ -187,6 +187,23 @@ impl Entry {
         Pfn::new(((self.0 & Self::ADDRESS) / PAGE_SIZE) as u32)
     }
 
+    /// Whether every one of these maps a frame that it holds no reference to, and a copy of it for another space is the
+    /// same: file pages and pages of zeros that a write has to go through a fault for.
+    #[inline(always)]
+    pub(crate) fn are_untracked(entries: [Self; 4]) -> bool {
+        const PLAIN: u64 = Entry::PRESENT | Entry::BORROWED | Entry::COW;
+        let (all, any) = entries
+            .iter()
+            .fold((PLAIN, 0), |(all, any), entry| (all & entry.0, any | entry.0));
+        all == PLAIN && any & (Self::WRITABLE | Self::BUSY | Self::SHARED) == 0
+    }
+
+    /// Whether every one of these is empty.
+    #[inline(always)]
+    pub(crate) fn are_empty(entries: [Self; 4]) -> bool {
+        entries.iter().fold(0, |any, entry| any | entry.0) == 0
+    }
+
     /// The marker, if the entry is one.
     #[inline(always)]
     #[must_use]

@@ -172,21 +172,21 @@ impl<P: Platform> Memory<P> {
         EntryRef(&self.table(table)[index])
     }
 
-    /// The entries of the page table in `table` with these indices that are not empty, with their indices.
+    /// Calls `f` with each entry of the page table in `table` with these indices that is not empty, and with its index.
     #[inline(always)]
-    pub(crate) fn used_entries(
-        &self,
+    pub(crate) fn for_each_used<'a>(
+        &'a self,
         table: Pfn,
         indices: Range<usize>,
-    ) -> impl Iterator<Item = (usize, EntryRef<'_>, Entry)> {
+        mut f: impl FnMut(usize, EntryRef<'a>, Entry),
+    ) {
         let first = indices.start;
-        self.table(table)[indices]
-            .iter()
-            .enumerate()
-            .filter_map(move |(index, word)| {
-                let value = EntryRef(word).get();
-                (!value.is_empty()).then_some((first + index, EntryRef(word), value))
-            })
+        for (offset, word) in self.table(table)[indices].iter().enumerate() {
+            let value = EntryRef(word).get();
+            if !value.is_empty() {
+                f(first + offset, EntryRef(word), value);
+            }
+        }
     }
 }
 

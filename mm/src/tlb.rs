@@ -159,6 +159,12 @@ impl Change {
         self.count = SINGLE_PAGES + 1;
     }
 
+    /// Whether everything has to go already.
+    #[inline]
+    pub(crate) fn is_everything(&self) -> bool {
+        self.count > SINGLE_PAGES
+    }
+
     fn singles(&self) -> Option<&[u64]> {
         self.pages.get(..self.count)
     }

@@ -370,7 +370,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Gives up one reference to a frame that no TLB can know by it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn drop_mapping(&self, frame: Pfn, cpu: usize) {
         match self.frames.remove_mapping(frame, cpu) {
             Ok(Some(retired)) => {

@@ -53,7 +53,11 @@ macro_rules! token {
 
             /// Returns the frame to the allocator, as dropping the token does. The next allocation may get it.
             #[inline]
-            pub fn free(self) {}
+            pub fn free(self) {
+                // Not by way of `drop`, which the compiler calls out of line.
+                let token = ManuallyDrop::new(self);
+                token.allocator.$release(token.pfn, token.meta, token.cpu);
+            }
 
             /// The CPU whose cache and counters the token uses.
             #[inline]

@@ -177,20 +177,22 @@ impl<P: Platform> Space<P> {
     /// Copies a table that faults in flight have marked; the parent keeps its own, write-protected entry by entry.
     fn copy_busy_table(&self, table: Pfn, target: EntryRef<'_>, change: &mut Change) -> Result<(), OutOfFrames> {
         let copy = self.copy_table(table, 0..512)?;
-        for (_, leaf, entry) in self.memory.used_entries(table, 0..512) {
+        self.memory.for_each_used(table, 0..512, |_, leaf, entry| {
             if entry.has(Entry::PRESENT | Entry::WRITABLE) && !entry.has(Entry::SHARED) {
                 leaf.and_not(Entry::WRITABLE);
                 leaf.or(Entry::COW);
                 change.all();
             }
-        }
+        });
         target.set(Entry::present(copy, Entry::TABLE));
         Ok(())
     }
 
     fn holds_faults(&self, table: Pfn) -> bool {
-        self.memory
-            .used_entries(table, 0..512)
-            .any(|(_, _, entry)| entry.marker().is_some() || entry.has(Entry::PRESENT | Entry::BUSY))
+        let mut found = false;
+        self.memory.for_each_used(table, 0..512, |_, _, entry| {
+            found |= entry.marker().is_some() || entry.has(Entry::PRESENT | Entry::BUSY);
+        });
+        found
     }
 }

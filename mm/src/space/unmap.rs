@@ -1,5 +1,7 @@
 //! Taking mappings away.
 
+use core::ops::Range;
+
 use faultline_trace::Kind;
 use x86_64::VirtAddr;
 
@@ -11,6 +13,7 @@ use crate::frame::Pfn;
 use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::region::{Alone, RegionMap};
+use crate::sync::atomic::AtomicU64;
 use crate::sync::mutant;
 use crate::tables::{index, span};
 use crate::tlb::Change;
@@ -109,31 +112,58 @@ impl<P: Platform> Space<P> {
             } else {
                 let from = range.start().max(start);
                 let to = range.end().min(start + HUGE_PAGE_SIZE);
-                let leaves = &memory.table(table)[index(from, 1)..][..((to - from) / PAGE_SIZE) as usize];
-                for (page, leaf) in leaves.iter().enumerate() {
-                    let leaf = EntryRef(leaf);
-                    let value = leaf.get();
-                    if !value.is_empty() {
-                        self.clear_leaf(inner, leaf, value, from + page as u64 * PAGE_SIZE, change);
+                let mut page = from;
+                while page < to && !change.is_everything() {
+                    let leaf = memory.entry(table, index(page, 1));
+                    if self.clear_leaf(inner, leaf, leaf.get()) && !mutant!(UnmapWithoutFlush) {
+                        change.page(page);
                     }
+                    page += PAGE_SIZE;
+                }
+                if page < to {
+                    self.clear_table(inner, table, index(page, 1)..index(to - PAGE_SIZE, 1) + 1);
                 }
             }
         });
     }
 
+    /// Clears a leaf and gives up what it held; says whether it was present.
     #[inline(always)]
-    fn clear_leaf(&self, inner: &mut Inner<P>, leaf: EntryRef<'_>, value: Entry, page: u64, change: &mut Change) {
+    fn clear_leaf(&self, inner: &mut Inner<P>, leaf: EntryRef<'_>, value: Entry) -> bool {
         if !value.is_present() {
             self.revoke_marker(leaf, value);
-            return;
+            return false;
         }
         // A plain store: the accessed and dirty bits that the processor may set meanwhile are not used.
         leaf.set(Entry::EMPTY);
         if !value.has(Entry::BORROWED) {
             self.retire(inner, value.frame());
         }
-        if !mutant!(UnmapWithoutFlush) {
-            change.page(page);
+        true
+    }
+
+    /// Clears the leaves of a table with these indices and gives up what they held. The caller flushes everything.
+    pub(crate) fn clear_table(&self, inner: &mut Inner<P>, table: Pfn, indices: Range<usize>) {
+        let (groups, rest) = self.memory.table(table)[indices].as_chunks::<4>();
+        for group in groups {
+            let values = group.each_ref().map(|leaf| EntryRef(leaf).get());
+            if Entry::are_untracked(values) {
+                group.iter().for_each(|leaf| EntryRef(leaf).set(Entry::EMPTY));
+            } else if !Entry::are_empty(values) {
+                self.clear_leaves(inner, group);
+            }
+        }
+        self.clear_leaves(inner, rest);
+    }
+
+    #[inline(never)]
+    fn clear_leaves(&self, inner: &mut Inner<P>, leaves: &[AtomicU64]) {
+        for leaf in leaves {
+            let leaf = EntryRef(leaf);
+            let value = leaf.get();
+            if !value.is_empty() {
+                self.clear_leaf(inner, leaf, value);
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use crate::frame::{OutOfFrames, Pfn};
 use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::space::{Inner, Space};
+use crate::sync::atomic::AtomicU64;
 use crate::sync::mutant;
 use crate::tlb::Change;
 
@@ -54,7 +55,7 @@ impl<P: Platform> Space<P> {
         let used = inner.used_indices(address);
         if memory.frames.table_ref_count(shared) == 1 {
             // The last sharer. Frames that another sharer's copy has referenced meanwhile must not be written.
-            for (_, leaf, entry) in memory.used_entries(shared, used) {
+            memory.for_each_used(shared, used, |_, leaf, entry| {
                 if entry.has(Entry::PRESENT | Entry::WRITABLE)
                     && !entry.has(Entry::SHARED)
                     && memory.frames.mapping_count(entry.frame()) != 1
@@ -62,7 +63,7 @@ impl<P: Platform> Space<P> {
                 {
                     leaf.set(entry.without(Entry::WRITABLE).with(Entry::COW));
                 }
-            }
+            });
             let below = above.without(Entry::SHARED).with(Entry::WRITABLE);
             entry2.set(below);
             memory.counters.tables_taken_back.add(1);
@@ -89,9 +90,29 @@ impl<P: Platform> Space<P> {
     pub(crate) fn copy_table(&self, from: Pfn, used: Range<usize>) -> Result<Pfn, OutOfFrames> {
         let memory = self.memory;
         let to = memory.new_table()?;
-        let first = used.start;
-        let leaves = memory.table(from)[used.clone()].iter().zip(&memory.table(to)[used]);
-        for (page, (leaf, copy)) in leaves.enumerate() {
+        let (groups, rest) = memory.table(from)[used.clone()].as_chunks::<4>();
+        let (group_copies, rest_copies) = memory.table(to)[used.clone()].as_chunks::<4>();
+        let mut page = used.start;
+        for (group, copies) in groups.iter().zip(group_copies) {
+            let values = group.each_ref().map(|leaf| EntryRef(leaf).get());
+            if Entry::are_untracked(values) {
+                for (value, copy) in values.into_iter().zip(copies) {
+                    EntryRef(copy).set(value);
+                }
+            } else if !Entry::are_empty(values) {
+                self.copy_leaves(group, to, copies, page)?;
+            }
+            page += group.len();
+        }
+        self.copy_leaves(rest, to, rest_copies, page)?;
+        Ok(to)
+    }
+
+    /// Copies some leaves for [`copy_table`](Self::copy_table), the first of them with index `page`.
+    #[inline(never)]
+    fn copy_leaves(&self, from: &[AtomicU64], to: Pfn, copies: &[AtomicU64], page: usize) -> Result<(), OutOfFrames> {
+        let memory = self.memory;
+        for (offset, (leaf, copy)) in from.iter().zip(copies).enumerate() {
             let entry = EntryRef(leaf).get();
             if mutant!(CopyMarker) && entry.marker().is_some() {
                 EntryRef(copy).set(entry);
@@ -99,18 +120,15 @@ impl<P: Platform> Space<P> {
             if !entry.is_present() {
                 continue;
             }
-            let kept = if entry.has(Entry::SHARED) {
-                entry.without(Entry::BUSY)
-            } else {
-                entry.without(Entry::BUSY | Entry::WRITABLE).with(Entry::COW)
-            };
             if !entry.has(Entry::BORROWED) && memory.frames.add_mapping(entry.frame()).is_err() {
-                self.drop_copy(to, first + page);
+                self.drop_copy(to, page + offset);
                 return Err(memory.too_many_references());
             }
-            EntryRef(copy).set(kept);
+            let private = entry.without(Entry::BUSY | Entry::WRITABLE).with(Entry::COW);
+            let shared = entry.without(Entry::BUSY);
+            EntryRef(copy).set(if entry.has(Entry::SHARED) { shared } else { private });
         }
-        Ok(to)
+        Ok(())
     }
 
     /// Gives up a table that was copied up to `page` and that no entry refers to.
@@ -118,11 +136,11 @@ impl<P: Platform> Space<P> {
     fn drop_copy(&self, table: Pfn, page: usize) {
         let memory = self.memory;
         let cpu = memory.platform.cpu();
-        for (_, _, entry) in memory.used_entries(table, 0..page) {
+        memory.for_each_used(table, 0..page, |_, _, entry| {
             if !entry.has(Entry::BORROWED) {
                 memory.drop_mapping(entry.frame(), cpu);
             }
-        }
+        });
         if let Ok(Some(retired)) = memory.frames.table_remove_ref(table, cpu) {
             retired.free();
         }
@@ -137,12 +155,7 @@ impl<P: Platform> Space<P> {
             Ok(None) => return,
             Err(error) => unreachable!("a table that was in use is gone: {error}"),
         };
-        for (_, leaf, entry) in memory.used_entries(table, 0..512) {
-            leaf.set(Entry::EMPTY);
-            if entry.is_present() && !entry.has(Entry::BORROWED) {
-                self.retire(inner, entry.frame());
-            }
-        }
+        self.clear_table(inner, table, 0..512);
         retired.quarantine_blank(&mut inner.quarantine, self.next_generation());
     }
 }
