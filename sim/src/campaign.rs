@@ -194,9 +194,9 @@ pub struct Verdict {
 /// The profiles that a mutant is hunted in: all, or the one that is about what it breaks.
 const fn ground(mutant: Mutant) -> &'static [Profile] {
     match mutant {
-        Mutant::ForgetHold | Mutant::AskNobody => &[Profile::Tlb],
+        Mutant::AskBeforeBump | Mutant::AskNobody => &[Profile::Tlb],
         Mutant::ForgetLimbo => &[Profile::Fork, Profile::Mixed],
-        Mutant::WaitWithoutAsking | Mutant::KeepUnseen | Mutant::LeaveBeforeLoad | Mutant::AskBeforeBump => {
+        Mutant::WaitWithoutAsking | Mutant::KeepUnseen | Mutant::LeaveBeforeLoad | Mutant::ForgetHold => {
             &[Profile::Fork]
         }
         Mutant::OldRoot => &[Profile::Exit],
