@@ -39,8 +39,8 @@ impl<const CLOCK: bool> Hooks for Machine<CLOCK> {
         cycles() / 3
     }
 
-    fn poll_clock(&self) -> u64 {
-        cycles()
+    fn poll_clock(&self) -> u32 {
+        cycles() as u32
     }
 
     fn tracing(&self) -> bool {
@@ -55,7 +55,7 @@ impl<const CLOCK: bool> Hooks for Machine<CLOCK> {
 type Machined<const CLOCK: bool> = &'static Executor<Machine<CLOCK>>;
 
 fn executor<const CLOCK: bool>(tasks: u32) -> Machined<CLOCK> {
-    let stall = u64::MAX;
+    let stall = u32::MAX;
     Executor::new(
         Config {
             capacity: tasks + 64,
@@ -87,7 +87,7 @@ fn waiting<const CLOCK: bool>(executor: Machined<CLOCK>) -> Waker {
 fn spawn<const CLOCK: bool>(rounds: u64) {
     let executor = executor::<CLOCK>(0);
     for _ in 0..rounds {
-        executor.spawn("ready", Class::User, async {}).unwrap().detach();
+        executor.spawn_detached("ready", Class::User, async {}).unwrap();
         let _ = black_box(executor.turn(0));
     }
 }
@@ -97,7 +97,7 @@ fn spawn_batch<const CLOCK: bool>(rounds: u64) {
     let executor = executor::<CLOCK>(0);
     for _ in 0..rounds / 32 {
         for _ in 0..32 {
-            executor.spawn("ready", Class::User, async {}).unwrap().detach();
+            executor.spawn_detached("ready", Class::User, async {}).unwrap();
         }
         let _ = black_box(executor.turn(0));
     }

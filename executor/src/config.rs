@@ -22,7 +22,7 @@ pub struct Config {
     /// is an ordinary wake, and every class is first-in first-out.
     pub hand_backs: u32,
     /// A poll that is longer than this, in units of [`Hooks::poll_clock`](crate::Hooks::poll_clock), is reported as a stall.
-    pub stall: u64,
+    pub stall: u32,
 }
 
 impl Default for Config {

@@ -7,7 +7,7 @@ use crate::{
     executor::Inner,
     queue::ClassQueue,
     stats::Counters,
-    sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, UnsafeCell},
+    sync::{AtomicBool, AtomicPtr, AtomicU32, Ordering, UnsafeCell},
     task::Slot,
     time::TimerQueue,
 };
@@ -28,9 +28,9 @@ pub(crate) struct Cpu {
     /// How many more tasks may be handed back to the front of their queue before one goes to the end. The owner's.
     pub(crate) hand_backs: AtomicU32,
     /// When the current poll began. Written by the CPU itself.
-    pub(crate) poll_began: AtomicU64,
+    pub(crate) poll_began: AtomicU32,
     /// Polls longer than this are looked at more closely: the lower of the longest poll and the stall limit. The owner's.
-    pub(crate) watermark: UnsafeCell<u64>,
+    pub(crate) watermark: UnsafeCell<u32>,
     /// The task that moves tasks whose class was raised while they were queued. It is of the highest class and not in
     /// the slab.
     pub(crate) mover: Slot,
@@ -52,12 +52,19 @@ impl Cpu {
             turning: AtomicBool::new(false),
             backlog: AtomicBool::new(false),
             hand_backs: AtomicU32::new(hand_backs),
-            poll_began: AtomicU64::new(0),
+            poll_began: AtomicU32::new(0),
             watermark: UnsafeCell::new(0),
             mover: Slot::new(u32::MAX),
             timers: TimerQueue::new(),
             counters: Counters::new(),
         }
+    }
+
+    /// The task that is being polled.
+    #[inline(always)]
+    pub(crate) fn current(&self) -> Option<&'static Slot> {
+        // SAFETY: `current` holds the address of a slot, which is never freed, or null.
+        unsafe { self.current.load(Ordering::Relaxed).as_ref() }
     }
 
     /// Grants every class its share of a turn.

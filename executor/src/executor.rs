@@ -5,7 +5,7 @@ use core::{
     fmt,
     future::Future,
     ptr,
-    task::{Context, Poll, Waker},
+    task::{Poll, Waker},
 };
 
 use crate::{
@@ -58,9 +58,7 @@ impl<H: Hooks> Inner for Executor<H> {
     }
 
     fn current(&self) -> Option<&'static Slot> {
-        let slot = self.cpus[self.hooks.cpu()].current.load(Ordering::Relaxed);
-        // SAFETY: `current` holds the address of a slot, which is never freed, or null.
-        unsafe { slot.as_ref() }
+        self.cpus[self.hooks.cpu()].current()
     }
 
     fn now(&self) -> u64 {
@@ -133,21 +131,19 @@ impl<H: Hooks> Executor<H> {
     /// Prepares the task that moves tasks between the queues of a CPU.
     fn start_mover(cpu: &'static Cpu) {
         let (mover, queue) = (&cpu.mover, &cpu.queues[0]);
-        let state = mover.state.spawn();
+        let state = mover.state.spawn::<false>();
         mover.queue.store(ptr::from_ref(queue).cast_mut(), Ordering::Relaxed);
         mover.set_poll(Self::move_raised);
         // SAFETY: nobody else knows the slot yet.
         unsafe {
-            mover
-                .waker
-                .with_mut(|waker| (*waker).write(task::waker::<H>(mover, state)));
+            mover.set_waker(task::waker::<H>(mover, state));
             mover.name.with_mut(|name| *name = "mover");
         }
         mover.state.begin_poll();
     }
 
     /// The [`PollFunction`](task::PollFunction) of the mover.
-    unsafe fn move_raised(mover: &'static Slot, _: &mut Context<'_>) -> Poll<()> {
+    unsafe fn move_raised(mover: &'static Slot) -> Poll<()> {
         // SAFETY: the mover lives for ever; its queue belongs to an executor with these hooks.
         let (queue, executor) = unsafe { (mover.queue(), &*mover.queue().executor.cast::<Self>()) };
         for queue in &executor.cpus[queue.cpu].queues {
@@ -210,17 +206,44 @@ impl<H: Hooks> Executor<H> {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
+        let (slot, id) = self.start::<F, true>(cpu, name, class, future)?;
+        Ok(JoinHandle::new(slot, id))
+    }
+
+    /// Spawns a task that nobody awaits on the current CPU: [`Executor::spawn`] and [`JoinHandle::detach`] in one, which is
+    /// cheaper.
+    ///
+    /// # Errors
+    /// As [`Executor::spawn`].
+    #[inline]
+    pub fn spawn_detached<F>(&'static self, name: &'static str, class: Class, future: F) -> Result<TaskId, SpawnError>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let (_, id) = self.start::<F, false>(self.hooks.cpu(), name, class, future)?;
+        Ok(id)
+    }
+
+    /// Puts a future into a slot, and queues it. `HANDLE` says whether the caller makes a join handle.
+    #[inline(always)]
+    fn start<F: Future, const HANDLE: bool>(
+        &'static self,
+        cpu: usize,
+        name: &'static str,
+        class: Class,
+        future: F,
+    ) -> Result<(&'static Slot, TaskId), SpawnError> {
         let home = self.cpus.get(cpu).ok_or(SpawnError::NoSuchCpu { cpu })?;
         let queue = &home.queues[class.index()];
         let install = task::install::<F>().ok_or(SpawnError::OutOfMemory)?;
         let slot = self.slab.take()?;
-        let state = slot.state.spawn();
+        let state = slot.state.spawn::<HANDLE>();
         // SAFETY: the slot came from the free list: it is ours until it is pushed. The cells are written and not
         // dropped: what they held before needs no dropping.
         unsafe {
             install.finish(slot, future);
-            slot.waker
-                .with_mut(|waker| (*waker).write(task::waker::<H>(slot, state)));
+            slot.set_waker(task::waker::<H>(slot, state));
             slot.name.with_mut(|place| *place = name);
             slot.set_base(class);
         }
@@ -230,7 +253,7 @@ impl<H: Hooks> Executor<H> {
             self.hooks.trace(TaskEvent::Spawned { task: id, name, class });
         }
         self.push(queue, slot);
-        Ok(JoinHandle::new(slot, id))
+        Ok((slot, id))
     }
 
     /// Whether the CPU has something to do: a runnable task or a due timer. To be asked with interrupts off before the
@@ -288,7 +311,7 @@ impl<H: Hooks> Executor<H> {
     pub fn live_tasks(&self) -> usize {
         self.slab
             .iter()
-            .filter(|slot| slot.state.load() & bits::LIVE != 0)
+            .filter(|slot| slot.state.load() & (bits::LIVE | bits::DONE) == bits::LIVE)
             .count()
     }
 
@@ -298,12 +321,23 @@ impl<H: Hooks> Executor<H> {
         if !slot.state.wake(tag) {
             return;
         }
-        // SAFETY: we have set `ENQUEUED`, which is a reference.
+        // SAFETY: we have set `ENQUEUED`, so the slot keeps `LIVE`, a reference, until it is popped.
         let queue = unsafe { slot.queue() };
         // SAFETY: the waker's functions are made for the hooks of the executor that spawned the task, and the queue
         // belongs to that executor.
         let executor = unsafe { &*queue.executor.cast::<Self>() };
-        executor.wake_queued(slot, queue);
+        if executor.hooks.tracing() {
+            return executor.push_traced(queue, slot);
+        }
+        executor.push(queue, slot);
+    }
+
+    /// Queues a task that a wake has set `ENQUEUED` of, and traces the wake.
+    #[cold]
+    #[inline(never)]
+    fn push_traced(&self, queue: &'static ClassQueue, slot: &'static Slot) {
+        self.hooks.trace(TaskEvent::Woken { task: slot.id() });
+        self.push(queue, slot);
     }
 
     /// Wakes a task so that it is the next of its class: for a task that had to wait although it has not used its turn up,
@@ -311,7 +345,8 @@ impl<H: Hooks> Executor<H> {
     /// the CPU has cached of it, instead of queueing behind every other task.
     ///
     /// After [`Config::hand_backs`] such wakes in a row one goes to the end of the queue all the same, so that the others
-    /// are not starved. So does one that is not called in a turn of the task's own CPU, and a waker that is not this executor's is just woken.
+    /// are not starved. So does one that is not called in a turn of the task's own CPU, and one of a task above
+    /// [`Class::User`]. A waker that is not this executor's is just woken.
     #[inline(always)]
     pub fn wake_next(&'static self, waker: Waker) {
         let Some((slot, tag)) = task::waker_parts::<H>(&waker) else {
@@ -320,7 +355,7 @@ impl<H: Hooks> Executor<H> {
         if !slot.state.wake(tag) {
             return;
         }
-        // SAFETY: we have set `ENQUEUED`, which is a reference.
+        // SAFETY: we have set `ENQUEUED`, so the slot keeps `LIVE`, a reference, until it is popped.
         let queue = unsafe { slot.queue() };
         if self.hooks.tracing() {
             self.hooks.trace(TaskEvent::Woken { task: slot.id() });
@@ -328,6 +363,7 @@ impl<H: Hooks> Executor<H> {
         let cpu = &self.cpus[self.hooks.cpu()];
         let left = cpu.hand_backs.load(Ordering::Relaxed);
         if left == 0
+            || queue.class < Class::User
             || !ptr::eq(queue.executor.cast(), self)
             || queue.cpu != self.hooks.cpu()
             || cpu.current.load(Ordering::Relaxed).is_null()
@@ -336,23 +372,14 @@ impl<H: Hooks> Executor<H> {
             return self.push_anywhere(queue, slot);
         }
         cpu.hand_backs.store(left - 1, Ordering::Relaxed);
-        // SAFETY: a task of this CPU is being polled, by the contract of `Hooks::cpu` by the caller's caller: the turn is
-        // ours.
+        // SAFETY: 1. the queue is one of the CPU that `Hooks::cpu` names, which is the CPU that runs this code; 2. that CPU
+        // is polling a task (`current` is set), so this code runs inside that poll, and the turn is ours.
         unsafe { queue.push_front(slot) };
     }
 
     #[cold]
     #[inline(never)]
     fn push_anywhere(&self, queue: &'static ClassQueue, slot: &'static Slot) {
-        self.push(queue, slot);
-    }
-
-    /// Queues a task that a wake has set `ENQUEUED` of.
-    #[inline(always)]
-    fn wake_queued(&self, slot: &'static Slot, queue: &'static ClassQueue) {
-        if self.hooks.tracing() {
-            self.hooks.trace(TaskEvent::Woken { task: slot.id() });
-        }
         self.push(queue, slot);
     }
 
@@ -374,25 +401,26 @@ impl<H: Hooks> Executor<H> {
         }
     }
 
-    /// Drops the waker of whoever awaited the handle.
-    #[cold]
-    #[inline(never)]
-    fn drop_joiner(slot: &'static Slot) {
-        // SAFETY: as in `free`, the only caller.
-        slot.joiner.with_mut(|joiner| unsafe { *joiner = None });
-    }
-
     /// Gives a slot back that its last owner has released.
     #[inline(always)]
     pub(crate) fn free(&self, slot: &'static Slot) {
-        // SAFETY: the slot has no references left, and is ours: nobody else touches the cell.
-        if slot.joiner.with(|joiner| unsafe { (*joiner).is_some() }) {
-            Self::drop_joiner(slot);
+        // SAFETY: the slot has no references left, and is ours: nobody else touches the cells.
+        let clean =
+            unsafe { slot.joiner.with(|joiner| (*joiner).is_none()) && slot.waits.with(|first| (*first).is_null()) };
+        if clean {
+            self.slab.give(slot);
+        } else {
+            self.clean_and_free(slot);
         }
-        // SAFETY: as above; edges are added in polls of the task only.
-        if slot.waits.with(|first| unsafe { !(*first).is_null() }) {
-            self.graph.forget(slot);
-        }
+    }
+
+    /// Drops the waker of whoever awaited the handle, and forgets what the task waited for.
+    #[cold]
+    #[inline(never)]
+    fn clean_and_free(&self, slot: &'static Slot) {
+        // SAFETY: as in `free`, the only caller; edges are added in polls of the task only.
+        slot.joiner.with_mut(|joiner| unsafe { *joiner = None });
+        self.graph.forget(slot);
         self.slab.give(slot);
     }
 }

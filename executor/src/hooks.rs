@@ -7,8 +7,11 @@ use crate::{Class, TaskId};
 /// Every method may be called with interrupts off, and [`Hooks::cpu`], [`Hooks::notify`] and [`Hooks::trace`] also from
 /// an interrupt handler that wakes a task: they must not lock, allocate or wake.
 pub trait Hooks: Send + Sync + 'static {
-    /// Whether the length of each poll is measured, for stalls and the longest poll. It costs 9 instructions a poll.
+    /// Whether the length of each poll is measured, for stalls and the longest poll. It costs 6 instructions a poll.
     const MEASURE_POLLS: bool = true;
+
+    /// Whether [`Hooks::trace`] wants the polls and ends of tasks too, and not only their spawns and wakes.
+    const TRACE_POLLS: bool = true;
 
     /// Monotonic time in nanoseconds. Read once a turn and by timers.
     fn now(&self) -> u64;
@@ -26,16 +29,17 @@ pub trait Hooks: Send + Sync + 'static {
         let _ = cpu;
     }
 
-    /// The clock for the length of polls; read once per poll. It may count in any unit, and may stand still while a
-    /// poll runs user code, so that only kernel time counts as a stall.
+    /// The clock for the length of polls; read once per poll, and at the start of a turn, so that time between turns
+    /// counts for nothing. It may count in any unit, and may stand still while a poll runs user code, so that only kernel
+    /// time counts as a stall. It wraps: a poll of 2^32 units or more counts as that much less.
     #[inline(always)]
-    fn poll_clock(&self) -> u64 {
-        self.now()
+    fn poll_clock(&self) -> u32 {
+        self.now() as u32
     }
 
     /// A poll took `length` units of [`Hooks::poll_clock`], more than [`Config::stall`](crate::Config::stall) allows.
     #[cold]
-    fn stall(&self, task: TaskId, name: &'static str, length: u64) {
+    fn stall(&self, task: TaskId, name: &'static str, length: u32) {
         let _ = (task, name, length);
     }
 
@@ -69,17 +73,17 @@ pub enum TaskEvent {
         /// The task that was woken.
         task: TaskId,
     },
-    /// The future is about to be polled.
+    /// The future is about to be polled. Only with [`Hooks::TRACE_POLLS`].
     Polled {
         /// The task that is polled.
         task: TaskId,
     },
-    /// The future returned its output, and is dropped.
+    /// The future returned its output, and is dropped. Only with [`Hooks::TRACE_POLLS`].
     Finished {
         /// The task that ended.
         task: TaskId,
     },
-    /// The task was cancelled, and its future is dropped.
+    /// The task was cancelled, and its future is dropped. Only with [`Hooks::TRACE_POLLS`].
     Cancelled {
         /// The task that ended.
         task: TaskId,

@@ -2,10 +2,9 @@
 //!
 //! It is a first-in first-out queue made of two parts. Anybody may push on the **inbox**, a lock-free stack; only the
 //! CPU that owns the queue takes from the **list**, and when the list is empty it takes the whole inbox at once and
-//! reverses it. All tasks of the list are older than those of the inbox, so the order is that of the pushes; the owner may
-//! also put a task in front of the list. A push is
-//! one read-modify-write, whoever pushes and from wherever: a task, an interrupt handler or another CPU. Both parts are
-//! linked through the slots, so neither can overflow.
+//! reverses it. All tasks of the list are older than those of the inbox, so the order is that of the pushes; the owner
+//! may also put a task in front of the list. A push is one read-modify-write, whoever pushes and from wherever: a task,
+//! an interrupt handler or another CPU. Both parts are linked through the slots, so neither can overflow.
 //!
 //! A CPU that is about to sleep marks its empty inboxes. Who pushes on a marked inbox has to notify the CPU. As mark and
 //! push are read-modify-writes of one word, one of them is first: either the CPU sees the task and does not sleep, or the
@@ -110,6 +109,9 @@ impl ClassQueue {
     pub(crate) unsafe fn settle(&self, share: u16) -> u16 {
         // SAFETY: the cell is the owner's.
         let left = self.left.with(|left| unsafe { *left });
+        if left == share {
+            return 0;
+        }
         // SAFETY: as above.
         let forfeited = self
             .forfeited
@@ -142,6 +144,18 @@ impl ClassQueue {
         self.inbox.load(Ordering::Relaxed).addr() > ASLEEP.addr()
     }
 
+    /// Not 0 if something is in the inbox, or the mark: for the owner, which has none in its turn.
+    #[inline(always)]
+    pub(crate) fn inbox_word(&self) -> usize {
+        self.inbox.load(Ordering::Relaxed).addr()
+    }
+
+    /// Not 0 if something is in the list.
+    #[inline(always)]
+    pub(crate) fn list_word(&self) -> usize {
+        self.list.load(Ordering::Relaxed).addr()
+    }
+
     /// Marks the inbox of a CPU that goes to sleep. `false` if something is in it.
     pub(crate) fn fall_asleep(&self) -> bool {
         self.inbox
@@ -156,24 +170,31 @@ impl ClassQueue {
             .compare_exchange(ASLEEP, ptr::null_mut(), Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Whether nothing is queued. The inbox is not marked as asleep.
-    #[inline(always)]
-    pub(crate) fn is_empty(&self) -> bool {
-        // One test instead of two.
-        self.list.load(Ordering::Relaxed).addr() | self.inbox.load(Ordering::Relaxed).addr() == 0
-    }
-
     /// Queues a task. The caller has set its `ENQUEUED`. Says whether the owner was asleep.
     #[inline(always)]
     pub(crate) fn push(&self, task: &'static Slot) -> bool {
-        let mut head = self.inbox.load(Ordering::Relaxed);
+        match self.try_push(task, self.inbox.load(Ordering::Relaxed)) {
+            Ok(asleep) => asleep,
+            Err(head) => self.push_again(task, head),
+        }
+    }
+
+    /// Queues a task in an inbox whose newest task was `head`. `Err` with the newest one if that is not so any more.
+    #[inline(always)]
+    fn try_push(&self, task: &'static Slot, head: *mut Slot) -> Result<bool, *mut Slot> {
+        task.next.store(head, Ordering::Relaxed);
+        self.inbox
+            .compare_exchange(head, task.as_ptr(), Ordering::Release, Ordering::Relaxed)
+            .map(|_| head == ASLEEP)
+    }
+
+    /// Another CPU, or an interrupt handler, was faster. Out of line, so that the usual case is no loop.
+    #[cold]
+    #[inline(never)]
+    fn push_again(&self, task: &'static Slot, mut head: *mut Slot) -> bool {
         loop {
-            task.next.store(head, Ordering::Relaxed);
-            match self
-                .inbox
-                .compare_exchange_weak(head, task.as_ptr(), Ordering::Release, Ordering::Relaxed)
-            {
-                Ok(_) => return head == ASLEEP,
+            match self.try_push(task, head) {
+                Ok(asleep) => return asleep,
                 Err(now) => head = now,
             }
         }
@@ -209,29 +230,39 @@ impl ClassQueue {
         self.forfeited.with_mut(|forfeited| unsafe { *forfeited += left });
     }
 
-    /// Takes the oldest task out.
+    /// The first task of the list, if that is not empty.
+    #[inline(always)]
+    pub(crate) fn first(&self) -> Option<&'static Slot> {
+        // SAFETY: the list holds slots, which are never freed, and ends with null.
+        unsafe { self.list.load(Ordering::Relaxed).as_ref() }
+    }
+
+    /// Takes the first task of the list out, and returns it.
     ///
     /// # Safety
-    /// As [`ClassQueue::grant`]; the queue is not empty.
+    /// As [`ClassQueue::grant`]; `first` is what [`ClassQueue::first`] gives.
     #[inline(always)]
-    pub(crate) unsafe fn pop(&self) -> &'static Slot {
-        let mut first = self.list.load(Ordering::Relaxed);
-        if first.is_null() {
-            first = self.inbox.swap(ptr::null_mut(), Ordering::Acquire);
-            // SAFETY: the queue was not empty and only its owner takes from it, so this is a slot; slots are never
-            // freed.
-            let newest: &'static Slot = unsafe { &*first };
-            let next = newest.next.load(Ordering::Relaxed);
-            if is_end(next) || mutant!(LoseInbox) {
-                // A lone task, which is the common case: the list stays empty.
-                return newest;
-            }
-            first = Self::reverse(newest, next);
+    pub(crate) unsafe fn pop_first(&self, first: &'static Slot) -> &'static Slot {
+        self.list.store(first.next.load(Ordering::Relaxed), Ordering::Relaxed);
+        first
+    }
+
+    /// Moves the inbox to the list, but for the oldest task, which it returns.
+    ///
+    /// # Safety
+    /// As [`ClassQueue::grant`]; the list is empty, and the inbox is not.
+    #[inline(always)]
+    pub(crate) unsafe fn take_inbox(&self) -> &'static Slot {
+        let newest = self.inbox.swap(ptr::null_mut(), Ordering::Acquire);
+        // SAFETY: the inbox was not empty and only its owner takes from it, so this is a slot; slots are never freed.
+        let newest: &'static Slot = unsafe { &*newest };
+        let next = newest.next.load(Ordering::Relaxed);
+        if is_end(next) || mutant!(LoseInbox) {
+            // A lone task, which is the common case: the list stays empty.
+            return newest;
         }
-        // SAFETY: the list holds slots, which are never freed.
-        let task: &'static Slot = unsafe { &*first };
-        self.list.store(task.next.load(Ordering::Relaxed), Ordering::Relaxed);
-        task
+        // SAFETY: the chain holds slots, which are never freed. The caller is the owner.
+        unsafe { self.pop_first(&*Self::reverse(newest, next)) }
     }
 
     /// Takes all tasks out that belong to another queue by now, and gives them to `moved`. It looks at every task in the
@@ -262,7 +293,7 @@ impl ClassQueue {
             }
             // SAFETY: the chain holds slots, which are never freed.
             let slot: &'static Slot = unsafe { &*task };
-            // SAFETY: the task is queued, which is a reference.
+            // SAFETY: the task is queued, so it has `LIVE`, which is a reference.
             let queue = unsafe { slot.queue() };
             if ptr::eq(queue, self) {
                 link = &slot.next;
@@ -275,15 +306,28 @@ impl ClassQueue {
 
     /// Turns the chain that starts with `newest` and `next` around; returns the oldest.
     fn reverse(newest: &'static Slot, next: *mut Slot) -> *mut Slot {
+        // SAFETY: the chain holds slots, which are never freed; it belongs to the caller since it left the inbox.
+        let turn = |task: *mut Slot, newer: *mut Slot| unsafe {
+            let older = (*task).next.load(Ordering::Relaxed);
+            (*task).next.store(newer, Ordering::Relaxed);
+            older
+        };
         newest.next.store(ptr::null_mut(), Ordering::Relaxed);
+        // Three links a round: each pointer is the older, the middle and the newer one in turn, and none has to be moved.
         let (mut newer, mut task) = (newest.as_ptr(), next);
-        while !is_end(task) {
-            // SAFETY: the chain holds slots, which are never freed; it belongs to the caller since it left the inbox.
-            let slot = unsafe { &*task };
-            let older = slot.next.load(Ordering::Relaxed);
-            slot.next.store(newer, Ordering::Relaxed);
-            (newer, task) = (task, older);
+        loop {
+            let older = turn(task, newer);
+            if is_end(older) {
+                return task;
+            }
+            newer = turn(older, task);
+            if is_end(newer) {
+                return older;
+            }
+            task = turn(newer, older);
+            if is_end(task) {
+                return newer;
+            }
         }
-        newer
     }
 }

@@ -75,21 +75,37 @@ impl Slab {
     /// Takes a free slot; makes more if there is none.
     #[inline(always)]
     pub(crate) fn take(&self) -> Result<&'static Slot, SpawnError> {
-        let mut head = self.free.load(Ordering::Acquire);
+        self.try_take(self.free.load(Ordering::Acquire))
+            .or_else(|head| self.take_again(head))
+    }
+
+    /// Takes the slot that is the head of the free stack. `Err` with the head if that is none, or another one by now.
+    #[inline(always)]
+    fn try_take(&self, head: u64) -> Result<&'static Slot, u64> {
+        let index = head as u32;
+        let chunk = self.chunks.get((index / CHUNK) as usize).ok_or(head)?;
+        // SAFETY: the table has this entry, so it is no end of the stack, and the chunk of a slot that is on the stack was
+        // published before. It has `CHUNK` slots, and is never freed.
+        let slot: &'static Slot = unsafe { &*chunk.load(Ordering::Acquire).add((index % CHUNK) as usize) };
+        // A slot that is free keeps the index of the next one in `next`.
+        let next = slot.next.load(Ordering::Relaxed).addr() as u64;
+        let bumped = (head >> 32).wrapping_add(1) << 32 | next;
+        self.free
+            .compare_exchange(head, bumped, Ordering::Acquire, Ordering::Acquire)
+            .map(|_| slot)
+    }
+
+    /// The usual case, which is no loop, has failed.
+    #[cold]
+    #[inline(never)]
+    fn take_again(&self, mut head: u64) -> Result<&'static Slot, SpawnError> {
         loop {
-            let Some(slot) = self.get(head as u32) else {
+            if head as u32 == NONE {
                 self.grow()?;
                 head = self.free.load(Ordering::Acquire);
-                continue;
-            };
-            // A slot that is free keeps the index of the next one in `next`.
-            let next = slot.next.load(Ordering::Relaxed).addr() as u64;
-            let bumped = (head >> 32).wrapping_add(1) << 32 | next;
-            match self
-                .free
-                .compare_exchange_weak(head, bumped, Ordering::Acquire, Ordering::Acquire)
-            {
-                Ok(_) => return Ok(slot),
+            }
+            match self.try_take(head) {
+                Ok(slot) => return Ok(slot),
                 Err(now) => head = now,
             }
         }
@@ -104,18 +120,28 @@ impl Slab {
     /// Pushes a chain of slots, from the one with the index `first` to `last`, on the free stack.
     #[inline(always)]
     fn give_chain(&self, first: u32, last: &'static Slot) {
-        let mut head = self.free.load(Ordering::Relaxed);
-        loop {
-            last.next
-                .store(ptr::without_provenance_mut(head as u32 as usize), Ordering::Relaxed);
-            let new = head >> 32 << 32 | u64::from(first);
-            match self
-                .free
-                .compare_exchange_weak(head, new, Ordering::Release, Ordering::Relaxed)
-            {
-                Ok(_) => return,
-                Err(now) => head = now,
-            }
+        if let Err(head) = self.try_give(first, last, self.free.load(Ordering::Relaxed)) {
+            self.give_again(first, last, head);
+        }
+    }
+
+    /// Pushes a chain on `head`. `Err` with the head if that is another one by now.
+    #[inline(always)]
+    fn try_give(&self, first: u32, last: &'static Slot, head: u64) -> Result<(), u64> {
+        last.next
+            .store(ptr::without_provenance_mut(head as u32 as usize), Ordering::Relaxed);
+        let new = head >> 32 << 32 | u64::from(first);
+        self.free
+            .compare_exchange(head, new, Ordering::Release, Ordering::Relaxed)
+            .map(drop)
+    }
+
+    /// Another CPU was faster. Out of line, so that the usual case is no loop.
+    #[cold]
+    #[inline(never)]
+    fn give_again(&self, first: u32, last: &'static Slot, mut head: u64) {
+        while let Err(now) = self.try_give(first, last, head) {
+            head = now;
         }
     }
 

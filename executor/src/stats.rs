@@ -2,7 +2,7 @@
 
 use crate::{
     Class,
-    sync::{AtomicU64, Ordering},
+    sync::{AtomicU32, AtomicU64, Ordering},
 };
 
 /// What one CPU has done since it started; see [`Executor::statistics`](crate::Executor::statistics).
@@ -18,7 +18,7 @@ pub struct Statistics {
     /// Timers that fired.
     pub timers_fired: u64,
     /// The longest poll, in units of [`Hooks::poll_clock`](crate::Hooks::poll_clock).
-    pub longest_poll: u64,
+    pub longest_poll: u32,
     /// Polls longer than [`Config::stall`](crate::Config::stall).
     pub stalls: u64,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Counters {
     turns: AtomicU64,
     idle_turns: AtomicU64,
     timers_fired: AtomicU64,
-    longest_poll: AtomicU64,
+    longest_poll: AtomicU32,
     stalls: AtomicU64,
 }
 
@@ -45,7 +45,7 @@ impl Counters {
             turns: AtomicU64::new(0),
             idle_turns: AtomicU64::new(0),
             timers_fired: AtomicU64::new(0),
-            longest_poll: AtomicU64::new(0),
+            longest_poll: AtomicU32::new(0),
             stalls: AtomicU64::new(0),
         }
     }
@@ -62,7 +62,7 @@ impl Counters {
     }
 
     /// Adds a long poll. Returns the longest one.
-    pub(crate) fn long_poll(&self, length: u64, stalled: bool) -> u64 {
+    pub(crate) fn long_poll(&self, length: u32, stalled: bool) -> u32 {
         let longest = self.longest_poll.load(Ordering::Relaxed).max(length);
         self.longest_poll.store(longest, Ordering::Relaxed);
         add(&self.stalls, u64::from(stalled));
@@ -76,7 +76,7 @@ impl Counters {
             idle_turns: get(&self.idle_turns),
             polls,
             timers_fired: get(&self.timers_fired),
-            longest_poll: get(&self.longest_poll),
+            longest_poll: self.longest_poll.load(Ordering::Relaxed),
             stalls: get(&self.stalls),
         }
     }

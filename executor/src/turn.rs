@@ -1,10 +1,11 @@
 //! The turn: fire timers, then poll tasks until nothing is runnable or the shares are used up.
 
-use core::task::{Context, Poll, Waker};
+use core::task::{Poll, Waker};
 
 use crate::{
     Class, Executor, Hooks, TaskEvent,
     cpu::Cpu,
+    queue::ClassQueue,
     sync::{Ordering, mutant},
     task::{self, Completed, Released, Slot, bits},
 };
@@ -54,15 +55,45 @@ impl<H: Hooks> Executor<H> {
 
         // SAFETY: `turning` shows that the turn of this CPU is ours, here and in all that is called from here.
         unsafe { cpu.grant(self.config.shares) };
-        self.restart_poll_clock_of(cpu);
+        if H::MEASURE_POLLS {
+            cpu.poll_began.store(self.hooks.poll_clock(), Ordering::Relaxed);
+        }
         cpu.backlog.store(false, Ordering::Relaxed);
         // SAFETY: as above.
-        while let Some(slot) = unsafe { next(cpu) } {
-            // SAFETY: as above.
-            unsafe { self.run(cpu, slot) };
-        }
+        unsafe { self.poll_tasks(cpu) };
         // SAFETY: as above.
         unsafe { self.end(cpu, turning) }
+    }
+
+    /// Polls tasks, the highest class first, until none is left or each class has used its share.
+    ///
+    /// Before a task of the lower two classes is polled, only the inboxes of the upper two are looked at: once their lists
+    /// are empty, or their shares used up, only a push on an inbox can change that ([`Executor::wake_next`] puts no task of
+    /// these classes in front).
+    ///
+    /// # Safety
+    /// The turn of the CPU is the caller's.
+    #[inline(always)]
+    unsafe fn poll_tasks(&'static self, cpu: &'static Cpu) {
+        let [fault_service, device, user, idle] = &cpu.queues;
+        loop {
+            // SAFETY: the caller has the turn, here and below.
+            let upper = || unsafe { next_of::<false>(cpu, fault_service).or_else(|| next_of::<false>(cpu, device)) };
+            while let Some(slot) = upper() {
+                // SAFETY: as above.
+                unsafe { self.run(cpu, slot) };
+            }
+            loop {
+                // SAFETY: as above.
+                let lower = unsafe { next_of::<true>(cpu, user).or_else(|| next_of::<false>(cpu, idle)) };
+                let Some(slot) = lower else { return };
+                // SAFETY: as above.
+                unsafe { self.run(cpu, slot) };
+                if fault_service.inbox_word() | device.inbox_word() != 0 {
+                    break;
+                }
+            }
+        }
     }
 
     /// Wakes a task whose timer is due, before all others of its class: it is late already. `front` has the last task of
@@ -80,7 +111,7 @@ impl<H: Hooks> Executor<H> {
         if self.hooks.tracing() {
             self.hooks.trace(TaskEvent::Woken { task: slot.id() });
         }
-        // SAFETY: we have set `ENQUEUED`, which is a reference.
+        // SAFETY: we have set `ENQUEUED`, so the slot keeps `LIVE`, a reference, until it is popped.
         let queue = unsafe { slot.queue() };
         if !core::ptr::eq(queue, &raw const cpu.queues[queue.class.index()]) {
             return self.push(queue, slot);
@@ -106,87 +137,105 @@ impl<H: Hooks> Executor<H> {
         }
     }
 
-    /// Starts the measurement of the current poll anew; to be called when a poll comes back from user mode, if
-    /// [`Hooks::poll_clock`] does not stand still there.
-    pub fn restart_poll_clock(&self) {
-        self.restart_poll_clock_of(&self.cpus[self.hooks.cpu()]);
-    }
-
-    #[inline(always)]
-    fn restart_poll_clock_of(&self, cpu: &Cpu) {
-        if H::MEASURE_POLLS {
-            cpu.poll_began.store(self.hooks.poll_clock(), Ordering::Relaxed);
-        }
-    }
-
     /// Polls a task that was taken from a queue.
     ///
     /// # Safety
     /// The turn of the CPU is the caller's.
     #[inline(always)]
     unsafe fn run(&'static self, cpu: &'static Cpu, slot: &'static Slot) {
-        if slot.state.load() & bits::LIVE == 0 {
-            return self.drop_ended(slot);
-        }
         if !mutant!(ClearAfterPoll) {
             slot.state.begin_poll();
         }
         cpu.current.store(slot.as_ptr(), Ordering::Relaxed);
-        let unwind = Unwind {
-            executor: self,
-            cpu,
-            slot,
-        };
-        if self.hooks.tracing() {
+        let unwind = Unwind { executor: self, cpu };
+        if H::TRACE_POLLS && self.hooks.tracing() {
             self.hooks.trace(TaskEvent::Polled { task: slot.id() });
         }
-        let poll = slot.waker.with(|waker| {
-            // SAFETY: `spawn` wrote the waker, and nobody writes it while the task is `LIVE`.
-            let mut cx = Context::from_waker(unsafe { (*waker).assume_init_ref() });
-            // SAFETY: the task is `LIVE` and not `DONE`, and this is its home CPU, which alone releases `LIVE`: the storage
-            // is ours and has a future.
-            unsafe { slot.poll()(slot, &mut cx) }
-        });
-        if mutant!(ClearAfterPoll) {
+        // SAFETY: a slot that was popped is `LIVE`, and this is its home CPU, which alone releases `LIVE`. Unless it is `DONE`
+        // the storage is ours and has a future; if it is, the function is `bury` or `divert`, which look at that.
+        let poll = unsafe { slot.poll()(slot) };
+        // From here on `current` says which task it was: one register less to keep over the poll.
+        if mutant!(ClearAfterPoll)
+            && let Some(slot) = cpu.current()
+        {
             slot.state.begin_poll();
         }
-        self.measure(cpu, slot);
-        if poll == Poll::Ready(()) && self.hooks.tracing() {
-            self.hooks.trace(TaskEvent::Finished { task: slot.id() });
-        }
-        core::mem::forget(unwind);
         if poll == Poll::Ready(()) {
-            self.complete_with_output(slot);
+            core::mem::forget(unwind);
+            self.finish(cpu);
+        } else {
+            self.measure(cpu);
+            core::mem::forget(unwind);
         }
     }
 
-    /// Drops the queue's reference to a task that was woken during its last poll. While the queue has it, the slot can't
-    /// be used again; so this is decided before `begin_poll`.
+    /// Ends a task whose output is in the slot. Kept out of the loop, which is tighter without it.
+    #[inline(never)]
+    fn finish(&'static self, cpu: &'static Cpu) {
+        if let Some(length) = self.long_poll(cpu) {
+            return self.finish_long(cpu, length);
+        }
+        self.finish_measured(cpu);
+    }
+
     #[cold]
     #[inline(never)]
-    fn drop_ended(&self, slot: &'static Slot) {
-        self.release(slot, bits::ENQUEUED);
+    fn finish_long(&'static self, cpu: &'static Cpu, length: u32) {
+        let unwind = Unwind { executor: self, cpu };
+        self.look_at(cpu, length);
+        core::mem::forget(unwind);
+        self.finish_measured(cpu);
+    }
+
+    #[inline(always)]
+    fn finish_measured(&'static self, cpu: &'static Cpu) {
+        let Some(slot) = cpu.current() else { return };
+        if H::TRACE_POLLS && self.hooks.tracing() {
+            let unwind = Unwind { executor: self, cpu };
+            self.hooks.trace(TaskEvent::Finished { task: slot.id() });
+            core::mem::forget(unwind);
+        }
+        self.complete_with_output(slot);
+    }
+
+    /// The `PollFunction` of a task that has ended: lets go of the slot, which was still in a queue.
+    unsafe fn bury(slot: &'static Slot) -> Poll<()> {
+        // SAFETY: the slot was popped, so it is `LIVE`. Its queue belongs to the executor that owns the slot, and has these
+        // hooks.
+        let (queue, executor) = unsafe { (slot.queue(), &*slot.queue().executor.cast::<Self>()) };
+        let cpu = &executor.cpus[queue.cpu];
+        // The slot may be free after this: `run` must not touch it again.
+        cpu.current.store(core::ptr::null_mut(), Ordering::Relaxed);
+        if slot.state.leave_queue() == Released::Freed {
+            executor.free(slot);
+        }
+        Poll::Pending
     }
 
     /// The `PollFunction` of a task that is to be cancelled.
-    pub(crate) unsafe fn divert(slot: &'static Slot, _: &mut Context<'_>) -> Poll<()> {
+    pub(crate) unsafe fn divert(slot: &'static Slot) -> Poll<()> {
+        if slot.state.load() & bits::DONE != 0 {
+            // It ended while it was being cancelled.
+            // SAFETY: the caller's promise.
+            return unsafe { Self::bury(slot) };
+        }
         // SAFETY: the task is `LIVE`. The queue of a slot belongs to the executor that owns the slot, and has these hooks.
         let (queue, executor) = unsafe { (slot.queue(), &*slot.queue().executor.cast::<Self>()) };
         let cpu = &executor.cpus[queue.cpu];
         // SAFETY: the caller says that the storage is ours and has a future.
         unsafe { (slot.table().drop_future)(slot) };
-        if executor.hooks.tracing() {
+        if H::TRACE_POLLS && executor.hooks.tracing() {
             executor.hooks.trace(TaskEvent::Cancelled { task: slot.id() });
         }
-        executor.measure(cpu, slot);
+        executor.measure(cpu);
         // The slot may be free after this: `run` must not touch it again.
         cpu.current.store(core::ptr::null_mut(), Ordering::Relaxed);
         executor.complete::<0>(slot);
         Poll::Pending
     }
 
-    /// Ends a task whose output is in the slot. Kept out of the loop, which is tighter without it.
-    #[inline(never)]
+    /// Ends a task whose output is in the slot.
+    #[inline(always)]
     fn complete_with_output(&'static self, slot: &'static Slot) {
         // SAFETY: the task is `LIVE`.
         let needs_drop = unsafe { slot.table() }.drop_output.is_some();
@@ -205,6 +254,9 @@ impl<H: Hooks> Executor<H> {
     /// Ends a task whose future is gone.
     #[inline(always)]
     fn complete<const OUTCOME: u64>(&'static self, slot: &'static Slot) {
+        // For the case that a queue has the slot. Who cancels may write another function over it at this moment: `divert`,
+        // which sees that the task is done.
+        slot.set_poll(Self::bury);
         match slot.state.complete::<OUTCOME>() {
             Completed::Released => {}
             Completed::Freed => self.free(slot),
@@ -222,7 +274,11 @@ impl<H: Hooks> Executor<H> {
             unsafe { slot.table().drop_output(slot) };
             return;
         }
-        let _end = Finally(|| self.release(slot, bits::LIVE));
+        let _end = Finally(|| {
+            if rest == Completed::WakeJoiner && slot.state.release(bits::LIVE) == Released::Freed {
+                self.free(slot);
+            }
+        });
         slot.joiner.with(|joiner| {
             // SAFETY: `JOINER` was set when the task became `DONE`: the join handle does not write the cell any more,
             // and `LIVE` keeps the slot.
@@ -232,38 +288,37 @@ impl<H: Hooks> Executor<H> {
         });
     }
 
-    /// Releases a reference to a slot.
+    /// Measures the poll that has just ended. The task is still `LIVE`, or `current` is null.
     #[inline(always)]
-    fn release(&self, slot: &'static Slot, reference: u64) {
-        if slot.state.release(reference) == Released::Freed {
-            self.free(slot);
+    fn measure(&self, cpu: &Cpu) {
+        if let Some(length) = self.long_poll(cpu) {
+            self.look_at(cpu, length);
         }
     }
 
-    /// Measures the poll that has just ended. The task is still `LIVE`, or `current` is null.
+    /// The length of the poll that has just ended, if that was above the watermark.
     #[inline(always)]
-    fn measure(&self, cpu: &Cpu, slot: &'static Slot) {
+    fn long_poll(&self, cpu: &Cpu) -> Option<u32> {
         if !H::MEASURE_POLLS {
-            return;
+            return None;
         }
         let now = self.hooks.poll_clock();
         let length = now.wrapping_sub(cpu.poll_began.load(Ordering::Relaxed));
         cpu.poll_began.store(now, Ordering::Relaxed);
         // SAFETY: the cell is the owner's: `run` and `divert` are called in the turn only.
-        if cpu.watermark.with(|watermark| unsafe { length > *watermark }) {
-            self.long_poll(cpu, slot, length);
-        }
+        cpu.watermark
+            .with(|watermark| unsafe { length > *watermark })
+            .then_some(length)
     }
 
     /// Looks at a poll that was longer than the watermark.
     #[cold]
-    fn long_poll(&self, cpu: &Cpu, slot: &'static Slot, length: u64) {
-        if cpu.current.load(Ordering::Relaxed).is_null() {
-            return;
-        }
+    #[inline(never)]
+    fn look_at(&self, cpu: &Cpu, length: u32) {
+        let Some(slot) = cpu.current() else { return };
         let stalled = length > self.config.stall;
         let longest = cpu.counters.long_poll(length, stalled);
-        // SAFETY: the cell is the owner's, as in `measure`.
+        // SAFETY: the cell is the owner's, as in `long_poll`.
         cpu.watermark
             .with_mut(|watermark| unsafe { *watermark = longest.min(self.config.stall) });
         if stalled {
@@ -294,26 +349,33 @@ impl<H: Hooks> Executor<H> {
     }
 }
 
-/// The oldest runnable task of the highest class that has a share left. Notes it in `backlog` if it passes over a class
-/// that has none.
+/// The oldest task of a class, if there is one and a share is left. Notes it in `backlog` if there is a task and no share.
+///
+/// `OFTEN` says that the class often has several tasks in its list, else that it mostly has none at all: which of the two
+/// is then found with the fewest instructions.
 ///
 /// # Safety
-/// The turn of the CPU is the caller's.
+/// The turn of the CPU is the caller's, and the queue is one of this CPU's.
 #[inline(always)]
-unsafe fn next(cpu: &'static Cpu) -> Option<&'static Slot> {
-    for queue in &cpu.queues {
-        if queue.is_empty() {
-            continue;
+unsafe fn next_of<const OFTEN: bool>(cpu: &Cpu, queue: &ClassQueue) -> Option<&'static Slot> {
+    if !OFTEN && queue.list_word() | queue.inbox_word() == 0 {
+        return None;
+    }
+    let first = queue.first();
+    if OFTEN && first.is_none() && queue.inbox_word() == 0 {
+        return None;
+    }
+    // SAFETY: the caller is the owner of the queue; `first` is the first of its list, or that and the inbox is not empty.
+    unsafe {
+        if queue.charge() {
+            return Some(match first {
+                Some(first) => queue.pop_first(first),
+                None => queue.take_inbox(),
+            });
         }
-        // SAFETY: the caller is the owner of the queues, and the queue is not empty.
-        unsafe {
-            if queue.charge() {
-                return Some(queue.pop());
-            }
-        }
-        if !mutant!(ForgetBacklog) {
-            cpu.backlog.store(true, Ordering::Relaxed);
-        }
+    }
+    if !mutant!(ForgetBacklog) {
+        cpu.backlog.store(true, Ordering::Relaxed);
     }
     None
 }
@@ -349,13 +411,12 @@ impl Drop for Turning<'_> {
 struct Unwind<H: Hooks> {
     executor: &'static Executor<H>,
     cpu: &'static Cpu,
-    slot: &'static Slot,
 }
 
 impl<H: Hooks> Drop for Unwind<H> {
     fn drop(&mut self) {
-        if !self.cpu.current.load(Ordering::Relaxed).is_null() {
-            self.executor.complete::<{ bits::PANICKED }>(self.slot);
+        if let Some(slot) = self.cpu.current() {
+            self.executor.complete::<{ bits::PANICKED }>(slot);
         }
     }
 }

@@ -11,7 +11,7 @@ use core::hint::black_box;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use core::task::{Context, Poll, Waker};
 
-use faultline_executor::{Class, Lock};
+use faultline_executor::{Class, JoinHandle, Lock};
 use spin::Once;
 
 use crate::arch::{self, clock::counter};
@@ -41,7 +41,7 @@ static COSTS: Once<Costs> = Once::new();
 pub struct Costs {
     /// Spawn, first poll and finish of a ready future that nobody awaits, 32 a turn.
     pub spawn: u64,
-    /// Wake and poll of a task that wakes itself, 32 a turn.
+    /// Wake and poll of a task that wakes itself, 32 polls a turn.
     pub wake: u64,
     /// The two wakes and polls of a fault: a user task wakes a service and waits, the service wakes it and waits.
     pub pair: u64,
@@ -123,10 +123,11 @@ fn reading_the_counter() -> u64 {
 }
 
 fn spawn() -> u64 {
+    let executor = executor();
     each(|| {
         for _ in 0..BATCH {
-            let ready = executor().spawn("ready", Class::User, async {});
-            ready.expect("there is room for a batch").detach();
+            let ready = executor.spawn_detached("ready", Class::User, async {});
+            ready.expect("there is room for a batch");
         }
         turn();
         BATCH
@@ -134,44 +135,35 @@ fn spawn() -> u64 {
 }
 
 fn wake() -> u64 {
-    for _ in 0..2 {
-        let waking = poll_fn(|cx| {
-            if OVER.load(Relaxed) {
-                return Poll::Ready(());
-            }
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        });
-        let task = executor().spawn("waking", Class::User, waking);
-        task.expect("there is room for a task").detach();
-    }
+    let waking = poll_fn(|cx| {
+        cx.waker().wake_by_ref();
+        Poll::<()>::Pending
+    });
+    let task = executor().spawn("waking", Class::User, waking);
+    let task = task.expect("there is room for a task");
     let cost = each(turn);
-    end_all();
+    task.cancel();
+    settle();
     cost
 }
 
 fn pair() -> u64 {
     /// The two tasks' wakers, the service's first.
     static PAIR: [Once<Waker>; 2] = [Once::new(), Once::new()];
-    for (class, own, other) in [(Class::FaultService, 0, 1), (Class::User, 1, 0)] {
+    let tasks = [(Class::FaultService, 0, 1), (Class::User, 1, 0)].map(|(class, own, other)| {
         let task = poll_fn(move |cx| {
-            if OVER.load(Relaxed) {
-                return Poll::Ready(());
-            }
             PAIR[own].call_once(|| cx.waker().clone());
             if let Some(other) = PAIR[other].get() {
                 other.wake_by_ref();
             }
-            Poll::Pending
+            Poll::<()>::Pending
         });
         let task = executor().spawn("one of two", class, task);
-        task.expect("there is room for a task").detach();
-    }
+        task.expect("there is room for a task")
+    });
     let cost = 2 * each(turn);
-    OVER.store(true, Relaxed);
-    PAIR.iter().filter_map(Once::get).for_each(Waker::wake_by_ref);
+    tasks.iter().for_each(JoinHandle::cancel);
     settle();
-    OVER.store(false, Relaxed);
     cost
 }
 
@@ -180,13 +172,6 @@ fn empty_turn() -> u64 {
         black_box(turn());
         1
     })
-}
-
-/// Lets tasks that wake themselves end.
-fn end_all() {
-    OVER.store(true, Relaxed);
-    settle();
-    OVER.store(false, Relaxed);
 }
 
 /// Spawns tasks that wait until so many do.

@@ -123,14 +123,16 @@ unsafe impl Platform for Machine {
 }
 
 impl Hooks for Machine {
+    const TRACE_POLLS: bool = false;
+
     #[inline]
     fn now(&self) -> u64 {
         arch::clock::now()
     }
 
     #[inline]
-    fn poll_clock(&self) -> u64 {
-        arch::clock::counter()
+    fn poll_clock(&self) -> u32 {
+        arch::clock::counter() as u32
     }
 
     #[inline(always)]
@@ -201,7 +203,7 @@ pub fn start(mut boot: BootMemory, config: &Config) {
         FaultMode::Inline => faultline_mm::FaultMode::Inline,
     };
     MEMORY.call_once(|| Memory::new(Machine, frames, settings));
-    let stall = arch::clock::counter_hz() / 100;
+    let stall = u32::try_from(arch::clock::counter_hz() / 100).unwrap_or(u32::MAX);
     EXECUTOR.call_once(|| {
         Executor::new(
             ExecutorConfig {

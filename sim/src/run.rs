@@ -62,7 +62,7 @@ fn executor(cpus: usize) -> &'static Executor<Virtual> {
                 cpus,
                 capacity: 64,
                 reserve: 64,
-                stall: u64::MAX,
+                stall: u32::MAX,
                 ..Config::default()
             };
             Executor::new(config, Virtual)

@@ -11,7 +11,7 @@ use core::{
     mem::{ManuallyDrop, needs_drop},
     pin::Pin,
     ptr,
-    task::{Context, Poll},
+    task::Poll,
 };
 
 use super::slot::{INLINE, STORAGE_ALIGN, Slot};
@@ -83,7 +83,7 @@ impl<F: Future> Typed<F> {
         }
     }
 
-    unsafe fn poll(slot: &'static Slot, cx: &mut Context<'_>) -> Poll<()> {
+    unsafe fn poll(slot: &'static Slot) -> Poll<()> {
         /// Drops the future if its poll unwinds.
         struct OnUnwind<F: Future>(*mut Stage<F>);
         impl<F: Future> Drop for OnUnwind<F> {
@@ -101,7 +101,8 @@ impl<F: Future> Typed<F> {
         unsafe {
             Self::with_stage(slot, |stage| {
                 let guard = OnUnwind(stage);
-                let poll = Pin::new_unchecked(&mut *(*stage).future).poll(cx);
+                let future = Pin::new_unchecked(&mut *(*stage).future);
+                let poll = slot.with_context(|cx| future.poll(cx));
                 core::mem::forget(guard);
                 let Poll::Ready(output) = poll else {
                     return Poll::Pending;
@@ -151,7 +152,7 @@ impl<F: Future> Typed<F> {
 
 /// Polls the future. When it is ready, the future has been dropped and the output is stored. When it panics, the storage
 /// is empty. The caller holds the slot as [`FutureTable`] says.
-pub(crate) type PollFunction = unsafe fn(&'static Slot, &mut Context<'_>) -> Poll<()>;
+pub(crate) type PollFunction = unsafe fn(&'static Slot) -> Poll<()>;
 
 impl FutureTable {
     /// Drops the output.

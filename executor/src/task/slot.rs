@@ -1,6 +1,9 @@
 //! The place where a task lives.
 
-use core::{mem::MaybeUninit, task::Waker};
+use core::{
+    mem::MaybeUninit,
+    task::{Context, Waker},
+};
 
 use super::{FutureTable, PollFunction, State, TaskId, state::generation_of};
 use crate::{
@@ -11,7 +14,7 @@ use crate::{
 };
 
 /// How many bytes of future (and of output, in the same place) a slot holds; larger ones are boxed.
-pub(crate) const INLINE: usize = 96;
+pub(crate) const INLINE: usize = 64;
 
 /// The inline storage. Aligned for everything that is at most [`STORAGE_ALIGN`] aligned.
 #[repr(C, align(16))]
@@ -30,7 +33,7 @@ pub(crate) struct Slot {
     /// then by the CPU that owns the queue.
     pub(crate) next: AtomicPtr<Slot>,
     /// The waker that polls hand out. Written by `spawn`, read while the task is `LIVE`.
-    pub(crate) waker: UnsafeCell<MaybeUninit<Waker>>,
+    waker: UnsafeCell<MaybeUninit<Waker>>,
     /// The function that polls the future: a [`PollFunction`]. `spawn` writes it; it is replaced when the task is to be
     /// cancelled, so that a poll needs no test for that.
     ///
@@ -61,6 +64,9 @@ pub(crate) struct Slot {
     pub(crate) waits: UnsafeCell<*mut Edge>,
     /// That the owner of the join handle waits for this task; under the lock of the wait-for graph.
     pub(crate) joined: UnsafeCell<MaybeUninit<Edge>>,
+    /// The context for polls, with `waker`. Written by `spawn`; a poll has it while the task is `LIVE`. It is made once,
+    /// so that a poll need not do it; what a future does to its context, it does to itself only.
+    context: UnsafeCell<MaybeUninit<Context<'static>>>,
     /// The future, then its output, or the box that holds them.
     pub(crate) storage: UnsafeCell<Storage>,
 }
@@ -95,6 +101,7 @@ impl Slot {
             lent: AtomicU64::new(0),
             waits: UnsafeCell::new(core::ptr::null_mut()),
             joined: UnsafeCell::new(MaybeUninit::uninit()),
+            context: UnsafeCell::new(MaybeUninit::uninit()),
             storage: UnsafeCell::new(Storage(MaybeUninit::uninit())),
         }
     }
@@ -135,6 +142,32 @@ impl Slot {
     pub(crate) fn set_base(&self, class: Class) {
         self.base.store(class as u32, Ordering::Relaxed);
         self.lent.store(0, Ordering::Relaxed);
+    }
+
+    /// Sets the waker that polls hand out.
+    ///
+    /// # Safety
+    /// The slot came from the free list and is the caller's. The waker needs no dropping.
+    #[inline(always)]
+    pub(crate) unsafe fn set_waker(&'static self, waker: Waker) {
+        // SAFETY: the cells are the caller's. The waker stays in place, and is written again only for the next task, whose
+        // context is written after it.
+        unsafe {
+            let waker: &'static Waker = self.waker.with_mut(|place| (*place).write(waker));
+            self.context
+                .with_mut(|context| (*context).write(Context::from_waker(waker)));
+        }
+    }
+
+    /// Calls `f` with the context for a poll.
+    ///
+    /// # Safety
+    /// This is the poll of a task that is `LIVE` and not `DONE`.
+    #[inline(always)]
+    pub(crate) unsafe fn with_context<R>(&'static self, f: impl FnOnce(&mut Context<'_>) -> R) -> R {
+        // SAFETY: `spawn` wrote the context, and it is the running poll's.
+        self.context
+            .with_mut(|context| f(unsafe { (*context).assume_init_mut() }))
     }
 
     /// Sets the function that polls the future.

@@ -19,7 +19,7 @@
 //! | Queued  | `LIVE`, `ENQUEUED`             |
 //! | Polling | `LIVE`, `ENQUEUED` after a wake|
 //! | Waiting | `LIVE`                         |
-//! | Done    | `DONE`; `ENQUEUED` after a wake during the last poll |
+//! | Done    | `DONE`, `ENQUEUED`; `LIVE` while a run queue has the slot |
 //!
 //! 1. `spawn` stores the word ([`State::spawn`]): the slot came from the free list and is its own. Published by the
 //!    **Release** of the inbox that the task is pushed on.
@@ -33,21 +33,28 @@
 //! 6. The poll returned `Ready`, or the task was cancelled: the future is gone ([`State::complete`]). The generation is
 //!    bumped: no waker of the task matches any more. **AcqRel**: it releases the output to the join handle, and acquires
 //!    the handle's registration of its waker.
-//! 7. The last of the references below is released ([`State::release`]); the slot goes to the free list. **AcqRel**:
-//!    whoever frees the slot acquires what the other owners did to it.
+//! 7. The last of the references below is released ([`State::release`], [`State::leave_queue`]); the slot goes to the free
+//!    list. **AcqRel**: whoever frees the slot acquires what the other owners did to it.
 //!
-//! Three bits are references to the slot: `LIVE` (the executor's, to the future), `ENQUEUED` (the run queue's) and
-//! `HANDLE` (the join handle's). The slot is free when the last of them goes. The output belongs to the executor until
-//! `DONE` is set, then to the join handle. The waker of whoever awaits the handle belongs to the handle while `JOINER` is
-//! clear, and may only be read while it is set.
+//! Two bits are references to the slot: `LIVE` (the executor's) and `HANDLE` (the join handle's). The slot is free when the
+//! second of them goes. The output belongs to the executor until `DONE` is set, then to the join handle. The waker of
+//! whoever awaits the handle belongs to the handle while `JOINER` is clear, and may only be read while it is set.
+//!
+//! # A slot that is in a queue has `LIVE`
+//!
+//! `ENQUEUED` is clear only while `LIVE` is set: a slot that is free, or done and in no queue, keeps `ENQUEUED` set, which
+//! means that no waker can push it. Whoever sets the bit pushes the slot, and until it is popped again `LIVE` stays: if the
+//! task ends with `ENQUEUED` set, because it was woken during its last poll, the executor keeps its reference and gives the
+//! slot another poll function, which lets go of it ([`State::leave_queue`]) when it is popped. So a pop needs no look at
+//! the state.
 //!
 //! # Wakers hold no reference
 //!
 //! A waker compares its generation with the word's, then sets `ENQUEUED`. These are two steps, so the task may end
 //! between them; that does no harm in any state that the slot can be in by then:
-//! * `DONE`, not yet free: the bit is a reference, the slot is queued once more, and whoever pops it sees that `LIVE` is
-//!   clear and only releases it.
-//! * Free: a free slot keeps `ENQUEUED` set, so the waker finds it set and pushes nothing.
+//! * Free, or done and in no queue: the waker finds `ENQUEUED` set and pushes nothing.
+//! * Done, and just popped: the bit was cleared, so the waker sets it and pushes the slot once more. `leave_queue` sees the
+//!   bit and leaves `LIVE` to the next pop.
 //! * Used by a new task: a spurious wake, which every future has to tolerate. The bit is clear only after the first
 //!   `begin_poll` of the new task, whose release makes all that `spawn` wrote visible to the waker.
 //!
@@ -75,9 +82,9 @@ pub(crate) mod bits {
     /// One in the part of the generation that wakers do not carry.
     pub(crate) const HIGH: u64 = 1 << 32;
 
-    /// There is a future in the slot. Written by the CPU that runs the task only.
+    /// There is a future in the slot, or a run queue has it. Written by the CPU that runs the task only.
     pub(crate) const LIVE: u64 = 1 << 17;
-    /// The task is in a run queue, or whoever set this bit is about to push it.
+    /// The task is in a run queue, or whoever set this bit is about to push it, or nobody may push the slot.
     pub(crate) const ENQUEUED: u64 = 1 << 18;
     /// A join handle exists.
     pub(crate) const HANDLE: u64 = 1 << 19;
@@ -91,7 +98,7 @@ pub(crate) mod bits {
     pub(crate) const JOINER: u64 = 1 << 23;
 
     /// The references to the slot.
-    pub(crate) const REFERENCES: u64 = LIVE | ENQUEUED | HANDLE;
+    pub(crate) const REFERENCES: u64 = LIVE | HANDLE;
     /// All flags.
     pub(crate) const FLAGS: u64 = 0x7fff << 17;
 }
@@ -124,6 +131,8 @@ pub(crate) enum Completed {
     Freed,
     /// Wake the joiner, then release [`LIVE`].
     WakeJoiner,
+    /// Wake the joiner. A queue has the slot.
+    WakeJoinerOfQueued,
     /// There is no join handle any more: drop the output, then complete without one.
     Unclaimed,
 }
@@ -160,14 +169,14 @@ impl State {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Transition 1. The caller owns the slot. Returns the new word.
+    /// Transition 1. The caller owns the slot. `HANDLED` says whether there is a join handle. Returns the new word.
     #[inline(always)]
-    pub(crate) fn spawn(&self) -> u64 {
+    pub(crate) fn spawn<const HANDLED: bool>(&self) -> u64 {
         let mut generation = self.load() & !FLAGS;
         if generation & CARRY != 0 {
             generation = carry(generation);
         }
-        let word = generation | LIVE | ENQUEUED | HANDLE;
+        let word = generation | LIVE | ENQUEUED | if HANDLED { HANDLE } else { 0 };
         // Relaxed: the push on the inbox publishes it. A stray wake before this store finds `ENQUEUED` set, as does one
         // after it. (Loom's model does not order a store after a read-modify-write of another thread that it overwrites,
         // so for loom this is one, too.)
@@ -187,8 +196,7 @@ impl State {
             && self.0.fetch_or(ENQUEUED, Ordering::AcqRel) & ENQUEUED == 0
     }
 
-    /// Transition 2. The caller has popped the task from a run queue, and has seen [`LIVE`], which keeps the slot when the
-    /// queue's reference is gone.
+    /// Transition 2. The caller has popped the task from a run queue; [`LIVE`] keeps the slot.
     #[inline(always)]
     pub(crate) fn begin_poll(&self) {
         // The result is not used: this is one `lock and`.
@@ -220,15 +228,28 @@ impl State {
         let mut word = self.load();
         loop {
             debug_assert!(word & LIVE != 0 && word & DONE == 0);
+            let done = bump(word) | DONE | ENQUEUED | OUTCOME;
+            let queued = word & ENQUEUED != 0;
             let (next, completed) = if word & HANDLE == 0 {
                 if OUTCOME & OUTPUT != 0 {
                     return Completed::Unclaimed;
                 }
-                without(bump(word) | DONE, LIVE)
+                if queued {
+                    (done, Completed::Released)
+                } else {
+                    (without(done, LIVE), Completed::Freed)
+                }
             } else if word & JOINER != 0 {
-                (bump(word) | DONE | OUTCOME, Completed::WakeJoiner)
+                let wake = if queued {
+                    Completed::WakeJoinerOfQueued
+                } else {
+                    Completed::WakeJoiner
+                };
+                (done, wake)
+            } else if queued {
+                (done, Completed::Released)
             } else {
-                ((bump(word) | DONE | OUTCOME) & !LIVE, Completed::Released)
+                (done & !LIVE, Completed::Released)
             };
             match self
                 .0
@@ -240,19 +261,38 @@ impl State {
         }
     }
 
-    /// Transition 7: releases one of the [`REFERENCES`].
+    /// Transition 7: releases one of the [`REFERENCES`] of a task that is [`DONE`].
     #[inline(always)]
     pub(crate) fn release(&self, reference: u64) -> Released {
         let mut word = self.load();
         loop {
             debug_assert!(word & reference != 0);
-            let (next, completed) = without(word, reference);
+            match self
+                .0
+                .compare_exchange_weak(word, without(word, reference), Ordering::AcqRel, Ordering::Relaxed)
+            {
+                Ok(_) => return released(word, reference),
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Transition 7 of a task that is [`DONE`] and was in a run queue: the caller has popped it and called
+    /// [`State::begin_poll`]. Releases [`LIVE`], unless a waker that was overtaken by the end of the task has queued it
+    /// again.
+    pub(crate) fn leave_queue(&self) -> Released {
+        let mut word = self.load();
+        loop {
+            debug_assert!(word & LIVE != 0 && word & DONE != 0);
+            if word & ENQUEUED != 0 {
+                return Released::Shared;
+            }
+            let next = without(word | ENQUEUED, LIVE);
             match self
                 .0
                 .compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed)
             {
-                Ok(_) if completed == Completed::Freed => return Released::Freed,
-                Ok(_) => return Released::Shared,
+                Ok(_) => return released(word, LIVE),
                 Err(now) => word = now,
             }
         }
@@ -297,13 +337,22 @@ impl State {
     }
 }
 
-/// The word after `reference` was released, and whether the slot is free then.
+/// The word of a task that is done after `reference` was released.
 #[inline(always)]
-const fn without(word: u64, reference: u64) -> (u64, Completed) {
-    if word & REFERENCES & !reference != 0 {
-        (word & !reference, Completed::Released)
+const fn without(word: u64, reference: u64) -> u64 {
+    match released(word, reference) {
+        Released::Shared => word & !reference,
+        Released::Freed => word & !FLAGS | ENQUEUED,
+    }
+}
+
+/// Whether the slot is free after `reference` was released.
+#[inline(always)]
+const fn released(word: u64, reference: u64) -> Released {
+    if word & REFERENCES & !reference == 0 {
+        Released::Freed
     } else {
-        (word & !FLAGS | ENQUEUED, Completed::Freed)
+        Released::Shared
     }
 }
 
@@ -329,7 +378,7 @@ mod tests {
     #[test]
     fn the_last_reference_frees_the_slot_and_the_end_bumps_the_generation() {
         let state = State::new();
-        state.spawn();
+        state.spawn::<true>();
         state.begin_poll();
         assert_eq!(state.complete::<OUTPUT>(), Completed::Released);
         assert_eq!(generation_of(state.load()), 1);
@@ -341,7 +390,7 @@ mod tests {
     #[test]
     fn a_task_that_nobody_refers_to_is_freed_in_one_step() {
         let state = State::new();
-        state.spawn();
+        state.spawn::<true>();
         assert!(!state.complete_alone(), "there is a handle, and it is queued");
         assert_eq!(state.drop_handle(), Ok(()));
         state.begin_poll();
@@ -355,13 +404,15 @@ mod tests {
     #[test]
     fn a_wake_during_the_last_poll_keeps_the_slot_until_the_queue_lets_go() {
         let state = State::new();
-        state.spawn();
+        state.spawn::<true>();
         assert_eq!(state.drop_handle(), Ok(()));
         state.begin_poll();
         assert!(state.wake(0));
         assert_eq!(state.complete::<0>(), Completed::Released);
         assert!(!state.wake(0));
-        assert_eq!(state.release(ENQUEUED), Released::Freed);
+        state.begin_poll();
+        assert_eq!(state.leave_queue(), Released::Freed);
+        assert_eq!(state.load(), State::new().load() + 1);
     }
 
     #[test]
@@ -370,13 +421,28 @@ mod tests {
         let stray = |state: &State| state.0.fetch_or(ENQUEUED, Ordering::AcqRel) & ENQUEUED == 0;
         let state = State::new();
         assert!(!stray(&state), "nothing is pushed for a free slot");
-        state.spawn();
+        state.spawn::<true>();
         assert!(!stray(&state), "nothing is pushed for a new task: it is queued already");
         state.begin_poll();
         assert_eq!(state.complete::<0>(), Completed::Released);
-        assert!(stray(&state), "an ended task that has a handle is queued once more");
+        assert!(
+            !stray(&state),
+            "nothing is pushed for an ended task that is in no queue"
+        );
         assert!(state.drop_handle().is_err());
-        assert_eq!(state.release(HANDLE), Released::Shared);
-        assert_eq!(state.release(ENQUEUED), Released::Freed);
+        assert_eq!(state.release(HANDLE), Released::Freed);
+
+        state.spawn::<true>();
+        state.begin_poll();
+        assert!(stray(&state));
+        assert_eq!(state.complete::<0>(), Completed::Released);
+        assert!(state.drop_handle().is_err());
+        assert_eq!(state.release(HANDLE), Released::Shared, "it is in a queue");
+        state.begin_poll();
+        assert!(stray(&state), "an ended task that was just popped is queued once more");
+        assert_eq!(state.leave_queue(), Released::Shared);
+        state.begin_poll();
+        assert_eq!(state.leave_queue(), Released::Freed);
+        assert!(!stray(&state));
     }
 }

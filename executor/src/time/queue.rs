@@ -43,8 +43,8 @@ impl TimerQueue {
         (deadline != NEVER).then_some(deadline)
     }
 
-    /// Fires up to `limit` timers that are due, the earliest first: gives their wakers to `wake`; returns how many. Does nothing if somebody holds the lock, so it can
-    /// be called from an interrupt handler.
+    /// Fires up to `limit` timers that are due, the earliest first: gives their wakers to `wake`. Returns how many. Does
+    /// nothing if somebody holds the lock, so that it can be called from an interrupt handler.
     pub(crate) fn advance(&self, now: u64, limit: u32, mut wake: impl FnMut(Waker)) -> u32 {
         let mut fired = 0;
         while fired < limit && self.earliest.load(Ordering::Relaxed) <= now {

@@ -22,7 +22,7 @@ pub struct Machine {
     /// CPUs that were notified.
     pub notified: Mutex<Vec<usize>>,
     /// Stalls that were reported.
-    pub stalls: Mutex<Vec<(TaskId, &'static str, u64)>>,
+    pub stalls: Mutex<Vec<(TaskId, &'static str, u32)>>,
 }
 
 impl Machine {
@@ -45,7 +45,7 @@ impl Hooks for Machine {
         self.notified.lock().unwrap().push(cpu);
     }
 
-    fn stall(&self, task: TaskId, name: &'static str, length: u64) {
+    fn stall(&self, task: TaskId, name: &'static str, length: u32) {
         self.stalls.lock().unwrap().push((task, name, length));
     }
 }
