@@ -78,14 +78,35 @@ static void await(const char *what, pid_t pid, int options)
 		printf("%s: %d (%s)\n", what, found, found < 0 ? strerror(errno) : "nothing");
 }
 
-static void reports(void)
+static int go[2];
+
+/* A child that stops, and ends when it is told to. */
+static pid_t stopper(int status)
 {
-	watch_children(0);
+	char byte;
+
+	if (pipe(go))
+		exit(1);
 	pid_t child = fork();
 	if (child == 0) {
 		raise(SIGSTOP);
-		_exit(3);
+		_exit(read(go[0], &byte, 1) == 1 ? status : 1);
 	}
+	return child;
+}
+
+static void let_go(void)
+{
+	if (write(go[1], "g", 1) != 1)
+		exit(1);
+	close(go[0]);
+	close(go[1]);
+}
+
+static void reports(void)
+{
+	watch_children(0);
+	pid_t child = stopper(3);
 	await("stop", child, WUNTRACED);
 	printf("told %d: code %d status %d, of the child: %d, user: %d\n", told, told_code, told_status,
 	       told_pid == child, told_uid == (int)getuid());
@@ -93,14 +114,11 @@ static void reports(void)
 	await("again", child, WUNTRACED | WNOHANG);
 	kill(child, SIGCONT);
 	await("continue", child, WCONTINUED);
+	let_go();
 	await("end", child, WUNTRACED | WCONTINUED);
 
 	watch_children(SA_NOCLDSTOP);
-	child = fork();
-	if (child == 0) {
-		raise(SIGSTOP);
-		_exit(4);
-	}
+	child = stopper(4);
 	for (int i = 0; i < 2; i++) {
 		siginfo_t info = { 0 };
 		int result = waitid(P_PID, child, &info, WSTOPPED | (i == 0 ? WNOWAIT : 0));
@@ -112,6 +130,7 @@ static void reports(void)
 	siginfo_t info = { 0 };
 	printf("waitid %d", waitid(P_PID, child, &info, WCONTINUED));
 	printf(": code %d status %d\n", info.si_code, info.si_status);
+	let_go();
 	await("end", child, 0);
 	printf("told %d: code %d\n", told, told_code);
 	info.si_pid = 1;
@@ -291,6 +310,24 @@ static void an_orphaned_group(void)
 	printf("the orphan was told: %zd %s\n", length, text);
 }
 
+/* Children that nobody has to wait for. */
+static void no_zombies(void)
+{
+	for (int i = 0; i < 2; i++) {
+		if (i == 0)
+			watch_children(SA_NOCLDWAIT);
+		else
+			signal(SIGCHLD, SIG_IGN);
+		told = 0;
+		pid_t child = fork();
+		if (child == 0)
+			_exit(6);
+		await(i ? "ignored" : "not waited for", child, 0);
+		printf("told %d\n", told);
+	}
+	signal(SIGCHLD, SIG_DFL);
+}
+
 int main(void)
 {
 	counter = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -301,5 +338,6 @@ int main(void)
 	all_threads();
 	a_wait_goes_on();
 	an_orphaned_group();
+	no_zombies();
 	return 0;
 }

@@ -15,9 +15,19 @@ fn output(guest: &Guest) -> String {
 
 /// Runs a program on both, compares what comes out, and says what it is.
 fn same_as_native(file: &Path) -> String {
-    let native = native_file(file, &[]);
+    same(file, &[], &[])
+}
+
+/// As [`same_as_native`], with a folder to write to as the program's argument.
+fn same_in_folder(file: &Path) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    same(file, &[folder.path().to_str().unwrap()], &["/tmp"])
+}
+
+fn same(file: &Path, on_linux: &[&str], on_faultline: &[&str]) -> String {
+    let native = native_file(file, on_linux);
     assert_eq!(native.status, 0, "on Linux: {}", text(&native.stderr));
-    assert_eq!(output(&Run::file(file, &[]).boot()), text(&native.stdout));
+    assert_eq!(output(&Run::file(file, on_faultline).boot()), text(&native.stdout));
     text(&native.stdout)
 }
 
@@ -45,4 +55,29 @@ fn no_more_signals_queue_than_the_limit_says() {
         "queued as many as the limit says: 1, then Resource temporarily unavailable\nkill: 0, standard: 0\nlast but one \
          value 1022\n"
     );
+}
+
+#[test]
+fn locks_and_joins_survive_the_dead() {
+    for libc in [Libc::Gnu, Libc::Musl] {
+        let printed = same_as_native(&c_program("robust", libc));
+        assert!(printed.contains("the waiter inherited 3\n"), "{printed}");
+    }
+}
+
+#[test]
+fn a_thread_that_executes_a_program_becomes_the_first() {
+    for libc in [Libc::Gnu, Libc::Musl] {
+        let printed = same_in_folder(&c_program("leader", libc));
+        assert!(
+            printed.contains("with others: same process 1, first thread 0, threads 1"),
+            "{printed}"
+        );
+    }
+}
+
+#[test]
+fn scripts_run_by_their_interpreters() {
+    let printed = same_in_folder(&c_program("scripts", Libc::Gnu));
+    assert!(printed.contains("Too many levels of symbolic links"), "{printed}");
 }

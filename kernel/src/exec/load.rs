@@ -14,6 +14,7 @@ use x86_64::VirtAddr;
 
 use super::elf::{self, ElfError, Plan, Segment};
 use super::placement::Placement;
+use super::script;
 use super::stack::{self, Arguments, MAX_BYTES};
 use crate::arch;
 use crate::fs::Node;
@@ -28,6 +29,9 @@ use crate::syscall::{Errno, has_headroom, information, user};
 /// The part of the stack that is mapped from the start; it grows by itself from there.
 const FIRST_STACK: u64 = 128 * 1024;
 
+/// How many scripts may have each other as interpreters, as on Linux.
+const MOST_SCRIPTS: usize = 5;
+
 const PAGE: u64 = 4096;
 
 /// Why a program can't be started.
@@ -37,6 +41,10 @@ pub enum ExecError {
     NotFound(Errno),
     /// It is not a file with execute permission.
     NotExecutable,
+    /// It is a script that names no interpreter.
+    NoInterpreter,
+    /// It is a script whose interpreter is a script, and so on for too long.
+    TooManyScripts,
     /// It is not a program that this kernel can run.
     Elf(ElfError),
     /// Its address space can't be built.
@@ -65,6 +73,11 @@ impl fmt::Display for ExecError {
         match self {
             Self::NotFound(_) => f.write_str("there is no such file in the ramdisk"),
             Self::NotExecutable => f.write_str("not an executable file"),
+            Self::NoInterpreter => f.write_str("a script whose first line names no interpreter"),
+            Self::TooManyScripts => write!(
+                f,
+                "a script with a chain of more than {MOST_SCRIPTS} scripts to interpret it"
+            ),
             Self::Elf(error) => error.fmt(f),
             Self::Space(error) => error.fmt(f),
             Self::Memory(error) => error.fmt(f),
@@ -105,22 +118,8 @@ pub struct Image {
 /// # Errors
 /// [`ExecError`]; nothing of the new space is left then.
 pub async fn load(directory: Arc<Node>, process: &Process, arguments: Arguments) -> Result<Box<Image>, ExecError> {
-    if arguments.size() > MAX_BYTES {
-        return Err(ExecError::TooManyArguments);
-    }
-    let found = look_up(&directory, &arguments.path, LastLink::Follow, process.pid);
-    let mut node = found.map_err(ExecError::NotFound)?;
-    if let NodeKind::Proc(ProcFile::Executable, _) = &node.kind {
-        let own = process.started.lock().node.clone();
-        node = own.ok_or(ExecError::NotExecutable)?;
-    }
-    let content = match &node.kind {
-        NodeKind::File(content) => content.lock().clone(),
-        _ => return Err(ExecError::NotExecutable),
-    };
-    if node.permissions.load(Ordering::Relaxed) & 0o111 == 0 {
-        return Err(ExecError::NotExecutable);
-    }
+    let (program, arguments) = resolve(&directory, process, arguments)?;
+    let Program { node, content } = program;
     let (plan, file): (Plan, Arc<dyn PageSource>) = match content {
         Content::Archive(file) => (elf::plan(file.bytes()).map_err(ExecError::Elf)?, file),
         Content::Memory(file) => (plan_of(&file)?, file),
@@ -144,6 +143,81 @@ pub async fn load(directory: Arc<Node>, process: &Process, arguments: Arguments)
         arguments: Arc::new(arguments),
         node,
     }))
+}
+
+/// A file that may be executed.
+struct Program {
+    node: Arc<Node>,
+    content: Content,
+}
+
+impl Program {
+    fn find(directory: &Arc<Node>, process: &Process, path: &[u8]) -> Result<Self, ExecError> {
+        let found = look_up(directory, path, LastLink::Follow, process.pid);
+        let mut node = found.map_err(ExecError::NotFound)?;
+        if let NodeKind::Proc(ProcFile::Executable, _) = &node.kind {
+            let own = process.started.lock().node.clone();
+            node = own.ok_or(ExecError::NotExecutable)?;
+        }
+        let content = match &node.kind {
+            NodeKind::File(content) => content.lock().clone(),
+            _ => return Err(ExecError::NotExecutable),
+        };
+        if node.permissions.load(Ordering::Relaxed) & 0o111 == 0 {
+            return Err(ExecError::NotExecutable);
+        }
+        Ok(Self { node, content })
+    }
+
+    /// Its first bytes, filled up with NULs.
+    fn head(&self) -> [u8; script::HEAD] {
+        let mut head = [0; script::HEAD];
+        match &self.content {
+            Content::Archive(file) => {
+                let bytes = file.bytes();
+                let length = bytes.len().min(head.len());
+                head[..length].copy_from_slice(&bytes[..length]);
+            }
+            Content::Memory(file) => {
+                // The first page holds all of it.
+                let _ = file.read(0, &mut head);
+            }
+        }
+        head
+    }
+}
+
+/// The program behind a path, and the arguments that it gets: those of a script's interpreter if the path is a script's.
+fn resolve(
+    directory: &Arc<Node>,
+    process: &Process,
+    mut arguments: Arguments,
+) -> Result<(Program, Arguments), ExecError> {
+    let mut path = arguments.path.clone();
+    for _ in 0..=MOST_SCRIPTS {
+        if arguments.size() > MAX_BYTES {
+            return Err(ExecError::TooManyArguments);
+        }
+        let program = Program::find(directory, process, &path)?;
+        let head = program.head();
+        let Some(interpreter) = script::interpreter(&head).map_err(|_| ExecError::NoInterpreter)? else {
+            return Ok((program, arguments));
+        };
+        if interpreter.path.is_empty() {
+            // Linux takes it for the working directory.
+            return Err(ExecError::NotExecutable);
+        }
+        // Argument 0 gives way to the interpreter, its argument, and the path of the script.
+        let script = core::mem::replace(&mut path, interpreter.path.to_vec());
+        let own = [
+            Some(path.clone()),
+            interpreter.argument.map(<[u8]>::to_vec),
+            Some(script),
+        ];
+        let given = 0..arguments.arguments.len().min(1);
+        arguments.arguments.splice(given, own.into_iter().flatten());
+    }
+    Err(ExecError::TooManyScripts)
 }
 
 /// The plan of a program in frames. Its headers are read from a copy, which lasts no longer than that.

@@ -3,6 +3,7 @@
 pub mod elf;
 pub mod load;
 pub mod placement;
+pub mod script;
 pub mod stack;
 
 pub use load::{ExecError, Image, load};

@@ -35,7 +35,7 @@ impl UserThread {
             FaultError::BeyondEnd { .. } | FaultError::ReadFailed { .. } => (Signal::SIGBUS, linux::BUS_ADRERR),
             _ => (Signal::SIGSEGV, linux::SEGV_MAPERR),
         };
-        log::debug!("thread {}: {error}; {signal:?}", self.thread.tid);
+        log::debug!("thread {}: {error}; {signal:?}", self.thread.tid());
         raise::force(&self.thread, SignalInfo::fault(signal, code, error.address()));
     }
 
@@ -57,7 +57,7 @@ impl UserThread {
         };
         log::debug!(
             "thread {}: exception {vector} (error {error:#x}) at {address:#x}",
-            self.thread.tid
+            self.thread.tid()
         );
         raise::force(&self.thread, info);
     }

@@ -60,7 +60,7 @@ pub fn dismantle(thread: &Thread, space: &Arc<Space>) -> bool {
 /// last one. The thread's own hold on the address space is gone already.
 pub fn thread_gone(thread: &Arc<Thread>) {
     let process = &thread.process;
-    tree::remove_thread(thread.tid);
+    tree::remove_thread(thread.tid());
     if process.remove_thread(thread) > 0 {
         // Signals for the process that this thread was to take go to another.
         if let Some(other) = process.find_thread(|_| true) {

@@ -6,6 +6,7 @@
 
 mod attention;
 pub mod exit;
+pub mod farewell;
 pub mod jobs;
 pub mod record;
 pub mod start;

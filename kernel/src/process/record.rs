@@ -74,6 +74,8 @@ pub struct Process {
     pub start_error: Once<ExecError>,
     /// Its working directory; shared with a process that was cloned so.
     pub directory: Arc<Mutex<Directory>>,
+    /// Permissions that new files do not get; shared as the working directory is.
+    pub umask: Arc<AtomicU32>,
     /// What it was started as.
     pub started: Mutex<Started>,
     /// How many programs it has begun to load.
@@ -112,6 +114,8 @@ pub struct Inherited {
     pub files: Arc<Mutex<FileTable>>,
     /// See [`Process::directory`].
     pub directory: Arc<Mutex<Directory>>,
+    /// See [`Process::umask`].
+    pub umask: Arc<AtomicU32>,
     /// See [`Process::started`].
     pub started: Started,
     /// Process group.
@@ -133,6 +137,7 @@ impl Process {
             files: Mutex::new(inherited.files),
             start_error: Once::new(),
             directory: inherited.directory,
+            umask: inherited.umask,
             started: Mutex::new(inherited.started),
             programs: AtomicU32::new(0),
             usage: Usage::default(),
@@ -252,7 +257,7 @@ impl Process {
         let threads = self.threads.lock();
         threads
             .iter()
-            .filter(|thread| thread.tid != survivor.tid)
+            .filter(|thread| !core::ptr::eq(&raw const ***thread, survivor))
             .for_each(|thread| thread.kill());
     }
 

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::sync::atomic::AtomicU32;
 
 use faultline_executor::{Class, SpawnError};
 use faultline_trace::Kind;
@@ -17,6 +18,9 @@ use crate::signal::{Actions, SignalSet};
 use crate::syscall::{Call, Errno, Outcome, processes};
 use crate::tracing;
 
+/// The permissions that new files of a first program do not get.
+const FIRST_UMASK: u32 = 0o022;
+
 /// Starts a thread whose record is complete: it becomes part of its process and gets a task.
 ///
 /// # Errors
@@ -30,7 +34,7 @@ pub fn thread(
     thread.process.add_thread(thread).map_err(|_| Errno::EAGAIN)?;
     tree::add_thread(thread);
     tracing::record_for(
-        thread.tid,
+        thread.tid(),
         Kind::TaskStart,
         thread.process.pid.into(),
         tracing::current().into(),
@@ -42,7 +46,7 @@ pub fn thread(
             Ok(())
         }
         Err(error) => {
-            tree::remove_thread(thread.tid);
+            tree::remove_thread(thread.tid());
             thread.process.remove_thread(thread);
             Err(match error {
                 SpawnError::OutOfMemory => Errno::ENOMEM,
@@ -69,6 +73,7 @@ pub fn program(arguments: Arguments) -> Result<Pid, Errno> {
         actions: Arc::new(Mutex::new(Actions::default())),
         files: Arc::new(Mutex::new(files)),
         directory: Arc::new(Mutex::new(Directory(fs_tree::root().clone()))),
+        umask: Arc::new(AtomicU32::new(FIRST_UMASK)),
         started: Started::default(),
         group: pid,
         session: pid,

@@ -37,8 +37,7 @@ pub const STOPPED: u32 = 4;
 
 /// The record of a user thread.
 pub struct Thread {
-    /// Its number.
-    pub tid: Tid,
+    tid: AtomicU32,
     /// Its process.
     pub process: Arc<Process>,
     /// Its signals.
@@ -60,7 +59,7 @@ impl Thread {
     #[must_use]
     pub fn new(tid: Tid, process: Arc<Process>, blocked: SignalSet) -> Self {
         Self {
-            tid,
+            tid: AtomicU32::new(tid),
             process,
             signals: Mutex::new(ThreadSignals::new(blocked)),
             clear_child_tid: AtomicU64::new(0),
@@ -68,6 +67,17 @@ impl Thread {
             attention: AtomicU32::new(0),
             waker: Once::new(),
         }
+    }
+
+    /// Its number.
+    #[inline(always)]
+    pub fn tid(&self) -> Tid {
+        self.tid.load(Ordering::Relaxed)
+    }
+
+    /// Gives it the number of its process, which the first thread had: `execve` has left no other.
+    pub fn become_first(&self) {
+        self.tid.store(self.process.pid, Ordering::Relaxed);
     }
 
     /// The attention word.

@@ -133,7 +133,15 @@ pub fn remove_unborn(pid: Pid) {
 pub fn add_thread(thread: &Arc<Thread>) {
     let mut tree = TREE.lock();
     tree.started.1 += 1;
-    tree.threads.insert(thread.tid, thread.clone());
+    tree.threads.insert(thread.tid(), thread.clone());
+}
+
+/// Gives the last thread of a process the number of the first.
+pub fn make_first(thread: &Arc<Thread>) {
+    let mut tree = TREE.lock();
+    tree.threads.remove(&thread.tid());
+    thread.become_first();
+    tree.threads.insert(thread.tid(), thread.clone());
 }
 
 /// Takes a thread out.

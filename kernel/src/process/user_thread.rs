@@ -16,7 +16,8 @@
 //!
 //! Whoever ends a thread sets its kill bit and wakes its task ([`thread`](super::thread)). The next poll drops the future
 //! that the thread was waiting for: a fault's future takes its waiter off the fault slot, a sleep leaves the timer queue,
-//! a futex wait leaves its queue. So nothing has to know how to be interrupted, except that dropping it cleans up.
+//! a futex wait leaves its queue. So nothing has to know how to be interrupted, except that dropping it cleans up. Then
+//! the thread takes its leave ([`farewell`]), which may wait for pages, and is gone.
 
 use alloc::sync::Arc;
 use core::future::Future;
@@ -30,7 +31,7 @@ use faultline_trace::{Kind, TrapWord};
 
 use super::attention::Attended;
 use super::thread::{KILLED, STOPPED};
-use super::{Thread, exit, tree};
+use super::{Thread, exit, farewell, tree};
 use crate::arch::{self, Trap, UserContext, clock};
 use crate::machine::{self, FaultFuture, Space};
 use crate::syscall::{self, Call, Caller, Errno, Immediate, Outcome, processes};
@@ -47,6 +48,8 @@ pub struct UserThread {
     pub(super) space: Option<Arc<Space>>,
     /// The system call that a signal cut short, and whether a handler always ends it.
     pub(super) interrupted: Option<CutShort>,
+    /// It has no more to do than to take its leave.
+    leaves: bool,
     /// How often a signal has had to wait for room in the kernel heap.
     pub(super) waits_for_room: u16,
 }
@@ -94,6 +97,7 @@ impl UserThread {
             thread,
             space,
             interrupted: None,
+            leaves: false,
             waits_for_room: 0,
         }
     }
@@ -200,7 +204,22 @@ impl UserThread {
     /// The thread leaves user mode for good.
     #[cold]
     fn finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.state = State::User;
+        if !self.leaves {
+            self.leaves = true;
+            // What the thread waited for is given up here.
+            self.state = State::User;
+            if let Some(space) = &self.space
+                && let Some(rest) = farewell::begin(&self.thread, space)
+            {
+                self.state = State::Call(rest);
+            }
+        }
+        if let State::Call(rest) = &mut self.state {
+            if rest.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.state = State::User;
+        }
         if self
             .space
             .as_ref()
@@ -305,7 +324,7 @@ impl Future for UserThread {
         // 2. no method moves `state` out of `self`.
         let this = unsafe { self.get_unchecked_mut() };
         this.thread.set_waker(cx.waker());
-        statistics::entering(this.thread.tid);
+        statistics::entering(this.thread.tid());
         loop {
             let attention = this.thread.attention();
             if attention & (KILLED | STOPPED) != 0 {

@@ -143,7 +143,7 @@ pub fn deliver(
         match enter(&caller, info, action, registers, fpu).await {
             Ok(registers) => Outcome::Resume(registers),
             Err(_) => {
-                log::debug!("thread {}: no room for a signal frame", caller.thread.tid);
+                log::debug!("thread {}: no room for a signal frame", caller.thread.tid());
                 caller.thread.process.begin_exit(ExitStatus::Killed(Signal::SIGSEGV));
                 Outcome::End(ExitStatus::Killed(Signal::SIGSEGV))
             }

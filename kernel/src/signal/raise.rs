@@ -21,7 +21,7 @@ pub fn to_thread(thread: &Thread, info: SignalInfo) {
 /// # Errors
 /// [`QueueFull`] for a real-time signal.
 pub fn queue_to_thread(thread: &Thread, info: SignalInfo) -> Result<(), QueueFull> {
-    trace(thread.tid, &info);
+    trace(thread.tid(), &info);
     let process = &thread.process;
     prepare(process, info.signal);
     if info.signal == Signal::SIGKILL {
@@ -100,7 +100,7 @@ pub fn queue_to_process(process: &Process, info: SignalInfo) -> Result<(), Queue
 /// Raises a signal that the thread's own instruction caused: it can't be put off. A blocked or ignored one ends the
 /// process.
 pub fn force(thread: &Thread, info: SignalInfo) {
-    trace(thread.tid, &info);
+    trace(thread.tid(), &info);
     let disposition = thread.process.actions.lock().disposition(info.signal);
     let mut own = thread.signals.lock();
     // The signals that instructions cause are standard signals, for which there is always room.

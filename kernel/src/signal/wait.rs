@@ -80,7 +80,7 @@ pub async fn rt_sigqueueinfo(caller: Caller, pid: u64, tid: Option<u64>, number:
         return Err(Errno::EINVAL);
     }
     // Only to itself may a process pretend that the kernel, or `kill`, has sent the signal.
-    let is_sender = tid.unwrap_or(pid) == caller.thread.tid;
+    let is_sender = tid.unwrap_or(pid) == caller.thread.tid();
     if (code >= 0 || code == linux::SI_TKILL) && !is_sender {
         return Err(Errno::EPERM);
     }

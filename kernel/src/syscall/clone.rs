@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::future::poll_fn;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 use core::task::Poll;
 
 use linux_raw_sys::general as linux;
@@ -164,7 +164,7 @@ async fn run(caller: Caller, context: Box<UserContext>, request: Request) -> Res
         })
         .await;
     }
-    Ok(u64::from(child.tid))
+    Ok(u64::from(child.tid()))
 }
 
 fn check(request: &Request) -> Result<(), Errno> {
@@ -240,10 +240,14 @@ fn inherit(parent: &Process, request: &Request) -> Inherited {
     } else {
         Arc::new(Mutex::new(files.lock().clone()))
     };
-    let directory = if request.has(linux::CLONE_FS) {
-        parent.directory.clone()
+    let (directory, umask) = if request.has(linux::CLONE_FS) {
+        (parent.directory.clone(), parent.umask.clone())
     } else {
-        Arc::new(Mutex::new(parent.directory.lock().clone()))
+        let umask = parent.umask.load(Ordering::Relaxed);
+        (
+            Arc::new(Mutex::new(parent.directory.lock().clone())),
+            Arc::new(AtomicU32::new(umask)),
+        )
     };
     Inherited {
         root: parent.root,
@@ -255,6 +259,7 @@ fn inherit(parent: &Process, request: &Request) -> Inherited {
         actions,
         files,
         directory,
+        umask,
         started: parent.started.lock().clone(),
         group: parent.group(),
         session: parent.session.load(Ordering::Relaxed),

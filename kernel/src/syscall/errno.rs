@@ -90,7 +90,8 @@ impl From<ExecError> for Errno {
         match error {
             ExecError::NotFound(errno) => errno,
             ExecError::NotExecutable => Self::EACCES,
-            ExecError::Elf(_) => Self::ENOEXEC,
+            ExecError::Elf(_) | ExecError::NoInterpreter => Self::ENOEXEC,
+            ExecError::TooManyScripts => Self::ELOOP,
             ExecError::Space(error) => error.into(),
             ExecError::Memory(error) => error.into(),
             ExecError::TooManyArguments => Self::E2BIG,

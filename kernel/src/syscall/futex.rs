@@ -321,25 +321,44 @@ async fn wake_op(
 /// Stores 0 at `address` and wakes one waiter: the end of a thread that asked for it.
 pub async fn clear_and_wake(space: &Space, address: u64) {
     if user::write_u32(space, address, 0).await.is_ok() {
-        wake(Key::of(space, address, false), 1, u32::MAX);
-        wake(Key::of(space, address, true), 1, u32::MAX);
+        wake_any(space, address);
     }
 }
 
-/// Marks the futex at `address` as orphaned if the thread `tid`, which ends, holds it, and wakes one waiter.
-pub async fn orphan(space: &Space, address: u64, tid: u32) {
-    let Ok(word) = user::read_u32(space, address).await else {
-        return;
-    };
-    if word & linux::FUTEX_TID_MASK != tid {
-        return;
+/// As [`clear_and_wake`], if it can be done without waiting; says whether it was.
+pub fn clear_and_wake_now(space: &Space, address: u64) -> bool {
+    let cleared = user::write_now(space, address, &0_u32.to_le_bytes()).is_some();
+    if cleared {
+        wake_any(space, address);
     }
-    if user::write_u32(space, address, word & linux::FUTEX_WAITERS | linux::FUTEX_OWNER_DIED)
-        .await
-        .is_ok()
-        && word & linux::FUTEX_WAITERS != 0
-    {
-        wake(Key::of(space, address, false), 1, u32::MAX);
-        wake(Key::of(space, address, true), 1, u32::MAX);
+    cleared
+}
+
+/// Marks the futex at `address` as orphaned if the thread `tid`, which ends, holds it, and wakes one waiter. The thread
+/// may have been `taking` it or giving it up: if nobody holds it, a waiter is woken that may have been missed.
+///
+/// # Errors
+/// `EFAULT`, `EINVAL` for an address that can't be a futex.
+pub async fn orphan(space: &Space, address: u64, tid: u32, taking: bool) -> Result<(), Errno> {
+    let word = user::read_u32(space, address).await?;
+    if taking && word & linux::FUTEX_TID_MASK == 0 {
+        wake_any(space, address);
+        return Ok(());
     }
+    let is_held = |word: u32| word & linux::FUTEX_TID_MASK == tid;
+    if !is_held(word) {
+        return Ok(());
+    }
+    let mark = |word: u32| is_held(word).then_some(word & linux::FUTEX_WAITERS | linux::FUTEX_OWNER_DIED);
+    let word = user::update_u32(space, address, mark).await?;
+    if is_held(word) && word & linux::FUTEX_WAITERS != 0 {
+        wake_any(space, address);
+    }
+    Ok(())
+}
+
+/// Wakes a waiter of a word, whether it waits for it as private or as shared.
+fn wake_any(space: &Space, address: u64) {
+    wake(Key::of(space, address, false), 1, u32::MAX);
+    wake(Key::of(space, address, true), 1, u32::MAX);
 }

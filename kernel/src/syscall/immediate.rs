@@ -1,10 +1,11 @@
 //! Calls that never wait: answered in the thread's loop.
 
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general as linux;
 
-use super::{Arguments, Errno, descriptors, futex, groups, has_headroom, information, memory, paths, time, timers};
+use super::{Arguments, Errno, descriptors, futex, groups, has_headroom, information, memory, processes, time, timers};
 use crate::arch::UserContext;
 use crate::machine::Space;
 use crate::process::{ExitStatus, Thread, tree};
@@ -33,7 +34,7 @@ impl From<Result<u64, Errno>> for Immediate {
 pub fn immediate(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) -> Immediate {
     match context.rax as u32 {
         linux::__NR_getpid => Immediate::Value(u64::from(thread.process.pid)),
-        linux::__NR_gettid => Immediate::Value(u64::from(thread.tid)),
+        linux::__NR_gettid => Immediate::Value(u64::from(thread.tid())),
         linux::__NR_sched_yield => Immediate::Yield,
         _ => other(thread, space, context),
     }
@@ -54,16 +55,20 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
         linux::__NR_getsid => groups::getsid(process, a as u32),
         linux::__NR_setpgid => groups::setpgid(process, a as u32, b as u32),
         linux::__NR_setsid => groups::setsid(process),
-        linux::__NR_umask => Ok(u64::from(paths::UMASK)),
+        linux::__NR_umask => Ok(u64::from(process.umask.swap(a as u32 & 0o777, Ordering::Relaxed))),
         linux::__NR_set_tid_address => {
-            thread.clear_child_tid.store(a, core::sync::atomic::Ordering::Relaxed);
-            Ok(u64::from(thread.tid))
+            thread.clear_child_tid.store(a, Ordering::Relaxed);
+            Ok(u64::from(thread.tid()))
         }
         linux::__NR_set_robust_list => information::set_robust_list(thread, a, b),
         linux::__NR_arch_prctl => match a as u32 {
             information::ARCH_SET_FS | information::ARCH_SET_GS => information::arch_prctl_set(context, a as u32, b),
             _ => return Immediate::Waits,
         },
+        linux::__NR_exit => {
+            processes::exit_now(thread, ExitStatus::Exited(a as u8));
+            Ok(0)
+        }
         linux::__NR_exit_group => {
             process.begin_exit(ExitStatus::Exited(a as u8));
             Ok(0)

@@ -257,3 +257,17 @@ pub fn set_robust_list(thread: &Thread, head: u64, size: u64) -> Result<u64, Err
     thread.robust_list.store(head, Ordering::Relaxed);
     Ok(0)
 }
+
+/// `get_robust_list`, of the caller or another thread.
+pub async fn get_robust_list(caller: Caller, tid: u64, to: u64, size: u64) -> Result<u64, Errno> {
+    let head = match tid as u32 {
+        0 => caller.thread.robust_list.load(Ordering::Relaxed),
+        tid => {
+            let thread = tree::find_thread(tid).ok_or(Errno::ESRCH)?;
+            thread.robust_list.load(Ordering::Relaxed)
+        }
+    };
+    user::write_words(&caller.space, size, [ROBUST_HEAD]).await?;
+    user::write_words(&caller.space, to, [head]).await?;
+    Ok(0)
+}

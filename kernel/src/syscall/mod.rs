@@ -100,7 +100,7 @@ pub fn has_room_for_call() -> Result<(), Errno> {
 }
 
 /// Whether a thread may use the kernel heap on its way out of a signal handler, or of its life.
-fn has_room_to_leave() -> bool {
+pub fn has_room_to_leave() -> bool {
     keep_free(LASTING_RESERVE.min(heap::size() / 4) / 8).is_ok()
 }
 
@@ -137,14 +137,6 @@ fn value(future: impl Future<Output = Result<u64, Errno>> + Send + 'static) -> C
 pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
     let number = context.rax;
     let Arguments([a, b, c, d, e, f]) = Arguments::of(context);
-    if number == u64::from(linux::__NR_exit) {
-        if has_room_to_leave() {
-            return Ok(Box::pin(processes::exit(caller, a as u8)));
-        }
-        // Without room for the futexes of the thread, it ends without them.
-        processes::exit_now(&caller.thread, ExitStatus::Exited(a as u8));
-        return Err(Errno::ENOMEM);
-    }
     if number == u64::from(linux::__NR_rt_sigreturn) {
         if has_room_to_leave() {
             return Ok(signal::deliver::sigreturn(caller, Box::new(Registers::of(context))));
@@ -257,6 +249,7 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_rt_tgsigqueueinfo => value(signal::wait::rt_sigqueueinfo(caller, a, Some(b), c, d)),
         linux::__NR_pause => value(signal::calls::pause(caller)),
 
+        linux::__NR_get_robust_list => value(information::get_robust_list(caller, a, b, c)),
         linux::__NR_getrandom => value(information::getrandom(caller, a, b, c)),
         linux::__NR_uname => value(information::uname(caller, a)),
         linux::__NR_sysinfo => value(information::sysinfo(caller, a)),

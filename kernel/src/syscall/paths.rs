@@ -22,11 +22,13 @@ pub const AT_CWD: u64 = linux::AT_FDCWD as i64 as u64;
 const W_OK: u64 = 2;
 const X_OK: u64 = 1;
 
-/// Permissions that new files do not get. `umask` does not change it.
-pub const UMASK: u32 = 0o022;
-
 const UTIME_NOW: u64 = 0x3fff_ffff;
 const UTIME_OMIT: u64 = 0x3fff_fffe;
+
+/// The permissions of a new file that is asked for with `mode`.
+fn permissions(caller: &Caller, mode: u64) -> u32 {
+    mode as u32 & 0o7777 & !caller.thread.process.umask.load(Ordering::Relaxed)
+}
 
 /// The directory that a descriptor stands for.
 fn base(caller: &Caller, descriptor: u64, path: &[u8]) -> Result<Arc<Node>, Errno> {
@@ -89,7 +91,7 @@ pub async fn openat(caller: Caller, descriptor: u64, path: u64, flags: u64, mode
             Some(_) => find(&caller, descriptor, &path, last_link)?,
             None if place.wants_directory => return Err(Errno::EISDIR),
             None => {
-                let node = changes::empty_file(mode as u32 & 0o7777 & !UMASK);
+                let node = changes::empty_file(permissions(&caller, mode));
                 changes::make(&place, node.clone())?;
                 node
             }
@@ -204,7 +206,7 @@ pub async fn fchdir(caller: Caller, descriptor: u64) -> Result<u64, Errno> {
 pub async fn mkdirat(caller: Caller, descriptor: u64, path: u64, mode: u64) -> Result<u64, Errno> {
     let path = user::read_path(&caller.space, path).await?;
     let place = place(&caller, descriptor, &path, LastLink::Keep)?;
-    changes::make(&place, tree::directory(mode as u32 & 0o7777 & !UMASK, tree::now()))?;
+    changes::make(&place, tree::directory(permissions(&caller, mode), tree::now()))?;
     Ok(0)
 }
 

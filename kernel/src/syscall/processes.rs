@@ -10,62 +10,22 @@ use core::task::Poll;
 use faultline_trace::Kind;
 use linux_raw_sys::general as linux;
 
-use super::{Caller, Errno, Outcome, futex, has_headroom, user};
+use super::{Caller, Errno, Outcome, has_headroom, user};
 use crate::exec::stack::{Arguments, MAX_BYTES};
 use crate::exec::{self, Image};
 use crate::process::tree::{Found, Interest, Wanted, look_for_child};
-use crate::process::{ChildChange, ExitStatus, Process, Started, Thread};
+use crate::process::{ChildChange, ExitStatus, Process, Started, Thread, farewell, tree};
 use crate::{time, tracing};
 
 /// Longest single argument, its NUL included.
 const MAX_STRING: usize = 128 * 1024;
 
-/// Most robust futexes that are looked at when a thread ends.
-const MAX_ROBUST: usize = 2048;
-
-/// `exit`: the end of one thread.
-pub async fn exit(caller: Caller, code: u8) -> Outcome {
-    release_robust_futexes(&caller).await;
-    let address = caller.thread.clear_child_tid.load(Ordering::Relaxed);
-    if address != 0 {
-        futex::clear_and_wake(&caller.space, address).await;
-    }
-    Outcome::End(ExitStatus::Exited(code))
-}
-
-/// The end of a thread, as far as its own record goes. The thread's next poll sees it.
+/// `exit`: the end of one thread. Its next poll sees it.
 pub fn exit_now(thread: &Thread, status: ExitStatus) {
-    if thread.tid == thread.process.pid {
+    if thread.tid() == thread.process.pid {
         thread.process.set_leader_status(status);
     }
     thread.kill();
-}
-
-/// Marks the robust futexes that the thread holds as orphaned, and wakes a waiter of each.
-async fn release_robust_futexes(caller: &Caller) {
-    let head = caller.thread.robust_list.load(Ordering::Relaxed);
-    if head == 0 {
-        return;
-    }
-    // head: first entry, offset of the futex from its entry, entry that is being taken.
-    let Ok([mut entry, offset, pending]) = user::read_words(&caller.space, head).await else {
-        return;
-    };
-    for _ in 0..MAX_ROBUST {
-        if entry & !1 == head {
-            break;
-        }
-        let Ok([next]) = user::read_words(&caller.space, entry & !1).await else {
-            return;
-        };
-        if entry != pending {
-            futex::orphan(&caller.space, (entry & !1).wrapping_add(offset), caller.thread.tid).await;
-        }
-        entry = next;
-    }
-    if pending != 0 {
-        futex::orphan(&caller.space, (pending & !1).wrapping_add(offset), caller.thread.tid).await;
-    }
 }
 
 /// `execve`.
@@ -88,14 +48,15 @@ async fn prepare(caller: &Caller, path: u64, arguments: u64, environment: u64) -
     let directory = caller.thread.process.directory.lock().0.clone();
     let image = exec::load(directory, &caller.thread.process, arguments).await?;
     become_single(caller).await;
+    if let Some(rest) = farewell::begin(&caller.thread, &caller.space) {
+        rest.await;
+    }
     commit(&caller.thread.process, &image);
     caller.thread.signals.lock().alternate = crate::signal::AlternateStack::NONE;
-    caller.thread.clear_child_tid.store(0, Ordering::Relaxed);
-    caller.thread.robust_list.store(0, Ordering::Relaxed);
     Ok(image)
 }
 
-/// Ends every other thread of the process and waits until they are gone.
+/// Ends every other thread of the process, waits until they are gone, and takes the number of the first.
 async fn become_single(caller: &Caller) {
     let process = &caller.thread.process;
     process.kill_others(&caller.thread);
@@ -107,6 +68,9 @@ async fn become_single(caller: &Caller) {
         }
     })
     .await;
+    if caller.thread.tid() != process.pid {
+        tree::make_first(&caller.thread);
+    }
 }
 
 /// What `execve` changes in the process.
@@ -116,6 +80,7 @@ pub fn commit(process: &Process, image: &Image) {
     tracing::name(process.pid, name);
     tracing::record_for(process.pid, Kind::TaskExec, image.space.id(), image.entry);
     process.actions.lock().forget_handlers();
+    process.exit_signal.store(linux::SIGCHLD, Ordering::Relaxed);
     process.files().lock().close_for_exec();
     *process.started.lock() = Started {
         arguments: image.arguments.clone(),
