@@ -18,6 +18,7 @@
 //! | `executor` | measure at the start what the executor's steps cost, with this many tasks alive; 0: do not | 0 |
 //! | `seed` | the number behind `getrandom`, `AT_RANDOM` and the places of programs in memory; 0: programs are not moved | 0 |
 //! | `input` | `none`: standard input is at its end; `terminal`: the port of standard output is a terminal | `none` |
+//! | `window` | `ROWSxCOLUMNS`: the size of the terminal's window | `24x80` |
 //! | `console` | `split`: a port for each channel; `com1`: everything on COM1 | `split` |
 //! | `selftest` | for the tests only: see [`SelfTest`] | none |
 //!
@@ -142,6 +143,8 @@ pub struct Config {
     pub seed: u64,
     /// Whether standard input is a terminal.
     pub terminal: bool,
+    /// Rows and columns of the terminal's window.
+    pub window: [u16; 2],
     /// Whether each channel has a port of its own.
     pub split_console: bool,
     /// The test of the kernel itself.
@@ -166,6 +169,7 @@ impl Default for Config {
             executor_tasks: 0,
             seed: 0,
             terminal: false,
+            window: [24, 80],
             split_console: true,
             selftest: None,
         }
@@ -265,6 +269,7 @@ impl Config {
             "executor" => self.executor_tasks = value.parse().map_err(|_| bad())?,
             "seed" => self.seed = value.parse().map_err(|_| bad())?,
             "input" => self.terminal = choose(value, &[("none", false), ("terminal", true)]).ok_or_else(bad)?,
+            "window" => self.window = window(value).ok_or_else(bad)?,
             "console" => self.split_console = choose(value, &[("split", true), ("com1", false)]).ok_or_else(bad)?,
             "selftest" => self.selftest = Some(choose(value, &SELF_TESTS).ok_or_else(bad)?),
             _ => return Err(ConfigError::UnknownKey(key.into())),
@@ -290,6 +295,12 @@ fn choose<T: Copy>(value: &str, choices: &[(&str, T)]) -> Option<T> {
         .iter()
         .find(|(name, _)| *name == value)
         .map(|(_, choice)| *choice)
+}
+
+/// Reads `ROWSxCOLUMNS`.
+fn window(value: &str) -> Option<[u16; 2]> {
+    let (rows, columns) = value.split_once('x')?;
+    Some([rows.parse().ok()?, columns.parse().ok()?])
 }
 
 /// Reads a list of categories, separated by commas; none if one of them is unknown.

@@ -71,7 +71,7 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
         executor_costs::measure(config.executor_tasks);
     }
     if config.terminal {
-        terminal::start();
+        terminal::start(config.window);
     }
     let before = memory().account();
     ::log::info!("{before}");

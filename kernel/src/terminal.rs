@@ -57,6 +57,7 @@ static TERMINAL: Mutex<Terminal> = Mutex::new(Terminal {
     ends: 0,
     foreground: 0,
     session: 0,
+    window: [0; 4],
     readers: Vec::new(),
 });
 
@@ -117,6 +118,8 @@ struct Terminal {
     foreground: Pid,
     /// The session whose terminal it is; 0 for none.
     session: Pid,
+    /// Rows, columns, width and height in pixels, as programs set them; nothing here depends on them.
+    window: [u16; 4],
     readers: Vec<Waker>,
 }
 
@@ -125,8 +128,9 @@ pub fn is_on() -> bool {
     IS_ON.load(Ordering::Relaxed)
 }
 
-/// Makes the serial line of the programs a terminal.
-pub fn start() {
+/// Makes the serial line of the programs a terminal with a window of so many rows and columns.
+pub fn start([rows, columns]: [u16; 2]) {
+    TERMINAL.lock().window = [rows, columns, 0, 0];
     IS_ON.store(true, Ordering::Relaxed);
     let task = executor().spawn("terminal", Class::Device, serve());
     task.expect("the first tasks have room").detach();
@@ -174,14 +178,19 @@ async fn serve() -> Infallible {
             (signal, core::mem::take(&mut terminal.readers))
         };
         if let Some((signal, group)) = signal {
-            tree::for_each_living(|process| {
-                if group != 0 && process.group() == group {
-                    raise::to_process(process, SignalInfo::kernel(signal));
-                }
-            });
+            signal_group(group, signal);
         }
         readers.into_iter().for_each(Waker::wake);
     }
+}
+
+/// Sends a signal to every process of a group; 0 is none.
+fn signal_group(group: Pid, signal: Signal) {
+    tree::for_each_living(|process| {
+        if group != 0 && process.group() == group {
+            raise::to_process(process, SignalInfo::kernel(signal));
+        }
+    });
 }
 
 impl Terminal {
@@ -391,6 +400,22 @@ pub fn set_foreground(group: Pid) {
         core::mem::take(&mut terminal.readers)
     };
     readers.into_iter().for_each(Waker::wake);
+}
+
+/// The size of the window, as `TIOCGWINSZ` passes it: rows, columns, pixels across and down.
+pub fn window() -> [u16; 4] {
+    TERMINAL.lock().window
+}
+
+/// Takes another size of the window; the group in the foreground learns of a change by `SIGWINCH`.
+pub fn set_window(window: [u16; 4]) {
+    let (before, foreground) = {
+        let mut terminal = TERMINAL.lock();
+        (core::mem::replace(&mut terminal.window, window), terminal.foreground)
+    };
+    if before != window {
+        signal_group(foreground, Signal::SIGWINCH);
+    }
 }
 
 /// The settings, as `TCGETS` passes them.

@@ -42,7 +42,8 @@ pub enum Command {
     ///
     /// Busybox's sh, from an installed static busybox or Debian's package, which is downloaded by apt-get and not
     /// installed. Files that it writes are gone with the machine. Ctrl-C interrupts what runs in the foreground, Ctrl-D
-    /// ends the shell, Ctrl-] ends the machine.
+    /// ends the shell, Ctrl-] ends the machine. The sample tasks are started by their names, but touch and kill, which
+    /// are commands of the shell, as /bin/touch and /bin/kill; `--trace FILE` records what they do meanwhile.
     Shell(Shell),
     /// Run the sample tasks together, show the life of a few faults, and sum up (the default)
     ///
@@ -318,9 +319,10 @@ pub struct Options {
     /// are; 0: the usual random numbers, and every program at the place it has without randomisation
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub seed: u64,
-    /// End the machine after this many seconds; 0 for never
-    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
-    pub timeout: Duration,
+    /// End the machine after this many seconds; 0 for never; 600 if not given, but never where a person types into a
+    /// shell
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Option<Duration>,
     /// The processor model, as QEMU names it
     #[arg(long, value_name = "MODEL", default_value = "max")]
     pub cpu: String,
@@ -359,7 +361,8 @@ impl Options {
     /// The time limit.
     #[must_use]
     pub fn limit(&self) -> Option<Duration> {
-        (!self.timeout.is_zero()).then_some(self.timeout)
+        let limit = self.timeout.unwrap_or(Duration::from_secs(600));
+        (!limit.is_zero()).then_some(limit)
     }
 }
 

@@ -4,7 +4,7 @@
 //! the like reach the kernel's own line discipline. Only Ctrl-] stays here, and ends the machine.
 
 use std::fs;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal, Read, Write};
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,17 +36,16 @@ pub fn run(arguments: &cli::Shell) -> anyhow::Result<u8> {
         None => Root::default(),
     };
     root.add_link("bin/sh", "busybox");
-    for name in build::task_names() {
-        let file = artifacts.task(&name).context("a task has no file")?;
-        let program = fs::read(&file).with_context(|| format!("{} can't be read", file.display()))?;
-        root.add_file(&format!("bin/{name}"), true, program);
-    }
-    let shell = Task {
+    let mut tasks = vec![Task {
         path: "bin/busybox".to_owned(),
         name: "/bin/busybox".to_owned(),
         program: program::read(&busybox)?,
         args: Vec::new(),
-    };
+    }];
+    let samples = build::task_names();
+    for name in &samples {
+        tasks.push(Task::sample(name, &[], &artifacts)?);
+    }
     let options = &arguments.options;
     let mut config = Config::new();
     config.set("mode", "run")?;
@@ -59,24 +58,31 @@ pub fn run(arguments: &cli::Shell) -> anyhow::Result<u8> {
     }
     arguments.recording.configure(&mut config)?;
     config.set("input", "terminal")?;
+    if let Some((rows, columns)) = window() {
+        config.set("window", format!("{rows}x{columns}"))?;
+    }
     options.configure(&mut config)?;
 
     let hardware = options.hardware(Accel::default());
-    let tasks = [shell];
     let bundle = session::pack_with(&artifacts, &config, &tasks, &root, &hardware)?;
-    let ports = Ports::of_this_process(arguments.recording.log());
     let mut recorder = arguments.recording.start(&tasks)?;
     let terminal = RawTerminal::of_standard_input()?;
+    let mut log = arguments.recording.log();
+    let mut limit = options.limit();
     if terminal.is_some() {
-        eprint!("Ctrl-] ends the machine\r\n");
+        eprint!("{}Ctrl-] ends the machine\r\n", greeting(&samples));
+        log = Box::new(ReturnCarriage(log));
+        // A person who types ends the machine when it suits.
+        limit = options.timeout.and(limit);
     }
+    let ports = Ports::of_this_process(log);
     let attached = Attached {
         trace: recorder.port(),
         input: Some(Box::new(Keyboard {
             is_terminal: terminal.is_some(),
         })),
     };
-    let ended = session::boot_attached(&artifacts, &hardware, &bundle, ports, attached, options.limit());
+    let ended = session::boot_attached(&artifacts, &hardware, &bundle, ports, attached, limit);
     drop(terminal);
     let ended = ended?;
     recorder.finish(ended.as_ref().map(|(_, outcome)| outcome.report.as_str()).ok())?;
@@ -97,6 +103,21 @@ pub fn run(arguments: &cli::Shell) -> anyhow::Result<u8> {
             Ok(failure.status())
         }
     }
+}
+
+/// Names that busybox's shell takes for commands of its own, whatever is in PATH.
+const SHADOWED: [&str; 2] = ["kill", "touch"];
+
+/// How the sample tasks are started.
+fn greeting(samples: &[String]) -> String {
+    let calls: Vec<_> = samples
+        .iter()
+        .map(|name| match SHADOWED.contains(&name.as_str()) {
+            true => format!("/bin/{name}"),
+            false => name.clone(),
+        })
+        .collect();
+    format!("sample tasks: {}\r\n", calls.join(" "))
 }
 
 /// A static busybox: the one that was named, one that is installed, or Debian's, fetched into the target directory.
@@ -164,6 +185,37 @@ impl Read for Keyboard {
         }
         Ok(count)
     }
+}
+
+/// Lines for a terminal in raw mode, which goes down a line at a line feed and does not go back to its start.
+struct ReturnCarriage(Box<dyn Write + Send>);
+
+impl Write for ReturnCarriage {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+            match line.strip_suffix(b"\n") {
+                Some(text) => self.0.write_all(&[text, b"\r\n"].concat())?,
+                None => self.0.write_all(line)?,
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Rows and columns of the terminal of this process, if it has one that says so.
+fn window() -> Option<(u16, u16)> {
+    let mut size = MaybeUninit::<libc::winsize>::uninit();
+    // SAFETY: the call writes the size to a place that is large enough, and says whether it has.
+    if unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCGWINSZ, size.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: the call above has succeeded.
+    let size = unsafe { size.assume_init() };
+    (size.ws_row != 0 && size.ws_col != 0).then_some((size.ws_row, size.ws_col))
 }
 
 /// The terminal of this process in raw mode; as it was, when the value goes.

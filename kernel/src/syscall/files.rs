@@ -122,15 +122,19 @@ async fn control_terminal(caller: &Caller, request: u32, argument: u64) -> Resul
         }
         ioctl::TIOCGSID => user::write_u32(space, argument, process.session()).await?,
         ioctl::TIOCGWINSZ => {
-            // 24 rows of 80 columns; nobody tells the size of the window at the other end.
-            let size: [u16; 4] = [24, 80, 0, 0];
-            user::write(space, argument, size.map(u16::to_le_bytes).as_flattened()).await?;
+            let window = terminal::window().map(u16::to_le_bytes);
+            user::write(space, argument, window.as_flattened()).await?;
+        }
+        ioctl::TIOCSWINSZ => {
+            let mut window = [[0; 2]; 4];
+            user::read(space, argument, window.as_flattened_mut()).await?;
+            terminal::set_window(window.map(u16::from_le_bytes));
         }
         ioctl::FIONREAD => {
             let bytes = terminal::readable_bytes();
             user::write_u32(space, argument, bytes as u32).await?;
         }
-        ioctl::TIOCSCTTY | ioctl::TIOCNOTTY | ioctl::TIOCSWINSZ | ioctl::TCFLSH | ioctl::TCSBRK | ioctl::TCSBRKP => {}
+        ioctl::TIOCSCTTY | ioctl::TIOCNOTTY | ioctl::TCFLSH | ioctl::TCSBRK | ioctl::TCSBRKP => {}
         _ => return Err(Errno::ENOTTY),
     }
     Ok(0)
