@@ -207,13 +207,13 @@ impl<P: Platform> Space<P> {
             inner.leaf_span = NO_SPAN;
         }
         let memory = self.memory;
+        if mutant!(AskBeforeBump) {
+            memory.platform.shootdown(self.tlb.cpus.load(Ordering::Relaxed));
+        }
         // Release: whoever reads the new generation sees the changed entries. The lock is held, so there is one writer.
         let generation = self.tlb_generation.load(Ordering::Relaxed) + 1;
         let logged = if change.count == 1 { change.pages[0] } else { MANY };
         self.tlb.log[generation as usize % LOG].store(logged, Ordering::Release);
-        if mutant!(AskBeforeBump) {
-            memory.platform.shootdown(self.tlb.cpus.load(Ordering::Relaxed));
-        }
         self.tlb_generation.store(generation, Ordering::Release);
         memory.counters.tlb_bumps.add(1);
         memory

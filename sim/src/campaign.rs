@@ -194,18 +194,21 @@ pub struct Verdict {
 /// The profiles that a mutant is hunted in: all, or the one that is about what it breaks.
 const fn ground(mutant: Mutant) -> &'static [Profile] {
     match mutant {
-        Mutant::AskBeforeBump | Mutant::AskNobody => &[Profile::Tlb],
+        Mutant::AskNobody => &[Profile::Tlb],
         Mutant::ForgetLimbo => &[Profile::Fork, Profile::Mixed],
-        Mutant::WaitWithoutAsking | Mutant::KeepUnseen | Mutant::LeaveBeforeLoad | Mutant::ForgetHold => {
-            &[Profile::Fork]
-        }
+        Mutant::ForgetHold
+        | Mutant::AskBeforeBump
+        | Mutant::LeaveBeforeLoad
+        | Mutant::WaitWithoutAsking
+        | Mutant::KeepUnseen => &[Profile::Race],
         Mutant::OldRoot => &[Profile::Exit],
         Mutant::RefuseJoiner | Mutant::ShareMarkedTable => &[Profile::Single],
         _ => &Profile::ALL,
     }
 }
 
-/// Runs a campaign with a mutant switched on, until it is found out; without profiles, in those that suit it. No other campaign may run in the process meanwhile.
+/// Runs a campaign with a mutant switched on, until it is found out; without profiles, in those that suit it. No other
+/// campaign may run in the process meanwhile.
 #[must_use]
 pub fn hunt(mutant: Mutant, campaign: &Campaign) -> Verdict {
     let campaign = Campaign {

@@ -25,11 +25,13 @@ pub enum Profile {
     Exit,
     /// One CPU, as the kernel runs today
     Single,
+    /// A few pages, used on some CPUs while others change them, in spaces that share their frames
+    Race,
 }
 
 impl Profile {
     /// Every profile.
-    pub const ALL: [Profile; 8] = [
+    pub const ALL: [Profile; 9] = [
         Profile::Mixed,
         Profile::Tlb,
         Profile::Fork,
@@ -38,6 +40,7 @@ impl Profile {
         Profile::Huge,
         Profile::Exit,
         Profile::Single,
+        Profile::Race,
     ];
 }
 
@@ -55,9 +58,14 @@ pub fn generate(profile: Profile, seed: u64) -> Script {
     let count = match profile {
         Profile::Fork => 2 + random.index(3),
         Profile::Tlb => 1 + random.index(2),
+        Profile::Race => random.pick(&[1, 4, 5, 6]),
         _ => 1 + random.index(3),
     };
-    let restless = matches!(profile, Profile::Tlb | Profile::Fork) && random.chance(1, 2);
+    let restless = match profile {
+        Profile::Tlb | Profile::Fork => random.chance(1, 2),
+        Profile::Race => true,
+        _ => false,
+    };
     let mut world = Generator {
         profile,
         settings,
@@ -87,6 +95,7 @@ pub fn generate(profile: Profile, seed: u64) -> Script {
 fn settings(profile: Profile, random: &mut Random) -> Settings {
     let cpus = match profile {
         Profile::Single => 1,
+        Profile::Race => random.pick(&[3, 4, 4]),
         Profile::Tlb => 2 + random.index(3),
         Profile::Fork => random.pick(&[1, 2, 3, 4, 4, 4]),
         _ => random.pick(&[1, 2, 2, 2, 3, 3, 4]),
@@ -152,6 +161,7 @@ impl Generator<'_> {
             self.random.index(self.settings.cpus)
         };
         let mut steps = Vec::new();
+        let mut next = 2;
         if thread == 0 {
             if process == 0 {
                 self.first_steps(&mut steps);
@@ -161,6 +171,7 @@ impl Generator<'_> {
             }
         }
         let length = match self.random.below(8) {
+            _ if self.profile == Profile::Race => 40 + self.random.index(60),
             0 => 24 + self.random.index(30),
             _ if self.restless => 16 + self.random.index(30),
             _ => 4 + self.random.index(20),
@@ -170,6 +181,17 @@ impl Generator<'_> {
                 // Many changes in a row, none of which has to wait for anybody.
                 steps.push(Step::Populate { page: 4, count: 12 });
                 steps.extend((4..16).map(|page| Step::DontNeed { page, count: 1 }));
+            }
+            if self.profile == Profile::Race
+                && process == 0
+                && thread == 0
+                && next < self.processes
+                && self.random.chance(1, 8)
+            {
+                // What was shared is not for long: it has to be shared again.
+                steps.extend(self.hot.iter().map(|&page| Step::Read { page }));
+                steps.push(Step::Fork { process: next });
+                next += 1;
             }
             let step = if self.restless {
                 self.restless_step(process > 0 || thread == 1)
@@ -194,7 +216,7 @@ impl Generator<'_> {
         });
         if self.restless {
             steps.extend(self.hot.iter().map(|&page| Step::Write { page }));
-            if self.profile == Profile::Fork {
+            if self.profile != Profile::Tlb && self.processes > 1 {
                 steps.push(Step::Fork { process: 1 });
             }
             return;
