@@ -110,23 +110,28 @@ impl UserThread {
         };
         // SAFETY: 1. `self` is reached through the pinned future of the task only, and nothing moves out of `state` while
         // it is `Fault`: it is replaced in place, which drops the future where it is.
-        let future = unsafe { Pin::new_unchecked(future) };
-        let fault = future.id();
-        let Poll::Ready(result) = future.poll(cx) else {
-            return Poll::Pending;
-        };
-        let since = *since;
-        self.state = State::User;
-        match result {
-            Ok(outcome) => {
-                self.trace_resume(fault);
-                if let FaultOutcome::Resolved(class) = outcome {
-                    statistics::fault_resolved(class, since);
+        let mut future = unsafe { Pin::new_unchecked(future) };
+        let (fault, since) = (future.id(), *since);
+        let outcome = match future.as_mut().try_outcome() {
+            Some(outcome) => outcome,
+            None => match future.poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(outcome)) => outcome,
+                Poll::Ready(Err(error)) => {
+                    self.state = State::User;
+                    self.refuse(error);
+                    return Poll::Ready(());
                 }
-                self.thread.process.usage.count_fault();
-            }
-            Err(error) => self.refuse(error),
+            },
+        };
+        // SAFETY: 1. the place is that of `state`; 2. what is overwritten without a drop is a future that is over, and
+        // dropping that does nothing.
+        unsafe { (&raw mut self.state).write(State::User) };
+        self.trace_resume(fault);
+        if let FaultOutcome::Resolved(class) = outcome {
+            statistics::fault_resolved(class, since);
         }
+        self.thread.process.usage.count_fault();
         Poll::Ready(())
     }
 

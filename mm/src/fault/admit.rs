@@ -75,7 +75,7 @@ impl<P: Platform> Space<P> {
         let entry = self.usual_leaf(&mut inner, page)?;
         let value = entry.get();
         if value.is_empty() {
-            let token = self.memory.faults.claim()?;
+            let token = self.claim(&mut inner)?;
             let class = small(arrival.class, info.access);
             self.enter(
                 &mut inner,
@@ -89,7 +89,7 @@ impl<P: Platform> Space<P> {
             return Some(token);
         }
         if value.is_present() && !value.allows(info.access) {
-            let token = self.memory.faults.claim()?;
+            let token = self.claim(&mut inner)?;
             let class = FaultClass::CowCopy;
             self.enter(
                 &mut inner,
@@ -103,6 +103,18 @@ impl<P: Platform> Space<P> {
             return Some(token);
         }
         None
+    }
+
+    /// A slot for a new fault: the one that the space keeps, or one from the table.
+    #[inline(always)]
+    fn claim(&self, inner: &mut Inner<P>) -> Option<SlotToken<P>> {
+        match inner.spare.take() {
+            Some(token) => {
+                token.slot().advance();
+                Some(token)
+            }
+            None => self.memory.faults.claim(),
+        }
     }
 
     /// The leaf of a page in a table of this space's own. The last table is remembered: the next fault is most often in
@@ -193,7 +205,7 @@ impl<P: Platform> Space<P> {
             Leaf::Own(entry, _) => (FaultClass::CowCopy, Some(entry), false),
             Leaf::Shared(_) | Leaf::Huge(_) | Leaf::None => (class_without_table(&mut inner, arrival), None, false),
         };
-        let Some(token) = memory.faults.claim() else {
+        let Some(token) = self.claim(&mut inner) else {
             return Admission::NoSlot;
         };
         let arrival = Arrival { class, ..arrival };
@@ -228,18 +240,19 @@ impl<P: Platform> Space<P> {
             flags,
         } = arrival;
         // SAFETY: the slot was just claimed, so no space links to it yet.
-        unsafe {
-            slot.fill(Request {
-                owner: Some(Arc::clone(self)),
-                page,
-                access,
-                fault,
-                class,
-                entry,
-                marker,
-                flags,
-            });
-        }
+        let request = unsafe { slot.request_unlinked() };
+        // A slot that the space keeps has it already.
+        let owner = request.owner.take().unwrap_or_else(|| Arc::clone(self));
+        *request = Request {
+            owner: Some(owner),
+            page,
+            access,
+            fault,
+            class,
+            entry,
+            marker,
+            flags,
+        };
         // SAFETY: the space's lock is held, and this is the only reference to the new slot's shared part.
         let shared = unsafe { slot.shared() };
         shared.stale &= mutant!(KeepStale);
@@ -254,6 +267,7 @@ impl<P: Platform> Space<P> {
             shared.side_next = core::mem::replace(&mut inner.side, token.index());
         }
         inner.in_flight += 1;
+        self.memory.faults.count_claim(self.memory.platform.cpu());
         // SAFETY: 1. the waiter was in no list; 2. the space's lock, which owns the slot's list, is held.
         unsafe { waiter.enqueue(&mut shared.waiters, waker) };
         self.memory

@@ -1,17 +1,18 @@
 //! Commit and completion: what ends a fault, under the space's lock.
 
+use alloc::sync::Arc;
 use core::task::Waker;
 
 use faultline_trace::{FaultClass, Kind};
 
 use super::service::Step;
-use super::slot::{RequestRef, Shared, Slot, SlotToken};
+use super::slot::{NONE, RequestRef, Shared, Slot, SlotToken};
 use super::waiter::complete_first;
 use super::{Ending, FaultOutcome};
 use crate::Memory;
 use crate::entry::Entry;
 use crate::platform::Platform;
-use crate::space::Guard;
+use crate::space::{Guard, Inner, Space};
 use crate::sync::mutant;
 
 /// Waiters that are woken after one hold of the lock.
@@ -72,31 +73,81 @@ impl<P: Platform> Memory<P> {
         let slot = token.slot();
         let request = token.request();
         inner.in_flight -= 1;
+        self.faults.count_end(self.platform.cpu());
         // SAFETY: the lock of the slot's space is held; waiters unlink themselves under it before they go.
         let first = unsafe { complete_first(&mut slot.shared().waiters, ending) };
         // SAFETY: the space's lock is held.
         let more = !unsafe { slot.shared() }.waiters.is_empty();
+        if first.is_some() {
+            self.trace_page(Kind::FaultWake, request, 1);
+        } else {
+            self.nobody_waited(request);
+        }
+        // A slot that the space keeps may be in use again as soon as the lock is free.
+        let left = if !more && token.index() == inner.own_slot {
+            Self::put_back(&mut inner, token);
+            None
+        } else {
+            Some(token)
+        };
         drop(inner);
-        match first {
-            Some(waker) => {
-                self.trace_page(Kind::FaultWake, request, 1);
-                if !mutant!(ForgetWake) {
-                    self.platform.wake_faulting(waker);
-                }
-            }
-            None => self.nobody_waited(request),
+        if let Some(waker) = first
+            && !mutant!(ForgetWake)
+        {
+            self.platform.wake_faulting(waker);
         }
+        match left {
+            None => Step::Completed(None),
+            Some(token) => self.end_shared(token, more, ending),
+        }
+    }
+
+    /// The space keeps its slot for the next fault.
+    #[inline(always)]
+    fn put_back(inner: &mut Inner<P>, token: SlotToken<P>) {
+        // SAFETY: the token is held.
+        unsafe { token.slot().progress() }.clear();
+        inner.spare = Some(token);
+    }
+
+    /// The rest of the end of a fault that others wait for, or whose slot is not yet kept by the space.
+    #[inline(never)]
+    fn end_shared(&'static self, token: SlotToken<P>, more: bool, ending: Ending) -> Step<P> {
+        let slot = token.slot();
         if more && !mutant!(WakeOnlyFirst) {
-            self.wake_others(slot, &request, ending);
+            self.wake_others(slot, &token.request(), ending);
         }
+        let request = token.request();
+        let mut inner = request.space().lock();
+        if inner.own_slot == NONE && inner.root.is_some() && self.faults.keep() {
+            inner.own_slot = token.index();
+        }
+        if token.index() == inner.own_slot {
+            Self::put_back(&mut inner, token);
+            return Step::Completed(None);
+        }
+        drop(inner);
         // SAFETY: the token is held, and the space no longer links to the slot.
-        let owner = unsafe { slot.take_owner() };
+        let owner = unsafe { slot.request_unlinked() }.owner.take();
         // SAFETY: the token is held.
         unsafe { slot.progress() }.clear();
         self.faults.release(token);
         // This may be the last reference to a space that was destroyed. It goes with the step, when no caller that was
         // handed a guard of the space's lock is left.
         Step::Completed(owner)
+    }
+
+    /// A space that ends gives up the slot that it keeps. Returns the slot's reference to the space, if it is not in use.
+    pub(crate) fn give_up_slot(&self, inner: &mut Inner<P>) -> Option<Arc<Space<P>>> {
+        if core::mem::replace(&mut inner.own_slot, NONE) == NONE {
+            return None;
+        }
+        self.faults.unkeep();
+        let token = inner.spare.take()?;
+        // SAFETY: the token is held, and a free slot is linked to no space.
+        let owner = unsafe { token.slot().request_unlinked() }.owner.take();
+        self.faults.release(token);
+        owner
     }
 
     #[cold]

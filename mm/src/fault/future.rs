@@ -70,6 +70,22 @@ impl<P: Platform> FaultFuture<'_, P> {
         self.fault
     }
 
+    /// How the fault ended, if it was not refused; what a poll would be ready with, and as after that, dropping the future
+    /// does nothing. `None` says nothing: then it has to be polled.
+    #[inline(always)]
+    pub fn try_outcome(self: Pin<&mut Self>) -> Option<FaultOutcome> {
+        if !matches!(self.stage, Stage::Waiting(_)) || !self.waiter.is_done() {
+            return None;
+        }
+        // SAFETY: the waiter was completed, so it is in no list.
+        let Ending::Done(outcome) = (unsafe { self.waiter.ending() }) else {
+            return None;
+        };
+        // SAFETY: nothing is moved out: `waiter` stays where it is.
+        unsafe { self.get_unchecked_mut() }.stage = Stage::Done;
+        Some(outcome)
+    }
+
     /// Admits the fault if it is one of the most usual and hands it over; false, with nothing done, if it is not.
     #[inline(never)]
     fn start_usual(&mut self, waker: &Waker) -> bool {
@@ -92,7 +108,7 @@ impl<P: Platform> FaultFuture<'_, P> {
         if memory.config.fault_mode == FaultMode::Queued {
             memory.faults.push(token);
         } else {
-            memory.serve(token, waker);
+            memory.serve_now(token, waker);
         }
     }
 

@@ -106,8 +106,15 @@ impl<P: Platform> Memory<P> {
         }
     }
 
+    /// Serves one fault as far as it can go now, in the poll of the thread that it is of.
+    #[inline(never)]
+    pub(super) fn serve_now(&'static self, token: SlotToken<P>, waker: &Waker) {
+        self.serve(token, waker);
+    }
+
     /// Serves one fault as far as it can go now.
-    pub(super) fn serve(&'static self, mut token: SlotToken<P>, waker: &Waker) {
+    #[inline(always)]
+    fn serve(&'static self, mut token: SlotToken<P>, waker: &Waker) {
         let guard = Unwinding {
             memory: self,
             slot: token.slot(),

@@ -11,14 +11,15 @@
 //!                                (6) complete
 //! ```
 //!
-//! 1. Admission takes a free slot, under the space's lock, and writes the request.
+//! 1. Admission takes a free slot, under the space's lock, and writes the request. A space keeps the first slot that it
+//!    was given for its later faults, as long as fewer than half of all slots are kept.
 //! 2. It pushes the slot on the fault queue and wakes the service. The queue is a list through the slots, so it cannot
 //!    overflow.
 //! 3. The service takes everything that is queued in one go.
 //! 4. With no frame free the slot waits in the order of arrival; with a device at work it waits for the device's wake.
 //! 5. A frame that comes free, or the device, queues it again.
-//! 6. Every waiter has its result; the slot is free and its sequence number has moved on, so that a marker of this use
-//!    is never taken for one of the next.
+//! 6. Every waiter has its result; the slot is free, for its space if that keeps it, else for all. The next use has
+//!    another sequence number, so that a marker of this one is never taken for one of that.
 //!
 //! # Who may touch what
 //!
@@ -51,7 +52,7 @@ pub(crate) const NONE: u16 = u16::MAX;
 
 /// What a slot is asked to do; written once, at admission.
 pub(crate) struct Request<P: Platform> {
-    /// The space, from admission to completion.
+    /// The space, from admission to completion; in a slot that a space keeps, for as long as it does.
     pub(super) owner: Option<Arc<Space<P>>>,
     /// First address of the page.
     pub(crate) page: u64,
@@ -198,24 +199,15 @@ impl<P: Platform> Slot<P> {
         unsafe { &mut *self.request.get() }
     }
 
-    /// Writes the request of a new use.
+    /// The request, to be written for a new use, or ended.
     ///
     /// # Safety
-    /// The caller holds the token of a slot that was just claimed, so no space links to it.
+    /// The caller holds the token of a slot that no space links to, and no other reference to the request.
     #[inline(always)]
-    pub(super) unsafe fn fill(&self, request: Request<P>) {
-        // SAFETY: 1. nobody else reads it (the caller's promise); 2. the old request holds nothing: its owner was taken.
-        unsafe { self.request.get().write(request) };
-    }
-
-    /// Takes the space out of the request, at the end of a use.
-    ///
-    /// # Safety
-    /// The caller holds the token of a slot that no space links to any more.
-    #[inline(always)]
-    pub(super) unsafe fn take_owner(&self) -> Option<Arc<Space<P>>> {
+    #[allow(clippy::mut_from_ref, reason = "the token is the proof of uniqueness")]
+    pub(super) unsafe fn request_unlinked(&self) -> &mut Request<P> {
         // SAFETY: nobody else reads it (the caller's promise).
-        unsafe { (*self.request.get()).owner.take() }
+        unsafe { &mut *self.request.get() }
     }
 
     /// # Safety

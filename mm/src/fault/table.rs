@@ -10,7 +10,7 @@ use crate::sync::Mutex;
 use super::slot::{Slot, SlotToken};
 use super::waiter::{WaitList, complete_first};
 use super::{Ending, FaultOutcome};
-use crate::platform::Platform;
+use crate::platform::{MAX_CPUS, Platform};
 use crate::sync::mutant;
 
 /// A first-in, first-out list through the slots' links.
@@ -61,8 +61,8 @@ struct Lists<P: Platform> {
     service: Option<Waker>,
     /// The service has found the queue empty and sleeps.
     service_sleeps: bool,
-    /// Slots that are not free.
-    in_use: usize,
+    /// Slots that spaces keep.
+    kept: usize,
 }
 
 impl<P: Platform> Lists<P> {
@@ -87,6 +87,8 @@ pub(crate) struct FaultTable<P: Platform> {
     /// Made from a box and given back in `drop`; the lists point into it.
     slots: NonNull<[Slot<P>]>,
     lists: Mutex<Lists<P>>,
+    /// Slots that each CPU has claimed, less those whose use it has ended; each is written by its CPU alone.
+    in_use: [AtomicUsize; MAX_CPUS],
     /// Length of `Lists::memory`, to be looked at without the lock; written under it.
     waiting_for_memory: AtomicUsize,
 }
@@ -113,11 +115,12 @@ impl<P: Platform> FaultTable<P> {
             slot_waiters: WaitList::new(),
             service: None,
             service_sleeps: false,
-            in_use: 0,
+            kept: 0,
         };
         Self {
             slots,
             lists: Mutex::new(lists),
+            in_use: [const { AtomicUsize::new(0) }; MAX_CPUS],
             waiting_for_memory: AtomicUsize::new(0),
         }
     }
@@ -129,8 +132,24 @@ impl<P: Platform> FaultTable<P> {
         unsafe { &self.slots.as_ref()[usize::from(index)] }
     }
 
+    /// Slots in use.
     pub(crate) fn in_use(&self) -> usize {
-        self.lists.lock().in_use
+        let counts = self.in_use.iter().map(|count| count.load(Ordering::Relaxed));
+        counts.fold(0, usize::wrapping_add)
+    }
+
+    /// One more slot is in use.
+    #[inline(always)]
+    pub(super) fn count_claim(&self, cpu: usize) {
+        let count = &self.in_use[cpu];
+        count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// A use has ended.
+    #[inline(always)]
+    pub(super) fn count_end(&self, cpu: usize) {
+        let count = &self.in_use[cpu];
+        count.store(count.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
     }
 
     #[inline]
@@ -143,10 +162,23 @@ impl<P: Platform> FaultTable<P> {
     pub(super) fn claim(&self) -> Option<SlotToken<P>> {
         let mut lists = self.lists.lock();
         let slot = lists.free.pop()?;
-        lists.in_use += 1;
         drop(lists);
         slot.advance();
         Some(SlotToken(slot))
+    }
+
+    /// Whether a space may keep a slot; then it counts as kept until [`unkeep`](Self::unkeep). Half of all are for
+    /// everybody.
+    pub(super) fn keep(&self) -> bool {
+        let mut lists = self.lists.lock();
+        let may = lists.kept < self.slots.len() / 2 && lists.slot_waiters.is_empty();
+        lists.kept += usize::from(may);
+        may
+    }
+
+    /// A space keeps its slot no more.
+    pub(super) fn unkeep(&self) {
+        self.lists.lock().kept -= 1;
     }
 
     /// Queues a slot and wakes the service if it sleeps.
@@ -199,12 +231,10 @@ impl<P: Platform> FaultTable<P> {
         }
     }
 
-    /// Ends a use: the slot is free, and a future that waits for one is woken.
-    #[inline(always)]
+    /// Ends a use: the slot is free for all, and a future that waits for one is woken.
     pub(super) fn release(&self, token: SlotToken<P>) {
         let mut lists = self.lists.lock();
         lists.free.push(token.slot());
-        lists.in_use -= 1;
         if !lists.slot_waiters.is_empty() && !mutant!(ForgetSlotWaiter) {
             drop(lists);
             self.pass_slot_on();

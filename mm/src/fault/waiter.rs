@@ -15,10 +15,52 @@ use core::task::Waker;
 
 use cordyceps::{Linked, List, list};
 
-use super::{Ending, FaultOutcome};
+use super::Ending;
 
-/// A list of waiters, in the order in which they came.
-pub(crate) type WaitList = List<Waiter>;
+/// A list of waiters, in the order in which they came. The first is beside the others: mostly there is but one.
+pub(crate) struct WaitList {
+    first: Option<NonNull<Waiter>>,
+    others: List<Waiter>,
+}
+
+impl WaitList {
+    pub(crate) const fn new() -> Self {
+        Self {
+            first: None,
+            others: List::new(),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none() && self.others.is_empty()
+    }
+
+    #[inline(always)]
+    fn push(&mut self, waiter: NonNull<Waiter>) {
+        if self.is_empty() {
+            self.first = Some(waiter);
+        } else {
+            self.others.push_back(waiter);
+        }
+    }
+
+    #[inline(always)]
+    fn pop(&mut self) -> Option<NonNull<Waiter>> {
+        self.first.take().or_else(|| self.others.pop_front())
+    }
+
+    /// # Safety
+    /// The waiter is in this list.
+    unsafe fn remove(&mut self, waiter: NonNull<Waiter>) {
+        if self.first == Some(waiter) {
+            self.first = None;
+        } else {
+            // SAFETY: it is not the first, so it is one of the others (the caller's promise).
+            unsafe { self.others.remove(waiter) };
+        }
+    }
+}
 
 /// One waiting future's node.
 pub(crate) struct Waiter {
@@ -33,7 +75,8 @@ pub(crate) struct Waiter {
 struct Inside {
     /// There while the node is linked.
     waker: MaybeUninit<Waker>,
-    ending: Ending,
+    /// There once the waiter is done.
+    ending: MaybeUninit<Ending>,
 }
 
 // SAFETY: 1. `inside` is only touched under the lock of the list that the node is in, or by the owning future when it
@@ -68,7 +111,7 @@ impl Waiter {
             done: AtomicBool::new(false),
             inside: UnsafeCell::new(Inside {
                 waker: MaybeUninit::uninit(),
-                ending: Ending::Done(FaultOutcome::Retry),
+                ending: MaybeUninit::uninit(),
             }),
             _pinned: PhantomPinned,
         }
@@ -89,7 +132,7 @@ impl Waiter {
         // SAFETY: 1. the node is in no list, so this is the only access to `inside` (the caller's promise).
         unsafe { (*self.inside.get()).waker.write(waker.clone()) };
         self.done.store(false, Ordering::Relaxed);
-        list.push_back(NonNull::from(self.get_ref()));
+        list.push(NonNull::from(self.get_ref()));
     }
 
     /// Replaces the waker if the future was polled by another one.
@@ -123,8 +166,8 @@ impl Waiter {
     /// [`is_done`](Self::is_done) was true, so the node is its future's alone.
     #[inline(always)]
     pub(crate) unsafe fn ending(&self) -> Ending {
-        // SAFETY: nobody else touches `inside` any more (the caller's promise).
-        unsafe { (*self.inside.get()).ending }
+        // SAFETY: nobody else touches `inside` any more (the caller's promise), and the ending was written before `done`.
+        unsafe { (*self.inside.get()).ending.assume_init() }
     }
 }
 
@@ -135,12 +178,12 @@ impl Waiter {
 /// The caller holds the lock of `list`, whose nodes are all alive.
 #[inline(always)]
 pub(crate) unsafe fn complete_first(list: &mut WaitList, ending: Ending) -> Option<Waker> {
-    let node = list.pop_front()?;
+    let node = list.pop()?;
     // SAFETY: 1. linked nodes are alive: a future unlinks its node under this lock before it goes; 2. the lock owns
     // `inside` until `done` is set, which is the last access here; 3. a linked node has a waker.
     unsafe {
         let inside = node.as_ref().inside.get();
-        (*inside).ending = ending;
+        (*inside).ending.write(ending);
         let waker = (*inside).waker.assume_init_read();
         node.as_ref().done.store(true, Ordering::Release);
         Some(waker)

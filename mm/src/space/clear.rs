@@ -49,6 +49,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
         let mut change = Change::new();
         change.all();
         self.release_table(&mut inner, root, false);
+        let _owner = self.memory.give_up_slot(&mut inner);
         // A CPU that has the old root loaded leaves it: this one here, others when they are asked to flush.
         self.finish(&mut inner, change);
         drop(inner);

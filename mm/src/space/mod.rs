@@ -39,7 +39,7 @@ pub use stats::SpaceStats;
 
 use crate::Memory;
 use crate::address::PageRange;
-use crate::fault::slot;
+use crate::fault::slot::{self, SlotToken};
 use crate::frame::{Pfn, QuarantineList};
 use crate::memory::MemoryRef;
 use crate::platform::Platform;
@@ -72,6 +72,10 @@ pub(crate) struct Inner<P: Platform> {
     pub(crate) leaf_span: u64,
     /// First slot of the side list.
     pub(crate) side: u16,
+    /// The slot that the space keeps for its faults, or [`slot::NONE`].
+    pub(crate) own_slot: u16,
+    /// That slot, while it is free.
+    pub(crate) spare: Option<SlotToken<P>>,
     /// Faults in flight.
     pub(crate) in_flight: u32,
     /// Faults served, by class.
@@ -136,6 +140,8 @@ impl<P: Platform> VirtualAddressSpace<P> {
             leaf_table: memory.zero_frame,
             leaf_span: NO_SPAN,
             side: slot::NONE,
+            own_slot: slot::NONE,
+            spare: None,
             in_flight: 0,
             served: [0; _],
             quarantine: QuarantineList::new(&memory.frames),
