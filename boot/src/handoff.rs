@@ -40,7 +40,7 @@ global_asm!(
     "handoff_jump:",
     "mov cr3, rcx",
     "mov rsp, rsi",
-    "xor ebp, ebp", // a frame-pointer walk ends here
+    "xor ebp, ebp", // nobody called
     "push rbp",     // the place of a return address: the entry is an ordinary function
     "jmp rdx",
     ".text",

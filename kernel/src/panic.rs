@@ -1,9 +1,12 @@
-//! The end of a failing kernel: what happened, the registers, a backtrace, and QEMU's failure code.
+//! The end of a failing kernel: what happened, the registers, the stack, and QEMU's failure code.
 //!
-//! The backtrace is a frame-pointer walk over the kernel's own stacks, one line `backtrace: 0x...` per frame; the host
-//! tool turns the addresses into names.
+//! The kernel keeps no frame pointers and has no unwind tables in memory. So it prints what an unwinder starts from: one
+//! line `unwind: rip 0x... rsp 0x...` with the registers that calls preserve, and the words of the stack, eight to a line
+//! `stack: 0xADDRESS: ...`, from the stack pointer up. The host tool has the tables (`.debug_frame` of the kernel's file),
+//! walks the frames and turns the addresses into names.
 
 use core::arch::asm;
+use core::mem::MaybeUninit;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -13,8 +16,24 @@ use crate::arch::trap_entry::TrapFrame;
 use crate::arch::{cpu, descriptors};
 use crate::{console, layout, tracing};
 
-/// Frames that are printed at most.
-const MAX_FRAMES: usize = 64;
+/// Bytes of the stack that are printed at most.
+const STACK_SHOWN: u64 = 32 << 10;
+
+/// Words of the stack on a line.
+const WORDS: u64 = 8;
+
+/// What an unwinder starts from: the instruction pointer, the stack pointer, and what a call preserves.
+#[repr(C)]
+struct Registers {
+    rip: u64,
+    rsp: u64,
+    rbp: u64,
+    rbx: u64,
+    r12: u64,
+    r13: u64,
+    r14: u64,
+    r15: u64,
+}
 
 static ENDING: AtomicBool = AtomicBool::new(false);
 
@@ -30,10 +49,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         )),
         None => console::last_words(format_args!("panic: {}\n", info.message())),
     }
-    let frame: u64;
-    // SAFETY: reads a register.
-    unsafe { asm!("mov {}, rbp", out(reg) frame, options(nomem, nostack, preserves_flags)) };
-    backtrace(frame);
+    show_stack(&Registers::here());
     end()
 }
 
@@ -41,13 +57,21 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 pub fn report_trap(what: &str, frame: &TrapFrame, cr2: u64) -> ! {
     begin();
     console::last_words(format_args!(
-        "kernel fault: {what} (vector {}, error {:#x}) at {:#018x}\n{frame}cr2 {cr2:#018x}\nbacktrace: {:#018x}\n",
+        "kernel fault: {what} (vector {}, error {:#x}) at {:#018x}\n{frame}cr2 {cr2:#018x}\n",
         frame.vector(),
         frame.error(),
         frame.rip(),
-        frame.rip(),
     ));
-    backtrace(frame.rbp);
+    show_stack(&Registers {
+        rip: frame.rip(),
+        rsp: frame.rsp(),
+        rbp: frame.rbp,
+        rbx: frame.rbx,
+        r12: frame.r12,
+        r13: frame.r13,
+        r14: frame.r14,
+        r15: frame.r15,
+    });
     end()
 }
 
@@ -67,23 +91,66 @@ fn end() -> ! {
     cpu::halt()
 }
 
-/// Prints the return addresses from the frame pointer `frame` on.
+impl Registers {
+    /// Those of the caller, in which this is expanded.
+    #[inline(always)]
+    fn here() -> Self {
+        let mut registers = MaybeUninit::<Self>::uninit();
+        // SAFETY: writes all fields of `registers`, in their order, and changes nothing else but RAX.
+        unsafe {
+            asm!(
+                "lea rax, [rip]",
+                "mov [rdi], rax",
+                "mov [rdi + 8], rsp",
+                "mov [rdi + 16], rbp",
+                "mov [rdi + 24], rbx",
+                "mov [rdi + 32], r12",
+                "mov [rdi + 40], r13",
+                "mov [rdi + 48], r14",
+                "mov [rdi + 56], r15",
+                in("rdi") registers.as_mut_ptr(),
+                out("rax") _,
+                options(nostack, preserves_flags),
+            );
+            registers.assume_init()
+        }
+    }
+}
+
+/// Prints the registers and the words of the stack from which the host tool finds the frames.
 ///
-/// Every frame must lie on a kernel stack, above the one before, so that a broken chain ends the walk.
-fn backtrace(mut frame: u64) {
-    let mut lowest = 0;
-    for _ in 0..MAX_FRAMES {
-        let on_stack = |range: core::ops::Range<u64>| range.start <= frame && frame + 16 <= range.end;
-        let valid = on_stack(layout::STACK) || on_stack(descriptors::exception_stacks());
-        if !frame.is_multiple_of(8) || frame <= lowest || !valid {
-            break;
+/// A stack that has overflowed is shown from its lowest word on; a stack pointer that is on no kernel stack shows nothing.
+fn show_stack(registers: &Registers) {
+    let Registers {
+        rip,
+        rsp,
+        rbp,
+        rbx,
+        r12,
+        r13,
+        r14,
+        r15,
+    } = registers;
+    console::last_words(format_args!(
+        "unwind: rip {rip:#x} rsp {rsp:#x} rbp {rbp:#x} rbx {rbx:#x} r12 {r12:#x} r13 {r13:#x} r14 {r14:#x} r15 {r15:#x}\n"
+    ));
+    let stack = match layout::STACK_GUARD.contains(rsp) {
+        true => layout::STACK,
+        false => [layout::STACK, descriptors::exception_stacks()]
+            .into_iter()
+            .find(|stack| stack.contains(rsp))
+            .unwrap_or_default(),
+    };
+    let start = rsp.next_multiple_of(8).max(stack.start);
+    let words = (stack.end.saturating_sub(start).min(STACK_SHOWN)) / 8;
+    for line in (0..words).step_by(WORDS as usize) {
+        let address = start + 8 * line;
+        console::last_words(format_args!("stack: {address:#x}:"));
+        for word in line..words.min(line + WORDS) {
+            // SAFETY: the word lies on a mapped kernel stack, and is aligned.
+            let value = unsafe { ((start + 8 * word) as *const u64).read_volatile() };
+            console::last_words(format_args!(" {value:x}"));
         }
-        // SAFETY: the two words lie on a mapped kernel stack (checked above).
-        let [next, return_address] = unsafe { *(frame as *const [u64; 2]) };
-        if return_address == 0 {
-            break;
-        }
-        console::last_words(format_args!("backtrace: {return_address:#018x}\n"));
-        (lowest, frame) = (frame, next);
+        console::last_words(format_args!("\n"));
     }
 }

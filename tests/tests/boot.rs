@@ -20,19 +20,25 @@ fn failing(selftest: &str) -> String {
     message
 }
 
-/// The back-trace of a message names functions of the kernel with their source lines.
-fn assert_symbolised(message: &str) {
+/// The back-trace of a message names these functions of the kernel, innermost first, each with its source line.
+fn assert_symbolised(message: &str, functions: &[&str]) {
     let frames: Vec<_> = message
         .lines()
         .skip_while(|line| *line != "back-trace:")
         .skip(1)
         .collect();
     assert!(!frames.is_empty(), "there is no back-trace:\n{message}");
+    let mut left = frames.iter();
+    for function in functions {
+        let named = left.find(|frame| frame.contains(function));
+        assert!(
+            named.is_some_and(|frame| frame.contains(".rs:")),
+            "{function}: {message}"
+        );
+    }
     assert!(
-        frames
-            .iter()
-            .any(|frame| frame.contains("faultline_kernel::") && frame.contains(".rs:")),
-        "{message}"
+        !message.contains("stack: 0x"),
+        "raw words are not for people:\n{message}"
     );
 }
 
@@ -40,21 +46,42 @@ fn assert_symbolised(message: &str) {
 fn a_panic_says_what_and_where() {
     let message = failing("panic");
     assert!(message.contains("panic"), "{message}");
-    assert_symbolised(&message);
+    assert_symbolised(
+        &message,
+        &["faultline_kernel::selftest::fail", "faultline_kernel::main"],
+    );
 }
 
 #[test]
 fn a_stack_overflow_is_caught_by_its_guard() {
     let message = failing("overflow");
     assert!(message.contains("overflow"), "{message}");
-    assert_symbolised(&message);
+    assert_symbolised(&message, &["faultline_kernel::selftest::recurse"]);
+    // Frames of the same function are one line.
+    let recursion = message.lines().find(|line| line.ends_with(" times)"));
+    assert!(recursion.is_some_and(|line| line.contains("recurse")), "{message}");
 }
 
 #[test]
 fn a_double_fault_has_a_stack_of_its_own() {
     let message = failing("double-fault");
     assert!(message.contains("double fault"), "{message}");
-    assert_symbolised(&message);
+    assert_symbolised(
+        &message,
+        &["faultline_kernel::selftest::fail", "faultline_kernel::main"],
+    );
+}
+
+/// A fault of the kernel's own leaves the frames of the code that was interrupted, also where that was no code at all.
+#[test]
+fn a_fault_of_the_kernel_shows_what_it_interrupted() {
+    for selftest in ["page-fault", "write-text", "execute-data", "late-panic"] {
+        let message = failing(selftest);
+        assert_symbolised(
+            &message,
+            &["faultline_kernel::selftest::fail", "faultline_kernel::main"],
+        );
+    }
 }
 
 #[test]

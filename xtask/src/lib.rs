@@ -41,4 +41,5 @@ pub mod storm;
 pub mod symbols;
 pub mod top;
 pub mod trace;
+pub mod unwind;
 pub mod workspace;

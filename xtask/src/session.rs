@@ -17,7 +17,7 @@ use crate::program::{self, Unsuitable};
 use crate::report::{Defect, Report};
 use crate::root::{Found, Root};
 use crate::setup;
-use crate::symbols;
+use crate::{symbols, unwind};
 
 /// Memory that the kernel needs beside the bundle to come up and run a small program, in MiB.
 const KERNEL_MEMORY: u64 = 22;
@@ -257,12 +257,7 @@ impl fmt::Display for Failure {
         for line in self.outcome.qemu.lines() {
             write!(f, "\n  {line}")?;
         }
-        let lines: Vec<_> = self
-            .outcome
-            .log
-            .lines()
-            .filter(|line| !line.contains("backtrace:"))
-            .collect();
+        let lines: Vec<_> = self.outcome.log.lines().filter(|line| !unwind::is_raw(line)).collect();
         let shown = &lines[lines.len().saturating_sub(SHOWN_LOG)..];
         if shown.is_empty() {
             write!(f, "\n  the kernel logged nothing")?;

@@ -1,39 +1,29 @@
 //! Names for the addresses of a kernel back-trace.
 //!
-//! The kernel prints each return address on its log as `backtrace: 0x...`; the unstripped kernel file on the host has
-//! the line tables.
+//! [`unwind`] finds the addresses; the unstripped kernel file on the host has the line tables.
 
 use std::path::Path;
 
 use addr2line::Loader;
 
-use crate::workspace;
+use crate::{unwind, workspace};
 
-/// One line for each frame of the back-traces in `log`, inlined frames included: `0xffff...: function at file:line`.
+/// One line for each frame of the kernel that has failed, inlined frames included: `0xffff...: function at file:line`.
 ///
 /// Addresses that the file doesn't know are kept, without a name.
 #[must_use]
 pub fn backtrace(log: &str, kernel: &Path) -> Vec<String> {
     let loader = Loader::new(kernel).ok();
-    log.lines()
-        .flat_map(addresses)
-        .flat_map(|address| frames(loader.as_ref(), address))
+    let addresses = unwind::frames(log, kernel).into_iter().enumerate();
+    addresses
+        .flat_map(|(depth, address)| frames(loader.as_ref(), address, depth > 0))
         .collect()
 }
 
-/// The addresses on a line of the kernel log that belongs to a back-trace.
-fn addresses(line: &str) -> Vec<u64> {
-    let Some((_, rest)) = line.split_once("backtrace:") else {
-        return Vec::new();
-    };
-    rest.split_whitespace()
-        .filter_map(|word| u64::from_str_radix(word.trim_end_matches([',', ':']).strip_prefix("0x")?, 16).ok())
-        .collect()
-}
-
-fn frames(loader: Option<&Loader>, address: u64) -> Vec<String> {
+/// The lines for one address: of an instruction, or one to return to.
+fn frames(loader: Option<&Loader>, address: u64, is_return: bool) -> Vec<String> {
     // A return address is that of the instruction after the call.
-    let call = address.saturating_sub(1);
+    let call = address.saturating_sub(u64::from(is_return));
     let outer = symbol(loader, call);
     let mut found = Vec::new();
     if let Some(mut frames) = loader.and_then(|loader| loader.find_frames(call).ok()) {
@@ -81,16 +71,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_found_only_on_back_trace_lines() {
-        assert_eq!(
-            addresses("[ERROR] backtrace: 0xffffffff80101234"),
-            [0xffff_ffff_8010_1234]
-        );
-        assert_eq!(addresses("backtrace: 0x10 0x20"), [0x10, 0x20]);
-        assert!(addresses("the address 0x10").is_empty());
-    }
-
-    #[test]
     fn a_function_of_this_program_is_named_with_its_file() {
         use object::{Object, ObjectSymbol};
 
@@ -101,8 +81,7 @@ mod tests {
         let function = symbols
             .find(|symbol| symbol.name().is_ok_and(|name| name.contains("known_function")))
             .unwrap();
-        // As if it had called something: the address after its first byte.
-        let log = format!("[ERROR] backtrace: {:#x}\n", function.address() + 1);
+        let log = format!("unwind: rip {:#x}\n", function.address());
         let lines = backtrace(&log, &own);
         let line = lines.last().unwrap();
         assert!(
@@ -120,7 +99,7 @@ mod tests {
     #[test]
     fn an_address_stays_when_there_is_no_file_to_look_in() {
         assert_eq!(
-            backtrace("backtrace: 0x1234\n", Path::new("/nonexistent")),
+            backtrace("unwind: rip 0x1234\n", Path::new("/nonexistent")),
             ["0x0000000000001234: ?"]
         );
     }

@@ -190,6 +190,11 @@ impl TrapFrame {
     pub fn rip(&self) -> u64 {
         self.rip
     }
+
+    /// The stack pointer.
+    pub fn rsp(&self) -> u64 {
+        self.rsp
+    }
 }
 
 /// The registers, four to a line.
