@@ -117,7 +117,8 @@ fn grow(memory: &Mapping, seed: u64, depth: u64, started: &AtomicU64, ended: &At
     if refused { Err(Refused) } else { Ok(()) }
 }
 
-/// A child that touches without end is killed at any point; what it shared with its parent is whole.
+/// A child that touches without end is stopped, continued and killed at any point; what it shared with its parent is
+/// whole.
 pub fn kill(task: &mut Task) -> Result<(), Refused> {
     let pages = task.settings.pages.min(64);
     let memory = map(pages * PAGE)?;
@@ -132,16 +133,30 @@ pub fn kill(task: &mut Task) -> Result<(), Refused> {
             }
         }
     })?;
-    match task.draw(3) {
-        0 => {}
-        1 => (0..task.draw(20)).for_each(|_| thread::yield_now()),
-        _ => thread::sleep(Duration::from_micros(task.draw(3000) as u64)),
+    pause(task);
+    for _ in 0..task.draw(3) {
+        child.kill(libc::SIGSTOP);
+        pause(task);
+        // One that is stopped is killed too.
+        if task.draw(4) > 0 {
+            child.kill(libc::SIGCONT);
+            pause(task);
+        }
     }
     child.kill(libc::SIGKILL);
     expect(child.wait(), Ended::Signal(libc::SIGKILL), "a child that was killed");
     memory.check(0..memory.words().min(pages * 2), seed, "kill");
     task.touched(pages);
     Ok(())
+}
+
+/// Lets others run for a while, or not.
+fn pause(task: &mut Task) {
+    match task.draw(3) {
+        0 => {}
+        1 => (0..task.draw(20)).for_each(|_| thread::yield_now()),
+        _ => thread::sleep(Duration::from_micros(task.draw(3000) as u64)),
+    }
 }
 
 /// A process whose threads touch its memory becomes another program meanwhile.
