@@ -362,6 +362,18 @@ pub fn check_change(thread: &Thread) -> Result<(), Errno> {
     Err(raise::for_background(thread, Signal::SIGTTOU))
 }
 
+/// What a thread has to do before it may write: nothing, unless the terminal is set to `TOSTOP`.
+///
+/// # Errors
+/// As [`check_change`].
+pub fn check_output(thread: &Thread) -> Result<(), Errno> {
+    if is_on() && TERMINAL.lock().settings.has(linux::TOSTOP) {
+        check_change(thread)
+    } else {
+        Ok(())
+    }
+}
+
 /// Whether a read would not wait; the context is woken when that may have changed.
 pub fn is_readable(context: &mut Context<'_>) -> bool {
     let mut terminal = TERMINAL.lock();

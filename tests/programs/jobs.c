@@ -1,14 +1,17 @@
 /* Processes that stop and go on, and what their parent learns of it. */
 
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -328,6 +331,72 @@ static void no_zombies(void)
 	signal(SIGCHLD, SIG_DFL);
 }
 
+static char stack[64 * 1024] __attribute__((aligned(16)));
+
+static int leave(void *unused)
+{
+	(void)unused;
+	_exit(8);
+}
+
+/* Children whose end is told by another signal than SIGCHLD, or by none. */
+static void clones(void)
+{
+	struct sigaction action = { .sa_sigaction = on_child, .sa_flags = SA_SIGINFO };
+
+	sigaction(SIGUSR1, &action, NULL);
+	for (int i = 0; i < 3; i++) {
+		told = 0;
+		pid_t child = clone(leave, stack + sizeof stack, i ? SIGUSR1 : 0, NULL);
+		await("as a usual child", child, 0);
+		await("as a clone", child, i == 1 ? __WALL : __WCLONE);
+		printf("told %d\n", told);
+	}
+	pid_t child = fork();
+	if (child == 0)
+		_exit(9);
+	await("a usual child as a clone", child, __WCLONE);
+	await("and as any", child, __WALL);
+}
+
+/* A child that wants to know of its parent's end. */
+static void parent_death(void)
+{
+	int ends[2], signal_wanted = -1;
+	siginfo_t info = { 0 };
+	sigset_t set;
+	char text[128] = "";
+
+	if (pipe(ends))
+		exit(1);
+	pid_t parent = fork();
+	if (parent == 0) {
+		sigemptyset(&set);
+		sigaddset(&set, SIGUSR2);
+		sigprocmask(SIG_BLOCK, &set, NULL);
+		if (fork() == 0) {
+			pid_t its_parent = getppid();
+			prctl(PR_GET_PDEATHSIG, &signal_wanted);
+			prctl(PR_SET_PDEATHSIG, SIGUSR2);
+			if (write(ends[1], "r", 1) != 1)
+				_exit(1);
+			sigwaitinfo(&set, &info);
+			dprintf(ends[1], "before %d, got %d from its parent %d, code %d, which is gone %d", signal_wanted,
+				info.si_signo, info.si_pid == its_parent, info.si_code, getppid() != its_parent);
+			_exit(0);
+		}
+		_exit(read(ends[0], text, 1) != 1);
+	}
+	close(ends[1]);
+	await("parent", parent, 0);
+	size_t length = 0;
+	ssize_t more;
+	while ((more = read(ends[0], text + length, sizeof text - 1 - length)) > 0)
+		length += more;
+	printf("%s\n", text);
+	printf("not a signal: %d\n", prctl(PR_SET_PDEATHSIG, 65) == -1 && errno == EINVAL);
+}
+
 int main(void)
 {
 	counter = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -339,5 +408,7 @@ int main(void)
 	a_wait_goes_on();
 	an_orphaned_group();
 	no_zombies();
+	clones();
+	parent_death();
 	return 0;
 }

@@ -81,3 +81,14 @@ fn scripts_run_by_their_interpreters() {
     let printed = same_in_folder(&c_program("scripts", Libc::Gnu));
     assert!(printed.contains("Too many levels of symbolic links"), "{printed}");
 }
+
+#[test]
+fn death_without_memory_leaves_no_lock_behind() {
+    let file = c_program("deaths", Libc::Musl);
+    let native = native_file(&file, &[]);
+    assert_eq!(native.status, 0, "on Linux: {}", text(&native.stderr));
+    // The children want at least 46 MiB together, however long it takes them.
+    let guest = Run::file(&file, &[]).with_mib(48).boot();
+    assert_eq!(output(&guest), text(&native.stdout));
+    assert!(guest.count("faults.memory_waits") > 0, "memory was short");
+}

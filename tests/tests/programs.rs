@@ -186,6 +186,12 @@ fn a_shell_on_a_terminal() {
             (PROMPT, "fg\n"),
             ("fg\r\ncat\r\n", "to the job\n"),
             ("to the job\r\nto the job\r\n", "\x04"),
+            (PROMPT, "stty tostop; (echo from behind) &\n"),
+            (
+                PROMPT,
+                "until grep -q ') T' /proc/$!/stat; do sleep 0.1; done; echo echo waits\n",
+            ),
+            (PROMPT, "fg; stty -tostop\n"),
             (PROMPT, "stty -a | head -n 1\n"),
             (PROMPT, "echo ready; cat\n"),
             ("\nready\r\n", "typed line\n"),
@@ -208,6 +214,11 @@ fn a_shell_on_a_terminal() {
     assert!(lines("Stopped") >= 2, "when it stops, and in the list:\n{text}");
     says("then status 130");
     says("cat waits");
+    let place = |line: &str| text.find(line).unwrap_or_else(|| panic!("no {line:?} in:\n{text}"));
+    assert!(
+        place("\necho waits\n") < place("\nfrom behind\n"),
+        "output from the background waits:\n{text}"
+    );
     assert_eq!(
         lines("to the job"),
         2,

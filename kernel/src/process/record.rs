@@ -88,6 +88,8 @@ pub struct Process {
     pub group: AtomicU32,
     /// Session.
     pub session: AtomicU32,
+    /// The signal that it gets when its parent ends; 0 for none. Not inherited.
+    pub parent_death_signal: AtomicU32,
     /// Whether it is stopped; not inherited.
     pub job: Job,
     /// Its alarm; not inherited.
@@ -144,6 +146,7 @@ impl Process {
             child_usage: Usage::default(),
             group: AtomicU32::new(inherited.group),
             session: AtomicU32::new(inherited.session),
+            parent_death_signal: AtomicU32::new(0),
             job: Job::default(),
             alarm: Mutex::default(),
             space: Mutex::new(space),

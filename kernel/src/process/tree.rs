@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use spin::Mutex;
 
 use super::{ChildChange, ExitStatus, Process, Thread, jobs};
-use crate::signal::{Signal, raise};
+use crate::signal::{Signal, SignalInfo, raise};
 
 /// Number of a process: that of its first thread.
 pub type Pid = u32;
@@ -70,6 +70,10 @@ pub enum Wanted {
 pub struct Interest {
     /// Which children.
     pub wanted: Wanted,
+    /// Children whose end raises `SIGCHLD`, which most do.
+    pub usual: bool,
+    /// Other children: clones.
+    pub clones: bool,
     /// Those that have ended.
     pub ended: bool,
     /// Those that are stopped.
@@ -245,7 +249,8 @@ pub fn look_for_child(parent: Pid, interest: Interest) -> Found {
             Wanted::Child(wanted) => *pid == wanted,
             Wanted::Group(group) => child.process.group() == group,
         };
-        if !matches {
+        let is_usual = child.process.exit_signal.load(Ordering::Relaxed) == Signal::SIGCHLD.number();
+        if !matches || !(if is_usual { interest.usual } else { interest.clones }) {
             continue;
         }
         let change = match child.zombie {
@@ -303,6 +308,7 @@ pub fn end_process(process: &Arc<Process>, status: ExitStatus) {
     drop(tree);
 
     process.job.end();
+    tell_orphans(process, &orphans);
     if is_root {
         for_each_living(|other| {
             if other.root == process.pid {
@@ -317,6 +323,15 @@ pub fn end_process(process: &Arc<Process>, status: ExitStatus) {
             raise::to_process(&parent, jobs::child_signal(signal, process, ChildChange::Ended(status)));
         }
         parent.wake_threads();
+    }
+}
+
+/// Sends the children of a process that has ended what they asked for.
+fn tell_orphans(parent: &Process, orphans: &[Pid]) {
+    for child in orphans.iter().filter_map(|&orphan| find_process(orphan)) {
+        if let Some(signal) = Signal::new(child.parent_death_signal.load(Ordering::Relaxed)) {
+            raise::to_process(&child, SignalInfo::sent_by(parent.pid, signal));
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use linux_raw_sys::general as linux;
 
 use super::action::{self, Action};
-use super::{AlternateStack, Detail, Disposition, Signal, SignalInfo, SignalSet, pending, raise};
+use super::{AlternateStack, Disposition, Signal, SignalInfo, SignalSet, pending, raise};
 use crate::process::{Process, Thread, tree};
 use crate::syscall::{Caller, Errno, user};
 
@@ -165,7 +165,7 @@ pub fn kill(sender: &Process, target: i32, number: u32) -> Result<u64, Errno> {
     let mut send = |process: &Process| {
         found = true;
         if let Some(signal) = signal {
-            raise::to_process(process, sent_by(sender, signal, linux::SI_USER as i32));
+            raise::to_process(process, SignalInfo::sent_by(sender.pid, signal));
         }
     };
     match target {
@@ -208,7 +208,11 @@ pub fn tgkill(sender: &Process, group: Option<u32>, tid: u32, number: u32) -> Re
         return Err(Errno::ESRCH);
     }
     if let Some(signal) = signal {
-        raise::queue_to_thread(&thread, sent_by(sender, signal, linux::SI_TKILL))?;
+        let info = SignalInfo {
+            code: linux::SI_TKILL,
+            ..SignalInfo::sent_by(sender.pid, signal)
+        };
+        raise::queue_to_thread(&thread, info)?;
     }
     Ok(0)
 }
@@ -218,13 +222,5 @@ pub(super) fn wanted(number: u32) -> Result<Option<Signal>, Errno> {
     match number {
         0 => Ok(None),
         _ => Signal::new(number).map(Some).ok_or(Errno::EINVAL),
-    }
-}
-
-fn sent_by(sender: &Process, signal: Signal, code: i32) -> SignalInfo {
-    SignalInfo {
-        signal,
-        code,
-        detail: Detail::Sender(sender.pid),
     }
 }

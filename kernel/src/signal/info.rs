@@ -51,6 +51,16 @@ impl SignalInfo {
         }
     }
 
+    /// A signal that a process sent by `kill`.
+    #[must_use]
+    pub const fn sent_by(sender: Pid, signal: Signal) -> Self {
+        Self {
+            signal,
+            code: linux::SI_USER as i32,
+            detail: Detail::Sender(sender),
+        }
+    }
+
     /// A signal that says that an access to `address` went wrong.
     #[must_use]
     pub const fn fault(signal: Signal, code: u32, address: u64) -> Self {

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use linux_raw_sys::general as linux;
 
-use super::{Detail, Disposition, Signal, SignalInfo, SignalSet};
+use super::{Disposition, Signal, SignalInfo, SignalSet};
 use crate::process::Thread;
 use crate::syscall::has_headroom;
 
@@ -86,11 +86,7 @@ impl Pending {
         if !self.queue.iter().any(|info| info.signal == signal) {
             self.set = self.set.without(signal.set());
         }
-        Some(found.unwrap_or(SignalInfo {
-            signal,
-            code: linux::SI_USER as i32,
-            detail: Detail::Sender(0),
-        }))
+        Some(found.unwrap_or(SignalInfo::sent_by(0, signal)))
     }
 
     fn dequeue(&mut self, signal: Signal) -> Option<SignalInfo> {

@@ -21,6 +21,7 @@ const PR_GET_NAME: u64 = 16;
 const PR_GET_DUMPABLE: u64 = 3;
 const PR_SET_DUMPABLE: u64 = 4;
 const PR_SET_PDEATHSIG: u64 = 1;
+const PR_GET_PDEATHSIG: u64 = 2;
 const PR_SET_VMA: u64 = 0x5356_4d41;
 
 const RUSAGE_SELF: i32 = 0;
@@ -230,7 +231,20 @@ pub async fn arch_prctl_get(caller: Caller, code: u64, address: u64, fs: u64, gs
 /// `prctl`: what programs do at start and can do without.
 pub async fn prctl(caller: Caller, option: u64, argument: u64) -> Result<u64, Errno> {
     match option {
-        PR_SET_NAME | PR_SET_DUMPABLE | PR_SET_PDEATHSIG => Ok(0),
+        PR_SET_NAME | PR_SET_DUMPABLE => Ok(0),
+        PR_SET_PDEATHSIG => {
+            if argument > 64 {
+                return Err(Errno::EINVAL);
+            }
+            let signal = &caller.thread.process.parent_death_signal;
+            signal.store(argument as u32, Ordering::Relaxed);
+            Ok(0)
+        }
+        PR_GET_PDEATHSIG => {
+            let signal = caller.thread.process.parent_death_signal.load(Ordering::Relaxed);
+            user::write_u32(&caller.space, argument, signal).await?;
+            Ok(0)
+        }
         PR_GET_DUMPABLE => Ok(1),
         PR_GET_NAME => {
             let mut name = [0; 16];

@@ -109,6 +109,8 @@ async fn read_strings(caller: &Caller, array: u64, room: &mut usize) -> Result<V
 
 /// `wait4`.
 pub async fn wait4(caller: Caller, pid: i32, status: u64, options: u64, usage: u64) -> Result<u64, Errno> {
+    // An `int`, of which the highest bit has a meaning.
+    let options = u64::from(options as u32);
     let known = linux::WNOHANG | linux::WUNTRACED | linux::WCONTINUED | linux::__WALL | linux::__WCLONE;
     if options & !u64::from(known | linux::__WNOTHREAD) != 0 {
         return Err(Errno::EINVAL);
@@ -125,6 +127,8 @@ pub async fn wait4(caller: Caller, pid: i32, status: u64, options: u64, usage: u
     let has = |flag: u32| options & u64::from(flag) != 0;
     let interest = Interest {
         wanted,
+        usual: !has(linux::__WCLONE) || has(linux::__WALL),
+        clones: has(linux::__WCLONE) || has(linux::__WALL),
         ended: true,
         stopped: has(linux::WUNTRACED),
         continued: has(linux::WCONTINUED),
@@ -151,6 +155,7 @@ pub async fn waitid(caller: Caller, kind: u64, id: u64, info: u64, options: u64,
         linux::P_PGID => Wanted::Group(id as u32),
         _ => return Err(Errno::EINVAL),
     };
+    let options = u64::from(options as u32);
     let changes = linux::WEXITED | linux::WSTOPPED | linux::WCONTINUED;
     let known = changes | linux::WNOHANG | linux::WNOWAIT | linux::__WALL | linux::__WCLONE | linux::__WNOTHREAD;
     if options & u64::from(changes) == 0 || options & !u64::from(known) != 0 {
@@ -159,6 +164,8 @@ pub async fn waitid(caller: Caller, kind: u64, id: u64, info: u64, options: u64,
     let has = |flag: u32| options & u64::from(flag) != 0;
     let interest = Interest {
         wanted,
+        usual: !has(linux::__WCLONE) || has(linux::__WALL),
+        clones: has(linux::__WCLONE) || has(linux::__WALL),
         ended: has(linux::WEXITED),
         stopped: has(linux::WSTOPPED),
         continued: has(linux::WCONTINUED),

@@ -13,6 +13,7 @@ use crate::fs::memory_file::MemoryFile;
 use crate::fs::pipe::Pipe;
 use crate::fs::{FileKind, OpenFile};
 use crate::signal::{Signal, SignalInfo, raise};
+use crate::terminal;
 
 /// Most bytes moved between two looks at other tasks.
 const CHUNK: usize = 64 * 1024;
@@ -209,7 +210,8 @@ async fn transfer_out(
     let length = length.min(MOST);
     match &file.kind {
         FileKind::Null | FileKind::Zero | FileKind::Random => return Ok(length),
-        FileKind::Console(_) | FileKind::PipeWriter(_) | FileKind::Memory(_) => {}
+        FileKind::Console(_) => terminal::check_output(&caller.thread)?,
+        FileKind::PipeWriter(_) | FileKind::Memory(_) => {}
         _ => return Err(Errno::EBADF),
     }
     let mut buffer = user::buffer((length as usize).min(4 * BUFFER))?;
