@@ -118,7 +118,10 @@ unsafe impl Platform for Machine {
 
     #[inline(always)]
     fn trace(&self, kind: Kind, space: u64, fault: u64, a: u64, b: u64) {
-        tracing::emit(kind, space, fault, a, b);
+        match kind {
+            Kind::TlbSkip => tracing::emit_skip(space, a),
+            _ => tracing::emit(kind, space, fault, a, b),
+        }
     }
 }
 

@@ -18,7 +18,7 @@ mod stream;
 mod text;
 
 use core::hint::cold_path;
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use faultline_executor::TaskEvent;
 use faultline_trace::{Category, Kind};
@@ -33,6 +33,9 @@ static ON: AtomicU32 = AtomicU32::new(0);
 
 /// The user thread that runs, or ran last; 0 for none.
 static CURRENT: AtomicU32 = AtomicU32::new(0);
+
+/// Another thread runs than at the last [`emit_skip`].
+static SWITCHED: AtomicBool = AtomicBool::new(false);
 
 /// Where full blocks go: a [`TraceMode`].
 static SINK: AtomicU8 = AtomicU8::new(TraceMode::Off as u8);
@@ -73,6 +76,7 @@ pub fn set_current(tid: u32) -> u32 {
     let before = CURRENT.load(Ordering::Relaxed);
     if before != tid {
         CURRENT.store(tid, Ordering::Relaxed);
+        SWITCHED.store(true, Ordering::Relaxed);
     }
     before
 }
@@ -103,6 +107,16 @@ pub fn emit(kind: Kind, space: u64, fault: u64, a: u64, b: u64) {
         // A site that is off is a test and a branch that is not taken.
         cold_path();
         ring::push_here(kind, space, fault, a, b);
+    }
+}
+
+/// Records that a space is entered with nothing to flush, if another thread than before enters it. That a thread comes
+/// back to what it has left would be said after each of its faults and calls; the samples count that too.
+#[inline(always)]
+pub fn emit_skip(space: u64, generation: u64) {
+    if is_on(Kind::TlbSkip) && SWITCHED.load(Ordering::Relaxed) {
+        SWITCHED.store(false, Ordering::Relaxed);
+        push(Kind::TlbSkip, space, 0, generation, 0);
     }
 }
 

@@ -206,6 +206,10 @@ impl Figures {
                 _ => {}
             }
         }
+        // The samples also count the threads that come back to what they have left.
+        if let Some(last) = recording.events.iter().rfind(|event| event.kind == Kind::SampleSkips) {
+            tlb.skipped = last.a;
+        }
         let end = recording.events.last().map_or(recording.start, |event| event.time);
         Self {
             version: 1,
