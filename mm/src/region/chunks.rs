@@ -92,7 +92,7 @@ impl Chunk {
 
 /// Where a region stands; valid until the next insertion or removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Position {
+pub(crate) struct Position {
     chunk: usize,
     slot: usize,
 }
@@ -136,6 +136,13 @@ impl Chunks {
     #[inline]
     pub(super) fn first(&self) -> Option<Position> {
         (self.len > 0).then_some(Position { chunk: 0, slot: 0 })
+    }
+
+    /// The last region.
+    pub(super) fn last(&self) -> Option<Position> {
+        let chunk = self.chunks.len().checked_sub(1)?;
+        let slot = self.chunks[chunk].len() - 1;
+        Some(Position { chunk, slot })
     }
 
     /// The region after this one.

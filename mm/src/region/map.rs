@@ -4,15 +4,13 @@ use core::fmt;
 use core::iter;
 
 use super::chunks::{Chunks, Position};
-use super::{Region, RegionFlags, Summary};
+use super::{Region, Summary};
 use crate::address::PageRange;
-use crate::backing::Backing;
-use crate::error::VasError;
 
 /// The regions of a space, by address. They never overlap, and neighbours that agree are one.
 #[derive(Clone)]
 pub struct RegionMap {
-    chunks: Chunks,
+    pub(super) chunks: Chunks,
     /// Bytes in all regions.
     bytes: u64,
     /// The region that the last fault found: the next fault is most often in the same one. Size 0 after any change.
@@ -25,34 +23,6 @@ impl Default for RegionMap {
             chunks: Chunks::new(),
             bytes: 0,
             last: Summary::NONE,
-        }
-    }
-}
-
-/// What a call needs to know of a range before it changes it, from one look.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Survey {
-    /// Whether any region meets the range.
-    pub(crate) any: bool,
-    /// The first address of the range that no region holds.
-    pub(crate) hole: Option<u64>,
-    /// The first region of device memory that meets the range.
-    pub(crate) device: Option<PageRange>,
-    /// The first region that meets the range and may never become writable.
-    pub(crate) read_only: Option<PageRange>,
-    /// Whether one region reaches beyond the range at both ends.
-    pub(crate) inside_one: bool,
-    /// The addresses around the range that no region outside it holds.
-    pub(crate) alone: Alone,
-}
-
-impl Survey {
-    /// # Errors
-    /// [`VasError::NotMapped`] with the first hole.
-    pub(crate) fn covered(&self) -> Result<(), VasError> {
-        match self.hole {
-            Some(address) => Err(VasError::NotMapped { address }),
-            None => Ok(()),
         }
     }
 }
@@ -90,12 +60,12 @@ impl RegionMap {
     }
 
     #[inline]
-    fn range(&self, at: Position) -> PageRange {
+    pub(super) fn range(&self, at: Position) -> PageRange {
         PageRange::new_unchecked(self.chunks.start(at), self.chunks.region(at).end)
     }
 
     #[inline]
-    fn view(&self, at: Position) -> (PageRange, &Region) {
+    pub(super) fn view(&self, at: Position) -> (PageRange, &Region) {
         (self.range(at), self.chunks.region(at))
     }
 
@@ -107,7 +77,8 @@ impl RegionMap {
     }
 
     /// Where the first region that ends above `address` stands.
-    fn position_above(&self, address: u64) -> Option<Position> {
+    #[inline]
+    pub(super) fn position_above(&self, address: u64) -> Option<Position> {
         match self.chunks.at_or_below(address) {
             Some(at) if address < self.chunks.region(at).end => Some(at),
             Some(at) => self.chunks.next(at),
@@ -143,66 +114,8 @@ impl RegionMap {
         iter::successors(self.chunks.first(), |&at| self.chunks.next(at)).map(|at| self.view(at))
     }
 
-    /// Everything that a call wants to know of `range`, in one pass.
-    pub(crate) fn survey(&self, range: PageRange) -> Survey {
-        let before = self.chunks.at_or_below(range.start());
-        let mut low = 0;
-        let mut at = match before {
-            None => self.chunks.first(),
-            Some(at) => {
-                let (found, _) = self.view(at);
-                if found.start() < range.start() {
-                    low = found.end().min(range.start());
-                } else if let Some(previous) = self.chunks.previous(at) {
-                    low = self.chunks.region(previous).end;
-                }
-                if range.start() < found.end() {
-                    Some(at)
-                } else {
-                    self.chunks.next(at)
-                }
-            }
-        };
-        let mut survey = Survey {
-            any: false,
-            hole: None,
-            device: None,
-            read_only: None,
-            inside_one: false,
-            alone: Alone { low, high: u64::MAX },
-        };
-        let mut expected = range.start();
-        while let Some(position) = at {
-            let (found, region) = self.view(position);
-            if found.start() >= range.end() {
-                survey.alone.high = found.start();
-                break;
-            }
-            survey.any = true;
-            if found.start() > expected && survey.hole.is_none() {
-                survey.hole = Some(expected);
-            }
-            if survey.device.is_none() && matches!(region.backing, Backing::Physical { .. }) {
-                survey.device = Some(found);
-            }
-            if survey.read_only.is_none() && region.flags.contains(RegionFlags::READ_ONLY) {
-                survey.read_only = Some(found);
-            }
-            expected = found.end();
-            if expected > range.end() {
-                survey.inside_one = found.start() < range.start();
-                survey.alone.high = range.end();
-                break;
-            }
-            at = self.chunks.next(position);
-        }
-        if expected < range.end() && survey.hole.is_none() {
-            survey.hole = Some(expected);
-        }
-        survey
-    }
-
-    /// Adds a region where none is, and joins it with neighbours that agree.
+    /// Adds a region where none is, and joins it with neighbours that agree. What was just mapped is most often touched
+    /// next, so that the region is remembered as if a fault had found it.
     pub(crate) fn insert(&mut self, range: PageRange, mut region: Region) {
         debug_assert!(self.first_overlap(range).is_none(), "{range} overlaps a region");
         self.last = Summary::NONE;
@@ -220,8 +133,11 @@ impl RegionMap {
             let previous = self.chunks.region_mut(at);
             if previous.end == range.start() && previous.joins(start, &region) {
                 previous.end = region.end;
-                if let Some(after) = after {
-                    self.join_below(after);
+                match after {
+                    Some(after) => {
+                        self.join_below(after);
+                    }
+                    None => self.last = Summary::of(PageRange::new_unchecked(start, region.end), &region),
                 }
                 return;
             }
@@ -231,14 +147,21 @@ impl RegionMap {
                 self.chunks.set_start(at, range.start());
                 self.chunks.region_mut(at).backing = region.backing;
             }
-            None => self.chunks.insert_after(before, range.start(), region),
+            None => {
+                self.last = Summary::of(range, &region);
+                self.chunks.insert_after(before, range.start(), region);
+            }
         }
     }
 
-    /// Takes out everything in `range`; regions that reach beyond it keep their outer parts.
-    pub(crate) fn remove(&mut self, range: PageRange) {
-        self.last = Summary::NONE;
-        while let Some(at) = self.position_above(range.start()) {
+    /// Takes out everything in `range`; regions that reach beyond it keep their outer parts. `first` is where the first
+    /// region that ends above its start stands.
+    pub(crate) fn remove(&mut self, range: PageRange, first: Option<Position>) {
+        if self.last.start < range.end() && range.start() < self.last.start + self.last.size {
+            self.last = Summary::NONE;
+        }
+        let mut next = first;
+        while let Some(at) = next {
             let found = self.range(at);
             let Some(cut) = found.intersection(range) else {
                 return;
@@ -250,6 +173,10 @@ impl RegionMap {
                 } else {
                     self.chunks.region_mut(at).end = cut.start();
                 }
+                if cut.end() == range.end() {
+                    return;
+                }
+                next = self.position_above(range.start());
                 continue;
             }
             // The region goes on above the range: nothing is left to take out after it.
@@ -284,11 +211,22 @@ impl RegionMap {
     }
 
     /// Changes every region in `range`, splitting those that reach beyond it; neighbours that then agree are joined.
-    pub(crate) fn update(&mut self, range: PageRange, mut change: impl FnMut(&mut Region)) {
+    /// `first` is where the first region that ends above its start stands.
+    pub(crate) fn update(&mut self, range: PageRange, first: Option<Position>, change: impl Fn(&mut Region)) {
         self.last = Summary::NONE;
-        let mut next = self.position_above(range.start());
+        let mut next = first;
         while let Some(mut at) = next {
             let found = self.range(at);
+            if found == range {
+                change(self.chunks.region_mut(at));
+                at = self.join_below(at);
+                if let Some(above) = self.chunks.next(at)
+                    && self.chunks.start(above) == range.end()
+                {
+                    self.join_below(above);
+                }
+                return;
+            }
             if found.start() >= range.end() {
                 if found.start() == range.end() {
                     self.join_below(at);
@@ -317,9 +255,12 @@ impl RegionMap {
         let Some(below) = self.chunks.previous(at) else {
             return at;
         };
-        let (found, region) = self.view(below);
-        let joins = found.end() == self.chunks.start(at) && region.joins(found.start(), self.chunks.region(at));
-        if !joins {
+        let region = self.chunks.region(below);
+        if region.end != self.chunks.start(at) {
+            return at;
+        }
+        let found = self.range(below);
+        if !region.joins(found.start(), self.chunks.region(at)) {
             return at;
         }
         let end = self.chunks.remove(at).end;
@@ -358,29 +299,6 @@ impl RegionMap {
 
     /// How many more regions an operation on `range` can leave behind at most.
     pub(crate) const SPLIT_COST: usize = 2;
-}
-
-/// A stretch of addresses in which only one range has regions.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Alone {
-    low: u64,
-    high: u64,
-}
-
-impl Alone {
-    /// Everything: no region is left.
-    pub(crate) const EVERYTHING: Self = Self { low: 0, high: u64::MAX };
-
-    /// Everything below `end`, where what was mapped is gone.
-    pub(crate) const fn below(end: u64) -> Self {
-        Self { low: 0, high: end }
-    }
-
-    /// Whether the `size` bytes from `start`, the span of a table, lie in it: then the table serves nobody else.
-    #[inline]
-    pub(crate) fn holds_span(self, start: u64, size: u64) -> bool {
-        self.low <= start && start + size <= self.high
-    }
 }
 
 impl fmt::Debug for RegionMap {

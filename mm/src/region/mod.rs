@@ -2,6 +2,7 @@
 
 mod chunks;
 mod map;
+mod survey;
 
 use bitflags::bitflags;
 use faultline_trace::FaultClass;
@@ -11,7 +12,9 @@ use crate::backing::Backing;
 use crate::entry::Entry;
 use crate::protection::{Access, Protection};
 
-pub(crate) use map::{Alone, RegionMap};
+pub(crate) use chunks::Position;
+pub(crate) use map::RegionMap;
+pub(crate) use survey::{Alone, Survey};
 
 bitflags! {
     /// Properties of a region beside its protection.

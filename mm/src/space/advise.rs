@@ -7,7 +7,7 @@ use crate::address::PageRange;
 use crate::error::{FaultError, VasError};
 use crate::platform::Platform;
 use crate::protection::{Access, FaultInfo};
-use crate::region::{Alone, RegionFlags, RegionMap};
+use crate::region::{Position, RegionFlags, RegionMap, Survey};
 use crate::tables::Leaf;
 use crate::tlb::Change;
 
@@ -36,16 +36,16 @@ impl<P: Platform> VirtualAddressSpace<P> {
         let mut inner = self.lock();
         let survey = inner.regions.survey(range);
         survey.covered()?;
-        if let Some(region) = survey.device {
+        if let Some(region) = survey.device(&inner.regions) {
             return Err(VasError::WrongKind {
                 operation: "madvise",
                 region,
             });
         }
         match advice {
-            Advice::DontNeed | Advice::Free => self.drop_pages(&mut inner, range, survey.alone),
-            Advice::HugePages => self.set_flag(&mut inner, range, RegionFlags::HUGE_PAGES, true),
-            Advice::NoHugePages => self.set_flag(&mut inner, range, RegionFlags::HUGE_PAGES, false),
+            Advice::DontNeed | Advice::Free => self.drop_pages(&mut inner, range, survey.first),
+            Advice::HugePages => self.set_flag(&mut inner, range, &survey, RegionFlags::HUGE_PAGES, true),
+            Advice::NoHugePages => self.set_flag(&mut inner, range, &survey, RegionFlags::HUGE_PAGES, false),
         }
     }
 
@@ -56,8 +56,9 @@ impl<P: Platform> VirtualAddressSpace<P> {
     pub fn set_locked(&self, start: VirtAddr, size: u64, locked: bool) -> Result<(), VasError> {
         let range = PageRange::aligned(start, size)?;
         let mut inner = self.lock();
-        inner.regions.survey(range).covered()?;
-        self.set_flag(&mut inner, range, RegionFlags::LOCKED, locked)
+        let survey = inner.regions.survey(range);
+        survey.covered()?;
+        self.set_flag(&mut inner, range, &survey, RegionFlags::LOCKED, locked)
     }
 
     /// Touches every page of `start..start + size` as `access` would, waiting where a fault would wait: `MAP_POPULATE`,
@@ -106,8 +107,9 @@ impl<P: Platform> VirtualAddressSpace<P> {
 }
 
 impl<P: Platform> Space<P> {
-    fn drop_pages(&self, inner: &mut Inner<P>, range: PageRange, alone: Alone) -> Result<(), VasError> {
+    fn drop_pages(&self, inner: &mut Inner<P>, range: PageRange, first: Option<Position>) -> Result<(), VasError> {
         let mut change = Change::new();
+        let alone = inner.regions.alone_from(range, first);
         let prepared = self.prepare_ends(inner, range, alone, &mut change);
         if prepared.is_ok() {
             self.clear_entries(inner, range, alone, &mut change);
@@ -116,11 +118,20 @@ impl<P: Platform> Space<P> {
         prepared
     }
 
-    fn set_flag(&self, inner: &mut Inner<P>, range: PageRange, flag: RegionFlags, set: bool) -> Result<(), VasError> {
+    fn set_flag(
+        &self,
+        inner: &mut Inner<P>,
+        range: PageRange,
+        survey: &Survey,
+        flag: RegionFlags,
+        set: bool,
+    ) -> Result<(), VasError> {
         inner.check_count(self.memory, RegionMap::SPLIT_COST)?;
         // A fault in flight was admitted under the old property.
         self.revoke_side(inner, range);
-        inner.regions.update(range, |region| region.flags.set(flag, set));
+        inner
+            .regions
+            .update(range, survey.first, |region| region.flags.set(flag, set));
         Ok(())
     }
 }

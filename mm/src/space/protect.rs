@@ -10,7 +10,7 @@ use crate::frame::Pfn;
 use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::protection::Protection;
-use crate::region::{Alone, RegionMap};
+use crate::region::{Position, RegionMap};
 use crate::sync::mutant;
 use crate::tables::index;
 use crate::tlb::Change;
@@ -32,18 +32,23 @@ impl<P: Platform> VirtualAddressSpace<P> {
         let mut inner = self.lock();
         let survey = inner.regions.survey(range);
         survey.covered()?;
-        let refusing = survey
-            .device
-            .filter(|_| protection.contains(Protection::EXECUTE))
-            .or_else(|| survey.read_only.filter(|_| protection.contains(Protection::WRITE)));
-        if let Some(range) = refusing {
+        if protection.contains(Protection::EXECUTE)
+            && let Some(range) = survey.device(&inner.regions)
+        {
+            return Err(VasError::Forbidden { range, protection });
+        }
+        if protection.contains(Protection::WRITE)
+            && let Some(range) = survey.read_only(&inner.regions)
+        {
             return Err(VasError::Forbidden { range, protection });
         }
         inner.check_count(self.memory, RegionMap::SPLIT_COST)?;
         let mut change = Change::new();
-        let prepared = self.own_tables(&mut inner, range, survey.alone, &mut change);
+        let prepared = self.own_tables(&mut inner, range, survey.first, &mut change);
         if let Ok(only) = prepared {
-            inner.regions.update(range, |region| region.protection = protection);
+            inner
+                .regions
+                .update(range, survey.first, |region| region.protection = protection);
             self.revoke_side(&mut inner, range);
             match only {
                 Some(table) => self.protect_table(table, range, protection, &mut change),
@@ -62,19 +67,14 @@ impl<P: Platform> Space<P> {
         &self,
         inner: &mut Inner<P>,
         range: PageRange,
-        alone: Alone,
+        first: Option<Position>,
         change: &mut Change,
     ) -> Result<Option<Pfn>, VasError> {
         let Some(root) = inner.root else { return Ok(None) };
-        if range.start() / HUGE_PAGE_SIZE == (range.end() - 1) / HUGE_PAGE_SIZE
-            && let Some(entry2) = self.memory.level2(root, range.start())
-            && let above = entry2.get()
-            && above.has(Entry::PRESENT)
-            && !above.has(Entry::HUGE)
-            && !above.has(Entry::SHARED)
-        {
-            return Ok(Some(above.frame()));
+        if let Some(table) = self.memory.only_table(root, range) {
+            return Ok(Some(table));
         }
+        let alone = inner.regions.alone_from(range, first);
         self.prepare_ends(inner, range, alone, change)?;
         let mut result = Ok(None);
         self.memory.for_each_level2(root, range, |at, entry2| {

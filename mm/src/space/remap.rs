@@ -122,7 +122,7 @@ impl<P: Platform> Space<P> {
         let prepared = self.prepare_move(inner, old, to, &mut change);
         if let Err(error) = prepared {
             // Tables that were made at the target hold nothing and belong to no region.
-            let alone = inner.regions.survey(to).alone;
+            let alone = inner.regions.alone(to);
             self.free_tables(inner, to, alone, &mut change);
             self.finish(inner, change);
             return Err(error);
@@ -157,7 +157,7 @@ impl<P: Platform> Space<P> {
         change: &mut Change,
     ) -> Result<(), VasError> {
         let Some(root) = inner.root else { return Ok(()) };
-        let alone = inner.regions.survey(old).alone;
+        let alone = inner.regions.alone(old);
         self.prepare_ends(inner, old, alone, change)?;
         let mut result = Ok(());
         self.memory.for_each_level2(root, old, |start, entry2| {

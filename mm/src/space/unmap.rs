@@ -12,7 +12,7 @@ use crate::error::VasError;
 use crate::frame::Pfn;
 use crate::memory::EntryRef;
 use crate::platform::Platform;
-use crate::region::{Alone, RegionMap};
+use crate::region::{Alone, Position, RegionMap};
 use crate::sync::atomic::AtomicU64;
 use crate::sync::mutant;
 use crate::tables::{index, span};
@@ -60,26 +60,37 @@ impl<P: Platform> Space<P> {
             inner.check_count(self.memory, RegionMap::SPLIT_COST - 1)?;
         }
         let mut change = Change::new();
-        if let Err(error) = self.prepare_ends(inner, range, survey.alone, &mut change) {
+        let alone = inner.regions.alone_from(range, survey.first);
+        if let Err(error) = self.prepare_ends(inner, range, alone, &mut change) {
             self.finish(inner, change);
             return Err(error);
         }
-        self.discard_with(inner, range, survey.alone, change);
+        self.discard_with(inner, range, survey.first, alone, change);
         Ok(())
     }
 
     /// Unmaps a range that was recorded under the same hold of the lock. A table at its ends that is still shared, or a
     /// huge page, holds nothing of it.
     pub(super) fn discard(&self, inner: &mut Inner<P>, range: PageRange) {
-        let alone = inner.regions.survey(range).alone;
-        self.discard_with(inner, range, alone, Change::new());
+        let first = inner.regions.survey(range).first;
+        let alone = inner.regions.alone_from(range, first);
+        self.discard_with(inner, range, first, alone, Change::new());
     }
 
-    fn discard_with(&self, inner: &mut Inner<P>, range: PageRange, alone: Alone, mut change: Change) {
-        inner.regions.remove(range);
-        inner
-            .guards
-            .retain(|(guarded, _)| guarded.intersection(range).is_none());
+    fn discard_with(
+        &self,
+        inner: &mut Inner<P>,
+        range: PageRange,
+        first: Option<Position>,
+        alone: Alone,
+        mut change: Change,
+    ) {
+        inner.regions.remove(range, first);
+        if !inner.guards.is_empty() {
+            inner
+                .guards
+                .retain(|(guarded, _)| guarded.intersection(range).is_none());
+        }
         self.clear_entries(inner, range, alone, &mut change);
         self.free_tables(inner, range, alone, &mut change);
         self.finish(inner, change);
@@ -91,6 +102,10 @@ impl<P: Platform> Space<P> {
         self.revoke_side(inner, range);
         let Some(root) = inner.root else { return };
         let memory = self.memory;
+        if let Some(table) = memory.only_table(root, range) {
+            self.clear_part(inner, table, range, change);
+            return;
+        }
         memory.for_each_level2(root, range, |start, entry2| {
             let above = entry2.get();
             let table = above.frame();
@@ -112,19 +127,24 @@ impl<P: Platform> Space<P> {
             } else {
                 let from = range.start().max(start);
                 let to = range.end().min(start + HUGE_PAGE_SIZE);
-                let mut page = from;
-                while page < to && !change.is_everything() {
-                    let leaf = memory.entry(table, index(page, 1));
-                    if self.clear_leaf(inner, leaf, leaf.get()) && !mutant!(UnmapWithoutFlush) {
-                        change.page(page);
-                    }
-                    page += PAGE_SIZE;
-                }
-                if page < to {
-                    self.clear_table(inner, table, index(page, 1)..index(to - PAGE_SIZE, 1) + 1);
-                }
+                self.clear_part(inner, table, PageRange::spanning(from, to), change);
             }
         });
+    }
+
+    /// Clears the leaves of `range` in the one table of this space's own that they are in, and gives up what they held.
+    fn clear_part(&self, inner: &mut Inner<P>, table: Pfn, range: PageRange, change: &mut Change) {
+        let mut page = range.start();
+        while page < range.end() && !change.is_everything() {
+            let leaf = self.memory.entry(table, index(page, 1));
+            if self.clear_leaf(inner, leaf, leaf.get()) && !mutant!(UnmapWithoutFlush) {
+                change.page(page);
+            }
+            page += PAGE_SIZE;
+        }
+        if page < range.end() {
+            self.clear_table(inner, table, index(page, 1)..index(range.end() - PAGE_SIZE, 1) + 1);
+        }
     }
 
     /// Clears a leaf and gives up what it held; says whether it was present.
@@ -170,6 +190,11 @@ impl<P: Platform> Space<P> {
     /// Frees the tables that `range` used and whose whole span lies in `alone`.
     pub(super) fn free_tables(&self, inner: &mut Inner<P>, range: PageRange, alone: Alone, change: &mut Change) {
         let Some(root) = inner.root else { return };
+        let (first, last) = (range.start() / HUGE_PAGE_SIZE, (range.end() - 1) / HUGE_PAGE_SIZE);
+        // A table that stays keeps those above it.
+        if first == last && !alone.holds_span(first * HUGE_PAGE_SIZE, HUGE_PAGE_SIZE) {
+            return;
+        }
         self.free_level(inner, root, 4, 0, alone, range, change);
     }
 

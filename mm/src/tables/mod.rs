@@ -83,6 +83,17 @@ impl<P: Platform> Memory<P> {
         }
     }
 
+    /// The last-level table of `range`, if it needs only one and that belongs to one space alone.
+    #[inline]
+    pub(crate) fn only_table(&self, root: Pfn, range: PageRange) -> Option<Pfn> {
+        if range.start() / HUGE_PAGE_SIZE != (range.end() - 1) / HUGE_PAGE_SIZE {
+            return None;
+        }
+        let above = self.level2(root, range.start())?.get();
+        let is_own = above.has(Entry::PRESENT) && !above.has(Entry::HUGE) && !above.has(Entry::SHARED);
+        is_own.then(|| above.frame())
+    }
+
     /// A zeroed frame for a page table.
     fn new_table(&'static self) -> Result<Pfn, OutOfFrames> {
         Ok(self.to_table(self.zeroed_frame()?))
