@@ -350,6 +350,16 @@ pub fn madvise(space: &Space, start: u64, length: u64, advice: u64) -> Result<u6
     let size = length.checked_next_multiple_of(PAGE).ok_or(Errno::EINVAL)?;
     let end = start.checked_add(size).ok_or(Errno::EINVAL)?;
     super::has_headroom()?;
+    if size > 0
+        && let Some(advice) = advice
+        && let Ok(first) = address(start, Errno::EINVAL)
+    {
+        match space.advise(first, size, advice) {
+            Ok(()) => return Ok(0),
+            Err(VasError::NotMapped { .. } | VasError::BadRange { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     let mut at = start;
     let mut result = Ok(0);
     // Advice acts on what is mapped; holes are told at the end.

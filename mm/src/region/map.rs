@@ -219,7 +219,9 @@ impl RegionMap {
             let found = self.range(at);
             if found == range {
                 change(self.chunks.region_mut(at));
-                at = self.join_below(at);
+                if self.abuts_below(at) {
+                    at = self.join_below(at);
+                }
                 if let Some(above) = self.chunks.next(at)
                     && self.chunks.start(above) == range.end()
                 {
@@ -249,18 +251,21 @@ impl RegionMap {
         }
     }
 
+    /// Whether the region at `at` starts where the one below it ends.
+    #[inline]
+    fn abuts_below(&self, at: Position) -> bool {
+        let below = self.chunks.previous(at);
+        below.is_some_and(|below| self.chunks.region(below).end == self.chunks.start(at))
+    }
+
     /// Joins the region at `at` with the one below it, if they agree; returns where it stands then.
     #[inline]
     fn join_below(&mut self, at: Position) -> Position {
         let Some(below) = self.chunks.previous(at) else {
             return at;
         };
-        let region = self.chunks.region(below);
-        if region.end != self.chunks.start(at) {
-            return at;
-        }
-        let found = self.range(below);
-        if !region.joins(found.start(), self.chunks.region(at)) {
+        let (found, region) = self.view(below);
+        if found.end() != self.chunks.start(at) || !region.joins(found.start(), self.chunks.region(at)) {
             return at;
         }
         let end = self.chunks.remove(at).end;

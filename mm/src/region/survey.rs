@@ -1,5 +1,7 @@
 //! What a call needs to know of a range before it changes it.
 
+use core::iter;
+
 use super::chunks::Position;
 use super::{Region, RegionFlags, RegionMap};
 use crate::address::PageRange;
@@ -15,10 +17,10 @@ pub(crate) struct Survey {
     pub(crate) any: bool,
     /// The first address of the range that no region holds.
     pub(crate) hole: Option<u64>,
-    /// Where the first region of device memory that meets the range stands.
-    device: Option<Position>,
-    /// Where the first region that meets the range and may never become writable stands.
-    read_only: Option<Position>,
+    /// Whether a region of device memory meets the range.
+    has_device: bool,
+    /// Whether a region meets the range that may never become writable.
+    has_read_only: bool,
     /// Whether one region reaches beyond the range at both ends.
     pub(crate) inside_one: bool,
 }
@@ -34,40 +36,47 @@ impl Survey {
         }
     }
 
-    #[inline]
-    fn note(&mut self, at: Position, region: &Region) {
-        if self.device.is_none() && matches!(region.backing, Backing::Physical { .. }) {
-            self.device = Some(at);
-        }
-        if self.read_only.is_none() && region.flags.contains(RegionFlags::READ_ONLY) {
-            self.read_only = Some(at);
-        }
+    #[inline(always)]
+    fn note(&mut self, region: &Region) {
+        self.has_device |= is_device(region);
+        self.has_read_only |= is_read_only(region);
     }
 
     /// The first region of device memory that meets the range.
     #[inline]
     pub(crate) fn device(&self, regions: &RegionMap) -> Option<PageRange> {
-        self.device.map(|at| regions.range(at))
+        self.has_device.then(|| regions.first_that(self.first, is_device))?
     }
 
     /// The first region that meets the range and may never become writable.
     #[inline]
     pub(crate) fn read_only(&self, regions: &RegionMap) -> Option<PageRange> {
-        self.read_only.map(|at| regions.range(at))
+        self.has_read_only
+            .then(|| regions.first_that(self.first, is_read_only))?
     }
+}
+
+#[inline(always)]
+fn is_device(region: &Region) -> bool {
+    matches!(region.backing, Backing::Physical { .. })
+}
+
+#[inline(always)]
+fn is_read_only(region: &Region) -> bool {
+    region.flags.contains(RegionFlags::READ_ONLY)
 }
 
 impl RegionMap {
     /// Everything that a call wants to know of `range`, in one pass.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn survey(&self, range: PageRange) -> Survey {
         let first = self.position_above(range.start());
         let mut survey = Survey {
             first,
             any: false,
             hole: None,
-            device: None,
-            read_only: None,
+            has_device: false,
+            has_read_only: false,
             inside_one: false,
         };
         if let Some(at) = first {
@@ -75,11 +84,19 @@ impl RegionMap {
             if found.start() <= range.start() && range.end() <= found.end() {
                 survey.any = true;
                 survey.inside_one = found.start() < range.start() && range.end() < found.end();
-                survey.note(at, region);
+                survey.note(region);
                 return survey;
             }
         }
         self.survey_several(range, survey)
+    }
+
+    /// The first region from `first` on that is so.
+    #[cold]
+    fn first_that(&self, first: Option<Position>, is_so: fn(&Region) -> bool) -> Option<PageRange> {
+        iter::successors(first, |&at| self.chunks.next(at))
+            .find(|&at| is_so(self.chunks.region(at)))
+            .map(|at| self.range(at))
     }
 
     /// As [`survey`](Self::survey), where the range is not within one region.
@@ -96,7 +113,7 @@ impl RegionMap {
             if found.start() > expected && survey.hole.is_none() {
                 survey.hole = Some(expected);
             }
-            survey.note(position, region);
+            survey.note(region);
             expected = found.end();
             if expected >= range.end() {
                 break;

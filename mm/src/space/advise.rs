@@ -109,6 +109,12 @@ impl<P: Platform> VirtualAddressSpace<P> {
 impl<P: Platform> Space<P> {
     fn drop_pages(&self, inner: &mut Inner<P>, range: PageRange, first: Option<Position>) -> Result<(), VasError> {
         let mut change = Change::new();
+        if let Some(table) = inner.root.and_then(|root| self.memory.only_table(root, range)) {
+            self.revoke_side(inner, range);
+            self.clear_part(inner, table, range, &mut change);
+            self.finish(inner, change);
+            return Ok(());
+        }
         let alone = inner.regions.alone_from(range, first);
         let prepared = self.prepare_ends(inner, range, alone, &mut change);
         if prepared.is_ok() {

@@ -61,6 +61,14 @@ impl<P: Platform> Space<P> {
         }
         let mut change = Change::new();
         let alone = inner.regions.alone_from(range, survey.first);
+        if let Some(table) = inner.root.and_then(|root| self.memory.only_table(root, range)) {
+            self.forget_regions(inner, range, survey.first);
+            self.revoke_side(inner, range);
+            self.clear_part(inner, table, range, &mut change);
+            self.free_tables(inner, range, alone, &mut change);
+            self.finish(inner, change);
+            return Ok(());
+        }
         if let Err(error) = self.prepare_ends(inner, range, alone, &mut change) {
             self.finish(inner, change);
             return Err(error);
@@ -77,6 +85,16 @@ impl<P: Platform> Space<P> {
         self.discard_with(inner, range, first, alone, Change::new());
     }
 
+    /// Takes the regions of a range out, and who guards one.
+    fn forget_regions(&self, inner: &mut Inner<P>, range: PageRange, first: Option<Position>) {
+        inner.regions.remove(range, first);
+        if !inner.guards.is_empty() {
+            inner
+                .guards
+                .retain(|(guarded, _)| guarded.intersection(range).is_none());
+        }
+    }
+
     fn discard_with(
         &self,
         inner: &mut Inner<P>,
@@ -85,12 +103,7 @@ impl<P: Platform> Space<P> {
         alone: Alone,
         mut change: Change,
     ) {
-        inner.regions.remove(range, first);
-        if !inner.guards.is_empty() {
-            inner
-                .guards
-                .retain(|(guarded, _)| guarded.intersection(range).is_none());
-        }
+        self.forget_regions(inner, range, first);
         self.clear_entries(inner, range, alone, &mut change);
         self.free_tables(inner, range, alone, &mut change);
         self.finish(inner, change);
@@ -102,10 +115,6 @@ impl<P: Platform> Space<P> {
         self.revoke_side(inner, range);
         let Some(root) = inner.root else { return };
         let memory = self.memory;
-        if let Some(table) = memory.only_table(root, range) {
-            self.clear_part(inner, table, range, change);
-            return;
-        }
         memory.for_each_level2(root, range, |start, entry2| {
             let above = entry2.get();
             let table = above.frame();
@@ -133,7 +142,8 @@ impl<P: Platform> Space<P> {
     }
 
     /// Clears the leaves of `range` in the one table of this space's own that they are in, and gives up what they held.
-    fn clear_part(&self, inner: &mut Inner<P>, table: Pfn, range: PageRange, change: &mut Change) {
+    #[inline]
+    pub(super) fn clear_part(&self, inner: &mut Inner<P>, table: Pfn, range: PageRange, change: &mut Change) {
         let mut page = range.start();
         while page < range.end() && !change.is_everything() {
             let leaf = self.memory.entry(table, index(page, 1));
