@@ -52,6 +52,18 @@ fn counted_figures_lie_above_the_floor_of_the_same_boot() {
 }
 
 #[test]
+fn a_null_call_costs_at_most_120_instructions() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("figures.json");
+    let arguments = ["--json", json.to_str().unwrap(), "--filter", "getpid", "--mem", "64M"];
+    assert_eq!(bench(&arguments).unwrap(), 0);
+    let figures: Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    // What a program pays: the C library's wrapper, the way in, the answer, the way back.
+    let median = figures["queued"]["operations"][0][1]["median"].as_u64().unwrap();
+    assert!((38..=120).contains(&median), "{median}");
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused() {
     let error = bench(&["--linux", "/no/such/kernel"]).unwrap_err();
     assert!(error.to_string().contains("/no/such/kernel"), "{error}");

@@ -76,6 +76,8 @@ pub(super) struct CutShort {
 /// What follows a trap.
 #[derive(PartialEq, Eq)]
 enum Next {
+    /// Back to user mode, where nothing has changed: interrupts were off, and the call did nothing but answer.
+    Resume,
     /// Back to user mode, unless somebody wants attention.
     Enter,
     /// Look at the state first.
@@ -245,6 +247,10 @@ impl UserThread {
         statistics::syscall();
         let Some(space) = &self.space else { return Next::Look };
         match syscall::immediate(&self.thread, space, &mut self.context) {
+            Immediate::Known(value) => {
+                self.return_from_call(value);
+                Next::Resume
+            }
             Immediate::Value(value) => {
                 self.return_from_call(value);
                 Next::Enter
@@ -295,27 +301,32 @@ impl UserThread {
             return Next::Look;
         };
         space.memory().switch_to(space);
-        // SAFETY: 1. the root that `switch_to` loaded has the template's kernel half, and its lower half holds only what
-        // the space maps for user mode; 2. kernel code runs with interrupts off, on the CPU's own stack.
-        match unsafe { arch::enter_user(&mut self.context) } {
-            Trap::PageFault { address, error } => {
-                self.start_fault(address, error);
-                match self.poll_fault(cx) {
-                    Poll::Ready(()) => Next::Enter,
-                    Poll::Pending => Next::Wait,
+        loop {
+            // SAFETY: 1. the root that `switch_to` loaded has the template's kernel half, and its lower half holds only
+            // what the space maps for user mode; 2. kernel code runs with interrupts off, on the CPU's own stack.
+            let next = match unsafe { arch::enter_user(&mut self.context) } {
+                Trap::PageFault { address, error } => {
+                    self.start_fault(address, error);
+                    match self.poll_fault(cx) {
+                        Poll::Ready(()) => Next::Enter,
+                        Poll::Pending => Next::Wait,
+                    }
                 }
-            }
-            Trap::Syscall => self.call(),
-            Trap::Interrupt(vector) => {
-                tracing::record(Kind::Interrupt, u64::from(vector), 0);
-                statistics::tick();
-                self.thread.process.usage.ticks.fetch_add(1, Ordering::Relaxed);
-                machine::executor().end_turn_soon();
-                Next::Yield
-            }
-            Trap::Exception { vector, error } => {
-                self.except(vector, error);
-                Next::Look
+                Trap::Syscall => self.call(),
+                Trap::Interrupt(vector) => {
+                    tracing::record(Kind::Interrupt, u64::from(vector), 0);
+                    statistics::tick();
+                    self.thread.process.usage.ticks.fetch_add(1, Ordering::Relaxed);
+                    machine::executor().end_turn_soon();
+                    Next::Yield
+                }
+                Trap::Exception { vector, error } => {
+                    self.except(vector, error);
+                    Next::Look
+                }
+            };
+            if next != Next::Resume {
+                return next;
             }
         }
     }
@@ -367,7 +378,7 @@ impl Future for UserThread {
                 }
             };
             match next {
-                Next::Enter | Next::Look => {}
+                Next::Resume | Next::Enter | Next::Look => {}
                 Next::Yield => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;

@@ -16,6 +16,8 @@ use crate::signal;
 pub enum Immediate {
     /// This is its result.
     Value(u64),
+    /// This is its result, and the call has changed nothing: no mapping, and nothing that wants attention.
+    Known(u64),
     /// The thread lets others run; the result is 0.
     Yield,
     /// It can wait: start it.
@@ -33,8 +35,8 @@ impl From<Result<u64, Errno>> for Immediate {
 #[inline]
 pub fn immediate(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) -> Immediate {
     match context.rax as u32 {
-        linux::__NR_getpid => Immediate::Value(u64::from(thread.process.pid)),
-        linux::__NR_gettid => Immediate::Value(u64::from(thread.tid())),
+        linux::__NR_getpid => Immediate::Known(u64::from(thread.process.pid)),
+        linux::__NR_gettid => Immediate::Known(u64::from(thread.tid())),
         linux::__NR_sched_yield => Immediate::Yield,
         _ => other(thread, space, context),
     }
@@ -49,7 +51,9 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
     };
     let result = match number {
         linux::__NR_getppid => Ok(u64::from(tree::parent_of(process.pid))),
-        linux::__NR_getuid | linux::__NR_geteuid | linux::__NR_getgid | linux::__NR_getegid => Ok(0),
+        linux::__NR_getuid | linux::__NR_geteuid | linux::__NR_getgid | linux::__NR_getegid => {
+            return Immediate::Known(0);
+        }
         linux::__NR_getpgrp => Ok(u64::from(process.group())),
         linux::__NR_getpgid => groups::getpgid(process, a as u32),
         linux::__NR_getsid => groups::getsid(process, a as u32),
