@@ -38,6 +38,7 @@
 //! | `threads.started`, `processes.started` | over the whole run |
 //! | `syscalls` | system calls made by user threads |
 //! | `switches` | times another thread than the last was entered |
+//! | `fpu.saves`, `fpu.loads` | times the FPU and vector registers of a thread were saved, and loaded |
 //! | `ticks` | timer interrupts taken in user mode |
 //! | `ticks.total` | timer interrupts taken at all |
 //! | `interrupts.longest_off_ns` | the longest that a timer interrupt had to wait |

@@ -266,6 +266,9 @@ fn report(outcome: &Outcome, port: &mut dyn fmt::Write) -> fmt::Result {
     let counted = statistics::read();
     report.line("syscalls", counted.syscalls);
     report.line("switches", counted.switches);
+    let (saves, loads) = arch::fpu::counts();
+    report.line("fpu.saves", saves);
+    report.line("fpu.loads", loads);
     report.line("ticks", counted.ticks);
     report.line("ticks.total", arch::clock::ticks());
     report.line("interrupts.longest_off_ns", arch::clock::longest_tick_delay());

@@ -159,6 +159,27 @@ fn threads_with_mutexes_channels_and_panics_that_are_caught() {
 }
 
 #[test]
+fn registers_are_kept_across_faults_switches_signals_and_forks() {
+    for libc in [Libc::Gnu, Libc::Musl] {
+        let file = c_program("registers", libc);
+        let expected = "threads: 0 lost\nsignals: 0 lost, 200 handled\nprocesses: 0 lost, child 0\n";
+        assert_eq!(same_as_native(&file), expected);
+        // Without AVX, and where there is no more than `fxsave`.
+        let guest = Run::file(&file, &[]).on_cpu("qemu64").boot();
+        assert_eq!(output(&guest), expected);
+    }
+}
+
+#[test]
+fn faults_after_which_the_same_thread_goes_on_save_no_registers() {
+    let guest = Run::file(&c_program("registers", Libc::Gnu), &["alone"]).boot();
+    assert_eq!(output(&guest), "alone: 0 lost\n");
+    assert!(guest.count("faults.total") >= 2000 && guest.count("syscalls") >= 4000);
+    // Loaded once, when the thread starts, and never saved: nobody else wanted them.
+    assert_eq!((guest.count("fpu.saves"), guest.count("fpu.loads")), (0, 1));
+}
+
+#[test]
 fn a_shell_on_a_terminal() {
     const PROMPT: &str = "/ # ";
     let guest = Run::file(&busybox(), &["sh"])

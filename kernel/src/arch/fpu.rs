@@ -3,13 +3,17 @@
 //! The kernel is compiled without them, so the registers stay a thread's own across any number of traps: they are
 //! switched only when *another* thread is entered. Each CPU remembers whose they are (the address of the save area).
 //!
+//! So a save costs what it costs only where somebody else needs the registers, or wants to see them: another thread is
+//! entered, a signal frame shows them, a `fork` copies them. A fault or a call after which the same thread goes on
+//! neither saves nor loads. [`counts`] says how often each was done.
+//!
 //! `xsave` where the CPU has it, for the components that XCR0 enables; `fxsave` otherwise.
 
 use alloc::alloc::{alloc, dealloc};
 use core::alloc::Layout;
 use core::arch::asm;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::cpu;
 use super::features::{Features, features};
@@ -49,6 +53,19 @@ pub struct FpuState(NonNull<FpuArea>);
 unsafe impl Send for FpuState {}
 // SAFETY: as above; a shared reference only reads the area's address or saves registers of this CPU into it.
 unsafe impl Sync for FpuState {}
+
+/// How often registers were saved, and loaded. One CPU counts, so that a load and a store are enough.
+static SAVES: AtomicU64 = AtomicU64::new(0);
+static LOADS: AtomicU64 = AtomicU64::new(0);
+
+/// How often the registers of a thread were saved, and loaded, since the start.
+pub fn counts() -> (u64, u64) {
+    (SAVES.load(Relaxed), LOADS.load(Relaxed))
+}
+
+fn count(counter: &AtomicU64) {
+    counter.store(counter.load(Relaxed) + 1, Relaxed);
+}
 
 /// Bytes of a save area on this machine.
 pub fn area_size() -> usize {
@@ -266,6 +283,7 @@ unsafe fn mark(area: NonNull<FpuArea>) {
 /// # Safety
 /// `area` is a live save area.
 unsafe fn save(area: *mut FpuArea) {
+    count(&SAVES);
     // SAFETY: the caller's promise; the area is 64-byte aligned and long enough for every enabled component.
     unsafe {
         if features().contains(Features::XSAVE) {
@@ -280,6 +298,7 @@ unsafe fn save(area: *mut FpuArea) {
 /// # Safety
 /// `area` is a live save area with a valid image.
 unsafe fn restore(area: *mut FpuArea) {
+    count(&LOADS);
     // SAFETY: as in `save`.
     unsafe {
         if features().contains(Features::XSAVE) {
