@@ -211,7 +211,7 @@ fn replay(path: &Path, options: &Options) -> anyhow::Result<bool> {
 }
 
 /// Worlds in which a mutant has to be found.
-const MUTANT_WORLDS: u64 = 200_000;
+const MUTANT_WORLDS: u64 = 10_000;
 
 fn run_mutants(options: &Options, campaign: &Campaign) -> anyhow::Result<bool> {
     let mutants: Vec<Mutant> = Mutant::ALL
