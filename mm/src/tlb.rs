@@ -25,12 +25,12 @@
 //! section 4.10.2.3). A permission upgrade bumps and flushes here, and asks nobody: another CPU that still has the
 //! narrower translation takes a spurious fault, whose handling invalidates the page.
 
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use alloc::sync::Arc;
 use core::future::poll_fn;
 use core::task::{Poll, Waker};
 
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use faultline_trace::Kind;
 use x86_64::VirtAddr;
 

@@ -93,8 +93,8 @@ const HEAP_SHARE: u64 = 16;
 /// Measures and prints.
 ///
 /// # Errors
-/// Fails when the tasks need more memory than the machine has, a machine doesn't come to an orderly end, when two machines count differently, or when the file can't be
-/// written.
+/// Fails when the tasks need more memory than the machine has, when a machine doesn't come to an orderly end, when two
+/// machines count differently, or when the file can't be written.
 pub fn run(arguments: &cli::Executor) -> anyhow::Result<u8> {
     let (tasks, memory) = (arguments.tasks, arguments.mem);
     let needed = (u64::from(tasks) * TASK_BYTES * HEAP_SHARE).div_ceil(1 << 20);

@@ -32,6 +32,20 @@ struct Arrival {
     flags: u64,
 }
 
+impl Arrival {
+    /// A fault in the region that `found` sums up.
+    #[inline(always)]
+    fn new(page: u64, access: Access, fault: u64, found: &Summary) -> Self {
+        Self {
+            page,
+            access,
+            fault,
+            class: found.class(access),
+            flags: found.leaf,
+        }
+    }
+}
+
 /// What admission made of a fault.
 pub(super) enum Admission<P: Platform> {
     /// It is over already.
@@ -65,13 +79,7 @@ impl<P: Platform> Space<P> {
         if !found.protection.allows(info.access) {
             return None;
         }
-        let arrival = Arrival {
-            page,
-            access: info.access,
-            fault,
-            class: found.class(info.access),
-            flags: found.leaf,
-        };
+        let arrival = Arrival::new(page, info.access, fault, found);
         let entry = self.usual_leaf(&mut inner, page)?;
         let value = entry.get();
         if value.is_empty() {
@@ -159,13 +167,7 @@ impl<P: Platform> Space<P> {
             Ok(found) => found,
             Err(error) => return self.denied(fault, error),
         };
-        let arrival = Arrival {
-            page,
-            access: info.access,
-            fault,
-            class: found.class(info.access),
-            flags: found.leaf,
-        };
+        let arrival = Arrival::new(page, info.access, fault, found);
         let Some(root) = inner.root else {
             return self.denied(fault, FaultError::SpaceGone { address: info.address });
         };

@@ -1,6 +1,5 @@
 //! Faults that wait for a device: a waker that queues the slot again.
 
-use crate::sync::atomic::{AtomicPtr, Ordering};
 use core::ptr;
 use core::task::{RawWaker, RawWakerVTable, Waker};
 
@@ -9,6 +8,7 @@ use faultline_trace::Kind;
 use super::slot::{Slot, SlotToken};
 use crate::Memory;
 use crate::platform::Platform;
+use crate::sync::atomic::{AtomicPtr, Ordering};
 
 /// Where a slot's waker finds the slot again.
 pub(crate) struct Home<P: Platform> {

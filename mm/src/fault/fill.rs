@@ -33,8 +33,18 @@ const fn read_only(flags: u64) -> u64 {
 /// A fault that is not stale, and the lock of its space.
 type Valid<'a, P> = (SlotToken<P>, Guard<'a, P>);
 
+/// What was locked; returns from the step if the fault is over.
+macro_rules! valid {
+    ($locked:expr) => {
+        match $locked {
+            Ok(valid) => valid,
+            Err(over) => return over,
+        }
+    };
+}
+
 impl<P: Platform> Memory<P> {
-    /// Locks the space of a fault; `None`, with the fault completed, if the space has changed under it.
+    /// Locks the space of a fault; the step's end, with the fault completed, if the space has changed under it.
     #[inline(always)]
     fn lock_valid<'a>(
         &'static self,
@@ -91,10 +101,7 @@ impl<P: Platform> Memory<P> {
         let Ok(frame) = self.zeroed_for(request) else {
             return Step::NoMemory(token);
         };
-        let (token, inner) = match self.lock_valid(token, &request, entry) {
-            Ok(valid) => valid,
-            Err(step) => return step,
-        };
+        let (token, inner) = valid!(self.lock_valid(token, &request, entry));
         self.publish(
             request,
             entry,
@@ -111,10 +118,7 @@ impl<P: Platform> Memory<P> {
         request: RequestRef<P>,
         entry: EntryRef<'_>,
     ) -> Step<P> {
-        let (token, inner) = match self.lock_valid(token, &request, entry) {
-            Ok(valid) => valid,
-            Err(step) => return step,
-        };
+        let (token, inner) = valid!(self.lock_valid(token, &request, entry));
         self.publish(
             request,
             entry,
@@ -215,10 +219,7 @@ impl<P: Platform> Memory<P> {
         request: RequestRef<P>,
         entry: EntryRef<'_>,
     ) -> Step<P> {
-        let (token, mut inner) = match self.lock_valid(token, &request, entry) {
-            Ok(valid) => valid,
-            Err(step) => return step,
-        };
+        let (token, mut inner) = valid!(self.lock_valid(token, &request, entry));
         let Some((range, region)) = inner.regions.find(request.page) else {
             return self.complete_stale(token, inner);
         };
@@ -274,10 +275,7 @@ impl<P: Platform> Memory<P> {
             }
         }
         self.trace_request(Kind::FaultFill, request, address.as_u64(), 0);
-        let (token, inner) = match self.lock_valid(token, &request, entry) {
-            Ok(valid) => valid,
-            Err(step) => return step,
-        };
+        let (token, inner) = valid!(self.lock_valid(token, &request, entry));
         self.publish(request, entry, Entry::present(frame.map(), request.flags));
         self.resolved(token, inner, FaultClass::File)
     }
@@ -322,10 +320,7 @@ impl<P: Platform> Memory<P> {
         request: RequestRef<P>,
         entry: EntryRef<'_>,
     ) -> Step<P> {
-        let (token, inner) = match self.lock_valid(token, &request, entry) {
-            Ok(valid) => valid,
-            Err(step) => return step,
-        };
+        let (token, inner) = valid!(self.lock_valid(token, &request, entry));
         let Some((range, region)) = inner.regions.find(request.page) else {
             return self.complete_stale(token, inner);
         };

@@ -1,6 +1,5 @@
 //! The future that a faulting thread awaits.
 
-use crate::sync::atomic::Ordering;
 use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::Pin;
@@ -16,6 +15,7 @@ use crate::memory::FaultMode;
 use crate::platform::Platform;
 use crate::protection::FaultInfo;
 use crate::space::{Space, VirtualAddressSpace};
+use crate::sync::atomic::Ordering;
 
 /// A page fault. The first poll admits it; it is ready when the faulting instruction may be executed again, or with the
 /// reason why it must not.

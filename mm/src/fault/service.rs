@@ -3,7 +3,6 @@
 //! The service never awaits on behalf of one fault while another could go on: a fault that finds no frame is parked in
 //! the order of arrival, one whose device works is parked with a waker of its own, and the next is served.
 
-use crate::sync::atomic::Ordering;
 use alloc::sync::Arc;
 use core::convert::Infallible;
 use core::future::Future;
@@ -20,6 +19,7 @@ use crate::entry::Entry;
 use crate::memory::{EntryRef, MemoryRef};
 use crate::platform::Platform;
 use crate::space::Space;
+use crate::sync::atomic::Ordering;
 use crate::sync::mutant;
 use crate::tlb::Change;
 

@@ -28,7 +28,6 @@
 //! `request` is read-only until completion: for the token's holder at any time, for others under the space's lock while
 //! the slot is linked to the space by a marker or by the side list.
 
-use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use alloc::sync::Arc;
 use core::cell::UnsafeCell;
 use core::ops::Deref;
@@ -45,6 +44,7 @@ use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::protection::Access;
 use crate::space::Space;
+use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use crate::sync::mutant;
 
 /// No slot, in the links.

@@ -1,11 +1,11 @@
 //! All fault slots of a machine, and the lists that they are in.
 
-use crate::sync::atomic::{AtomicUsize, Ordering};
 use alloc::boxed::Box;
 use core::ptr::{self, NonNull};
 use core::task::Waker;
 
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 use super::slot::{Slot, SlotToken};
 use super::waiter::{WaitList, complete_first};

@@ -5,7 +5,6 @@
 //! waker and the result of every linked node; once [`Waiter::is_done`] the node is in no list and belongs to its future
 //! alone.
 
-use crate::sync::atomic::{AtomicBool, Ordering};
 use core::cell::UnsafeCell;
 use core::marker::PhantomPinned;
 use core::mem::MaybeUninit;
@@ -16,6 +15,8 @@ use core::task::Waker;
 use cordyceps::{Linked, List, list};
 
 use super::Ending;
+
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// A list of waiters, in the order in which they came. The first is beside the others: mostly there is but one.
 pub(crate) struct WaitList {

@@ -1,11 +1,12 @@
 //! Where every frame is: the conservation equation.
 
-use crate::sync::atomic::Ordering;
 use core::fmt;
 
 use super::allocator::FrameAllocator;
 use super::list::lock;
 use super::meta::FrameState;
+
+use crate::sync::atomic::Ordering;
 
 /// The number of frames in each state.
 ///

@@ -1,9 +1,9 @@
 //! The allocator itself: its parts, how it starts, and single frames.
 
-use crate::sync::atomic::{AtomicU32, AtomicU64};
 use core::ops::Range;
 
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU32, AtomicU64};
 use x86_64::PhysAddr;
 
 use super::buddy::{Buddy, MAX_ORDER};

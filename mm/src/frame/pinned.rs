@@ -1,6 +1,5 @@
 //! Frames that are never handed out.
 
-use crate::sync::atomic::Ordering;
 use core::ops::Range;
 
 use x86_64::PhysAddr;
@@ -10,6 +9,8 @@ use super::error::FrameError;
 use super::meta::{FrameState, Word};
 use super::pfn::Pfn;
 use super::token::ReservedFrame;
+
+use crate::sync::atomic::Ordering;
 
 impl FrameAllocator {
     /// Makes the frames of `range`, rounded outwards, known as RAM that is in use: the ramdisk, the kernel image, the

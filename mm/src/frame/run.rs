@@ -1,6 +1,5 @@
 //! Contiguous frames: huge pages and device buffers.
 
-use crate::sync::atomic::Ordering;
 use core::fmt;
 use core::mem::ManuallyDrop;
 
@@ -12,6 +11,8 @@ use super::error::OutOfFrames;
 use super::list::lock;
 use super::meta::{FrameState, Word};
 use super::pfn::Pfn;
+
+use crate::sync::atomic::Ordering;
 
 impl FrameAllocator {
     /// Takes `1 << order` contiguous frames, aligned to their size. Order 9 is 2 MiB.

@@ -3,7 +3,6 @@
 //! A token owns its frame. Every way to use the frame consumes the token, and a token that is dropped returns the
 //! frame, so that no early return, cancelled future or panic can lose one.
 
-use crate::sync::atomic::Ordering;
 use core::fmt;
 use core::mem::ManuallyDrop;
 
@@ -14,6 +13,8 @@ use super::allocator::{FrameAllocator, PerCpu};
 use super::meta::{FrameMeta, Word};
 use super::pfn::Pfn;
 use super::quarantine::QuarantineList;
+
+use crate::sync::atomic::Ordering;
 
 /// Defines a token for one frame in the state `Reserved`.
 macro_rules! token {

@@ -6,13 +6,14 @@
 //! list to another: from the buddy lists to a cache, which is the order in which the waiter looks, or the other way,
 //! after which the flag is read too.
 
-use crate::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
 
 use futures_util::task::AtomicWaker;
 
 use super::allocator::FrameAllocator;
 use super::token::ReservedFrame;
+
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Debug)]
 pub(super) struct Waiter {

@@ -18,13 +18,13 @@ mod remap;
 mod stats;
 mod unmap;
 
-use crate::sync::atomic::{AtomicU64, Ordering};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Deref;
 use core::task::Waker;
 
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 

@@ -24,9 +24,10 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// copy-on-write when it becomes writable.
     ///
     /// # Errors
-    /// [`VasError::NotMapped`] with the first hole in the range, [`VasError::Forbidden`] with the first region that can't be had
-    /// so (executable device memory, a writable mapping of what can't be written), [`VasError::TooManyRegions`], [`VasError::OutOfMemory`] if a huge page or shared table had to be split and could
-    /// not be, and those of [`PageRange::aligned`]. Nothing has changed then.
+    /// [`VasError::NotMapped`] with the first hole in the range, [`VasError::Forbidden`] with the first region that can't
+    /// be had so (executable device memory, a writable mapping of what can't be written), [`VasError::TooManyRegions`],
+    /// [`VasError::OutOfMemory`] if a huge page or shared table had to be split and could not be, and those of
+    /// [`PageRange::aligned`]. Nothing has changed then.
     pub fn protect_region(&self, start: VirtAddr, size: u64, protection: Protection) -> Result<(), VasError> {
         let range = PageRange::aligned(start, size)?;
         let mut inner = self.lock();
