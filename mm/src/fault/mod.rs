@@ -40,6 +40,7 @@ mod fill;
 mod future;
 mod huge;
 mod service;
+mod side;
 pub(crate) mod slot;
 mod table;
 pub(crate) mod waiter;
