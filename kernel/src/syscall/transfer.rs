@@ -310,34 +310,27 @@ async fn piece(caller: &Caller, pieces: u64, index: u64) -> Result<[u64; 2], Err
     user::read_words(&caller.space, pieces.wrapping_add(index * 16)).await
 }
 
+/// Which way bytes go.
+#[derive(Clone, Copy)]
+enum Way {
+    /// From a file to memory.
+    In,
+    /// From memory to a file.
+    Out,
+}
+
 /// `readv`.
 pub async fn readv(caller: Caller, descriptor: u64, pieces: u64, count: u64) -> Result<u64, Errno> {
-    let file = opened(&caller, descriptor)?;
-    if count > MOST_PIECES {
-        return Err(Errno::EINVAL);
-    }
-    let mut moved = 0;
-    for index in 0..count {
-        let [address, length] = piece(&caller, pieces, index).await?;
-        if length == 0 {
-            continue;
-        }
-        match transfer_in(&caller, &file, address, length, None).await {
-            Ok(part) => {
-                moved += part;
-                if part < length {
-                    break;
-                }
-            }
-            Err(errno) if moved == 0 => return Err(errno),
-            Err(_) => break,
-        }
-    }
-    Ok(moved)
+    transfer_pieces(Way::In, caller, descriptor, pieces, count).await
 }
 
 /// `writev`.
 pub async fn writev(caller: Caller, descriptor: u64, pieces: u64, count: u64) -> Result<u64, Errno> {
+    transfer_pieces(Way::Out, caller, descriptor, pieces, count).await
+}
+
+/// Moves one piece after the other, until one is not moved whole.
+async fn transfer_pieces(way: Way, caller: Caller, descriptor: u64, pieces: u64, count: u64) -> Result<u64, Errno> {
     let file = opened(&caller, descriptor)?;
     if count > MOST_PIECES {
         return Err(Errno::EINVAL);
@@ -348,7 +341,11 @@ pub async fn writev(caller: Caller, descriptor: u64, pieces: u64, count: u64) ->
         if length == 0 {
             continue;
         }
-        match transfer_out(&caller, &file, address, length, None).await {
+        let part = match way {
+            Way::In => transfer_in(&caller, &file, address, length, None).await,
+            Way::Out => transfer_out(&caller, &file, address, length, None).await,
+        };
+        match part {
             Ok(part) => {
                 moved += part;
                 if part < length {
