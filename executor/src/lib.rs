@@ -44,6 +44,8 @@
 //! RUSTFLAGS="--cfg loom" cargo test --release -p faultline-executor --test loom
 //! MIRIFLAGS="-Zmiri-ignore-leaks" cargo +nightly miri test -p faultline-executor
 //! cargo run --profile kernel -p faultline-executor --example cost     # instructions; needs Valgrind
+//! cargo bench -p faultline-executor                                   # time
+//! cargo run -- executor                                               # instructions in the kernel
 //! ```
 //!
 //! (Executors live for ever by design, hence the flag for Miri.)
@@ -76,6 +78,7 @@ extern crate alloc;
 mod class;
 mod config;
 mod cpu;
+mod end;
 mod executor;
 mod hooks;
 mod join;
@@ -83,12 +86,14 @@ mod lock;
 mod queue;
 mod semaphore;
 mod slab;
+mod spawn;
 mod stats;
 mod sync;
 mod task;
 mod time;
 mod turn;
 mod wait_queue;
+mod waiters;
 mod waits;
 mod yielding;
 

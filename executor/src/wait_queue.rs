@@ -12,101 +12,38 @@ use core::{
     future::{Future, poll_fn},
     marker::PhantomPinned,
     pin::{Pin, pin},
-    ptr,
     task::{Context, Poll, Waker},
 };
 
-use crate::sync::{Mutex, UnsafeCell};
+use crate::{
+    sync::{Mutex, UnsafeCell},
+    waiters::{State, Waiter, Waiters},
+};
 
 /// A queue of waiting tasks; the module explains it.
 pub struct WaitQueue(Mutex<List>);
 
-/// The waiters, the oldest first.
+/// The waiters; each has the round in which it began to wait.
 struct List {
-    first: *mut Waiter,
-    last: *mut Waiter,
+    waiters: Waiters<u64>,
     /// How often all were woken.
     round: u64,
-}
-
-// SAFETY: the waiters are reached under the lock only, and hold wakers, which are `Send`.
-unsafe impl Send for List {}
-
-/// One waiter. Touched under the lock only.
-struct Waiter {
-    waker: Option<Waker>,
-    state: State,
-    /// The round in which it began to wait.
-    round: u64,
-    next: *mut Waiter,
-    previous: *mut Waiter,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Not in the list yet, or not any more.
-    Out,
-    /// In the list.
-    Queued,
-    /// Out of the list by a wake, which its task has not seen yet.
-    Woken,
 }
 
 impl List {
     const fn new() -> Self {
         Self {
-            first: ptr::null_mut(),
-            last: ptr::null_mut(),
+            waiters: Waiters::new(),
             round: 0,
-        }
-    }
-
-    /// # Safety
-    /// The waiter is in no list, and stays valid and in place until it is woken or removed.
-    unsafe fn push(&mut self, waiter: *mut Waiter) {
-        // SAFETY: this waiter and the last one are valid (the contract).
-        unsafe {
-            (*waiter).state = State::Queued;
-            (*waiter).round = self.round;
-            (*waiter).next = ptr::null_mut();
-            (*waiter).previous = self.last;
-            match self.last.as_mut() {
-                Some(last) => last.next = waiter,
-                None => self.first = waiter,
-            }
-        }
-        self.last = waiter;
-    }
-
-    /// # Safety
-    /// The waiter is in this list.
-    unsafe fn remove(&mut self, waiter: *mut Waiter) {
-        // SAFETY: the waiters of the list are valid (the contract of `push`).
-        unsafe {
-            let (next, previous) = ((*waiter).next, (*waiter).previous);
-            match previous.as_mut() {
-                Some(previous) => previous.next = next,
-                None => self.first = next,
-            }
-            match next.as_mut() {
-                Some(next) => next.previous = previous,
-                None => self.last = previous,
-            }
         }
     }
 
     /// Takes the oldest waiter out, if it began to wait in this round or before. Returns its waker.
     fn pop(&mut self, round: u64) -> Option<Waker> {
-        let waiter = self.first;
-        // SAFETY: the waiter is in the list, hence valid.
-        unsafe {
-            if waiter.is_null() || (*waiter).round > round {
-                return None;
-            }
-            self.remove(waiter);
-            (*waiter).state = State::Woken;
-            (*waiter).waker.take()
+        if *self.waiters.first()? > round {
+            return None;
         }
+        self.waiters.pop()
     }
 }
 
@@ -127,17 +64,10 @@ impl WaitQueue {
 
     /// Waits for one wake that comes after the first poll.
     pub fn wait(&self) -> WaitQueued<'_> {
-        let waiter = Waiter {
-            waker: None,
-            state: State::Out,
-            round: 0,
-            next: ptr::null_mut(),
-            previous: ptr::null_mut(),
-        };
         WaitQueued {
             queue: self,
             started: false,
-            waiter: UnsafeCell::new(waiter),
+            waiter: UnsafeCell::new(Waiter::new(0)),
             _pinned: PhantomPinned,
         }
     }
@@ -206,7 +136,7 @@ pub struct WaitQueued<'a> {
     queue: &'a WaitQueue,
     /// Has been polled.
     started: bool,
-    waiter: UnsafeCell<Waiter>,
+    waiter: UnsafeCell<Waiter<u64>>,
     _pinned: PhantomPinned,
 }
 
@@ -234,14 +164,11 @@ impl Future for WaitQueued<'_> {
                 (*waiter).state = State::Out;
                 return Poll::Ready(());
             }
-            match &mut (*waiter).waker {
-                Some(waker) => waker.clone_from(cx.waker()),
-                none => *none = Some(cx.waker().clone()),
-            }
             if !this.started {
                 this.started = true;
-                list.push(waiter);
+                (*waiter).wish = list.round;
             }
+            list.waiters.wait(waiter, cx.waker());
             Poll::Pending
         })
     }
@@ -253,11 +180,9 @@ impl Drop for WaitQueued<'_> {
             return;
         }
         let mut list = self.queue.0.lock();
-        // SAFETY: the waiter is ours under the lock; `Queued` says that it is in the list.
+        // SAFETY: the waiter is ours under the lock, and was only ever in this queue.
         let state = self.waiter.with_mut(|waiter| unsafe {
-            if (*waiter).state == State::Queued {
-                list.remove(waiter);
-            }
+            list.waiters.leave(waiter);
             (*waiter).state
         });
         drop(list);

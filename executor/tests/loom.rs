@@ -365,6 +365,38 @@ fn slot_reuse_while_the_last_wake_is_in_the_queue() {
     });
 }
 
+/// A task ends while its slot is in the queue, and a waker that was overtaken by the end pushes the slot again when it has
+/// just been popped: the slot must not be free before it was popped for the last time.
+#[test]
+fn an_ended_task_that_is_queued_once_more_is_freed_once() {
+    loom::model(|| {
+        let (executor, _) = executor(1);
+        let place = std::sync::Arc::new(StdMutex::new(None));
+        let give = place.clone();
+        let future = poll_fn(move |cx| {
+            let first = give.lock().unwrap().replace(cx.waker().clone()).is_none();
+            if first {
+                return Poll::Pending;
+            }
+            cx.waker().wake_by_ref();
+            Poll::Ready(())
+        });
+        drop(executor.spawn("ending", Class::User, future).unwrap());
+        settle(executor, 0);
+        let waker = place.lock().unwrap().clone().unwrap();
+        waker.wake_by_ref();
+        let stale = thread::spawn(move || waker.wake());
+        settle(executor, 0);
+        let handle = executor.spawn("new", Class::User, async { 7 }).unwrap();
+        settle(executor, 0);
+        stale.join().unwrap();
+        settle(executor, 0);
+        assert_eq!(handle.try_join().unwrap(), Ok(7));
+        let again: Vec<_> = (0..3).map(|_| executor.spawn("again", Class::User, async {})).collect();
+        assert_eq!(again.iter().filter(|spawned| spawned.is_ok()).count(), 2);
+    });
+}
+
 /// The other CPU pops the task while, or right after, it is pushed: everything that `spawn` wrote must be there.
 #[test]
 fn spawning_on_a_cpu_that_turns() {

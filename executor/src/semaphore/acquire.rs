@@ -9,7 +9,7 @@ use core::{
 };
 
 use super::{AcquireError, Permit, Share, ring::Request};
-use crate::sync::UnsafeCell;
+use crate::{sync::UnsafeCell, waiters::State};
 
 /// The future of [`Share::acquire`].
 #[must_use = "futures do nothing unless polled"]
@@ -65,16 +65,15 @@ impl Future for Acquire {
         }
         // SAFETY: the request is ours under the lock. It is pinned with the future, and `drop` takes it out of the queue.
         let granted = this.request.with_mut(|request| unsafe {
-            if (*request).granted {
-                (*request).granted = false;
+            let before = (*request).state;
+            if before == State::Woken {
+                (*request).state = State::Out;
                 return true;
             }
-            match &mut (*request).waker {
-                Some(waker) => waker.clone_from(cx.waker()),
-                none => *none = Some(cx.waker().clone()),
-            }
-            if !(*request).queued {
-                owner.queue.with_mut(|queue| (*queue).push(request));
+            owner
+                .queue
+                .with_mut(|queue| (&mut *queue).requests.wait(request, cx.waker()));
+            if before == State::Out {
                 state.ring.update(owner);
             }
             false
@@ -96,16 +95,16 @@ impl Drop for Acquire {
         }
         let owner = &*self.share.owner;
         self.share.semaphore.change(|state| {
-            // SAFETY: the request and the queue are ours under the lock; `queued` says that it is in this queue.
+            // SAFETY: the request and the queue are ours under the lock, and it was only ever in this queue.
             self.request.with_mut(|request| unsafe {
                 owner.queue.with_mut(|queue| {
-                    if (*request).granted {
+                    let queue = &mut *queue;
+                    if (*request).state == State::Woken {
                         // Granted, but nobody is there any more: on to the next.
                         state.available += self.count;
-                        (*queue).held -= self.count;
-                    } else if (*request).queued {
-                        (*queue).remove(request);
+                        queue.held -= self.count;
                     }
+                    queue.requests.leave(request);
                 });
             });
             state.ring.update(owner);

@@ -206,13 +206,14 @@ impl State {
     fn take_now(&mut self, owner: &Owner, count: usize) -> bool {
         // SAFETY: the queue is ours under the lock, which `self` is behind.
         owner.queue.with_mut(|queue| unsafe {
-            let free = (*queue).is_empty()
+            let queue = &mut *queue;
+            let free = queue.requests.is_empty()
                 && self.ring.is_empty()
                 && count <= self.available
-                && (*queue).held + count <= owner.limit;
+                && queue.held + count <= owner.limit;
             if free {
                 self.available -= count;
-                (*queue).held += count;
+                queue.held += count;
             }
             free
         })
@@ -238,13 +239,14 @@ impl State {
         let owner = self.ring.first()?;
         // SAFETY: the queue is ours under the lock; an owner in the ring has a request.
         let waker = owner.queue.with_mut(|queue| unsafe {
-            let count = (*queue).first_count()?;
+            let queue = &mut *queue;
+            let count = *queue.requests.first()?;
             if count > self.available {
                 return None;
             }
             self.available -= count;
-            (*queue).held += count;
-            (*queue).grant_first()
+            queue.held += count;
+            queue.requests.pop()
         })?;
         self.ring.rotate(owner);
         Some(waker)

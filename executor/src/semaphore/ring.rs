@@ -1,43 +1,21 @@
 //! The queues of a semaphore: requests within a share, and shares that take turns.
 //!
-//! Requests are linked through the waiting futures, shares through their owners. A request keeps its owner alive (it holds
-//! a [`Share`](super::Share)), and an owner is in the ring only while it has a request. So no link dangles, even if a
-//! waiting future is leaked: then it, and all that it links, is never freed.
+//! Requests are linked through the waiting futures ([`Waiters`]), shares through their owners. A request keeps its owner
+//! alive (it holds a [`Share`](super::Share)), and an owner is in the ring only while it has a request. So no link dangles,
+//! even if a waiting future is leaked: then it, and all that it links, is never freed.
 
-use core::{ptr, task::Waker};
+use core::ptr;
 
 use super::Owner;
+use crate::waiters::{Waiter, Waiters};
 
-/// One waiting request.
-pub(super) struct Request {
-    pub(super) count: usize,
-    pub(super) waker: Option<Waker>,
-    /// In the queue of its share.
-    pub(super) queued: bool,
-    /// Out of the queue, with its permits.
-    pub(super) granted: bool,
-    next: *mut Request,
-    previous: *mut Request,
-}
+/// One waiting request: for how many permits. Woken means granted.
+pub(super) type Request = Waiter<usize>;
 
-impl Request {
-    pub(super) const fn new(count: usize) -> Self {
-        Self {
-            count,
-            waker: None,
-            queued: false,
-            granted: false,
-            next: ptr::null_mut(),
-            previous: ptr::null_mut(),
-        }
-    }
-}
-
-/// The state of one share: what it holds, and its requests, the oldest first.
+/// The state of one share: what it holds, and its requests.
 pub(super) struct Queue {
     pub(super) held: usize,
-    first: *mut Request,
-    last: *mut Request,
+    pub(super) requests: Waiters<usize>,
     in_ring: bool,
     next: *const Owner,
     previous: *const Owner,
@@ -47,71 +25,10 @@ impl Queue {
     pub(super) const fn new() -> Self {
         Self {
             held: 0,
-            first: ptr::null_mut(),
-            last: ptr::null_mut(),
+            requests: Waiters::new(),
             in_ring: false,
             next: ptr::null(),
             previous: ptr::null(),
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.first.is_null()
-    }
-
-    /// How many permits the oldest request asks for.
-    pub(super) fn first_count(&self) -> Option<usize> {
-        // SAFETY: requests of the queue are valid (the contract of `push`).
-        unsafe { self.first.as_ref() }.map(|first| first.count)
-    }
-
-    /// Adds a request.
-    ///
-    /// # Safety
-    /// The request is in no queue, and stays valid and in place, touched under the lock only, until it is granted or
-    /// removed.
-    pub(super) unsafe fn push(&mut self, request: *mut Request) {
-        // SAFETY: the contract, for this request and for the last one.
-        unsafe {
-            (*request).queued = true;
-            (*request).next = ptr::null_mut();
-            (*request).previous = self.last;
-            match self.last.as_mut() {
-                Some(last) => last.next = request,
-                None => self.first = request,
-            }
-        }
-        self.last = request;
-    }
-
-    /// Removes a request.
-    ///
-    /// # Safety
-    /// The request is in this queue.
-    pub(super) unsafe fn remove(&mut self, request: *mut Request) {
-        // SAFETY: the requests of the queue are valid (the contract of `push`).
-        unsafe {
-            let (next, previous) = ((*request).next, (*request).previous);
-            match previous.as_mut() {
-                Some(previous) => previous.next = next,
-                None => self.first = next,
-            }
-            match next.as_mut() {
-                Some(next) => next.previous = previous,
-                None => self.last = previous,
-            }
-            (*request).queued = false;
-        }
-    }
-
-    /// Takes the oldest request out, as granted. Returns whom to wake.
-    pub(super) fn grant_first(&mut self) -> Option<Waker> {
-        let request = self.first;
-        // SAFETY: the request is in the queue, hence valid.
-        unsafe {
-            self.remove(request);
-            (*request).granted = true;
-            (*request).waker.take()
         }
     }
 }
@@ -148,10 +65,10 @@ impl Ring {
     pub(super) fn update(&mut self, owner: &Owner) {
         // SAFETY: the queues are ours under the lock of the semaphore, which `self` is behind.
         let (wanted, present) = owner.queue.with(|queue| unsafe {
-            let wanted = (*queue)
-                .first_count()
-                .is_some_and(|count| (*queue).held + count <= owner.limit);
-            (wanted, (*queue).in_ring)
+            let queue = &*queue;
+            let wanted = queue.requests.first();
+            let wanted = wanted.is_some_and(|count| queue.held + count <= owner.limit);
+            (wanted, queue.in_ring)
         });
         if wanted && !present {
             self.push(owner);

@@ -151,7 +151,8 @@ impl<F: Future> Typed<F> {
 }
 
 /// Polls the future. When it is ready, the future has been dropped and the output is stored. When it panics, the storage
-/// is empty. The caller holds the slot as [`FutureTable`] says.
+/// is empty. The caller holds the slot as [`FutureTable`] says. (The functions for tasks that are to be cancelled, or that have
+/// ended, are of this type too, and know what they find.)
 pub(crate) type PollFunction = unsafe fn(&'static Slot) -> Poll<()>;
 
 impl FutureTable {
