@@ -69,7 +69,7 @@ pub enum FaultMode {
 }
 
 /// What a test asks of the kernel itself. All but [`SelfTest::Traps`] are deliberate failures; all of these but
-/// [`SelfTest::LeakFrame`] must end the run with a report of what happened.
+/// [`SelfTest::LeakFrame`] and [`SelfTest::Stall`] must end the run with a report of what happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SelfTest {
     /// A panic.
@@ -90,6 +90,8 @@ pub enum SelfTest {
     LeakFrame,
     /// A panic when the first program ends.
     LatePanic,
+    /// A task that holds something that another waits for, and takes twice the limit of a poll.
+    Stall,
 }
 
 /// When the fault service gets its turn.
@@ -278,7 +280,7 @@ impl Config {
     }
 }
 
-const SELF_TESTS: [(&str, SelfTest); 9] = [
+const SELF_TESTS: [(&str, SelfTest); 10] = [
     ("panic", SelfTest::Panic),
     ("overflow", SelfTest::Overflow),
     ("double-fault", SelfTest::DoubleFault),
@@ -288,6 +290,7 @@ const SELF_TESTS: [(&str, SelfTest); 9] = [
     ("traps", SelfTest::Traps),
     ("leak-frame", SelfTest::LeakFrame),
     ("late-panic", SelfTest::LatePanic),
+    ("stall", SelfTest::Stall),
 ];
 
 fn choose<T: Copy>(value: &str, choices: &[(&str, T)]) -> Option<T> {

@@ -6,7 +6,7 @@
 use core::arch::asm;
 use core::task::Waker;
 
-use faultline_executor::{Config as ExecutorConfig, Executor, Hooks, TaskEvent};
+use faultline_executor::{Config as ExecutorConfig, Executor, Hooks, TaskEvent, TaskId};
 use faultline_mm::frame::{FrameAllocator, FrameMeta};
 use faultline_mm::{Memory, MemoryConfig, Pcid, Platform, VirtualAddressSpace};
 use faultline_trace::Kind;
@@ -136,6 +136,13 @@ impl Hooks for Machine {
     #[inline]
     fn poll_clock(&self) -> u32 {
         arch::clock::counter() as u32
+    }
+
+    #[cold]
+    fn stall(&self, task: TaskId, name: &'static str, length: u32) {
+        let microseconds = arch::clock::to_nanoseconds(length.into()) / 1000;
+        log::warn!("stall: a poll of task {task} `{name}` took {microseconds} us; who waits for what:");
+        log::warn!("{}", executor().waits());
     }
 
     #[inline(always)]

@@ -87,7 +87,7 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
         arch::clock::TICK_HZ
     );
     match config.selftest {
-        None | Some(SelfTest::LeakFrame | SelfTest::LatePanic) => {}
+        None | Some(SelfTest::LeakFrame | SelfTest::LatePanic | SelfTest::Stall) => {}
         Some(SelfTest::Traps) => trap_test::run(&mut memory),
         Some(how) => selftest::fail(how),
     }

@@ -42,6 +42,9 @@
 //! | `ticks` | timer interrupts taken in user mode |
 //! | `ticks.total` | timer interrupts taken at all |
 //! | `interrupts.longest_off_ns` | the longest that a timer interrupt had to wait |
+//! | `polls` | polls of all tasks |
+//! | `polls.longest_ns` | the longest; the time in user mode counts, which is a tick at most |
+//! | `polls.stalls` | polls that took more than 10 ms, each of which is on the log with its task and who waits for what |
 //! | `interrupts.spurious`, `interrupts.nmi` | interrupts that nobody asked for |
 //! | `faults.in_flight` | faults in flight at the end; 0 in a correct run |
 //! | `audit.checks`, `audit.errors` | with `audit=`: checks made while programs ran and after, and what they found wrong |

@@ -77,6 +77,9 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     ::log::info!("{before}");
     let began = time::now();
     let mut programs = start_programs(config);
+    if config.selftest == Some(SelfTest::Stall) {
+        selftest::stall();
+    }
     if config.selftest == Some(SelfTest::LeakFrame) {
         core::mem::forget(memory().frames().allocate(arch::cpu::index()));
     }
@@ -272,6 +275,11 @@ fn report(outcome: &Outcome, port: &mut dyn fmt::Write) -> fmt::Result {
     report.line("ticks", counted.ticks);
     report.line("ticks.total", arch::clock::ticks());
     report.line("interrupts.longest_off_ns", arch::clock::longest_tick_delay());
+    let turns = executor().statistics(arch::cpu::index());
+    report.line("polls", turns.polls.iter().sum::<u64>());
+    report.line("polls.stalls", turns.stalls);
+    let longest = arch::clock::to_nanoseconds(turns.longest_poll.into());
+    report.line("polls.longest_ns", longest);
     report.line("interrupts.spurious", arch::interrupts::spurious_count());
     report.line("interrupts.nmi", arch::kernel_trap::nmi_count());
     if let (checks @ 1.., errors) = audit::counts() {

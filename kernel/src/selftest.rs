@@ -2,15 +2,22 @@
 //! the system tests check that it does.
 
 use core::arch::asm;
+use core::future::poll_fn;
 use core::hint::black_box;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::Poll;
+
+use faultline_executor::{Class, yield_now};
 
 use crate::config::SelfTest;
+use crate::machine::executor;
+use crate::time;
 
 /// Fails in the given way.
 pub fn fail(how: SelfTest) -> ! {
     log::info!("self-test: {how:?}");
     match how {
-        SelfTest::Traps | SelfTest::LeakFrame => {}
+        SelfTest::Traps | SelfTest::LeakFrame | SelfTest::Stall => {}
         SelfTest::Panic | SelfTest::LatePanic => panic!("deliberate panic"),
         SelfTest::Overflow => {
             black_box(recurse(1));
@@ -36,6 +43,37 @@ pub fn fail(how: SelfTest) -> ! {
     }
     panic!("the deliberate failure {how:?} did not happen")
 }
+
+/// Spawns a task that holds a resource, and one that waits for it; the first one's second poll takes two times the limit.
+pub fn stall() {
+    let door = executor().resource("door");
+    let waiting = door.clone();
+    let holder = async move {
+        let held = door.hold();
+        yield_now().await;
+        let end = time::now() + 20_000_000;
+        while time::now() < end {
+            core::hint::spin_loop();
+        }
+        // Held until the next poll, so that the report of this one shows it.
+        yield_now().await;
+        drop(held);
+        OPEN.store(true, Ordering::Relaxed);
+    };
+    let waiter = waiting.wait(poll_fn(|cx| {
+        if OPEN.load(Ordering::Relaxed) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }));
+    let holder = executor().spawn_detached("holder", Class::User, holder);
+    let waiter = executor().spawn_detached("waiter", Class::User, waiter);
+    assert!(holder.is_ok() && waiter.is_ok(), "there is room for two tasks");
+}
+
+/// The holder has let go of the door.
+static OPEN: AtomicBool = AtomicBool::new(false);
 
 /// Uses the stack up: each call keeps an array alive. Only arithmetic overflow would end the recursion.
 #[inline(never)]

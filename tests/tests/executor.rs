@@ -3,6 +3,7 @@
 use std::fs;
 
 use clap::Parser;
+use faultline_tests::Run;
 use faultline_xtask::cli::{Cli, Command};
 use faultline_xtask::executor;
 use serde_json::Value;
@@ -44,4 +45,19 @@ fn more_tasks_than_the_heap_holds_are_refused() {
     let error = measure(&["--mem", "64M"]).unwrap_err();
     let text = "too little memory for 100000 tasks: the machine has 64 MiB, --mem 458M is the least";
     assert_eq!(error.to_string(), text);
+}
+
+#[test]
+fn a_poll_that_takes_too_long_is_reported_with_who_waits_for_it() {
+    // The door is held for 20 ms of the machine's time; the limit is 10.
+    let guest = Run::new("hello", &[]).set("selftest", "stall").counted().boot();
+    assert_eq!(guest.status(), 0);
+    assert_eq!(guest.count("polls.stalls"), 1);
+    assert!((20_000_000..21_500_000).contains(&guest.count("polls.longest_ns")));
+    let log = String::from_utf8_lossy(&guest.log);
+    let stall = log.lines().skip_while(|line| !line.contains("stall: a poll of task"));
+    let lines: Vec<_> = stall.take(2).collect();
+    assert!(lines[0].contains("`holder` took 20"), "{log}");
+    let waits = ["waiter", "door", "holder"].iter().all(|name| lines[1].contains(name));
+    assert!(waits, "{lines:?}");
 }

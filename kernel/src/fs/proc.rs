@@ -43,6 +43,8 @@ pub enum ProcFile {
     Overcommit,
     /// `/proc/faultline/counters`: what happened since the start, one `name count` a line. Not in Linux.
     Counters,
+    /// `/proc/faultline/waits`: which kernel task waits for what since when, and the cycles. Not in Linux.
+    Waits,
 }
 
 impl ProcFile {
@@ -64,6 +66,7 @@ impl ProcFile {
         Self::Load,
         Self::Overcommit,
         Self::Counters,
+        Self::Waits,
     ];
 
     /// Its name in the directory of a process, or its path in `/proc`.
@@ -82,6 +85,7 @@ impl ProcFile {
             Self::Load => b"loadavg",
             Self::Overcommit => b"sys/vm/overcommit_memory",
             Self::Counters => b"faultline/counters",
+            Self::Waits => b"faultline/waits",
         }
     }
 }
@@ -165,6 +169,7 @@ pub fn content(file: ProcFile, pid: Option<Pid>, caller: &Caller) -> Result<Box<
         }
         ProcFile::Overcommit => String::from("1\n"),
         ProcFile::Counters => counters(),
+        ProcFile::Waits => format_args_to(format_args!("{}", machine::executor().waits())),
     };
     Ok(text.into_bytes().into_boxed_slice())
 }
