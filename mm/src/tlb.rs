@@ -31,6 +31,7 @@ use core::task::{Poll, Waker};
 
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use arrayvec::ArrayVec;
 use faultline_trace::Kind;
 use x86_64::VirtAddr;
 
@@ -110,8 +111,9 @@ impl SpaceTlb {
 /// The pages that one operation has changed, gathered so that it bumps and flushes once.
 #[must_use = "changed translations must be flushed with `Space::finish`"]
 pub(crate) struct Change {
-    pages: [u64; SINGLE_PAGES],
-    count: usize,
+    pages: ArrayVec<u64, SINGLE_PAGES>,
+    /// More pages than that, or all.
+    everything: bool,
     /// Rights were only added.
     upgrade: bool,
     /// Only leaves were changed: every table is where it was.
@@ -121,8 +123,8 @@ pub(crate) struct Change {
 impl Change {
     pub(crate) fn new() -> Self {
         Self {
-            pages: [0; SINGLE_PAGES],
-            count: 0,
+            pages: ArrayVec::new_const(),
+            everything: false,
             upgrade: false,
             leaves_only: false,
         }
@@ -144,29 +146,41 @@ impl Change {
     }
 
     /// A present entry for this page was changed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn page(&mut self, page: u64) {
-        if let Some(place) = self.pages.get_mut(self.count) {
-            *place = page;
-            self.count += 1;
-        } else {
-            self.all();
+        if self.pages.try_push(page).is_err() {
+            self.everything = true;
         }
     }
 
     /// So much was changed that everything has to go.
+    #[inline(always)]
     pub(crate) fn all(&mut self) {
-        self.count = SINGLE_PAGES + 1;
+        self.everything = true;
     }
 
     /// Whether everything has to go already.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_everything(&self) -> bool {
-        self.count > SINGLE_PAGES
+        self.everything
     }
 
+    /// How many pages were changed; one more than are counted if everything has to go.
+    fn count(&self) -> u64 {
+        if self.everything {
+            SINGLE_PAGES as u64 + 1
+        } else {
+            self.pages.len() as u64
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.everything && self.pages.is_empty()
+    }
+
+    /// The pages to invalidate one by one, unless everything has to go.
     fn singles(&self) -> Option<&[u64]> {
-        self.pages.get(..self.count)
+        (!self.everything).then_some(&self.pages)
     }
 }
 
@@ -198,8 +212,15 @@ impl<P: Platform> Space<P> {
 
     /// Ends an operation that changed present entries: bumps the generation once, flushes this CPU if the space is
     /// loaded, asks the others, and frees what has passed its quarantine. Returns the new generation.
+    #[inline(always)]
     pub(crate) fn finish(&self, inner: &mut Inner<P>, change: Change) -> u64 {
-        if change.count == 0 {
+        // By reference, so that the pages are not moved.
+        self.finish_change(inner, &change)
+    }
+
+    #[inline(never)]
+    fn finish_change(&self, inner: &mut Inner<P>, change: &Change) -> u64 {
+        if change.is_empty() {
             self.release_quarantine(inner);
             return self.tlb_generation.load(Ordering::Relaxed);
         }
@@ -212,13 +233,16 @@ impl<P: Platform> Space<P> {
         }
         // Release: whoever reads the new generation sees the changed entries. The lock is held, so there is one writer.
         let generation = self.tlb_generation.load(Ordering::Relaxed) + 1;
-        let logged = if change.count == 1 { change.pages[0] } else { MANY };
+        let logged = match change.singles() {
+            Some(&[page]) => page,
+            _ => MANY,
+        };
         self.tlb.log[generation as usize % LOG].store(logged, Ordering::Release);
         self.tlb_generation.store(generation, Ordering::Release);
         memory.counters.tlb_bumps.add(1);
         memory
             .platform
-            .trace(Kind::TlbBump, self.id, 0, generation, change.count as u64);
+            .trace(Kind::TlbBump, self.id, 0, generation, change.count());
 
         let cpu = memory.platform.cpu();
         if memory.tlb[cpu].active.load(Ordering::Relaxed) == self.id {
@@ -263,10 +287,15 @@ impl<P: Platform> Space<P> {
     }
 
     /// Frees quarantined frames whose generation every CPU has passed, and wakes who waits for a flush.
+    #[inline(always)]
     pub(crate) fn release_quarantine(&self, inner: &mut Inner<P>) {
-        if inner.quarantine.is_empty() && inner.flush_waiters.is_empty() && !inner.holds_frames {
-            return;
+        if !inner.quarantine.is_empty() || !inner.flush_waiters.is_empty() || inner.holds_frames {
+            self.release_passed(inner);
         }
+    }
+
+    #[inline(never)]
+    fn release_passed(&self, inner: &mut Inner<P>) {
         self.tlb.pending.store(true, Ordering::Relaxed);
         // Pairs with the fence in `release_of`: either that CPU sees that something waits, or we see how far it has come.
         fence(Ordering::SeqCst);

@@ -77,7 +77,7 @@ impl RegionMap {
     }
 
     /// Where the first region that ends above `address` stands.
-    #[inline]
+    #[inline(always)]
     pub(super) fn position_above(&self, address: u64) -> Option<Position> {
         match self.chunks.at_or_below(address) {
             Some(at) if address < self.chunks.region(at).end => Some(at),
@@ -224,6 +224,7 @@ impl RegionMap {
                 }
                 if let Some(above) = self.chunks.next(at)
                     && self.chunks.start(above) == range.end()
+                    && self.chunks.region(at).protection == self.chunks.region(above).protection
                 {
                     self.join_below(above);
                 }
@@ -252,7 +253,7 @@ impl RegionMap {
     }
 
     /// Whether the region at `at` starts where the one below it ends.
-    #[inline]
+    #[inline(always)]
     fn abuts_below(&self, at: Position) -> bool {
         let below = self.chunks.previous(at);
         below.is_some_and(|below| self.chunks.region(below).end == self.chunks.start(at))

@@ -141,7 +141,7 @@ impl<P: Platform> Space<P> {
         if leaf.has(Entry::BORROWED) {
             return false;
         }
-        let count = if leaf.has(Entry::HUGE) { 512 } else { 1 };
-        (0..count).all(|page| self.memory.frames.mapping_count(leaf.frame().offset(page)) == 1)
+        let is_sole = |page| self.memory.frames.mapping_count(leaf.frame().offset(page)) == 1;
+        is_sole(0) && (!leaf.has(Entry::HUGE) || (1..512).all(is_sole))
     }
 }
