@@ -50,7 +50,7 @@ pub use region::{Region, RegionFlags};
 pub use shared::SharedMemory;
 pub use space::{
     Advice, GlobalMemory, Layout, MapRequest, MappedRegion, Placement, RegionView, RemapTarget, Space, SpaceStats,
-    UserCopy, VirtualAddressSpace,
+    UserBytes, UserCopy, VirtualAddressSpace,
 };
 pub use stats::MemoryStats;
 

@@ -6,6 +6,7 @@
 
 use alloc::boxed::Box;
 
+use faultline_mm::{Access, PAGE_SIZE, UserBytes};
 use faultline_trace::Kind;
 use linux_raw_sys::general as linux;
 
@@ -59,7 +60,8 @@ impl Plan {
         })
     }
 
-    fn frame(&self, registers: &Registers, action: &Action, info: &SignalInfo) -> [u8; frame::SIZE] {
+    #[inline(always)]
+    fn frame(&self, registers: &Registers, action: &Action, info: &SignalInfo) -> [u64; frame::WORDS] {
         let saved = Saved {
             registers: *registers,
             mask: self.mask,
@@ -120,8 +122,16 @@ pub fn try_deliver(
         return false;
     };
     let mut registers = Registers::of(context);
-    if !space.try_write_user(plan.fpu, context.fpu().image())
-        || !space.try_write_user(plan.address, &plan.frame(&registers, action, info))
+    // The frame and the FPU area above it most often lie in one page.
+    let fpu = plan.fpu.wrapping_sub(plan.address) as usize;
+    let image = context.fpu().image();
+    let written = space.with_user_bytes(plan.address, fpu + image.len(), Access::Write, |mut bytes| {
+        bytes
+            .part(0, frame::SIZE)
+            .set_words(0, plan.frame(&registers, action, info));
+        bytes.write(fpu, image);
+    });
+    if written.is_none() && !try_write_apart(&plan, space, image, plan.frame(&registers, action, info))
         || plan.begin(thread, info, action, &mut registers).is_err()
     {
         return false;
@@ -129,6 +139,13 @@ pub fn try_deliver(
     tracing::record(Kind::SignalDeliver, u64::from(info.signal.number()), action.handler);
     registers.load_into(context);
     true
+}
+
+/// Writes a frame that does not lie in one page with its FPU area.
+#[cold]
+fn try_write_apart(plan: &Plan, space: &Space, image: &[u8], frame: [u64; frame::WORDS]) -> bool {
+    space.try_write_user(plan.fpu, image)
+        && space.try_write_user(plan.address, frame.map(u64::to_le_bytes).as_flattened())
 }
 
 /// Makes the thread enter the handler of `action`.
@@ -161,9 +178,9 @@ async fn enter(
     let thread = &caller.thread;
     tracing::record(Kind::SignalDeliver, u64::from(info.signal.number()), action.handler);
     let plan = Plan::new(thread, &action, registers.rsp)?;
-    let bytes = Box::new(plan.frame(&registers, &action, &info));
+    let bytes = Box::new(plan.frame(&registers, &action, &info).map(u64::to_le_bytes));
     user::write(&caller.space, plan.fpu, &fpu.bytes).await?;
-    user::write(&caller.space, plan.address, bytes.as_slice()).await?;
+    user::write(&caller.space, plan.address, bytes.as_flattened()).await?;
     plan.begin(thread, &info, &action, &mut registers)?;
     Ok(registers)
 }
@@ -171,29 +188,63 @@ async fn enter(
 /// `rt_sigreturn`, if every page of the frame is there: back to what a handler interrupted. Else nothing has changed,
 /// except the FPU registers that are to be replaced, and [`sigreturn`] does it.
 pub fn try_sigreturn(thread: &Thread, space: &Space, context: &mut UserContext) -> bool {
-    let mut bytes = [0; frame::SIZE];
-    if !space.try_read_user(context.rsp().wrapping_sub(8), &mut bytes) {
-        return false;
+    let address = context.rsp().wrapping_sub(8);
+    let rest_of_page = (PAGE_SIZE - address % PAGE_SIZE) as usize;
+    let saved = space.with_user_bytes(address, rest_of_page, Access::Read, |bytes| {
+        if rest_of_page < frame::SIZE {
+            return None;
+        }
+        let saved = decode(&bytes.part(0, frame::SIZE));
+        // The FPU area most often lies in the same page.
+        let offset = saved.fpu.wrapping_sub(address);
+        let size = fpu::area_size();
+        let is_whole = saved.fpu != 0
+            && saved.registers.is_resumable()
+            && offset < PAGE_SIZE
+            && offset as usize + size <= rest_of_page
+            && context.fpu_mut().refill(|area| {
+                bytes.read(offset as usize, area);
+                frame::recognised(area)
+            });
+        is_whole.then_some(saved)
+    });
+    let saved = match saved.flatten().or_else(|| try_read_apart(address, space, context)) {
+        Some(saved) => saved,
+        None => return false,
+    };
+    resume(thread, &saved);
+    saved.registers.load_into(context);
+    true
+}
+
+#[inline(always)]
+fn decode(bytes: &UserBytes<'_>) -> Saved {
+    frame::decode(|offset| {
+        let [word] = bytes.words(offset);
+        word
+    })
+}
+
+/// Reads a frame that does not lie in one page with its FPU area, or has none.
+#[cold]
+fn try_read_apart(address: u64, space: &Space, context: &mut UserContext) -> Option<Saved> {
+    let mut words = [[0; 8]; frame::WORDS];
+    if !space.try_read_user(address, words.as_flattened_mut()) {
+        return None;
     }
-    let saved = frame::decode(&bytes);
+    let saved = frame::decode(|offset| u64::from_le_bytes(words[offset / 8]));
     if !saved.registers.is_resumable() {
-        return false;
+        return None;
     }
-    if saved.fpu != 0 {
-        let read = context.fpu_mut().refill(|area| {
+    let is_complete = saved.fpu == 0
+        || context.fpu_mut().refill(|area| {
             if space.try_read_user(saved.fpu, area) {
                 frame::recognised(area)
             } else {
                 0
             }
         });
-        if !read {
-            return false;
-        }
-    }
-    resume(thread, &saved);
-    saved.registers.load_into(context);
-    true
+    is_complete.then_some(saved)
 }
 
 /// `rt_sigreturn`: back to what a handler interrupted.
@@ -210,9 +261,9 @@ pub fn sigreturn(caller: Caller, registers: Box<Registers>) -> Call {
 }
 
 async fn leave(caller: &Caller, registers: &Registers) -> Result<Outcome, Errno> {
-    let mut bytes = Box::new([0; frame::SIZE]);
-    user::read(&caller.space, registers.rsp.wrapping_sub(8), bytes.as_mut_slice()).await?;
-    let saved = frame::decode(&bytes);
+    let mut words = Box::new([[0; 8]; frame::WORDS]);
+    user::read(&caller.space, registers.rsp.wrapping_sub(8), words.as_flattened_mut()).await?;
+    let saved = frame::decode(|offset| u64::from_le_bytes(words[offset / 8]));
     if !saved.registers.is_resumable() {
         return Err(Errno::EFAULT);
     }

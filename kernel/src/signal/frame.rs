@@ -15,12 +15,15 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::{AlternateStack, SignalInfo, SignalSet, info};
+use super::{AlternateStack, SignalInfo, SignalSet};
 use crate::arch::{UserContext, fpu};
 use crate::syscall::{Errno, user};
 
 /// Size of the frame in bytes, without the FPU area.
 pub const SIZE: usize = 440;
+
+/// Words in the frame.
+pub const WORDS: usize = SIZE / 8;
 
 /// Where `ucontext` starts in the frame.
 pub const CONTEXT: u64 = 8;
@@ -205,12 +208,14 @@ pub const fn place(top: u64, fpu_size: usize) -> (u64, u64) {
     (frame, fpu)
 }
 
-/// The bytes of a frame.
+/// The words of a frame.
+#[inline(always)]
 #[must_use]
-pub fn encode(saved: &Saved, restorer: u64, extended: bool, info: &SignalInfo, selectors: u64) -> [u8; SIZE] {
+pub fn encode(saved: &Saved, restorer: u64, extended: bool, info: &SignalInfo, selectors: u64) -> [u64; WORDS] {
     let registers = &saved.registers;
     let flags = UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS | if extended { UC_FP_XSTATE } else { 0 };
-    let words = [
+    let [number, code, first, second] = info.to_words();
+    [
         restorer,
         flags,
         0,
@@ -241,24 +246,38 @@ pub fn encode(saved: &Saved, restorer: u64, extended: bool, info: &SignalInfo, s
         saved.mask.0,
         registers.cr2,
         saved.fpu,
-    ];
-    let mut bytes = [0; SIZE];
-    for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
-        slot.copy_from_slice(&word.to_le_bytes());
-    }
-    bytes[304..312].copy_from_slice(&saved.mask.0.to_le_bytes());
-    bytes[INFO as usize..INFO as usize + info::SIZE].copy_from_slice(&info.to_bytes());
-    bytes
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        saved.mask.0,
+        number,
+        code,
+        first,
+        second,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]
 }
 
-/// What the bytes of a frame say. The registers are sanitized.
+/// What the words of a frame say, of which `word` gives the one at an offset. The registers are sanitized.
+#[inline(always)]
 #[must_use]
-pub fn decode(bytes: &[u8; SIZE]) -> Saved {
-    let word = |offset: usize| {
-        let mut word = [0; 8];
-        word.copy_from_slice(&bytes[offset..offset + 8]);
-        u64::from_le_bytes(word)
-    };
+pub fn decode(word: impl Fn(usize) -> u64) -> Saved {
     let register = |index: usize| word(48 + index * 8);
     let mut registers = Registers {
         r8: register(0),

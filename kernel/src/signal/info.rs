@@ -83,25 +83,31 @@ impl SignalInfo {
         }
     }
 
+    /// The first words of the `siginfo_t` that a handler sees; the others are 0.
+    #[inline]
+    #[must_use]
+    pub fn to_words(self) -> [u64; 4] {
+        let [first, second] = match self.detail {
+            Detail::Kernel => [0, 0],
+            Detail::Sender(pid) => [u64::from(pid), 0],
+            Detail::Given(words) => words,
+            Detail::Fault(address) => [address, 0],
+            Detail::Child { pid, status } => [u64::from(pid), u64::from(status as u32)],
+        };
+        [
+            u64::from(self.signal.number()),
+            u64::from(self.code as u32),
+            first,
+            second,
+        ]
+    }
+
     /// The `siginfo_t` that a handler sees.
     #[must_use]
     pub fn to_bytes(self) -> [u8; SIZE] {
         let mut bytes = [0; SIZE];
-        let mut put = |offset: usize, value: &[u8]| bytes[offset..offset + value.len()].copy_from_slice(value);
-        put(0, &self.signal.number().to_le_bytes());
-        put(8, &self.code.to_le_bytes());
-        match self.detail {
-            Detail::Kernel => {}
-            Detail::Sender(pid) => put(16, &pid.to_le_bytes()),
-            Detail::Given([sender, value]) => {
-                put(16, &sender.to_le_bytes());
-                put(24, &value.to_le_bytes());
-            }
-            Detail::Fault(address) => put(16, &address.to_le_bytes()),
-            Detail::Child { pid, status } => {
-                put(16, &pid.to_le_bytes());
-                put(24, &status.to_le_bytes());
-            }
+        for (place, word) in bytes.chunks_exact_mut(8).zip(self.to_words()) {
+            place.copy_from_slice(&word.to_le_bytes());
         }
         bytes
     }

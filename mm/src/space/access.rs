@@ -6,6 +6,7 @@
 //! held across an await.
 
 use alloc::vec::Vec;
+use core::marker::PhantomData;
 
 use super::{Inner, Space, VirtualAddressSpace};
 use crate::address::{PAGE_SIZE, USER_END};
@@ -92,6 +93,32 @@ impl<P: Platform> VirtualAddressSpace<P> {
         Ok(None)
     }
 
+    /// Calls `f` with `length` bytes of user memory from `address` on, which have to lie in one page, under the space's lock;
+    /// `None` if they do not, or if `access` would have to be resolved first.
+    pub fn with_user_bytes<R>(
+        &self,
+        address: u64,
+        length: usize,
+        access: Access,
+        f: impl FnOnce(UserBytes<'_>) -> R,
+    ) -> Option<R> {
+        if length == 0 || chunk(address, length) != length {
+            return None;
+        }
+        let inner = self.lock();
+        let physical = self.translate_locked(&inner, address, access)?;
+        let start = self
+            .memory
+            .platform
+            .phys_to_virt(x86_64::PhysAddr::new_truncate(physical));
+        Some(f(UserBytes {
+            start,
+            length,
+            is_writable: access == Access::Write,
+            _lock: PhantomData,
+        }))
+    }
+
     async fn resolve(&self, address: u64, access: Access, copied: usize) -> UserCopy {
         let fault = self.handle_page_fault(FaultInfo {
             address,
@@ -137,6 +164,96 @@ impl<P: Platform> VirtualAddressSpace<P> {
     #[must_use]
     pub fn translate(&self, address: u64, access: Access) -> Option<u64> {
         self.translate_locked(&self.lock(), address, access)
+    }
+}
+
+/// Some bytes of one page of user memory, which stays where it is while the space's lock is held. User mode may be changing
+/// them, so they are only ever copied.
+pub struct UserBytes<'a> {
+    start: *mut u8,
+    length: usize,
+    is_writable: bool,
+    _lock: PhantomData<&'a mut [u8]>,
+}
+
+impl UserBytes<'_> {
+    /// Some of them, so that what is known of the length is known to the compiler.
+    ///
+    /// # Panics
+    /// If they are not all there.
+    #[inline(always)]
+    #[must_use]
+    pub fn part(&self, offset: usize, length: usize) -> UserBytes<'_> {
+        self.check(offset, length);
+        UserBytes {
+            // SAFETY: `check` has seen that the offset is within the bytes that `start` is valid for.
+            start: unsafe { self.start.add(offset) },
+            length,
+            is_writable: self.is_writable,
+            _lock: PhantomData,
+        }
+    }
+
+    /// Copies bytes out.
+    ///
+    /// # Panics
+    /// If they are not all there.
+    #[inline(always)]
+    pub fn read(&self, offset: usize, to: &mut [u8]) {
+        self.check(offset, to.len());
+        // SAFETY: 1. `check` has seen that the bytes are among those that `start` is valid for; 2. `to` is the caller's.
+        unsafe { self.start.add(offset).copy_to_nonoverlapping(to.as_mut_ptr(), to.len()) }
+    }
+
+    /// Copies words out.
+    ///
+    /// # Panics
+    /// If they are not all there.
+    #[inline(always)]
+    #[must_use]
+    pub fn words<const N: usize>(&self, offset: usize) -> [u64; N] {
+        self.check(offset, N * 8);
+        // SAFETY: `check` has seen that the bytes are among those that `start` is valid for; any bytes are a word.
+        core::array::from_fn(|index| unsafe { self.start.add(offset + index * 8).cast::<u64>().read_unaligned() })
+    }
+
+    /// Copies bytes in.
+    ///
+    /// # Panics
+    /// If there is no room for them, or the access was not for writing.
+    #[inline(always)]
+    pub fn write(&mut self, offset: usize, from: &[u8]) {
+        self.check(offset, from.len());
+        assert!(self.is_writable, "user memory that was asked for to read it");
+        // SAFETY: 1. `check` has seen that the bytes are among those that `start` is valid for; 2. the entry allows writes and
+        // its frame is the space's own or shared memory.
+        unsafe {
+            self.start
+                .add(offset)
+                .copy_from_nonoverlapping(from.as_ptr(), from.len())
+        }
+    }
+
+    /// Copies words in.
+    ///
+    /// # Panics
+    /// If there is no room for them, or the access was not for writing.
+    #[inline(always)]
+    pub fn set_words<const N: usize>(&mut self, offset: usize, words: [u64; N]) {
+        self.check(offset, N * 8);
+        assert!(self.is_writable, "user memory that was asked for to read it");
+        for (index, word) in words.into_iter().enumerate() {
+            // SAFETY: as in `write`.
+            unsafe { self.start.add(offset + index * 8).cast::<u64>().write_unaligned(word) }
+        }
+    }
+
+    #[inline(always)]
+    fn check(&self, offset: usize, length: usize) {
+        assert!(
+            offset <= self.length && length <= self.length - offset,
+            "beyond the bytes of user memory that were asked for"
+        );
     }
 }
 

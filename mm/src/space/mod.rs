@@ -28,7 +28,7 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
-pub use access::UserCopy;
+pub use access::{UserBytes, UserCopy};
 pub use advise::Advice;
 pub use layout::Layout;
 pub(crate) use lock::Guard;
