@@ -29,8 +29,6 @@ use alloc::sync::Arc;
 use core::future::poll_fn;
 use core::task::{Poll, Waker};
 
-use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use arrayvec::ArrayVec;
 use faultline_trace::Kind;
 use x86_64::VirtAddr;
@@ -38,7 +36,8 @@ use x86_64::VirtAddr;
 use crate::Memory;
 use crate::platform::{MAX_CPUS, Pcid, Platform};
 use crate::space::{Inner, NO_SPAN, Space, VirtualAddressSpace};
-use crate::sync::mutant;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use crate::sync::{Mutex, mutant};
 
 /// PCID slots that are used on each CPU at most.
 const TAGS: usize = 8;
