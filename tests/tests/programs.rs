@@ -180,6 +180,21 @@ fn faults_after_which_the_same_thread_goes_on_save_no_registers() {
 }
 
 #[test]
+fn options_of_memory_calls_and_names_that_are_exchanged() {
+    let folder = tempfile::tempdir().unwrap();
+    for libc in [Libc::Gnu, Libc::Musl] {
+        let file = c_program("options", libc);
+        let folder = folder.path().join(format!("{libc:?}"));
+        std::fs::create_dir(&folder).unwrap();
+        let native = native_file(&file, &[folder.to_str().unwrap()]);
+        assert_eq!(native.status, 0, "{}", String::from_utf8_lossy(&native.stderr));
+        same(&Run::file(&file, &["/tmp"]).boot(), &native);
+        let guest = Run::file(&file, &["everything"]).boot();
+        assert_eq!(output(&guest), "mlockall: ok, 1\nmunlockall: ok, locked 0\n");
+    }
+}
+
+#[test]
 fn a_shell_on_a_terminal() {
     const PROMPT: &str = "/ # ";
     let guest = Run::file(&busybox(), &["sh"])

@@ -109,22 +109,63 @@ pub fn rename(from: &Place, to: &Place, keep: bool) -> Result<(), Errno> {
     } else if !node.is_directory() && to.wants_directory {
         return Err(Errno::ENOTDIR);
     }
-    let mut above = to.directory.clone();
-    while node.is_directory() {
-        if Arc::ptr_eq(&above, node) {
-            return Err(Errno::EINVAL);
-        }
-        let parent = above.parent();
-        if Arc::ptr_eq(&parent, &above) {
-            break;
-        }
-        above = parent;
+    if node.is_directory() && is_inside(&to.directory, node) {
+        return Err(Errno::EINVAL);
     }
     let moved = from.directory.remove(&from.name).ok_or(Errno::ENOENT)?;
     let replaced = to.directory.insert(&to.name, moved);
     drop(changing);
     drop(replaced);
     Ok(())
+}
+
+/// Gives two nodes each other's name (`RENAME_EXCHANGE`).
+///
+/// # Errors
+/// `ENOENT`, `ENOTDIR`, `EINVAL` for a directory and something in it, `EBUSY`, `EPERM`.
+pub fn exchange(one: &Place, other: &Place) -> Result<(), Errno> {
+    let (first, second) = match (&one.node, &other.node) {
+        (Some(first), Some(second)) => (first, second),
+        _ => return Err(Errno::ENOENT),
+    };
+    if one.name.is_empty() || other.name.is_empty() || is_of_the_system(first) || is_of_the_system(second) {
+        return Err(Errno::EBUSY);
+    }
+    for (place, node) in [(one, first), (other, second)] {
+        if place.wants_directory && !node.is_directory() {
+            return Err(Errno::ENOTDIR);
+        }
+    }
+    has_headroom()?;
+    let _changing = CHANGES.lock();
+    check_writable(&one.directory)?;
+    check_writable(&other.directory)?;
+    if is_inside(&other.directory, first) || is_inside(&one.directory, second) {
+        return Err(Errno::EINVAL);
+    }
+    if Arc::ptr_eq(first, second) {
+        return Ok(());
+    }
+    let moved = one.directory.remove(&one.name).ok_or(Errno::ENOENT)?;
+    if let Some(replaced) = other.directory.insert(&other.name, moved) {
+        one.directory.insert(&one.name, replaced);
+    }
+    Ok(())
+}
+
+/// Whether a directory is another one, or lies in it.
+fn is_inside(directory: &Arc<Node>, outer: &Arc<Node>) -> bool {
+    let mut at = directory.clone();
+    loop {
+        if Arc::ptr_eq(&at, outer) {
+            return true;
+        }
+        let parent = at.parent();
+        if Arc::ptr_eq(&parent, &at) {
+            return false;
+        }
+        at = parent;
+    }
 }
 
 /// Gives a file a second name.

@@ -290,18 +290,32 @@ fn state(process: &Process, caller: &Caller) -> &'static str {
     }
 }
 
+/// Bytes that `mlock` and its like have locked.
+fn locked_bytes(process: &Process) -> u64 {
+    let mut bytes = 0;
+    if let Some(space) = process.space() {
+        space.mappings_ref(|region| {
+            if region.flags.contains(RegionFlags::LOCKED) {
+                bytes += region.range.size();
+            }
+        });
+    }
+    bytes
+}
+
 fn status(process: &Process, caller: &Caller) -> String {
     let stats = stats(process);
     let arguments = process.started.lock().arguments.clone();
     format_args_to(format_args!(
         "Name:\t{}\nState:\t{}\nTgid:\t{}\nPid:\t{}\nPPid:\t{}\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n\
-         VmSize:\t{:>8} kB\nVmRSS:\t{:>8} kB\nVmPTE:\t{:>8} kB\nThreads:\t{}\n",
+         VmSize:\t{:>8} kB\nVmLck:\t{:>8} kB\nVmRSS:\t{:>8} kB\nVmPTE:\t{:>8} kB\nThreads:\t{}\n",
         command(&arguments.path),
         state(process, caller),
         process.pid,
         process.pid,
         processes::parent_of(process.pid),
         stats.virtual_bytes / 1024,
+        locked_bytes(process) / 1024,
         stats.resident_pages * 4,
         stats.table_pages * 4,
         process.thread_count(),

@@ -5,7 +5,9 @@ use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general as linux;
 
-use super::{Arguments, Errno, descriptors, futex, groups, has_headroom, information, memory, processes, time, timers};
+use super::{
+    Arguments, Errno, descriptors, futex, groups, has_headroom, information, memory, processes, remap, time, timers,
+};
 use crate::arch::UserContext;
 use crate::machine::Space;
 use crate::process::{ExitStatus, Thread, tree};
@@ -95,12 +97,15 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
         linux::__NR_mmap if d & u64::from(linux::MAP_POPULATE | linux::MAP_LOCKED) == 0 => {
             has_headroom().and_then(|()| memory::mmap(process, space, [a, b, c, d, e, f]))
         }
-        linux::__NR_mremap => has_headroom().and_then(|()| memory::mremap(space, a, b, c, d, e)),
+        linux::__NR_mremap => has_headroom().and_then(|()| remap::mremap(space, a, b, c, d, e)),
         linux::__NR_madvise if !memory::populates(c) => memory::madvise(space, a, b, c),
         linux::__NR_msync => memory::msync(space, a, b, c),
-        linux::__NR_mlock | linux::__NR_mlock2 => memory::lock_range(space, a, b, true),
+        linux::__NR_mlock => memory::lock_range(space, a, b, true),
+        linux::__NR_mlock2 if c & !u64::from(linux::MLOCK_ONFAULT) != 0 => Err(Errno::EINVAL),
+        linux::__NR_mlock2 => memory::lock_range(space, a, b, true),
         linux::__NR_munlock => memory::lock_range(space, a, b, false),
-        linux::__NR_mlockall | linux::__NR_munlockall => Ok(0),
+        linux::__NR_mlockall => memory::lock_all(space, a),
+        linux::__NR_munlockall => memory::unlock_all(space),
 
         linux::__NR_close => descriptors::close(process, a),
         linux::__NR_close_range => descriptors::close_range(process, a, b, c),

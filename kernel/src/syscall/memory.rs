@@ -6,8 +6,7 @@
 use alloc::sync::Arc;
 
 use faultline_mm::{
-    Access, Advice, Backing, MapRequest, PageRange, Placement, Protection, RegionFlags, RemapTarget, SharedMemory,
-    VasError,
+    Access, Advice, Backing, MapRequest, PageRange, Placement, Protection, RegionFlags, SharedMemory, VasError,
 };
 use linux_raw_sys::general as linux;
 use x86_64::VirtAddr;
@@ -18,7 +17,7 @@ use crate::fs::{FileKind, OpenFile};
 use crate::machine::{Space, memory};
 use crate::process::Process;
 
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 /// Lowest address that may be mapped at a chosen place (`vm.mmap_min_addr`).
 const LOWEST: u64 = 0x1_0000;
@@ -27,7 +26,7 @@ const MADV_POPULATE_READ: u64 = 22;
 const MADV_POPULATE_WRITE: u64 = 23;
 
 /// A user address; one outside the user half is `bad`.
-fn address(address: u64, bad: Errno) -> Result<VirtAddr, Errno> {
+pub(super) fn address(address: u64, bad: Errno) -> Result<VirtAddr, Errno> {
     if address < USER_END {
         Ok(VirtAddr::new_truncate(address))
     } else {
@@ -54,7 +53,7 @@ fn known_protection(bits: u64) -> Protection {
 }
 
 /// The length rounded up to whole pages.
-fn whole_pages(length: u64) -> Result<u64, Errno> {
+pub(super) fn whole_pages(length: u64) -> Result<u64, Errno> {
     length
         .checked_next_multiple_of(PAGE)
         .filter(|&size| size <= USER_END)
@@ -125,7 +124,7 @@ pub fn mmap(process: &Process, space: &Space, arguments: [u64; 6]) -> Result<u64
     Ok(space.mmap(request)?.as_u64())
 }
 
-fn place(hint: u64, size: u64, flags: u64) -> Result<Placement, Errno> {
+pub(super) fn place(hint: u64, size: u64, flags: u64) -> Result<Placement, Errno> {
     let no_replace = flags & u64::from(linux::MAP_FIXED_NOREPLACE) != 0;
     if no_replace || flags & u64::from(linux::MAP_FIXED) != 0 {
         if !hint.is_multiple_of(PAGE) {
@@ -272,50 +271,6 @@ pub fn mprotect(space: &Space, start: u64, length: u64, bits: u64) -> Result<u64
     result
 }
 
-/// `mremap`.
-///
-/// # Errors
-/// `EINVAL`, `EFAULT`, `ENOMEM`, as Linux reports them.
-pub fn mremap(space: &Space, start: u64, old: u64, new: u64, flags: u64, target: u64) -> Result<u64, Errno> {
-    let (may_move, fixed) = (u64::from(linux::MREMAP_MAYMOVE), u64::from(linux::MREMAP_FIXED));
-    if flags & !(may_move | fixed) != 0 || !start.is_multiple_of(PAGE) || new == 0 || old == 0 {
-        return Err(Errno::EINVAL);
-    }
-    let (old, new) = (whole_pages(old)?, whole_pages(new)?);
-    let to = if flags & fixed != 0 {
-        if flags & may_move == 0
-            || !target.is_multiple_of(PAGE)
-            || target.checked_add(new).is_none_or(|end| end > USER_END)
-            || start < target + new && target < start.saturating_add(old)
-        {
-            return Err(Errno::EINVAL);
-        }
-        RemapTarget::Fixed(address(target, Errno::EINVAL)?)
-    } else if flags & may_move != 0 {
-        RemapTarget::MayMove
-    } else {
-        RemapTarget::InPlace
-    };
-    let start = address(start, Errno::EFAULT)?;
-    if new <= old && flags & fixed == 0 {
-        // Shrinking is unmapping the tail, whatever regions that meets.
-        let region = space.first_region_above(start).ok_or(Errno::EFAULT)?;
-        if region.start() > start.as_u64() {
-            return Err(Errno::EFAULT);
-        }
-        if new < old {
-            munmap(space, start.as_u64() + new, old - new)?;
-        }
-        return Ok(start.as_u64());
-    }
-    match space.remap(start, old, new, to) {
-        Ok(moved) => Ok(moved.as_u64()),
-        Err(VasError::NotMapped { .. }) => Err(Errno::EFAULT),
-        Err(VasError::Overlap { .. }) => Err(Errno::EINVAL),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// Whether an advice asks for pages to be made present, which can wait.
 #[must_use]
 pub const fn populates(advice: u64) -> bool {
@@ -332,6 +287,10 @@ pub fn madvise(space: &Space, start: u64, length: u64, advice: u64) -> Result<u6
         linux::MADV_FREE => Some(Advice::Free),
         linux::MADV_HUGEPAGE => Some(Advice::HugePages),
         linux::MADV_NOHUGEPAGE => Some(Advice::NoHugePages),
+        linux::MADV_DONTFORK => Some(Advice::NotInherited),
+        linux::MADV_DOFORK => Some(Advice::Inherited),
+        linux::MADV_WIPEONFORK => Some(Advice::WipedInChild),
+        linux::MADV_KEEPONFORK => Some(Advice::KeptInChild),
         linux::MADV_NORMAL
         | linux::MADV_RANDOM
         | linux::MADV_SEQUENTIAL
@@ -492,6 +451,42 @@ pub fn lock_range(space: &Space, start: u64, length: u64, locked: bool) -> Resul
         space.set_locked(address(start, Errno::ENOMEM)?, size, locked)?;
     }
     Ok(0)
+}
+
+/// `mlockall`: what is mapped now is accounted as locked; what is mapped later is not.
+///
+/// # Errors
+/// `EINVAL` for flags that mean nothing; `ENOMEM`.
+pub fn lock_all(space: &Space, flags: u64) -> Result<u64, Errno> {
+    let (current, future) = (u64::from(linux::MCL_CURRENT), u64::from(linux::MCL_FUTURE));
+    let known = current | future | u64::from(linux::MCL_ONFAULT);
+    if flags & !known != 0 || flags & (current | future) == 0 {
+        return Err(Errno::EINVAL);
+    }
+    if flags & current != 0 {
+        set_all_locked(space, true)?;
+    }
+    Ok(0)
+}
+
+/// `munlockall`.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn unlock_all(space: &Space) -> Result<u64, Errno> {
+    set_all_locked(space, false)?;
+    Ok(0)
+}
+
+fn set_all_locked(space: &Space, locked: bool) -> Result<(), Errno> {
+    super::has_headroom()?;
+    let mut next = VirtAddr::zero();
+    while let Some(region) = space.first_region_above(next) {
+        let start = VirtAddr::new_truncate(region.start());
+        space.set_locked(start, region.size(), locked)?;
+        next = start + region.size();
+    }
+    Ok(())
 }
 
 /// The shared object behind a user address, by its own address, and the offset in it.

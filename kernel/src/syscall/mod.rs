@@ -27,6 +27,7 @@ pub mod memory;
 pub mod paths;
 pub mod polling;
 pub mod processes;
+pub mod remap;
 pub mod time;
 pub mod timers;
 pub mod transfer;

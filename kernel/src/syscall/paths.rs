@@ -223,7 +223,8 @@ pub async fn unlinkat(caller: Caller, descriptor: u64, path: u64, flags: u64) ->
 
 /// `renameat2`.
 pub async fn renameat2(caller: Caller, from: [u64; 2], to: [u64; 2], flags: u64) -> Result<u64, Errno> {
-    if flags & !u64::from(linux::RENAME_NOREPLACE) != 0 {
+    let (keep, exchange) = (u64::from(linux::RENAME_NOREPLACE), u64::from(linux::RENAME_EXCHANGE));
+    if flags & !(keep | exchange) != 0 || flags == keep | exchange {
         return Err(Errno::EINVAL);
     }
     let [old, new] = [from, to].map(|[_, path]| path);
@@ -233,7 +234,11 @@ pub async fn renameat2(caller: Caller, from: [u64; 2], to: [u64; 2], flags: u64)
     );
     let old = place(&caller, from[0], &old, LastLink::Keep)?;
     let new = place(&caller, to[0], &new, LastLink::Keep)?;
-    changes::rename(&old, &new, flags != 0)?;
+    if flags == exchange {
+        changes::exchange(&old, &new)?;
+    } else {
+        changes::rename(&old, &new, flags == keep)?;
+    }
     Ok(0)
 }
 

@@ -30,6 +30,10 @@ bitflags! {
         const LOCKED = 8;
         /// It may never become writable: a shared mapping of a file that can't be written.
         const READ_ONLY = 16;
+        /// A child of `fork` does not have it.
+        const NOT_INHERITED = 32;
+        /// A child of `fork` has it empty: private anonymous memory that reads as zeros there.
+        const WIPED_IN_CHILD = 64;
     }
 }
 

@@ -4,6 +4,7 @@ use x86_64::VirtAddr;
 
 use super::{Inner, Space, VirtualAddressSpace};
 use crate::address::PageRange;
+use crate::backing::Backing;
 use crate::error::{FaultError, VasError};
 use crate::platform::Platform;
 use crate::protection::{Access, FaultInfo};
@@ -22,13 +23,22 @@ pub enum Advice {
     HugePages,
     /// Serve the range by small pages.
     NoHugePages,
+    /// A child of `fork` does not get the range.
+    NotInherited,
+    /// Takes [`Advice::NotInherited`] back.
+    Inherited,
+    /// A child of `fork` gets the range empty. For private anonymous memory only.
+    WipedInChild,
+    /// Takes [`Advice::WipedInChild`] back.
+    KeptInChild,
 }
 
 impl<P: Platform> VirtualAddressSpace<P> {
     /// Takes advice on `start..start + size`. [`Advice::DontNeed`] frees after one flush with one bump.
     ///
     /// # Errors
-    /// [`VasError::NotMapped`] with the first hole; [`VasError::WrongKind`] for device memory;
+    /// [`VasError::NotMapped`] with the first hole; [`VasError::WrongKind`] for device memory, and
+    /// [`Advice::WipedInChild`] for any that is not private and anonymous;
     /// [`VasError::TooManyRegions`]; [`VasError::OutOfMemory`] as for [`unmap`](Self::unmap); those of
     /// [`PageRange::aligned`].
     pub fn advise(&self, start: VirtAddr, size: u64, advice: Advice) -> Result<(), VasError> {
@@ -46,6 +56,18 @@ impl<P: Platform> VirtualAddressSpace<P> {
             Advice::DontNeed | Advice::Free => self.drop_pages(&mut inner, range, survey.first),
             Advice::HugePages => self.set_flag(&mut inner, range, &survey, RegionFlags::HUGE_PAGES, true),
             Advice::NoHugePages => self.set_flag(&mut inner, range, &survey, RegionFlags::HUGE_PAGES, false),
+            Advice::NotInherited => self.set_flag(&mut inner, range, &survey, RegionFlags::NOT_INHERITED, true),
+            Advice::Inherited => self.set_flag(&mut inner, range, &survey, RegionFlags::NOT_INHERITED, false),
+            Advice::WipedInChild => {
+                if let Some(region) = inner.first_that_is_not_anonymous(range) {
+                    return Err(VasError::WrongKind {
+                        operation: "wiping in a child",
+                        region,
+                    });
+                }
+                self.set_flag(&mut inner, range, &survey, RegionFlags::WIPED_IN_CHILD, true)
+            }
+            Advice::KeptInChild => self.set_flag(&mut inner, range, &survey, RegionFlags::WIPED_IN_CHILD, false),
         }
     }
 
@@ -103,6 +125,21 @@ impl<P: Platform> VirtualAddressSpace<P> {
     #[must_use]
     pub fn is_mapped_for(&self, address: u64, access: Access) -> bool {
         self.translate_locked(&self.lock(), address, access).is_some()
+    }
+}
+
+impl<P: Platform> Inner<P> {
+    fn first_that_is_not_anonymous(&self, range: PageRange) -> Option<PageRange> {
+        let mut next = range.start();
+        while let Some((found, region)) = self.regions.first_above(next)
+            && found.start() < range.end()
+        {
+            if !matches!(region.backing, Backing::Anonymous) {
+                return Some(found);
+            }
+            next = found.end();
+        }
+        None
     }
 }
 

@@ -8,19 +8,27 @@
 use x86_64::VirtAddr;
 
 use super::map::NO_FRAMES;
-use super::{Inner, Space, VirtualAddressSpace};
+use super::{Advice, Inner, Space, VirtualAddressSpace};
 use crate::address::{HUGE_PAGE_SIZE, PageRange};
 use crate::entry::Entry;
 use crate::error::VasError;
 use crate::frame::{OutOfFrames, Pfn};
 use crate::memory::EntryRef;
 use crate::platform::Platform;
+use crate::region::RegionFlags;
 use crate::sync::mutant;
 use crate::tlb::Change;
 
+/// Properties for which a region of a child is not just a copy.
+const SPECIAL: RegionFlags = RegionFlags::NOT_INHERITED
+    .union(RegionFlags::WIPED_IN_CHILD)
+    .union(RegionFlags::LOCKED);
+
 impl<P: Platform> VirtualAddressSpace<P> {
     /// A copy-on-write copy of this space. Copies no data frame; keeps protections, properties, layout and holes. Shared
-    /// memory stays shared, device memory is aliased. Faults in flight stay with the parent.
+    /// memory stays shared, device memory is aliased. Faults in flight stay with the parent. Nothing is locked in the
+    /// child; regions that are [`NOT_INHERITED`](RegionFlags::NOT_INHERITED) are missing in it, and those
+    /// [`WIPED_IN_CHILD`](RegionFlags::WIPED_IN_CHILD) are empty.
     ///
     /// Both sides lose the right to write to private pages until they fault: the parent's generation is bumped once.
     ///
@@ -32,7 +40,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
         let root = inner.root()?;
         let child = Self::with_layout(self.memory, inner.layout);
         child.init()?;
-        {
+        let special = {
             let mut copy = child.lock();
             let mut change = Change::new();
             let result = self.share_tables(&mut inner, root, &mut copy, &mut change);
@@ -44,8 +52,40 @@ impl<P: Platform> VirtualAddressSpace<P> {
                 drop(inner);
                 return Err(NO_FRAMES);
             }
+            copy.regions.iter().any(|(_, region)| region.flags.intersects(SPECIAL))
+        };
+        if special {
+            child.adapt_as_child()?;
         }
         Ok(child)
+    }
+
+    /// Does to a new child what the properties of its regions ask for.
+    #[cold]
+    fn adapt_as_child(&self) -> Result<(), VasError> {
+        let mut next = 0;
+        loop {
+            let (range, flags) = {
+                let inner = self.lock();
+                let mut above = inner.regions.iter().filter(|(range, _)| range.start() >= next);
+                match above.find(|(_, region)| region.flags.intersects(SPECIAL)) {
+                    Some((range, region)) => (range, region.flags),
+                    None => return Ok(()),
+                }
+            };
+            next = range.end();
+            let start = VirtAddr::new_truncate(range.start());
+            if flags.contains(RegionFlags::NOT_INHERITED) {
+                self.unmap(start, range.size())?;
+                continue;
+            }
+            if flags.contains(RegionFlags::WIPED_IN_CHILD) {
+                self.advise(start, range.size(), Advice::DontNeed)?;
+            }
+            if flags.contains(RegionFlags::LOCKED) {
+                self.set_locked(start, range.size(), false)?;
+            }
+        }
     }
 
     /// Makes this space, which must map nothing, a copy of `parent`, as [`fork`](Self::fork).

@@ -90,6 +90,84 @@ fn case_20_shared_memory_stays_shared_and_device_memory_is_aliased() {
 }
 
 #[test]
+fn a_child_lacks_what_it_must_not_inherit_and_finds_empty_what_is_wiped() {
+    let world = World::new(128);
+    let parent = written(&world, 12);
+    let advise = |first: u64, pages: u64, advice| parent.advise(at(page(first)), pages * PAGE_SIZE, advice);
+    advise(2, 2, Advice::NotInherited).unwrap();
+    advise(5, 3, Advice::WipedInChild).unwrap();
+    advise(6, 1, Advice::KeptInChild).unwrap();
+    advise(8, 2, Advice::NotInherited).unwrap();
+    advise(8, 2, Advice::Inherited).unwrap();
+    parent.set_locked(at(page(10)), PAGE_SIZE, true).unwrap();
+    let child = parent.fork().unwrap();
+    for index in 0..12 {
+        assert_eq!(world.read(&parent, page(index)), Ok(100 + index));
+        let found = world.read(&child, page(index));
+        match index {
+            2 | 3 => assert!(matches!(found, Err(FaultError::NoRegion { .. })), "{index}"),
+            5 | 7 => assert_eq!(found, Ok(0), "{index}"),
+            _ => assert_eq!(found, Ok(100 + index)),
+        }
+    }
+    let flags = |space: &Vas, index: u64| space.find_mapping(at(page(index))).unwrap().flags;
+    assert_eq!(flags(&parent, 10), RegionFlags::LOCKED);
+    assert_eq!(flags(&child, 10), RegionFlags::empty());
+    // The child's own children find it empty too.
+    world.write(&child, page(5), 55).unwrap();
+    let grandchild = child.fork().unwrap();
+    assert_eq!(world.read(&grandchild, page(5)), Ok(0));
+    assert_eq!(world.read(&child, page(5)), Ok(55));
+    check(&world, &[&parent, &child, &grandchild]);
+}
+
+#[test]
+fn only_private_anonymous_memory_can_be_wiped_in_a_child() {
+    let world = World::new(64);
+    let space = world.space();
+    let object = SharedMemory::new(world.memory.frames(), PAGE_SIZE).unwrap();
+    let backing = Backing::Shared { object, offset: 0 };
+    space.map_lazy(at(page(0)), PAGE_SIZE, RW, Backing::Anonymous).unwrap();
+    space.map_lazy(at(page(1)), PAGE_SIZE, RW, backing).unwrap();
+    let refused = space.advise(at(page(0)), 2 * PAGE_SIZE, Advice::WipedInChild);
+    assert!(
+        matches!(refused, Err(VasError::WrongKind { region, .. }) if region.start() == page(1)),
+        "{refused:?}"
+    );
+    assert_eq!(space.find_mapping(at(page(0))).unwrap().flags, RegionFlags::empty());
+    space.advise(at(page(1)), PAGE_SIZE, Advice::NotInherited).unwrap();
+    let child = space.fork().unwrap();
+    assert!(child.find_mapping(at(page(1))).is_none());
+}
+
+#[test]
+fn a_fork_that_cannot_adapt_its_child_leaves_the_parent_intact() {
+    let world = World::new(256);
+    let parent = written(&world, 20);
+    parent.advise(at(page(3)), PAGE_SIZE, Advice::NotInherited).unwrap();
+    parent.advise(at(page(9)), PAGE_SIZE, Advice::WipedInChild).unwrap();
+    let before = world.account();
+    let mut failures = 0;
+    for successes in 0.. {
+        world.memory.frames().fail_after(successes);
+        let child = parent.fork();
+        if world.memory.frames().fail_never() == 0 {
+            drop(child.unwrap());
+            break;
+        }
+        assert!(matches!(child, Err(VasError::OutOfMemory { .. })));
+        assert_eq!(world.account(), before, "after {successes} allocations");
+        failures += 1;
+    }
+    // One more than without: the child's own copy of the last-level table.
+    assert_eq!(failures, 4);
+    for index in 0..20 {
+        assert_eq!(world.read(&parent, page(index)), Ok(100 + index));
+    }
+    check(&world, &[&parent]);
+}
+
+#[test]
 #[cfg_attr(miri, ignore = "thousands of frames")]
 fn case_21_fork_with_each_allocation_failing_leaves_the_parent_intact() {
     for in_flight in [false, true] {

@@ -236,8 +236,16 @@ impl Run {
     }
 
     fn advise(&mut self, index: usize, page: usize, count: usize, argument: u8) {
-        let advice =
-            [Advice::DontNeed, Advice::Free, Advice::HugePages, Advice::NoHugePages][usize::from(argument) % 4];
+        let advice = [
+            Advice::DontNeed,
+            Advice::Free,
+            Advice::HugePages,
+            Advice::NoHugePages,
+            Advice::NotInherited,
+            Advice::Inherited,
+            Advice::WipedInChild,
+            Advice::KeptInChild,
+        ][usize::from(argument) % 8];
         let result = self.call(index, |space| {
             space.advise(at(address(page)), count as u64 * PAGE_SIZE, advice)
         });
@@ -246,12 +254,22 @@ impl Run {
             assert_eq!(result, Err(VasError::NotMapped { address: address(hole) }));
             return;
         }
+        let pages = &mut reference.pages[page..page + count];
+        let is_private = |page: &Page| matches!(page.origin(), Content::Private(_));
+        if advice == Advice::WipedInChild && !pages.iter().flatten().all(is_private) {
+            assert!(matches!(result, Err(VasError::WrongKind { .. })), "{result:?}");
+            return;
+        }
         result.unwrap();
-        for page in reference.pages[page..page + count].iter_mut().flatten() {
+        for page in pages.iter_mut().flatten() {
             match advice {
                 Advice::DontNeed | Advice::Free => page.content = page.origin(),
                 Advice::HugePages => page.flags |= RegionFlags::HUGE_PAGES,
                 Advice::NoHugePages => page.flags -= RegionFlags::HUGE_PAGES,
+                Advice::NotInherited => page.flags |= RegionFlags::NOT_INHERITED,
+                Advice::Inherited => page.flags -= RegionFlags::NOT_INHERITED,
+                Advice::WipedInChild => page.flags |= RegionFlags::WIPED_IN_CHILD,
+                Advice::KeptInChild => page.flags -= RegionFlags::WIPED_IN_CHILD,
             }
         }
     }
@@ -291,9 +309,18 @@ impl Run {
             Ok(child) => child,
             Err(error) => panic!("{error}"),
         };
+        let mut reference = self.pairs[index].reference.clone();
+        for place in &mut reference.pages {
+            let Some(page) = place else { continue };
+            if page.flags.contains(RegionFlags::NOT_INHERITED) {
+                *place = None;
+            } else if page.flags.contains(RegionFlags::WIPED_IN_CHILD) {
+                page.content = page.origin();
+            }
+        }
         let pair = Pair {
             space: Arc::new(child),
-            reference: self.pairs[index].reference.clone(),
+            reference,
         };
         if self.pairs.len() == SPACES {
             self.end_space((index + 1) % SPACES, 0);
