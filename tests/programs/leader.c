@@ -1,12 +1,14 @@
 /* Which numbers, and what else, a program keeps when another thread than the first executes it. */
 
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -84,6 +86,52 @@ static void masks(const char *folder)
 	printf("child %d, and still %03o\n", WEXITSTATUS(status), mode_of_new("file"));
 }
 
+/* What /proc says that this process is called. */
+static const char *called(void)
+{
+	static char name[32];
+	FILE *file = fopen("/proc/self/comm", "r");
+
+	name[0] = 0;
+	if (!file || !fgets(name, sizeof name, file))
+		exit(1);
+	fclose(file);
+	name[strcspn(name, "\n")] = 0;
+	return name;
+}
+
+static void *look_at_name(void *unused)
+{
+	char name[16];
+
+	prctl(PR_GET_NAME, name);
+	printf("inherited by a thread: %s\n", name);
+	prctl(PR_SET_NAME, "its own");
+	prctl(PR_GET_NAME, name);
+	printf("its own: %s, the process is called %s\n", name, called());
+	return unused;
+}
+
+static void names(void)
+{
+	char name[16];
+	pthread_t thread;
+	int status;
+
+	prctl(PR_SET_NAME, "a name that is much too long");
+	prctl(PR_GET_NAME, name);
+	printf("cut: %s, %s\n", name, called());
+	pthread_create(&thread, NULL, look_at_name, NULL);
+	pthread_join(thread, NULL);
+	if (fork() == 0) {
+		printf("of the child: %s\n", called());
+		fflush(stdout);
+		_exit(0);
+	}
+	wait(&status);
+	printf("bad address: %d\n", prctl(PR_SET_NAME, 8) == -1 && errno == EFAULT);
+}
+
 int main(int argc, char **argv)
 {
 	int status;
@@ -92,12 +140,14 @@ int main(int argc, char **argv)
 	if (readlink("/proc/self/exe", self, sizeof self - 1) < 0)
 		return 1;
 	if (argc == 3) {
+		printf("%s: called as its file is %d\n", argv[1], !strncmp(called(), strrchr(self, '/') + 1, 15));
 		printf("%s: same process %d, first thread %ld, threads %d, mask %03o\n", argv[1], getpid() == atoi(argv[2]),
 		       syscall(SYS_gettid) - getpid(), threads(), umask(0));
 		/* It is the first thread in every way: its end is that of the process. */
 		return 30 + (int)strlen(argv[1]);
 	}
 	masks(argv[1]);
+	names();
 	for (int i = 0; i < 2; i++) {
 		pid_t child = fork();
 		if (child == 0) {

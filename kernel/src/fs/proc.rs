@@ -12,6 +12,7 @@ use faultline_mm::{Backing, Protection, RegionFlags, SpaceStats};
 use super::tree::{self, Node, NodeKind};
 use crate::machine;
 use crate::machine::Space;
+use crate::process::thread::Name;
 use crate::process::{Pid, Process, tree as processes};
 use crate::statistics;
 use crate::syscall::{Caller, Errno};
@@ -151,7 +152,7 @@ pub fn content(file: ProcFile, pid: Option<Pid>, caller: &Caller) -> Result<Box<
             }
             return Ok(bytes.into_boxed_slice());
         }
-        ProcFile::Command => format_args_to(format_args!("{}\n", command(&arguments.path))),
+        ProcFile::Command => format_args_to(format_args!("{}\n", command(&process.name()))),
         ProcFile::Executable => return Err(Errno::EINVAL),
         ProcFile::MemoryInfo => memory_info(),
         ProcFile::Uptime => {
@@ -228,10 +229,10 @@ fn format_args_to(text: core::fmt::Arguments<'_>) -> String {
     line
 }
 
-/// The last part of a path, cut to the 15 characters that Linux keeps.
-fn command(path: &[u8]) -> &str {
-    let base = path.rsplit(|&byte| byte == b'/').next().unwrap_or(b"");
-    core::str::from_utf8(&base[..base.len().min(15)]).unwrap_or("?")
+/// A name as text, up to its NUL.
+fn command(name: &Name) -> &str {
+    let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+    core::str::from_utf8(&name[..end]).unwrap_or("?")
 }
 
 /// One line per region, as Linux writes them. The text of a very fragmented space can be large; it is refused before it
@@ -305,11 +306,10 @@ fn locked_bytes(process: &Process) -> u64 {
 
 fn status(process: &Process, caller: &Caller) -> String {
     let stats = stats(process);
-    let arguments = process.started.lock().arguments.clone();
     format_args_to(format_args!(
         "Name:\t{}\nState:\t{}\nTgid:\t{}\nPid:\t{}\nPPid:\t{}\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n\
          VmSize:\t{:>8} kB\nVmLck:\t{:>8} kB\nVmRSS:\t{:>8} kB\nVmPTE:\t{:>8} kB\nThreads:\t{}\n",
-        command(&arguments.path),
+        command(&process.name()),
         state(process, caller),
         process.pid,
         process.pid,
@@ -324,14 +324,13 @@ fn status(process: &Process, caller: &Caller) -> String {
 
 fn stat(process: &Process, caller: &Caller) -> String {
     let stats = stats(process);
-    let arguments = process.started.lock().arguments.clone();
     let minor = process.usage.minor_faults.load(Ordering::Relaxed);
     let major = process.usage.major_faults.load(Ordering::Relaxed);
     format_args_to(format_args!(
         "{} ({}) {} {} {} {} 0 -1 0 {minor} 0 {major} 0 {} 0 0 0 20 0 {} 0 0 {} {} 18446744073709551615 0 0 0 0 0 0 0 0 \
          0 0 0 0 17 0 0 0 0 0 0\n",
         process.pid,
-        command(&arguments.path),
+        command(&process.name()),
         &state(process, caller)[..1],
         processes::parent_of(process.pid),
         process.group(),

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use spin::{Mutex, Once};
 
 use super::jobs::Job;
+use super::thread::Name;
 use super::{ExitStatus, Pid, Thread};
 use crate::exec::ExecError;
 use crate::exec::stack::Arguments;
@@ -193,6 +194,22 @@ impl Process {
     /// The first thread that `wanted` accepts.
     pub fn find_thread(&self, wanted: impl Fn(&Thread) -> bool) -> Option<Arc<Thread>> {
         self.threads.lock().iter().find(|thread| wanted(thread)).cloned()
+    }
+
+    /// The last part of the path of its program, as far as it fits.
+    pub fn program_name(&self) -> Name {
+        let arguments = self.started.lock().arguments.clone();
+        let base = arguments.path.rsplit(|&byte| byte == b'/').next().unwrap_or(b"");
+        let mut name = Name::default();
+        let length = base.len().min(name.len() - 1);
+        name[..length].copy_from_slice(&base[..length]);
+        name
+    }
+
+    /// Its name: that of its first thread.
+    pub fn name(&self) -> Name {
+        let first = self.find_thread(|thread| thread.tid() == self.pid);
+        first.map_or_else(|| self.program_name(), |thread| thread.name())
     }
 
     /// Calls `act` for every thread; `act` must not add or remove one.

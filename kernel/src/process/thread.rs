@@ -15,6 +15,7 @@
 //! before each entry to user mode, so no mark is missed: either the poll that is running sees it, or the wake causes
 //! another. A waker is a word of the executor; waking a task that is gone is harmless.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::pin;
@@ -35,6 +36,9 @@ pub const SIGNALLED: u32 = 2;
 /// The process is stopped.
 pub const STOPPED: u32 = 4;
 
+/// The name of a thread, filled up with at least one NUL.
+pub type Name = [u8; 16];
+
 /// The record of a user thread.
 pub struct Thread {
     tid: AtomicU32,
@@ -46,6 +50,8 @@ pub struct Thread {
     pub clear_child_tid: AtomicU64,
     /// Head of its list of robust futexes; 0 for none.
     pub robust_list: AtomicU64,
+    /// The name that it was given, if any.
+    name: Mutex<Option<Box<Name>>>,
     attention: AtomicU32,
     waker: Once<Waker>,
 }
@@ -64,6 +70,7 @@ impl Thread {
             signals: Mutex::new(ThreadSignals::new(blocked)),
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
+            name: Mutex::new(None),
             attention: AtomicU32::new(0),
             waker: Once::new(),
         }
@@ -78,6 +85,26 @@ impl Thread {
     /// Gives it the number of its process, which the first thread had: `execve` has left no other.
     pub fn become_first(&self) {
         self.tid.store(self.process.pid, Ordering::Relaxed);
+    }
+
+    /// Its name: the one that it was given, or that of its program.
+    pub fn name(&self) -> Name {
+        let given = self.given_name().unwrap_or_default();
+        if given[0] == 0 {
+            self.process.program_name()
+        } else {
+            given
+        }
+    }
+
+    /// The name that it was given.
+    pub fn given_name(&self) -> Option<Name> {
+        self.name.lock().as_deref().copied()
+    }
+
+    /// Gives it a name, or takes it away.
+    pub fn set_name(&self, name: Option<Name>) {
+        *self.name.lock() = name.map(Box::new);
     }
 
     /// The attention word.

@@ -9,13 +9,13 @@ use super::{Disposition, Signal, SignalInfo, SignalSet};
 use crate::process::Thread;
 use crate::syscall::has_headroom;
 
-/// Most real-time signals that wait in the whole machine, which has one user; `RLIMIT_SIGPENDING` says so.
+/// Most signals that wait in queues, in the whole machine, which has one user; `RLIMIT_SIGPENDING` says so.
 pub const LIMIT: usize = 1024;
 
-/// How many real-time signals wait.
+/// How many signals wait in queues.
 static QUEUED: AtomicUsize = AtomicUsize::new(0);
 
-/// As many real-time signals wait as may.
+/// As many signals wait as may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueFull;
 
@@ -24,9 +24,9 @@ pub struct QueueFull;
 #[derive(Debug)]
 pub struct Pending {
     set: SignalSet,
-    /// The details of the first few standard signals; one that finds no room here is delivered without detail.
-    details: [Option<SignalInfo>; 4],
-    /// The real-time signals.
+    /// The details of a standard signal; those of others are in the queue. One that finds no room is delivered without.
+    detail: Option<SignalInfo>,
+    /// The real-time signals, and details of standard signals.
     queue: Vec<SignalInfo>,
 }
 
@@ -34,7 +34,7 @@ impl Pending {
     /// Nothing waits.
     pub const EMPTY: Self = Self {
         set: SignalSet::EMPTY,
-        details: [None; 4],
+        detail: None,
         queue: Vec::new(),
     };
 
@@ -55,10 +55,13 @@ impl Pending {
             if queued.is_err() && info.code != linux::SI_USER as i32 {
                 return queued;
             }
-        } else if !self.set.contains(info.signal)
-            && let Some(slot) = self.details.iter_mut().find(|slot| slot.is_none())
-        {
-            *slot = Some(info);
+        } else if !self.set.contains(info.signal) {
+            if self.detail.is_none() {
+                self.detail = Some(info);
+            } else {
+                // Without room there is no detail.
+                let _ = self.queue_up(info);
+            }
         }
         self.set = self.set.union(info.signal.set());
         Ok(())
@@ -76,13 +79,10 @@ impl Pending {
     /// Takes out the first signal that is in `wanted`: the lowest, and the oldest of its number.
     pub fn take(&mut self, wanted: SignalSet) -> Option<SignalInfo> {
         let signal = SignalSet(self.set.0 & wanted.0).first()?;
-        let found = if signal.is_real_time() {
-            self.dequeue(signal)
-        } else {
-            let mut details = self.details.iter_mut();
-            let slot = details.find(|slot| slot.is_some_and(|info| info.signal == signal));
-            slot.and_then(Option::take)
-        };
+        let found = self
+            .detail
+            .take_if(|info| info.signal == signal)
+            .or_else(|| self.dequeue(signal));
         if !self.queue.iter().any(|info| info.signal == signal) {
             self.set = self.set.without(signal.set());
         }

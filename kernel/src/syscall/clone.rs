@@ -218,6 +218,7 @@ async fn make(caller: &Caller, mut context: UserContext, request: &Request) -> R
     if request.has(linux::CLONE_CHILD_CLEARTID) {
         thread.clear_child_tid.store(request.child_tid, Ordering::Relaxed);
     }
+    thread.set_name(caller.thread.given_name());
     let started = start::thread(&thread, Some(space), context, None);
     if started.is_err() && !is_thread {
         tree::remove_unborn(tid);

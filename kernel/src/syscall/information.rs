@@ -16,6 +16,9 @@ pub const ARCH_SET_FS: u32 = 0x1002;
 const ARCH_GET_FS: u64 = 0x1003;
 const ARCH_GET_GS: u64 = 0x1004;
 
+/// Bytes of the name of a thread, with a NUL.
+const NAME: usize = 16;
+
 const PR_SET_NAME: u64 = 15;
 const PR_GET_NAME: u64 = 16;
 const PR_GET_DUMPABLE: u64 = 3;
@@ -231,7 +234,7 @@ pub async fn arch_prctl_get(caller: Caller, code: u64, address: u64, fs: u64, gs
 /// `prctl`: what programs do at start and can do without.
 pub async fn prctl(caller: Caller, option: u64, argument: u64) -> Result<u64, Errno> {
     match option {
-        PR_SET_NAME | PR_SET_DUMPABLE => Ok(0),
+        PR_SET_DUMPABLE => Ok(0),
         PR_SET_PDEATHSIG => {
             if argument > 64 {
                 return Err(Errno::EINVAL);
@@ -246,13 +249,17 @@ pub async fn prctl(caller: Caller, option: u64, argument: u64) -> Result<u64, Er
             Ok(0)
         }
         PR_GET_DUMPABLE => Ok(1),
+        PR_SET_NAME => {
+            // Up to 15 bytes, however long the string is; no page behind them has to be there.
+            let name = user::read_prefix(&caller.space, argument, NAME - 1).await?;
+            super::has_headroom()?;
+            let mut bytes = [0; NAME];
+            bytes[..name.len()].copy_from_slice(&name);
+            caller.thread.set_name(Some(bytes));
+            Ok(0)
+        }
         PR_GET_NAME => {
-            let mut name = [0; 16];
-            let arguments = caller.thread.process.started.lock().arguments.clone();
-            let base = arguments.path.rsplit(|&byte| byte == b'/').next().unwrap_or(b"");
-            let length = base.len().min(15);
-            name[..length].copy_from_slice(&base[..length]);
-            user::write(&caller.space, argument, &name).await?;
+            user::write(&caller.space, argument, &caller.thread.name()).await?;
             Ok(0)
         }
         PR_SET_VMA => Err(Errno::EINVAL),

@@ -118,6 +118,24 @@ pub async fn read_string(space: &Space, address: u64, limit: usize, long: Errno)
     }
 }
 
+/// Reads a string up to its NUL, or up to `limit` bytes.
+///
+/// # Errors
+/// `EFAULT`, `ENOMEM`.
+pub async fn read_prefix(space: &Space, address: u64, limit: usize) -> Result<Vec<u8>, Errno> {
+    let mut string = Vec::new();
+    string.try_reserve_exact(limit)?;
+    while string.len() < limit {
+        let mut byte = [0];
+        read(space, address.wrapping_add(string.len() as u64), &mut byte).await?;
+        if byte[0] == 0 {
+            break;
+        }
+        string.push(byte[0]);
+    }
+    Ok(string)
+}
+
 /// Reads a path.
 ///
 /// # Errors
