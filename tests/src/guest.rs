@@ -196,6 +196,7 @@ impl Run {
                 script: script.into_iter().collect(),
                 output: stdout.clone(),
                 read: 0,
+                rest: "",
             })
         });
         let attached = Attached { trace, input };
@@ -233,22 +234,29 @@ struct Typist {
     output: Captured,
     /// How much of the output was seen.
     read: usize,
+    /// What is left to type of the last text.
+    rest: &'static str,
 }
 
 impl io::Read for Typist {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some((awaited, text)) = self.script.pop_front() else {
-            return Ok(0);
-        };
-        // The time limit of the machine ends a wait for what never comes: then nobody listens any more.
-        self.read = loop {
-            match self.output.find(awaited.as_bytes(), self.read) {
-                Some(end) => break end,
-                None => thread::sleep(Duration::from_millis(5)),
-            }
-        };
-        buffer[..text.len()].copy_from_slice(text.as_bytes());
-        Ok(text.len())
+        if self.rest.is_empty() {
+            let Some((awaited, text)) = self.script.pop_front() else {
+                return Ok(0);
+            };
+            // The time limit of the machine ends a wait for what never comes: then nobody listens any more.
+            self.read = loop {
+                match self.output.find(awaited.as_bytes(), self.read) {
+                    Some(end) => break end,
+                    None => thread::sleep(Duration::from_millis(5)),
+                }
+            };
+            self.rest = text;
+        }
+        let (now, rest) = self.rest.split_at(self.rest.len().min(buffer.len()));
+        buffer[..now.len()].copy_from_slice(now.as_bytes());
+        self.rest = rest;
+        Ok(now.len())
     }
 }
 
