@@ -1,13 +1,14 @@
 //! The terminal: what is typed on the serial line of the programs, as POSIX describes a terminal.
 //!
 //! ```text
-//! receive interrupt ─► ring of bytes ─► task "terminal": line discipline ─► finished bytes ─► read(2)
-//!                         wakes ▲          │ echo            │ Ctrl-C, Ctrl-Z: SIGINT, SIGTSTP to the foreground group
-//!                                          ▼                 ▼ wakes readers
+//! receive interrupt ─► queue of bytes ─► task "terminal": line discipline ─► finished bytes ─► read(2)
+//!                          wakes ▲          │ echo            │ Ctrl-C, Ctrl-Z: SIGINT, SIGTSTP to the foreground group
+//!                                           ▼                 ▼ wakes readers
 //! ```
 //!
-//! The interrupt handler only moves bytes into the ring and wakes the task; everything else is the task's, and readers
-//! are futures that the task wakes. A byte that finds the ring full is lost, as on any serial line.
+//! The interrupt handler only moves bytes into a lock-free queue and wakes the task; everything else is the task's, and
+//! readers are futures that the task wakes. The queue cannot overflow: the handler, its only producer, leaves bytes in the
+//! port while there is no room, and the task looks at the port again whenever it has emptied the queue.
 //!
 //! Without `input=terminal` in the configuration nothing is a terminal, and standard input is at its end.
 
@@ -18,9 +19,11 @@ use core::future::poll_fn;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
 
+use crossbeam_queue::ArrayQueue;
 use faultline_executor::Class;
+use futures_util::task::AtomicWaker;
 use linux_raw_sys::general as linux;
-use spin::Mutex;
+use spin::{Mutex, Once};
 
 use crate::arch::interrupts;
 use crate::console::{self, Channel};
@@ -30,7 +33,7 @@ use crate::signal::{Disposition, Signal, SignalInfo, raise};
 use crate::syscall::Errno;
 
 /// Bytes between the interrupt and the task.
-const RING: usize = 1024;
+const QUEUE: usize = 1024;
 
 /// Longest line that can be edited.
 const LINE: usize = 4096;
@@ -43,12 +46,11 @@ const READY: &str = "standard input is a terminal";
 
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
-static RECEIVED: Mutex<Received> = Mutex::new(Received {
-    bytes: [0; RING],
-    first: 0,
-    count: 0,
-    task: None,
-});
+/// What the interrupt handler leaves for the task, once there is a terminal.
+static RECEIVED: Once<ArrayQueue<u8>> = Once::new();
+
+/// The task, while it waits for a byte.
+static TASK: AtomicWaker = AtomicWaker::new();
 
 static TERMINAL: Mutex<Terminal> = Mutex::new(Terminal {
     settings: Settings::INITIAL,
@@ -60,14 +62,6 @@ static TERMINAL: Mutex<Terminal> = Mutex::new(Terminal {
     window: [0; 4],
     readers: Vec::new(),
 });
-
-/// What the interrupt handler leaves for the task.
-struct Received {
-    bytes: [u8; RING],
-    first: usize,
-    count: usize,
-    task: Option<Waker>,
-}
 
 /// How input is treated and output is sent.
 #[derive(Clone, Copy)]
@@ -131,6 +125,7 @@ pub fn is_on() -> bool {
 /// Makes the serial line of the programs a terminal with a window of so many rows and columns.
 pub fn start([rows, columns]: [u16; 2]) {
     TERMINAL.lock().window = [rows, columns, 0, 0];
+    RECEIVED.call_once(|| ArrayQueue::new(QUEUE));
     IS_ON.store(true, Ordering::Relaxed);
     let task = executor().spawn("terminal", Class::Device, serve());
     task.expect("the first tasks have room").detach();
@@ -140,32 +135,36 @@ pub fn start([rows, columns]: [u16; 2]) {
     ::log::info!("{READY}");
 }
 
-/// The interrupt handler: takes what the port has.
+/// The interrupt handler.
 fn receive() {
-    let mut received = RECEIVED.lock();
-    while let Some(byte) = console::read(Channel::Output) {
-        if received.count < RING {
-            let place = (received.first + received.count) % RING;
-            received.bytes[place] = byte;
-            received.count += 1;
-        }
-    }
-    if let Some(task) = received.task.take() {
-        task.wake();
+    take_bytes();
+    TASK.wake();
+}
+
+/// Takes what the port has, as far as there is room. Nothing interrupts it: interrupts are off in the handler and where the
+/// task calls it.
+fn take_bytes() {
+    let Some(queue) = RECEIVED.get() else { return };
+    while !queue.is_full()
+        && let Some(byte) = console::read(Channel::Output)
+    {
+        let pushed = queue.push(byte);
+        debug_assert!(pushed.is_ok(), "nobody else pushes");
     }
 }
 
 /// The next received byte, for the task.
 fn poll_received(context: &mut Context<'_>) -> Poll<u8> {
-    let mut received = RECEIVED.lock();
-    if received.count == 0 {
-        received.task = Some(context.waker().clone());
+    let Some(queue) = RECEIVED.get() else {
         return Poll::Pending;
+    };
+    if let Some(byte) = queue.pop() {
+        return Poll::Ready(byte);
     }
-    let byte = received.bytes[received.first];
-    received.first = (received.first + 1) % RING;
-    received.count -= 1;
-    Poll::Ready(byte)
+    // First the waker, then another look: at the port, too, where bytes may have been left.
+    TASK.register(context.waker());
+    take_bytes();
+    queue.pop().map_or(Poll::Pending, Poll::Ready)
 }
 
 /// The task.

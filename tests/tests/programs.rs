@@ -179,6 +179,25 @@ fn faults_after_which_the_same_thread_goes_on_save_no_registers() {
     assert_eq!((guest.count("fpu.saves"), guest.count("fpu.loads")), (0, 1));
 }
 
+/// More than the kernel's queue between the interrupt and the terminal holds.
+#[test]
+fn nothing_that_is_typed_at_once_is_lost() {
+    const LINE: &str = "0123456789012345678901234567890123456789012345678901234567890123456789012345678\n";
+    const { assert!(LINE.len() == 80) };
+    // The end of what is typed is the end of input.
+    let typed: &'static str = LINE.repeat(50).leak();
+    let guest = Run::file(&busybox(), &["sh", "-c", "stty -echo; echo ready; uniq -c"])
+        .typing(&[("ready", typed)])
+        .limited(Duration::from_secs(60))
+        .boot();
+    let text = String::from_utf8_lossy(&guest.stdout);
+    assert_eq!(
+        text.split_whitespace().collect::<Vec<_>>(),
+        ["ready", "50", LINE.trim()]
+    );
+    assert_eq!(guest.status(), 0);
+}
+
 #[test]
 fn options_of_memory_calls_and_names_that_are_exchanged() {
     let folder = tempfile::tempdir().unwrap();
