@@ -1,5 +1,7 @@
 //! What a process does about each signal.
 
+use alloc::sync::Arc;
+
 use linux_raw_sys::general as linux;
 
 use super::{DefaultAction, Signal, SignalSet};
@@ -70,13 +72,14 @@ impl Action {
     }
 }
 
-/// The actions of a process for all signals.
+/// The actions of a process for all signals. A copy, as `fork` makes one, shares them until one of the two changes an
+/// action: only then are they copied, by calls and deliveries that have seen to room in the kernel heap.
 #[derive(Clone)]
-pub struct Actions([Action; 64]);
+pub struct Actions(Arc<[Action; 64]>);
 
 impl Default for Actions {
     fn default() -> Self {
-        Self([Action::default(); 64])
+        Self(Arc::new([Action::default(); 64]))
     }
 }
 
@@ -89,7 +92,7 @@ impl Actions {
 
     /// Sets the action for `signal`.
     pub fn set(&mut self, signal: Signal, action: Action) {
-        self.0[signal.number() as usize - 1] = action;
+        Arc::make_mut(&mut self.0)[signal.number() as usize - 1] = action;
     }
 
     /// What the action for `signal` comes to.
@@ -120,7 +123,7 @@ impl Actions {
 
     /// Forgets all handlers, as `execve` does; ignored signals stay ignored.
     pub fn forget_handlers(&mut self) {
-        for action in &mut self.0 {
+        for action in Arc::make_mut(&mut self.0) {
             *action = Action {
                 handler: u64::from(action.handler == 1),
                 ..Action::default()
