@@ -12,6 +12,8 @@
 //!
 //! Without `input=terminal` in the configuration nothing is a terminal, and standard input is at its end.
 
+mod settings;
+
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::convert::Infallible;
@@ -25,6 +27,7 @@ use futures_util::task::AtomicWaker;
 use linux_raw_sys::general as linux;
 use spin::{Mutex, Once};
 
+use self::settings::Settings;
 use crate::arch::interrupts;
 use crate::console::{self, Channel};
 use crate::machine::executor;
@@ -32,14 +35,13 @@ use crate::process::{Pid, Process, Thread, tree};
 use crate::signal::{Disposition, Signal, SignalInfo, raise};
 use crate::syscall::Errno;
 
+pub use settings::TERMIOS;
+
 /// Bytes between the interrupt and the task.
 const QUEUE: usize = 1024;
 
 /// Longest line that can be edited.
 const LINE: usize = 4096;
-
-/// Size of `struct termios` in the kernel's form, in bytes: four words of flags, the line discipline, 19 characters.
-pub const TERMIOS: usize = 36;
 
 /// The line of the log that says that input is taken.
 const READY: &str = "standard input is a terminal";
@@ -62,43 +64,6 @@ static TERMINAL: Mutex<Terminal> = Mutex::new(Terminal {
     window: [0; 4],
     readers: Vec::new(),
 });
-
-/// How input is treated and output is sent.
-#[derive(Clone, Copy)]
-struct Settings {
-    input: u32,
-    output: u32,
-    control: u32,
-    local: u32,
-    characters: [u8; 19],
-}
-
-impl Settings {
-    /// Those of a new terminal of Linux.
-    const INITIAL: Self = Self {
-        input: linux::ICRNL | linux::IXON,
-        output: linux::OPOST | linux::ONLCR,
-        control: linux::B38400 | linux::CS8 | linux::CREAD,
-        local: linux::ISIG
-            | linux::ICANON
-            | linux::ECHO
-            | linux::ECHOE
-            | linux::ECHOK
-            | linux::ECHOCTL
-            | linux::ECHOKE
-            | linux::IEXTEN,
-        characters: [3, 28, 127, 21, 4, 0, 1, 0, 17, 19, 26, 0, 18, 15, 23, 22, 0, 0, 0],
-    };
-
-    const fn has(&self, flag: u32) -> bool {
-        self.local & flag != 0
-    }
-
-    /// Whether `byte` is the control character of that index; 0 stands for none.
-    fn is(&self, index: u32, byte: u8) -> bool {
-        byte != 0 && self.characters[index as usize] == byte
-    }
-}
 
 struct Terminal {
     settings: Settings,
@@ -431,30 +396,14 @@ pub fn set_window(window: [u16; 4]) {
 
 /// The settings, as `TCGETS` passes them.
 pub fn settings() -> [u8; TERMIOS] {
-    let settings = TERMINAL.lock().settings;
-    let mut bytes = [0; TERMIOS];
-    let words = [settings.input, settings.output, settings.control, settings.local];
-    for (slot, word) in bytes.chunks_exact_mut(4).zip(words) {
-        slot.copy_from_slice(&word.to_le_bytes());
-    }
-    bytes[17..].copy_from_slice(&settings.characters);
-    bytes
+    TERMINAL.lock().settings.to_bytes()
 }
 
 /// Takes settings, as `TCSETS` passes them.
 pub fn set_settings(bytes: &[u8; TERMIOS], forget_input: bool) {
-    let word = |index: usize| {
-        let mut word = [0; 4];
-        word.copy_from_slice(&bytes[index * 4..index * 4 + 4]);
-        u32::from_le_bytes(word)
-    };
     let mut terminal = TERMINAL.lock();
     let was_line = terminal.settings.has(linux::ICANON);
-    terminal.settings.input = word(0);
-    terminal.settings.output = word(1);
-    terminal.settings.control = word(2);
-    terminal.settings.local = word(3);
-    terminal.settings.characters.copy_from_slice(&bytes[17..]);
+    terminal.settings = Settings::from_bytes(bytes);
     if forget_input {
         terminal.line.clear();
         terminal.finished.clear();
