@@ -130,36 +130,36 @@ pub fn busybox(named: Option<&Path>) -> anyhow::Result<PathBuf> {
         return Ok(file.to_owned());
     }
     let folder = workspace::target_dir().join("busybox");
-    let fetched = [folder.join("bin/busybox"), folder.join("usr/bin/busybox")];
+    let fetched = folder.join("busybox");
     let installed = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
-    let known = installed.iter().chain(&fetched);
     let usable = |file: &&PathBuf| program::read(file).is_ok();
-    if let Some(found) = known.clone().find(usable) {
+    if let Some(found) = installed.iter().chain([&fetched]).find(usable) {
         return Ok(found.clone());
     }
-    let fetch = fetch_busybox(&folder);
-    if let (Ok(()), Some(found)) = (&fetch, fetched.iter().find(usable)) {
-        return Ok(found.clone());
-    }
-    let why = fetch.err().map_or_else(String::new, |error| format!(" ({error:#})"));
-    bail!("no static busybox: apt-get install busybox-static (Debian, Ubuntu), or name one by --busybox FILE{why}")
+    fetch_busybox(&folder, ["apt-get", "dpkg"].map(Command::new))
+        .context("no static busybox: apt-get install busybox-static (Debian, Ubuntu), or name one by --busybox FILE")?;
+    program::read(&fetched)?;
+    Ok(fetched)
 }
 
-/// Downloads Debian's package and unpacks it; nothing is installed.
-fn fetch_busybox(folder: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("{} can't be made", folder.display()))?;
+/// Downloads Debian's package and unpacks it to `folder`/busybox; nothing is installed. The file is there whole or not at
+/// all, even if several do this at once.
+fn fetch_busybox(folder: &Path, [mut apt_get, mut dpkg]: [Command; 2]) -> anyhow::Result<()> {
+    let unwritable = || format!("{} can't be written", folder.display());
+    fs::create_dir_all(folder).with_context(unwritable)?;
+    let work = tempfile::tempdir_in(folder).with_context(unwritable)?;
     eprintln!("faultline: fetching busybox-static with apt-get");
-    succeed(
-        Command::new("apt-get")
-            .args(["-q", "download", "busybox-static"])
-            .current_dir(folder),
-    )?;
-    let package = fs::read_dir(folder)?
+    succeed(apt_get.args(["-q", "download", "busybox-static"]).current_dir(&work))?;
+    let package = fs::read_dir(&work)?
         .flatten()
         .map(|file| file.path())
         .find(|file| file.extension().is_some_and(|extension| extension == "deb"))
         .context("apt-get downloaded no package")?;
-    succeed(Command::new("dpkg").arg("-x").arg(package).arg(folder))
+    succeed(dpkg.arg("-x").arg(package).arg(work.path()))?;
+    let places = ["bin/busybox", "usr/bin/busybox"].map(|place| work.path().join(place));
+    let found = places.iter().find(|place| place.is_file());
+    let found = found.context("the package has no busybox")?;
+    fs::rename(found, folder.join("busybox")).with_context(unwritable)
 }
 
 fn succeed(command: &mut Command) -> anyhow::Result<()> {
@@ -250,5 +250,61 @@ impl Drop for RawTerminal {
     fn drop(&mut self) {
         // SAFETY: the settings are those that the terminal had.
         unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &raw const self.0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fetches with tools that do what the scripts say, into a folder that is not there yet; what is in it then, and how it
+    /// went.
+    fn fetch(apt_get: &str, dpkg: &str) -> (Vec<String>, Result<String, String>) {
+        let tools = [apt_get, dpkg].map(|script| {
+            let mut tool = Command::new("/bin/sh");
+            tool.args(["-c", script, "tool"]);
+            tool
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("target/busybox");
+        let result = fetch_busybox(&to, tools);
+        let names = fs::read_dir(&to).unwrap().flatten();
+        let names = names.map(|file| file.file_name().into_string().unwrap()).collect();
+        let result = result.map(|()| fs::read_to_string(to.join("busybox")).unwrap());
+        (names, result.map_err(|error| format!("{error:#}")))
+    }
+
+    const DOWNLOAD: &str = r#"[ "$*" = "-q download busybox-static" ] && echo content > busybox-static_1_amd64.deb"#;
+
+    #[test]
+    fn the_package_is_unpacked_and_nothing_else_is_left() {
+        for place in ["bin", "usr/bin"] {
+            let unpack = format!(r#"[ "$1" = -x ] && mkdir -p "$3/{place}" && cp "$2" "$3/{place}/busybox""#);
+            let (names, result) = fetch(DOWNLOAD, &unpack);
+            assert_eq!(
+                (names, result),
+                (vec!["busybox".to_owned()], Ok("content\n".to_owned()))
+            );
+        }
+    }
+
+    #[test]
+    fn what_went_wrong_is_told_in_the_words_of_the_tool() {
+        let cases = [
+            ("echo 'E: no network' >&2; exit 100", "true", "E: no network"),
+            ("true", "true", "apt-get downloaded no package"),
+            (DOWNLOAD, "echo 'not a package' >&2; exit 2", "not a package"),
+            (DOWNLOAD, "true", "the package has no busybox"),
+        ];
+        for (apt_get, dpkg, reason) in cases {
+            let (names, result) = fetch(apt_get, dpkg);
+            let message = result.unwrap_err();
+            assert!(message.contains(reason), "{message}");
+            assert_eq!(names, Vec::<String>::new(), "{reason}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let none = folder.path().join("apt-get");
+        let error = fetch_busybox(folder.path(), [&none, &none].map(Command::new)).unwrap_err();
+        assert!(error.to_string().contains("can't be started"), "{error:#}");
     }
 }
