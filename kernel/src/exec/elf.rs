@@ -57,8 +57,13 @@ pub enum ElfError {
     NotExecutable(u16),
     /// Wants a dynamic linker.
     Dynamic,
-    /// The header is inconsistent with itself.
-    BadHeader,
+    /// A field of the file header has a value that no program has.
+    BadHeader {
+        /// The field's name.
+        field: &'static str,
+        /// Where it is in the file.
+        offset: u64,
+    },
     /// There is nothing to load.
     NoSegments,
     /// More loadable segments than [`MAX_SEGMENTS`].
@@ -117,7 +122,12 @@ impl fmt::Display for ElfError {
             }
             Self::NotExecutable(kind) => write!(f, "not a program (ELF type {kind})"),
             Self::Dynamic => f.write_str("a dynamically linked program; link it statically"),
-            Self::BadHeader => f.write_str("the ELF header contradicts itself"),
+            Self::BadHeader { field, offset } => {
+                write!(
+                    f,
+                    "the ELF header's {field} at byte {offset} has a value that no program has"
+                )
+            }
             Self::NoSegments => f.write_str("the program has no loadable segment"),
             Self::TooManySegments(count) => {
                 write!(f, "{count} loadable segments; at most {MAX_SEGMENTS} are accepted")
@@ -258,15 +268,33 @@ fn read_header(file: &[u8]) -> Result<FileHeader<LittleEndian>, ElfError> {
     match *file.get(abi::EI_CLASS).ok_or(truncated)? {
         abi::ELFCLASS64 => {}
         abi::ELFCLASS32 => return Err(ElfError::NotSixtyFourBit),
-        _ => return Err(ElfError::BadHeader),
+        _ => {
+            return Err(ElfError::BadHeader {
+                field: "e_ident[EI_CLASS]",
+                offset: abi::EI_CLASS as u64,
+            });
+        }
     }
     if *file.get(abi::EI_DATA).ok_or(truncated)? == abi::ELFDATA2MSB {
         return Err(ElfError::ForeignMachine(0));
     }
     let bytes = file.get(..HEADER_SIZE).ok_or(truncated)?;
     let (identity, rest) = bytes.split_at(abi::EI_NIDENT);
-    let identity = parse_ident::<LittleEndian>(identity).map_err(|_| ElfError::BadHeader)?;
-    let header = FileHeader::parse_tail(identity, rest).map_err(|_| ElfError::BadHeader)?;
+    // Magic and class are known to be good: what is left are the byte order and the version.
+    let identity = parse_ident::<LittleEndian>(identity).map_err(|_| ElfError::BadHeader {
+        field: if bytes[abi::EI_DATA] == abi::ELFDATA2LSB {
+            "e_ident[EI_VERSION]"
+        } else {
+            "e_ident[EI_DATA]"
+        },
+        offset: if bytes[abi::EI_DATA] == abi::ELFDATA2LSB {
+            abi::EI_VERSION as u64
+        } else {
+            abi::EI_DATA as u64
+        },
+    })?;
+    // It is as long as a header is, and any bytes are one.
+    let header = FileHeader::parse_tail(identity, rest).map_err(|_| truncated)?;
     if header.e_machine != abi::EM_X86_64 {
         return Err(ElfError::ForeignMachine(header.e_machine));
     }
@@ -284,12 +312,18 @@ fn read_table<'a>(
         return Err(ElfError::NoSegments);
     }
     if usize::from(header.e_phentsize) != ENTRY_SIZE {
-        return Err(ElfError::BadHeader);
+        return Err(ElfError::BadHeader {
+            field: "e_phentsize",
+            offset: 54,
+        });
     }
     let offset = header.e_phoff;
     let needed = offset
         .checked_add(u64::from(header.e_phnum) * ENTRY_SIZE as u64)
-        .ok_or(ElfError::BadHeader)?;
+        .ok_or(ElfError::BadHeader {
+            field: "e_phoff",
+            offset: 32,
+        })?;
     let range = usize::try_from(offset).ok().zip(usize::try_from(needed).ok());
     let bytes = range.and_then(|(from, to)| file.get(from..to));
     let bytes = bytes.ok_or(ElfError::Truncated {
