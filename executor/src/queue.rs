@@ -23,8 +23,11 @@ use crate::{
     Class,
     executor::Inner,
     sync::{AtomicPtr, AtomicU64, Ordering, UnsafeCell, mutant},
-    task::Slot,
+    task::{Slot, bits},
 };
+
+/// Tasks whose timers are due that one which is handed back stays behind. A bound, so that it takes bounded time.
+const DUE_PASSED: usize = 16;
 
 /// In an inbox, or at the end of the chain that was pushed on it: the CPU that owns it sleeps.
 const ASLEEP: *mut Slot = ptr::without_provenance_mut(1);
@@ -200,14 +203,28 @@ impl ClassQueue {
         }
     }
 
-    /// Queues a task before all others. The caller has set its `ENQUEUED`.
+    /// Queues a task before all others but those whose timers are due, of which it passes no more than [`DUE_PASSED`]. The
+    /// caller has set its `ENQUEUED`.
     ///
     /// # Safety
     /// As [`ClassQueue::grant`].
     #[inline(always)]
     pub(crate) unsafe fn push_front(&self, task: &'static Slot) {
-        task.next.store(self.list.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.list.store(task.as_ptr(), Ordering::Relaxed);
+        let mut link = &self.list;
+        let mut next = link.load(Ordering::Relaxed);
+        for _ in 0..DUE_PASSED {
+            // SAFETY: the list holds slots, which are never freed.
+            let Some(first) = (unsafe { next.as_ref::<'static>() }) else {
+                break;
+            };
+            if first.state.load() & bits::DUE == 0 {
+                break;
+            }
+            link = &first.next;
+            next = link.load(Ordering::Relaxed);
+        }
+        task.next.store(next, Ordering::Relaxed);
+        link.store(task.as_ptr(), Ordering::Relaxed);
     }
 
     /// Queues a task right behind another. The caller has set its `ENQUEUED`.

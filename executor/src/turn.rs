@@ -116,6 +116,7 @@ impl<H: Hooks> Executor<H> {
         if !core::ptr::eq(queue, &raw const cpu.queues[queue.class.index()]) {
             return self.push(queue, slot);
         }
+        slot.state.set_due();
         // SAFETY: the queue is one of this CPU's; nothing was taken from its list since the task in `front` was put there.
         unsafe {
             match front[queue.class.index()].replace(slot) {

@@ -135,6 +135,40 @@ fn tasks_whose_timers_are_due_go_first_in_the_order_of_their_deadlines() {
 }
 
 #[test]
+fn a_task_that_is_handed_back_stays_behind_those_whose_timers_are_due() {
+    let (executor, steps, mail) = (executor(), Steps::default(), Mail::default());
+    let service = service(executor, &mail);
+    for name in ["x", "y"] {
+        let log = steps.clone();
+        executor
+            .spawn(name, Class::User, async move {
+                executor.timers().sleep_until(10).await;
+                log.push(name);
+            })
+            .unwrap()
+            .detach();
+    }
+    run(executor);
+    let log = steps.clone();
+    executor
+        .spawn("a", Class::User, async move {
+            log.push("a0");
+            let waker = own_waker().await;
+            mail.lock().unwrap().push(waker);
+            service.wake_by_ref();
+            // The turn ends with the fault in flight, and the timers are due when the next begins.
+            executor.end_turn_soon();
+            executor.hooks().advance(100);
+            park().await;
+            log.push("a1");
+        })
+        .unwrap()
+        .detach();
+    run(executor);
+    assert_eq!(steps.take(), ["a0", "x", "y", "a1"]);
+}
+
+#[test]
 fn a_turn_that_is_to_end_soon_ends_after_the_poll_and_counts_what_it_polled() {
     let (executor, steps) = (executor(), Steps::default());
     executor.end_turn_soon();

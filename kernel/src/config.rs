@@ -12,7 +12,7 @@
 //! | `fault` | `queued`, `inline` | `queued` |
 //! | `service` | `first`: faults are served before anything else; `last`: only when no user thread can go on, so that tests see faults in flight | `first` |
 //! | `zero_pool` | `on`, `off` | `on` |
-//! | `hand_backs` | how often in a row a thread whose fault was served goes on before the others | 0 |
+//! | `slice` | milliseconds for which a thread runs, faults included, before the others; 0: until its next fault | 4 |
 //! | `audit` | milliseconds from one check of the whole kernel to the next, 0 for none | 0 |
 //! | `floor` | `on`: measure at the start what hardware lets the steps of a fault cost; `off` | `off` |
 //! | `executor` | measure at the start what the executor's steps cost, with this many tasks alive; 0: do not | 0 |
@@ -133,8 +133,8 @@ pub struct Config {
     pub service: ServiceTurn,
     /// Whether frames are zeroed ahead of time when the CPU is idle.
     pub zero_pool: bool,
-    /// How often in a row a thread whose fault was served goes on before the others of its class.
-    pub hand_backs: u32,
+    /// Ticks for which a thread runs, faults included, before the others of its class; 0: until its next fault.
+    pub slice: u16,
     /// Milliseconds from one audit to the next; 0 for none.
     pub audit: u64,
     /// Whether the least cost of a fault's steps is measured at the start.
@@ -165,7 +165,7 @@ impl Default for Config {
             fault: FaultMode::Queued,
             service: ServiceTurn::First,
             zero_pool: true,
-            hand_backs: 0,
+            slice: 4,
             audit: 0,
             floor: false,
             executor_tasks: 0,
@@ -265,7 +265,7 @@ impl Config {
                 self.service = choose(value, &turns).ok_or_else(bad)?;
             }
             "zero_pool" => self.zero_pool = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
-            "hand_backs" => self.hand_backs = value.parse().map_err(|_| bad())?,
+            "slice" => self.slice = value.parse().map_err(|_| bad())?,
             "audit" => self.audit = value.parse().map_err(|_| bad())?,
             "floor" => self.floor = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
             "executor" => self.executor_tasks = value.parse().map_err(|_| bad())?,

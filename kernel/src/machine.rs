@@ -18,7 +18,7 @@ use crate::arch;
 use crate::arch::features::{Features, features};
 use crate::config::{Config, FaultMode};
 use crate::memory::{BootMemory, phys_to_virt};
-use crate::tracing;
+use crate::{process, tracing};
 
 /// An address space of this machine.
 pub type Space = VirtualAddressSpace<Machine>;
@@ -214,11 +214,12 @@ pub fn start(mut boot: BootMemory, config: &Config) {
     };
     MEMORY.call_once(|| Memory::new(Machine, frames, settings));
     let stall = u32::try_from(arch::clock::counter_hz() / 100).unwrap_or(u32::MAX);
+    process::slice::set_length(config.slice);
     EXECUTOR.call_once(|| {
         Executor::new(
             ExecutorConfig {
                 stall,
-                hand_backs: config.hand_backs,
+                hand_backs: if config.slice == 0 { 0 } else { u32::MAX },
                 ..ExecutorConfig::default()
             },
             Machine,

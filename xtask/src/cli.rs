@@ -222,10 +222,10 @@ pub struct Storm {
     /// Keep a pool of frames that idle time has zeroed
     #[arg(long, value_enum, default_value_t)]
     pub zero_pool: Switch,
-    /// How often in a row a thread whose fault was served goes on before the others; 0: it queues behind them, so that
-    /// faults take equally long; 32: less switching, and a few faults that take very long
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
-    pub hand_backs: u32,
+    /// How long a thread runs, in milliseconds and its faults included, before the others have their turn; 0: until its
+    /// next fault, so that address spaces are switched with each
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 4)]
+    pub slice: u16,
     /// What is recorded of the storm.
     #[command(flatten)]
     pub recording: recording::Options,
@@ -311,10 +311,10 @@ pub struct Options {
     /// Keep a pool of frames that idle time has zeroed
     #[arg(long, value_enum, default_value_t)]
     pub zero_pool: Switch,
-    /// How often in a row a thread whose fault was served goes on before the others; 0: it queues behind them, so that
-    /// faults take equally long; 32: less switching, and a few faults that take very long
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
-    pub hand_backs: u32,
+    /// How long a thread runs, in milliseconds and its faults included, before the others have their turn; 0: until its
+    /// next fault, so that address spaces are switched with each
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 4)]
+    pub slice: u16,
     /// Seed of everything that is chosen by chance: random numbers, and where a program's code, heap, mappings and stack
     /// are; 0: the usual random numbers, and every program at the place it has without randomisation
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
@@ -340,7 +340,7 @@ impl Options {
         config
             .set("fault", self.fault)?
             .set("zero_pool", self.zero_pool)?
-            .set("hand_backs", self.hand_backs)?
+            .set("slice", self.slice)?
             .set("seed", self.seed)?;
         Ok(())
     }

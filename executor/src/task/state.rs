@@ -96,6 +96,8 @@ pub(crate) mod bits {
     pub(crate) const PANICKED: u64 = 1 << 22;
     /// The waker of the task that awaits the join handle is in the slot.
     pub(crate) const JOINER: u64 = 1 << 23;
+    /// The task was queued because its timer is due, and has not been polled since. Set by the CPU that runs the task only.
+    pub(crate) const DUE: u64 = 1 << 24;
 
     /// The references to the slot.
     pub(crate) const REFERENCES: u64 = LIVE | HANDLE;
@@ -200,7 +202,12 @@ impl State {
     #[inline(always)]
     pub(crate) fn begin_poll(&self) {
         // The result is not used: this is one `lock and`.
-        self.0.fetch_and(!ENQUEUED, Ordering::AcqRel);
+        self.0.fetch_and(!(ENQUEUED | DUE), Ordering::AcqRel);
+    }
+
+    /// Notes that a task is queued because its timer is due. The caller has set its `ENQUEUED`.
+    pub(crate) fn set_due(&self) {
+        self.0.fetch_or(DUE, Ordering::Relaxed);
     }
 
     /// Whether the task is queued. The caller has changed the slot's queue before. **AcqRel**, a read-modify-write that

@@ -9,6 +9,7 @@ pub mod exit;
 pub mod farewell;
 pub mod jobs;
 pub mod record;
+pub mod slice;
 pub mod start;
 pub mod status;
 pub mod thread;

@@ -30,6 +30,7 @@ use faultline_mm::{FaultInfo, FaultOutcome};
 use faultline_trace::{Kind, TrapWord};
 
 use super::attention::Attended;
+use super::slice::Slice;
 use super::thread::{KILLED, STOPPED};
 use super::{Thread, exit, farewell, tree};
 use crate::arch::{self, Trap, UserContext, clock};
@@ -52,6 +53,7 @@ pub struct UserThread {
     leaves: bool,
     /// How often a signal has had to wait for room in the kernel heap.
     pub(super) waits_for_room: u16,
+    slice: Slice,
 }
 
 /// What the thread is doing. With a tag of its own: one that the compiler hides in the fault's future costs more to read.
@@ -84,6 +86,8 @@ enum Next {
     Look,
     /// Others run first.
     Yield,
+    /// What is due runs first, but no other thread.
+    Pause,
     /// The thread waits.
     Wait,
 }
@@ -101,6 +105,7 @@ impl UserThread {
             interrupted: None,
             leaves: false,
             waits_for_room: 0,
+            slice: Slice::default(),
         }
     }
 
@@ -318,7 +323,7 @@ impl UserThread {
                     statistics::tick();
                     self.thread.process.usage.ticks.fetch_add(1, Ordering::Relaxed);
                     machine::executor().end_turn_soon();
-                    Next::Yield
+                    if self.slice.tick() { Next::Yield } else { Next::Pause }
                 }
                 Trap::Exception { vector, error } => {
                     self.except(vector, error);
@@ -381,6 +386,10 @@ impl Future for UserThread {
                 Next::Resume | Next::Enter | Next::Look => {}
                 Next::Yield => {
                     cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Next::Pause => {
+                    machine::executor().wake_next(cx.waker().clone());
                     return Poll::Pending;
                 }
                 Next::Wait => return Poll::Pending,

@@ -152,7 +152,7 @@ fn words(arguments: &cli::Storm) -> Vec<String> {
 fn repeat(arguments: &cli::Storm) -> String {
     format!(
         "cargo run -- storm --tasks {} --pages {} --seconds {} --seed {} --mem {}M --scenario {} --accel {} --fault {} \
-         --service {} --zero-pool {} --hand-backs {}",
+         --service {} --zero-pool {} --slice {}",
         arguments.tasks,
         arguments.pages,
         arguments.seconds.as_secs_f64(),
@@ -166,7 +166,7 @@ fn repeat(arguments: &cli::Storm) -> String {
         arguments.fault,
         arguments.service,
         arguments.zero_pool,
-        arguments.hand_backs
+        arguments.slice
     )
 }
 
@@ -186,7 +186,7 @@ fn boot(
         .set("fault", arguments.fault)?
         .set("service", &arguments.service)?
         .set("zero_pool", arguments.zero_pool)?
-        .set("hand_backs", arguments.hand_backs)?
+        .set("slice", arguments.slice)?
         .set("seed", arguments.seed)?;
     recording.configure(&mut config)?;
     if arguments.leak {
