@@ -12,7 +12,7 @@
 //! | `fault` | `queued`, `inline` | `queued` |
 //! | `service` | `first`: faults are served before anything else; `last`: only when no user thread can go on, so that tests see faults in flight | `first` |
 //! | `zero_pool` | `on`, `off` | `on` |
-//! | `slice` | milliseconds for which a thread runs, faults included, before the others; 0: until its next fault | 4 |
+//! | `slice` | milliseconds for which a thread runs, faults included, before the others; 0: until its next fault | 0 |
 //! | `audit` | milliseconds from one check of the whole kernel to the next, 0 for none | 0 |
 //! | `floor` | `on`: measure at the start what hardware lets the steps of a fault cost; `off` | `off` |
 //! | `executor` | measure at the start what the executor's steps cost, with this many tasks alive; 0: do not | 0 |
@@ -165,7 +165,7 @@ impl Default for Config {
             fault: FaultMode::Queued,
             service: ServiceTurn::First,
             zero_pool: true,
-            slice: 4,
+            slice: 0,
             audit: 0,
             floor: false,
             executor_tasks: 0,

@@ -223,8 +223,8 @@ pub struct Storm {
     #[arg(long, value_enum, default_value_t)]
     pub zero_pool: Switch,
     /// How long a thread runs, in milliseconds and its faults included, before the others have their turn; 0: until its
-    /// next fault, so that address spaces are switched with each
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 4)]
+    /// next fault. With 4, address spaces are switched far less, but a thread that waits often waits behind whole slices
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
     pub slice: u16,
     /// What is recorded of the storm.
     #[command(flatten)]
@@ -312,8 +312,8 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t)]
     pub zero_pool: Switch,
     /// How long a thread runs, in milliseconds and its faults included, before the others have their turn; 0: until its
-    /// next fault, so that address spaces are switched with each
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 4)]
+    /// next fault. With 4, address spaces are switched far less, but a thread that waits often waits behind whole slices
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
     pub slice: u16,
     /// Seed of everything that is chosen by chance: random numbers, and where a program's code, heap, mappings and stack
     /// are; 0: the usual random numbers, and every program at the place it has without randomisation
