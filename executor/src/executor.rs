@@ -255,9 +255,9 @@ impl<H: Hooks> Executor<H> {
     /// because of a page fault, say, and is woken by the task that served it. It then goes on where it stopped, with what
     /// the CPU has cached of it, instead of queueing behind every other task.
     ///
-    /// Tasks whose timers are due stay before it. After [`Config::hand_backs`] such wakes in a row one goes to the end of the queue all the same, so that the others
-    /// are not starved. So does one that is not called in a turn of the task's own CPU, and one of a task above
-    /// [`Class::User`]. A waker that is not this executor's is just woken.
+    /// Tasks whose timers are due stay before it. After [`Config::hand_backs`] such wakes in a row one goes to the end of
+    /// the queue all the same, so that the others are not starved. So does one that is not called in a turn of the task's
+    /// own CPU, and one of a task above [`Class::User`]. A waker that is not this executor's is just woken.
     #[inline(always)]
     pub fn wake_next(&'static self, waker: Waker) {
         let Some((slot, tag)) = task::waker_parts::<H>(&waker) else {

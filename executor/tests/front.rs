@@ -6,7 +6,7 @@ mod common;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
-use common::{Steps, TestExecutor, executor, own_waker, park, run};
+use common::{Steps, TestExecutor, executor, own_waker, park, run, sleeper};
 use faultline_executor::{Class, yield_now};
 
 type Mail = Arc<Mutex<Vec<Waker>>>;
@@ -114,14 +114,7 @@ fn a_hand_back_from_outside_a_poll_and_one_of_a_foreign_waker_are_ordinary_wakes
 fn tasks_whose_timers_are_due_go_first_in_the_order_of_their_deadlines() {
     let (executor, steps) = (executor(), Steps::default());
     for (name, deadline) in [("late", 30), ("early", 10), ("middle", 20)] {
-        let log = steps.clone();
-        executor
-            .spawn(name, Class::User, async move {
-                executor.timers().sleep_until(deadline).await;
-                log.push(name);
-            })
-            .unwrap()
-            .detach();
+        sleeper(executor, &steps, name, deadline);
     }
     run(executor);
     let log = steps.clone();
@@ -139,14 +132,7 @@ fn a_task_that_is_handed_back_stays_behind_those_whose_timers_are_due() {
     let (executor, steps, mail) = (executor(), Steps::default(), Mail::default());
     let service = service(executor, &mail);
     for name in ["x", "y"] {
-        let log = steps.clone();
-        executor
-            .spawn(name, Class::User, async move {
-                executor.timers().sleep_until(10).await;
-                log.push(name);
-            })
-            .unwrap()
-            .detach();
+        sleeper(executor, &steps, name, 10);
     }
     run(executor);
     let log = steps.clone();

@@ -3,21 +3,14 @@
 
 mod common;
 
-use common::{OnDrop, Steps, executor, run, with};
+use common::{OnDrop, Steps, executor, run, sleeper, with};
 use faultline_executor::{Class, Elapsed, yield_now};
 
 #[test]
 fn sleepers_wake_in_the_order_of_their_deadlines_and_equal_ones_in_the_order_of_their_sleeps() {
     let (executor, steps) = (executor(), Steps::default());
     for (name, deadline) in [("30a", 30), ("10a", 10), ("20", 20), ("30b", 30), ("10b", 10), ("0", 0)] {
-        let log = steps.clone();
-        executor
-            .spawn(name, Class::User, async move {
-                executor.timers().sleep_until(deadline).await;
-                log.push(name);
-            })
-            .unwrap()
-            .detach();
+        sleeper(executor, &steps, name, deadline);
     }
     run(executor);
     assert_eq!(steps.take(), ["0"]);

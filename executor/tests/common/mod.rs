@@ -10,7 +10,7 @@ use std::{
     task::{Poll, Waker},
 };
 
-use faultline_executor::{Config, Executor, Hooks, TaskId};
+use faultline_executor::{Class, Config, Executor, Hooks, TaskId};
 
 /// The machine's side of the seam.
 #[derive(Default)]
@@ -88,6 +88,18 @@ impl Steps {
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
+}
+
+/// Spawns a user task that adds its name to the steps once its deadline is past.
+pub fn sleeper(executor: TestExecutor, steps: &Steps, name: &'static str, deadline: u64) {
+    let steps = steps.clone();
+    executor
+        .spawn(name, Class::User, async move {
+            executor.timers().sleep_until(deadline).await;
+            steps.push(name);
+        })
+        .unwrap()
+        .detach();
 }
 
 /// Adds its step when it is dropped.

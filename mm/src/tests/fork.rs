@@ -147,18 +147,12 @@ fn a_fork_that_cannot_adapt_its_child_leaves_the_parent_intact() {
     parent.advise(at(page(3)), PAGE_SIZE, Advice::NotInherited).unwrap();
     parent.advise(at(page(9)), PAGE_SIZE, Advice::WipedInChild).unwrap();
     let before = world.account();
-    let mut failures = 0;
-    for successes in 0.. {
-        world.memory.frames().fail_after(successes);
-        let child = parent.fork();
-        if world.memory.frames().fail_never() == 0 {
-            drop(child.unwrap());
-            break;
-        }
+    let failed = |child, successes| {
         assert!(matches!(child, Err(VasError::OutOfMemory { .. })));
         assert_eq!(world.account(), before, "after {successes} allocations");
-        failures += 1;
-    }
+    };
+    let (child, failures) = world.fail_each(|| parent.fork(), failed);
+    drop(child.unwrap());
     // One more than without: the child's own copy of the last-level table.
     assert_eq!(failures, 4);
     for index in 0..20 {
@@ -185,21 +179,15 @@ fn case_21_fork_with_each_allocation_failing_leaves_the_parent_intact() {
             assert!(world.poll(fault.as_mut()).is_pending());
         }
         let before = world.account();
-        let mut failures = 0;
-        for successes in 0.. {
-            world.memory.frames().fail_after(successes);
-            let child = parent.fork();
-            if world.memory.frames().fail_never() == 0 {
-                drop(child.unwrap());
-                break;
-            }
+        let failed = |child: Result<VirtualAddressSpace<_>, _>, successes| {
             assert_eq!(child.unwrap_err(), VasError::OutOfMemory { needed: 1 });
             assert_eq!(world.account(), before, "after {successes} allocations");
             for index in 0..20 {
                 assert_eq!(world.read(&parent, page(index)), Ok(100 + index));
             }
-            failures += 1;
-        }
+        };
+        let (child, failures) = world.fail_each(|| parent.fork(), failed);
+        drop(child.unwrap());
         // A root, two tables of level 3, four of level 2, and a copy of the table that holds the marker.
         assert_eq!(failures, if in_flight { 8 } else { 7 });
         assert_eq!(world.account(), before);

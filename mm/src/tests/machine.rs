@@ -182,6 +182,21 @@ impl World {
         space
     }
 
+    /// Makes the attempt with no allocation that succeeds, with one, and so on, until none fails. `failed` looks at every
+    /// attempt but the last, and is told how many allocations had succeeded. Returns what the last came to, and how many
+    /// failed.
+    pub fn fail_each<T>(&self, mut attempt: impl FnMut() -> T, mut failed: impl FnMut(T, u64)) -> (T, u64) {
+        for successes in 0.. {
+            self.memory.frames().fail_after(successes);
+            let result = attempt();
+            if self.memory.frames().fail_never() == 0 {
+                return (result, successes);
+            }
+            failed(result, successes);
+        }
+        unreachable!("an attempt makes no more than 2^64 allocations")
+    }
+
     pub fn account(&self) -> FrameAccount {
         let mut account = self.memory.account();
         assert!(account.is_conserved(), "{account}");

@@ -49,15 +49,7 @@ fn case_29_map_region_with_each_allocation_failing_leaves_nothing() {
         let regions = space.get_stats().regions;
         // Across two last-level tables.
         let start = at(A + 500 * PAGE_SIZE);
-        let mut failures = 0;
-        for successes in 0.. {
-            world.memory.frames().fail_after(successes);
-            let result = space.map_region(start, 20 * PAGE_SIZE, RW);
-            if world.memory.frames().fail_never() == 0 {
-                result.unwrap();
-                break;
-            }
-            failures += 1;
+        let failed = |result, _| {
             assert_eq!(result, Err(VasError::OutOfMemory { needed: 1 }));
             let account = world.account();
             // A table that was unshared on the way stays so.
@@ -69,7 +61,9 @@ fn case_29_map_region_with_each_allocation_failing_leaves_nothing() {
             if shared_neighbour {
                 assert_eq!(world.read(&space, A), Ok(77));
             }
-        }
+        };
+        let (result, failures) = world.fail_each(|| space.map_region(start, 20 * PAGE_SIZE, RW), failed);
+        result.unwrap();
         assert!(failures > 20, "{failures}");
         if shared_neighbour {
             assert_eq!(world.read(&space, A), Ok(77));

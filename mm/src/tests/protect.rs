@@ -227,22 +227,17 @@ fn a_move_with_each_allocation_failing_changes_nothing() {
     }
     let child = space.fork().unwrap();
     let (size, to) = (40 * PAGE_SIZE, 0x7000_0000_0000 + 490 * PAGE_SIZE);
-    let mut failures = 0;
-    for successes in 0.. {
-        world.memory.frames().fail_after(successes);
-        let result = space.remap(at(page(500)), size, size, RemapTarget::Fixed(at(to)));
-        if world.memory.frames().fail_never() == 0 {
-            assert_eq!(result, Ok(at(to)));
-            break;
-        }
-        failures += 1;
+    let failed = |result, _| {
         assert_eq!(result, Err(VasError::OutOfMemory { needed: 1 }));
         assert_eq!(regions(&space), [(500, 40, RW)]);
         for index in 500..540 {
             assert_eq!(world.read(&space, page(index)), Ok(index));
         }
         Walk::of(&world, [&space, &child]).check_counts(&world, &[]);
-    }
+    };
+    let moved = || space.remap(at(page(500)), size, size, RemapTarget::Fixed(at(to)));
+    let (result, failures) = world.fail_each(moved, failed);
+    assert_eq!(result, Ok(at(to)));
     assert!(failures >= 5, "{failures}");
     for index in 0..40 {
         assert_eq!(world.read(&space, to + index * PAGE_SIZE), Ok(500 + index));
