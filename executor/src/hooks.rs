@@ -43,6 +43,13 @@ pub trait Hooks: Send + Sync + 'static {
         let _ = (task, name, length);
     }
 
+    /// A poll took `length` units of [`Hooks::poll_clock`], more than any before. Called after the stall is reported, if it
+    /// was one.
+    #[cold]
+    fn longest_poll(&self, task: TaskId, name: &'static str, length: u32) {
+        let _ = (task, name, length);
+    }
+
     /// Whether [`Hooks::trace`] wants to be called: one test of a variable.
     #[inline(always)]
     fn tracing(&self) -> bool {

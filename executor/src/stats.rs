@@ -61,10 +61,10 @@ impl Counters {
         add(&self.timers_fired, count);
     }
 
-    /// Adds a long poll. Returns the longest one.
+    /// Adds a long poll. Returns the longest one before it.
     pub(crate) fn long_poll(&self, length: u32, stalled: bool) -> u32 {
-        let longest = self.longest_poll.load(Ordering::Relaxed).max(length);
-        self.longest_poll.store(longest, Ordering::Relaxed);
+        let longest = self.longest_poll.load(Ordering::Relaxed);
+        self.longest_poll.store(longest.max(length), Ordering::Relaxed);
         add(&self.stalls, u64::from(stalled));
         longest
     }

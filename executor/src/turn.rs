@@ -202,11 +202,25 @@ impl<H: Hooks> Executor<H> {
         let longest = cpu.counters.long_poll(length, stalled);
         // SAFETY: the cell is the owner's, as in `long_poll`.
         cpu.watermark
-            .with_mut(|watermark| unsafe { *watermark = longest.min(self.config.stall) });
+            .with_mut(|watermark| unsafe { *watermark = longest.max(length).min(self.config.stall) });
+        // SAFETY: the task is `LIVE`, which is a reference that only this CPU releases.
+        let (id, name) = (slot.id(), unsafe { slot.name() });
         if stalled {
-            // SAFETY: the task is `LIVE`, which is a reference that only this CPU releases.
-            self.hooks.stall(slot.id(), unsafe { slot.name() }, length);
+            self.hooks.stall(id, name, length);
         }
+        if length > longest {
+            self.hooks.longest_poll(id, name, length);
+        }
+        // What the hooks took is no part of the next poll.
+        cpu.poll_began.store(self.hooks.poll_clock(), Ordering::Relaxed);
+    }
+
+    /// Takes `length` units of [`Hooks::poll_clock`] off the poll that is under way: time that the machine has spent on
+    /// something that is not to be counted, such as user code.
+    pub fn discount(&self, length: u32) {
+        let cpu = &self.cpus[self.hooks.cpu()];
+        let began = cpu.poll_began.load(Ordering::Relaxed).wrapping_add(length);
+        cpu.poll_began.store(began, Ordering::Relaxed);
     }
 
     /// Ends a turn: counts, and says whether the CPU may sleep.

@@ -133,6 +133,31 @@ fn a_poll_over_the_limit_is_reported_with_the_name_of_its_task() {
 }
 
 #[test]
+fn what_is_discounted_is_no_part_of_a_poll() {
+    let executor = with(|_| {});
+    let take = |time: u64, discounted: u32| async move {
+        executor.hooks().advance(time);
+        executor.discount(discounted);
+    };
+    for (name, time, discounted) in [
+        ("long", 1_000, 0),
+        ("in user mode", 5_000, 4_990),
+        ("longer", 3_000, 1_500),
+    ] {
+        executor
+            .spawn(name, Class::User, take(time, discounted))
+            .unwrap()
+            .detach();
+    }
+    run(executor);
+    assert_eq!(
+        *executor.hooks().longest.lock().unwrap(),
+        [("long", 1_000), ("longer", 1_500)]
+    );
+    assert_eq!(executor.statistics(0).longest_poll, 1_500);
+}
+
+#[test]
 fn a_cancelled_task_that_is_slow_to_clean_up_stalls_under_its_name() {
     struct Slow(common::TestExecutor);
     impl Drop for Slow {

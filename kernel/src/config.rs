@@ -13,6 +13,7 @@
 //! | `service` | `first`: faults are served before anything else; `last`: only when no user thread can go on, so that tests see faults in flight | `first` |
 //! | `zero_pool` | `on`, `off` | `on` |
 //! | `slice` | milliseconds for which a thread runs, faults included, before the others; 0: until its next fault | 0 |
+//! | `polls` | which time counts as that of a poll: `all`; `kernel`: not the time in user mode, so that the report has the longest poll of kernel code | `all` |
 //! | `audit` | milliseconds from one check of the whole kernel to the next, 0 for none | 0 |
 //! | `floor` | `on`: measure at the start what hardware lets the steps of a fault cost; `off` | `off` |
 //! | `executor` | measure at the start what the executor's steps cost, with this many tasks alive; 0: do not | 0 |
@@ -66,6 +67,15 @@ pub enum FaultMode {
     Queued,
     /// The first poll of the fault's future; the queue only if it would have to wait.
     Inline,
+}
+
+/// Which time counts as that of a poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PollTime {
+    /// All of it.
+    All,
+    /// Not the time in user mode.
+    Kernel,
 }
 
 /// What a test asks of the kernel itself. All but [`SelfTest::Traps`] are deliberate failures; all of these but
@@ -135,6 +145,8 @@ pub struct Config {
     pub zero_pool: bool,
     /// Ticks for which a thread runs, faults included, before the others of its class; 0: until its next fault.
     pub slice: u16,
+    /// Which time counts as that of a poll.
+    pub polls: PollTime,
     /// Milliseconds from one audit to the next; 0 for none.
     pub audit: u64,
     /// Whether the least cost of a fault's steps is measured at the start.
@@ -166,6 +178,7 @@ impl Default for Config {
             service: ServiceTurn::First,
             zero_pool: true,
             slice: 0,
+            polls: PollTime::All,
             audit: 0,
             floor: false,
             executor_tasks: 0,
@@ -266,6 +279,10 @@ impl Config {
             }
             "zero_pool" => self.zero_pool = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
             "slice" => self.slice = value.parse().map_err(|_| bad())?,
+            "polls" => {
+                let choices = [("all", PollTime::All), ("kernel", PollTime::Kernel)];
+                self.polls = choose(value, &choices).ok_or_else(bad)?;
+            }
             "audit" => self.audit = value.parse().map_err(|_| bad())?,
             "floor" => self.floor = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
             "executor" => self.executor_tasks = value.parse().map_err(|_| bad())?,

@@ -10,15 +10,16 @@ use faultline_executor::{Config as ExecutorConfig, Executor, Hooks, TaskEvent, T
 use faultline_mm::frame::{FrameAllocator, FrameMeta};
 use faultline_mm::{Memory, MemoryConfig, Pcid, Platform, VirtualAddressSpace};
 use faultline_trace::Kind;
-use spin::Once;
+use spin::{Mutex, Once};
 use x86_64::structures::paging::PhysFrame;
 use x86_64::{PhysAddr, VirtAddr};
 
 use crate::arch;
 use crate::arch::features::{Features, features};
-use crate::config::{Config, FaultMode};
+use crate::config::{Config, FaultMode, PollTime};
 use crate::memory::{BootMemory, phys_to_virt};
-use crate::{process, tracing};
+use crate::process::{self, Tid};
+use crate::tracing;
 
 /// An address space of this machine.
 pub type Space = VirtualAddressSpace<Machine>;
@@ -145,6 +146,11 @@ impl Hooks for Machine {
         log::warn!("{}", executor().waits());
     }
 
+    #[cold]
+    fn longest_poll(&self, _: TaskId, name: &'static str, _: u32) {
+        *LONGEST_POLL.lock() = (name, tracing::current());
+    }
+
     #[inline(always)]
     fn tracing(&self) -> bool {
         tracing::is_on(Kind::TaskWake)
@@ -154,6 +160,15 @@ impl Hooks for Machine {
     fn trace(&self, event: TaskEvent) {
         tracing::task_event(event);
     }
+}
+
+/// The name of the task that had the longest poll, and the last user thread by then: the same, if it was a user thread.
+static LONGEST_POLL: Mutex<(&str, Tid)> = Mutex::new(("none", 0));
+
+/// Who had the longest poll: the task's name, and the thread's number if it is a user thread.
+#[must_use]
+pub fn longest_poller() -> (&'static str, Tid) {
+    *LONGEST_POLL.lock()
 }
 
 static MEMORY: Once<Memory<Machine>> = Once::new();
@@ -225,6 +240,9 @@ pub fn start(mut boot: BootMemory, config: &Config) {
             Machine,
         )
     });
+    if config.polls == PollTime::Kernel {
+        arch::time_stays(|counts| executor().discount(counts));
+    }
 }
 
 /// Frames in all, and frames that are free.

@@ -20,11 +20,11 @@ use faultline_mm::frame::FrameAccount;
 use faultline_trace::FaultClass;
 use x86_64::PhysAddr;
 
-use crate::config::{Config, SelfTest, ServiceTurn};
+use crate::config::{Config, PollTime, SelfTest, ServiceTurn};
 use crate::console::{self, Channel};
 use crate::exec::ExecError;
 use crate::exec::stack::Arguments;
-use crate::machine::{executor, memory};
+use crate::machine::{executor, longest_poller, memory};
 use crate::process::{ExitStatus, Pid, start, tree};
 use crate::report::Report;
 use crate::syscall::{Errno, information};
@@ -58,6 +58,7 @@ struct Outcome {
     after: FrameAccount,
     duration: u64,
     victims: u64,
+    polls: PollTime,
 }
 
 /// Runs the configured programs to their ends, writes the report and ends the machine.
@@ -100,6 +101,7 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
         after,
         duration,
         victims,
+        polls: config.polls,
     };
     summarise(&outcome);
     console::with_writer(Channel::Report, |port| {
@@ -280,6 +282,11 @@ fn report(outcome: &Outcome, port: &mut dyn fmt::Write) -> fmt::Result {
     report.line("polls.stalls", turns.stalls);
     let longest = arch::clock::to_nanoseconds(turns.longest_poll.into());
     report.line("polls.longest_ns", longest);
+    if outcome.polls == PollTime::Kernel {
+        report.line("polls.longest_kernel_ns", longest);
+    }
+    let (name, tid) = longest_poller();
+    report.line("polls.longest_task", format_args!("{name}, thread {tid}"));
     report.line("interrupts.spurious", arch::interrupts::spurious_count());
     report.line("interrupts.nmi", arch::kernel_trap::nmi_count());
     if let (checks @ 1.., errors) = audit::counts() {

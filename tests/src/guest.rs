@@ -150,6 +150,12 @@ impl Run {
         self.set("trace", "binary").set("trace_categories", categories)
     }
 
+    /// Counts instructions, and measures the longest poll without its time in user mode: [`Guest::longest_poll`].
+    #[must_use]
+    pub fn measure_polls(self) -> Self {
+        self.counted().set("polls", "kernel")
+    }
+
     /// Adds a line to the kernel's configuration.
     #[must_use]
     pub fn set(mut self, key: &'static str, value: impl ToString) -> Self {
@@ -326,6 +332,21 @@ impl Guest {
     #[must_use]
     pub fn count(&self, key: &str) -> u64 {
         self.account().get(key).unwrap_or_else(|defect| panic!("{defect}"))
+    }
+
+    /// The longest poll of kernel code, of a run with [`Run::measure_polls`]: an instruction is a nanosecond. And whose
+    /// poll it was, for the message of an assertion.
+    ///
+    /// # Panics
+    /// Panics when the polls were not measured.
+    #[must_use]
+    pub fn longest_poll(&self) -> (Duration, String) {
+        let task = self.account().text("polls.longest_task");
+        let task = task.expect("the report names the task");
+        (
+            Duration::from_nanos(self.count("polls.longest_kernel_ns")),
+            task.to_owned(),
+        )
     }
 
     /// The binary trace.

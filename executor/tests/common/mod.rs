@@ -23,6 +23,8 @@ pub struct Machine {
     pub notified: Mutex<Vec<usize>>,
     /// Stalls that were reported.
     pub stalls: Mutex<Vec<(TaskId, &'static str, u32)>>,
+    /// Polls that were longer than all before.
+    pub longest: Mutex<Vec<(&'static str, u32)>>,
 }
 
 impl Machine {
@@ -47,6 +49,10 @@ impl Hooks for Machine {
 
     fn stall(&self, task: TaskId, name: &'static str, length: u32) {
         self.stalls.lock().unwrap().push((task, name, length));
+    }
+
+    fn longest_poll(&self, _: TaskId, name: &'static str, length: u32) {
+        self.longest.lock().unwrap().push((name, length));
     }
 }
 

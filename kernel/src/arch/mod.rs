@@ -23,7 +23,7 @@ pub mod user;
 
 pub use context::{USER_END, USER_SELECTORS, UserContext};
 pub use cpu::idle;
-pub use user::{Trap, enter_user};
+pub use user::{Trap, enter_user, time_stays};
 
 /// Prepares the calling CPU for traps.
 ///
