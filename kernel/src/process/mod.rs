@@ -8,6 +8,7 @@ mod attention;
 pub mod exit;
 pub mod farewell;
 pub mod jobs;
+pub mod limits;
 pub mod record;
 pub mod slice;
 pub mod start;
@@ -16,6 +17,7 @@ pub mod thread;
 pub mod tree;
 pub mod user_thread;
 
+pub use limits::{Limits, Resource};
 pub use record::{Inherited, Process, Started, Usage};
 pub use status::{ChildChange, ExitStatus};
 pub use thread::Thread;

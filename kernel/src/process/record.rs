@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use spin::{Mutex, Once};
 
 use super::jobs::Job;
+use super::limits::Limits;
 use super::thread::Name;
 use super::{ExitStatus, Pid, Thread};
 use crate::exec::ExecError;
@@ -93,6 +94,8 @@ pub struct Process {
     pub parent_death_signal: AtomicU32,
     /// Whether it is stopped; not inherited.
     pub job: Job,
+    /// What its resource limits are; inherited, and kept across `execve`.
+    pub limits: Limits,
     /// Its alarm; not inherited.
     pub alarm: Mutex<Alarm>,
     space: Mutex<Option<Arc<Space>>>,
@@ -125,6 +128,8 @@ pub struct Inherited {
     pub group: Pid,
     /// Session.
     pub session: Pid,
+    /// See [`Process::limits`].
+    pub limits: Limits,
 }
 
 impl Process {
@@ -149,6 +154,7 @@ impl Process {
             session: AtomicU32::new(inherited.session),
             parent_death_signal: AtomicU32::new(0),
             job: Job::default(),
+            limits: inherited.limits,
             alarm: Mutex::default(),
             space: Mutex::new(space),
             threads: Mutex::new(Vec::new()),

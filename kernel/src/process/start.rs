@@ -8,7 +8,7 @@ use faultline_executor::{Class, SpawnError};
 use faultline_trace::Kind;
 use spin::Mutex;
 
-use super::{ExitStatus, Inherited, Pid, Process, Started, Thread, UserThread, tree};
+use super::{ExitStatus, Inherited, Limits, Pid, Process, Started, Thread, UserThread, tree};
 use crate::arch::UserContext;
 use crate::exec::{self, stack::Arguments};
 use crate::fs::tree as fs_tree;
@@ -77,6 +77,7 @@ pub fn program(arguments: Arguments) -> Result<Pid, Errno> {
         started: Started::default(),
         group: pid,
         session: pid,
+        limits: Limits::first(),
     };
     let process = Arc::new(Process::new(pid, None, inherited));
     tree::add_process(&process, None);

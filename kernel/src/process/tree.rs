@@ -106,9 +106,10 @@ pub fn new_number() -> u32 {
     }
 }
 
-/// Whether another thread may be started.
-pub fn has_room() -> bool {
-    TREE.lock().threads.len() < MAX_THREADS
+/// Whether another thread may be started by a process that may have `most`; the machine has one user.
+pub fn has_room(most: u64) -> bool {
+    let count = TREE.lock().threads.len();
+    count < MAX_THREADS && (count as u64) < most
 }
 
 /// Adds a process.

@@ -9,7 +9,7 @@ use super::{Disposition, Signal, SignalInfo, SignalSet};
 use crate::process::Thread;
 use crate::syscall::has_headroom;
 
-/// Most signals that wait in queues, in the whole machine, which has one user; `RLIMIT_SIGPENDING` says so.
+/// Most signals that wait in queues, in the whole machine, which has one user. `RLIMIT_SIGPENDING` can be set to less.
 pub const LIMIT: usize = 1024;
 
 /// How many signals wait in queues.
@@ -44,14 +44,14 @@ impl Pending {
         self.set
     }
 
-    /// Adds a signal; without effect if it is a standard signal and waits already.
+    /// Adds a signal, to queues that hold fewer than `most`; without effect if it is a standard signal and waits already.
     ///
     /// # Errors
     /// [`QueueFull`] for a real-time signal that finds no room, unless `kill` sent it: such a signal then waits without its
     /// detail, once.
-    pub fn add(&mut self, info: SignalInfo) -> Result<(), QueueFull> {
+    pub fn add(&mut self, info: SignalInfo, most: u64) -> Result<(), QueueFull> {
         if info.signal.is_real_time() {
-            let queued = self.queue_up(info);
+            let queued = self.queue_up(info, most);
             if queued.is_err() && info.code != linux::SI_USER as i32 {
                 return queued;
             }
@@ -60,15 +60,16 @@ impl Pending {
                 self.detail = Some(info);
             } else {
                 // Without room there is no detail.
-                let _ = self.queue_up(info);
+                let _ = self.queue_up(info, most);
             }
         }
         self.set = self.set.union(info.signal.set());
         Ok(())
     }
 
-    fn queue_up(&mut self, info: SignalInfo) -> Result<(), QueueFull> {
-        if QUEUED.load(Ordering::Relaxed) >= LIMIT || has_headroom().is_err() || self.queue.try_reserve(1).is_err() {
+    fn queue_up(&mut self, info: SignalInfo, most: u64) -> Result<(), QueueFull> {
+        let queued = QUEUED.load(Ordering::Relaxed);
+        if queued >= LIMIT || queued as u64 >= most || has_headroom().is_err() || self.queue.try_reserve(1).is_err() {
             return Err(QueueFull);
         }
         QUEUED.fetch_add(1, Ordering::Relaxed);

@@ -7,7 +7,7 @@
 use faultline_trace::Kind;
 
 use super::{Disposition, QueueFull, Signal, SignalInfo, SignalSet};
-use crate::process::{ExitStatus, Process, Thread, jobs, tree};
+use crate::process::{ExitStatus, Process, Resource, Thread, jobs, tree};
 use crate::syscall::Errno;
 use crate::tracing;
 
@@ -45,7 +45,7 @@ pub fn queue_to_thread(thread: &Thread, info: SignalInfo) -> Result<(), QueueFul
             Ok(())
         }
         _ => {
-            own.pending.add(info)?;
+            own.pending.add(info, process.limits.current(Resource::SIGPENDING))?;
             let awaited = own.awaited.contains(info.signal);
             drop(own);
             if !blocked {
@@ -84,7 +84,8 @@ pub fn queue_to_process(process: &Process, info: SignalInfo) -> Result<(), Queue
         (Disposition::Terminate, Some(_)) if !stopped => process.begin_exit(ExitStatus::Killed(info.signal)),
         (Disposition::Stop, Some(_)) if !stopped => jobs::stop(process, info.signal),
         (_, taker) => {
-            process.pending.lock().add(info)?;
+            let most = process.limits.current(Resource::SIGPENDING);
+            process.pending.lock().add(info, most)?;
             if let Some(thread) = taker {
                 thread.notice_signals();
                 thread.wake();
@@ -106,7 +107,7 @@ pub fn force(thread: &Thread, info: SignalInfo) {
     // The signals that instructions cause are standard signals, for which there is always room.
     if own.blocked.contains(info.signal)
         || !matches!(disposition, Disposition::Handle(_))
-        || own.pending.add(info).is_err()
+        || own.pending.add(info, u64::MAX).is_err()
     {
         drop(own);
         thread.process.begin_exit(ExitStatus::Killed(info.signal));

@@ -11,7 +11,7 @@ use spin::Mutex;
 
 use super::{Call, Caller, Errno, has_headroom, user, value};
 use crate::arch::UserContext;
-use crate::process::{Inherited, Process, Thread, start, tree};
+use crate::process::{Inherited, Process, Resource, Thread, start, tree};
 use crate::signal::Actions;
 
 /// Size of the first published version of `struct clone_args`, and the largest that is read.
@@ -149,7 +149,7 @@ fn perform(caller: Caller, context: &UserContext, request: Request) -> Result<Ca
 async fn run(caller: Caller, context: Box<UserContext>, request: Request) -> Result<u64, Errno> {
     check(&request)?;
     has_headroom()?;
-    if !tree::has_room() {
+    if !tree::has_room(caller.thread.process.limits.current(Resource::NPROC)) {
         return Err(Errno::EAGAIN);
     }
     let child = make(&caller, *context, &request).await?;
@@ -264,5 +264,6 @@ fn inherit(parent: &Process, request: &Request) -> Inherited {
         started: parent.started.lock().clone(),
         group: parent.group(),
         session: parent.session.load(Ordering::Relaxed),
+        limits: parent.limits.inherit(),
     }
 }

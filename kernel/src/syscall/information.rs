@@ -6,7 +6,8 @@ use linux_raw_sys::general as linux;
 
 use super::{Caller, Errno, user};
 use crate::arch::UserContext;
-use crate::process::{Thread, Usage, tree};
+use crate::process::limits::{Limit, LimitError, Resource};
+use crate::process::{Process, Thread, Usage, tree};
 use crate::{machine, time};
 
 /// `ARCH_SET_GS` of `arch_prctl`.
@@ -118,46 +119,49 @@ pub async fn sysinfo(caller: Caller, address: u64) -> Result<u64, Errno> {
     Ok(0)
 }
 
-/// A limit: current and maximal value.
-fn limit(resource: u64) -> Option<[u64; 2]> {
-    const INFINITY: u64 = u64::MAX;
-    let stack = 8 * 1024 * 1024;
-    Some(match u32::try_from(resource).ok()? {
-        linux::RLIMIT_STACK => [stack, INFINITY],
-        linux::RLIMIT_NOFILE => [crate::fs::table::LIMIT as u64; 2],
-        linux::RLIMIT_NPROC => [tree::MAX_THREADS as u64; 2],
-        linux::RLIMIT_CORE => [0, 0],
-        linux::RLIMIT_MEMLOCK => [stack, stack],
-        linux::RLIMIT_SIGPENDING => [crate::signal::pending::LIMIT as u64; 2],
-        0..linux::RLIM_NLIMITS => [INFINITY; 2],
-        _ => return None,
-    })
-}
-
-/// `prlimit64`. The limits are fixed: setting one is accepted if it raises nothing and lowers nothing.
+/// `prlimit64`, of the caller's process or another.
 pub async fn prlimit64(caller: Caller, pid: u64, resource: u64, new: u64, old: u64) -> Result<u64, Errno> {
-    let known = limit(resource).ok_or(Errno::EINVAL)?;
-    if pid != 0 && tree::find_process(pid as u32).is_none() {
-        return Err(Errno::ESRCH);
-    }
-    if new != 0 {
-        let [current, most] = user::read_words(&caller.space, new).await?;
-        if current > most {
-            return Err(Errno::EINVAL);
+    let resource = Resource::new(u64::from(resource as u32)).ok_or(Errno::EINVAL)?;
+    let limit = match new {
+        0 => None,
+        address => {
+            let [current, most] = user::read_words(&caller.space, address).await?;
+            Some(Limit { current, most })
         }
-        if most > known[1] {
-            return Err(Errno::EPERM);
-        }
-    }
+    };
+    let process = match pid as u32 {
+        0 => caller.thread.process.clone(),
+        pid => tree::find_thread(pid).ok_or(Errno::ESRCH)?.process.clone(),
+    };
+    let before = match limit {
+        Some(limit) => set_limit(&process, resource, limit)?,
+        None => process.limits.get(resource),
+    };
     if old != 0 {
-        user::write_words(&caller.space, old, known).await?;
+        user::write_words(&caller.space, old, [before.current, before.most]).await?;
     }
     Ok(0)
 }
 
+fn set_limit(process: &Process, resource: Resource, limit: Limit) -> Result<Limit, Errno> {
+    process.limits.set(resource, limit).map_err(|error| match error {
+        LimitError::Disordered => Errno::EINVAL,
+        LimitError::Raised => Errno::EPERM,
+    })
+}
+
+/// `setrlimit`.
+pub async fn setrlimit(caller: Caller, resource: u64, address: u64) -> Result<u64, Errno> {
+    let resource = Resource::new(u64::from(resource as u32)).ok_or(Errno::EINVAL)?;
+    let [current, most] = user::read_words(&caller.space, address).await?;
+    set_limit(&caller.thread.process, resource, Limit { current, most }).map(|_| 0)
+}
+
 /// `getrlimit`.
 pub async fn getrlimit(caller: Caller, resource: u64, address: u64) -> Result<u64, Errno> {
-    user::write_words(&caller.space, address, limit(resource).ok_or(Errno::EINVAL)?).await?;
+    let resource = Resource::new(u64::from(resource as u32)).ok_or(Errno::EINVAL)?;
+    let limit = caller.thread.process.limits.get(resource);
+    user::write_words(&caller.space, address, [limit.current, limit.most]).await?;
     Ok(0)
 }
 

@@ -255,6 +255,7 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_uname => value(information::uname(caller, a)),
         linux::__NR_sysinfo => value(information::sysinfo(caller, a)),
         linux::__NR_prlimit64 => value(information::prlimit64(caller, a, b, c, d)),
+        linux::__NR_setrlimit => value(information::setrlimit(caller, a, b)),
         linux::__NR_getrlimit => value(information::getrlimit(caller, a, b)),
         linux::__NR_getrusage => value(information::getrusage(caller, a as i32, b)),
         linux::__NR_sched_getaffinity => value(information::sched_getaffinity(caller, a, b, c)),
