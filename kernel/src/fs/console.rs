@@ -1,14 +1,13 @@
 //! The console: standard input, output and error of the programs.
 
 use alloc::sync::Arc;
-use core::future::poll_fn;
-use core::task::Poll;
+use core::task::{Context, Poll};
 
 use linux_raw_sys::general as linux;
 
+use super::file::{File, INPUT, OUTPUT, Ready, Transfer, Written};
 use super::{FileKind, OpenFile};
 use crate::console::{self, Channel};
-use crate::process::Thread;
 use crate::signal::{Signal, raise};
 use crate::syscall::Errno;
 use crate::terminal;
@@ -32,21 +31,43 @@ impl Port {
             Self::Error => console::write(Channel::Error, bytes),
         }
     }
+}
 
+impl File for Port {
     /// Takes what was typed: waits for a line, or for a byte, as the terminal is set. Without a terminal, the input is at
-    /// its end.
-    ///
-    /// # Errors
-    /// `EIO` in the background, if `SIGTTIN` can't stop the process; `EAGAIN` if it must not wait, `ERESTARTSYS` if a signal came first.
-    pub async fn read(self, thread: &Thread, buffer: &mut [u8], non_blocking: bool) -> Result<usize, Errno> {
-        if !terminal::is_on() || buffer.is_empty() {
-            return Ok(0);
+    /// its end. `EIO` in the background, if `SIGTTIN` can't stop the process.
+    fn poll_read(
+        &self,
+        transfer: Transfer<'_>,
+        to: &mut [u8],
+        context: &mut Context<'_>,
+    ) -> Poll<Result<usize, Errno>> {
+        if !terminal::is_on() || to.is_empty() {
+            return Poll::Ready(Ok(0));
         }
-        let wait = poll_fn(|context| match terminal::poll_read(&thread.process, buffer, context) {
-            Poll::Pending if non_blocking => Poll::Ready(Err(Errno::EAGAIN)),
-            other => other.map_err(|_| raise::for_background(thread, Signal::SIGTTIN)),
-        });
-        thread.interruptible(wait).await.unwrap_or(Err(Errno::ERESTARTSYS))
+        let thread = transfer.thread;
+        terminal::poll_read(&thread.process, to, context).map_err(|_| raise::for_background(thread, Signal::SIGTTIN))
+    }
+
+    fn poll_write(&self, transfer: Transfer<'_>, from: &[u8], _: &mut Context<'_>) -> Poll<Result<Written, Errno>> {
+        terminal::check_output(transfer.thread)?;
+        self.write(from);
+        Poll::Ready(Ok(Written {
+            length: from.len(),
+            end: 0,
+        }))
+    }
+
+    fn poll_ready(&self, context: Option<&mut Context<'_>>) -> Ready {
+        let waits = context.is_some_and(|context| terminal::is_on() && !terminal::is_readable(context));
+        Ready {
+            events: if waits { OUTPUT } else { INPUT | OUTPUT },
+            deadline: None,
+        }
+    }
+
+    fn has_offsets(&self) -> bool {
+        false
     }
 }
 

@@ -8,9 +8,10 @@ use faultline_mm::{FillError, PAGE_SIZE, PageSource, SharedMemory};
 use spin::Mutex;
 use x86_64::structures::paging::PhysFrame;
 
+use super::file::{File, Transfer, Written};
 use super::tree;
 use crate::machine::{frame_totals, memory};
-use crate::syscall::Errno;
+use crate::syscall::{Errno, has_headroom};
 
 /// Files leave this part of all frames to programs, whose faults could only wait for one.
 const RESERVE: u64 = 8;
@@ -155,5 +156,23 @@ impl PageSource for MemoryFile {
         let read = self.read(offset, page);
         page[read..].fill(0);
         Poll::Ready(Ok(()))
+    }
+}
+
+impl File for MemoryFile {
+    fn poll_read(&self, transfer: Transfer<'_>, to: &mut [u8], _: &mut Context<'_>) -> Poll<Result<usize, Errno>> {
+        Poll::Ready(Ok(self.read(transfer.offset.unwrap_or(0), to)))
+    }
+
+    fn poll_write(&self, transfer: Transfer<'_>, from: &[u8], _: &mut Context<'_>) -> Poll<Result<Written, Errno>> {
+        let written = has_headroom().and_then(|()| self.write(transfer.offset, from));
+        Poll::Ready(written.map(|(at, length)| Written {
+            length,
+            end: at + length as u64,
+        }))
+    }
+
+    fn length(&self) -> u64 {
+        MemoryFile::length(self)
     }
 }

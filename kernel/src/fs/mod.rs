@@ -6,6 +6,8 @@
 
 pub mod changes;
 pub mod console;
+pub mod device;
+pub mod file;
 pub mod memory_file;
 pub mod open_file;
 pub mod path;

@@ -8,6 +8,8 @@ use linux_raw_sys::general as linux;
 use spin::Mutex;
 
 use super::console::Port;
+use super::device::Rule;
+use super::file::File;
 use super::memory_file::MemoryFile;
 use super::pipe::Pipe;
 use super::timer::Timer;
@@ -19,12 +21,10 @@ use crate::syscall::{Caller, Errno};
 pub enum FileKind {
     /// The console.
     Console(Port),
-    /// Nothing: reads end at once, writes vanish.
-    Null,
-    /// Zeros for ever.
-    Zero,
-    /// Pseudo-random bytes.
-    Random,
+    /// A device that is only a rule.
+    Device(Rule),
+    /// Nothing: a file that was opened for its name only.
+    Path,
     /// A file of the archive.
     Ramdisk(Arc<RamdiskFile>),
     /// A file in frames.
@@ -39,6 +39,20 @@ pub enum FileKind {
     PipeReader(Arc<Pipe>),
     /// The writing end of a pipe.
     PipeWriter(Arc<Pipe>),
+}
+
+impl FileKind {
+    /// What can be done with it; none for a directory, and for what was opened for its name only.
+    #[must_use]
+    pub fn as_file(&self) -> Option<&dyn File> {
+        match self {
+            Self::Console(port) => Some(port),
+            Self::Device(rule) => Some(rule),
+            Self::Ramdisk(file) => Some(&**file),
+            Self::Memory(file) => Some(&**file),
+            _ => None,
+        }
+    }
 }
 
 /// An open file.
@@ -79,7 +93,7 @@ impl OpenFile {
         let kind = match &node.kind {
             NodeKind::Directory(_) | NodeKind::Process(_) if writes => return Err(Errno::EISDIR),
             NodeKind::Directory(_) | NodeKind::Process(_) => FileKind::Directory,
-            _ if flags & linux::O_PATH != 0 => FileKind::Null,
+            _ if flags & linux::O_PATH != 0 => FileKind::Path,
             NodeKind::File(content) if writes => FileKind::Memory(changes::writable(content, cut)?),
             NodeKind::File(content) => match &*content.lock() {
                 Content::Archive(file) => FileKind::Ramdisk(file.clone()),
@@ -88,9 +102,7 @@ impl OpenFile {
             NodeKind::Proc(..) if writes => return Err(Errno::EACCES),
             NodeKind::Proc(file, pid) => FileKind::Text(proc::content(*file, *pid, caller)?),
             NodeKind::Link(_) | NodeKind::OwnProcess => return Err(Errno::ELOOP),
-            NodeKind::Device(Device::Null) => FileKind::Null,
-            NodeKind::Device(Device::Zero) => FileKind::Zero,
-            NodeKind::Device(Device::Random) => FileKind::Random,
+            NodeKind::Device(Device::Rule(rule)) => FileKind::Device(*rule),
             NodeKind::Device(Device::Console) => FileKind::Console(Port::Output),
         };
         Ok(Self::new(kind, Some(node), flags))
@@ -125,17 +137,17 @@ impl OpenFile {
 
     /// Whether it has an offset that can be set.
     pub fn is_seekable(&self) -> bool {
-        !matches!(
-            self.kind,
-            FileKind::Console(_) | FileKind::PipeReader(_) | FileKind::PipeWriter(_) | FileKind::Timer(_)
-        )
+        match &self.kind {
+            FileKind::PipeReader(_) | FileKind::PipeWriter(_) | FileKind::Timer(_) => false,
+            kind => kind.as_file().is_none_or(File::has_offsets),
+        }
     }
 
     /// Its length, if it has one.
     pub fn length(&self) -> u64 {
         match &self.kind {
-            FileKind::Memory(file) => file.length(),
-            _ => self.bytes().map_or(0, |bytes| bytes.len() as u64),
+            FileKind::Text(text) => text.len() as u64,
+            kind => kind.as_file().map_or(0, File::length),
         }
     }
 

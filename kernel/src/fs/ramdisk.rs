@@ -10,6 +10,9 @@ use faultline_mm::{FillError, PageSource};
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
+use super::file::{File, Transfer, Written};
+use crate::syscall::Errno;
+
 const PAGE: u64 = 4096;
 
 /// The bytes of a file in the boot archive.
@@ -56,5 +59,24 @@ impl PageSource for RamdiskFile {
         page[..length].copy_from_slice(&bytes[..length]);
         page[length..].fill(0);
         Poll::Ready(Ok(()))
+    }
+}
+
+impl File for RamdiskFile {
+    fn poll_read(&self, transfer: Transfer<'_>, to: &mut [u8], _: &mut Context<'_>) -> Poll<Result<usize, Errno>> {
+        let start = usize::try_from(transfer.offset.unwrap_or(0)).unwrap_or(usize::MAX);
+        let left = self.bytes.get(start..).unwrap_or_default();
+        let length = left.len().min(to.len());
+        to[..length].copy_from_slice(&left[..length]);
+        Poll::Ready(Ok(length))
+    }
+
+    /// What is opened for writing was copied to frames before.
+    fn poll_write(&self, _: Transfer<'_>, _: &[u8], _: &mut Context<'_>) -> Poll<Result<Written, Errno>> {
+        Poll::Ready(Err(Errno::EBADF))
+    }
+
+    fn length(&self) -> u64 {
+        self.bytes.len() as u64
     }
 }

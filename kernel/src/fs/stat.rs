@@ -4,6 +4,7 @@ use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general as linux;
 
+use super::device::Rule;
 use super::proc::ProcFile;
 use super::tree::{Content, Device, Node, NodeKind};
 use super::{FileKind, OpenFile};
@@ -148,9 +149,10 @@ impl Status {
 /// The device number, as Linux assigns it.
 const fn number_of(device: Device) -> u64 {
     match device {
-        Device::Null => 0x103,
-        Device::Zero => 0x105,
-        Device::Random => 0x109,
+        Device::Rule(Rule::Null) => 0x103,
+        Device::Rule(Rule::Zero) => 0x105,
+        Device::Rule(Rule::Full) => 0x107,
+        Device::Rule(Rule::Random) => 0x109,
         Device::Console => 0x501,
     }
 }

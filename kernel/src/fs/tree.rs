@@ -19,6 +19,7 @@ use spin::{Mutex, Once};
 use x86_64::PhysAddr;
 
 use super::RamdiskFile;
+use super::device::Rule;
 use super::memory_file::MemoryFile;
 use super::proc::{self, ProcFile};
 use crate::arch::clock;
@@ -29,12 +30,8 @@ use crate::time::NANOSECONDS;
 /// Characters that come from, or go, somewhere other than memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
-    /// `/dev/null`.
-    Null,
-    /// `/dev/zero`.
-    Zero,
-    /// `/dev/random`, `/dev/urandom`.
-    Random,
+    /// One that is only a rule.
+    Rule(Rule),
     /// `/dev/console`, `/dev/tty`.
     Console,
 }
@@ -338,10 +335,11 @@ fn build(archive: &'static [u8], physical: Option<PhysAddr>) -> Arc<Node> {
         add(&root, name, Node::new(kind, mode.bits() & 0o7777, entry.mtime()));
     }
     for (path, device) in [
-        ("dev/null", Device::Null),
-        ("dev/zero", Device::Zero),
-        ("dev/random", Device::Random),
-        ("dev/urandom", Device::Random),
+        ("dev/null", Device::Rule(Rule::Null)),
+        ("dev/zero", Device::Rule(Rule::Zero)),
+        ("dev/full", Device::Rule(Rule::Full)),
+        ("dev/random", Device::Rule(Rule::Random)),
+        ("dev/urandom", Device::Rule(Rule::Random)),
         ("dev/console", Device::Console),
         ("dev/tty", Device::Console),
     ] {

@@ -13,6 +13,7 @@ use x86_64::VirtAddr;
 
 use super::{Caller, Errno, user};
 use crate::exec::elf::USER_END;
+use crate::fs::device::Rule;
 use crate::fs::{FileKind, OpenFile};
 use crate::machine::{Space, memory};
 use crate::process::Process;
@@ -175,7 +176,7 @@ fn file_backing(file: &OpenFile, offset: u64, shared: bool, protection: Protecti
             file: memory.clone(),
             offset,
         }),
-        FileKind::Zero if !shared => Ok(Backing::Anonymous),
+        FileKind::Device(Rule::Zero) if !shared => Ok(Backing::Anonymous),
         _ => Err(Errno::ENODEV),
     }
 }

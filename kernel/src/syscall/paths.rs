@@ -38,7 +38,7 @@ fn base(caller: &Caller, descriptor: u64, path: &[u8]) -> Result<Arc<Node>, Errn
     let file = caller.thread.process.files().lock().get(descriptor)?;
     match (&file.kind, &file.node) {
         (FileKind::Directory, Some(node)) => Ok(node.clone()),
-        (FileKind::Null, Some(node)) if node.is_directory() => Ok(node.clone()),
+        (FileKind::Path, Some(node)) if node.is_directory() => Ok(node.clone()),
         _ => Err(Errno::ENOTDIR),
     }
 }

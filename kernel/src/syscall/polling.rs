@@ -8,15 +8,13 @@ use linux_raw_sys::general as linux;
 
 use super::timers::from_timeval;
 use super::{Caller, Errno, time as clocks, user};
+use crate::fs::file::{INPUT, OUTPUT, Ready};
 use crate::fs::{FileKind, table};
 use crate::signal::{SignalSet, pending};
-use crate::{terminal, time};
+use crate::time;
 
 /// Size of `struct pollfd` in bytes.
 const ENTRY: usize = 8;
-
-const INPUT: u32 = linux::POLLIN | linux::POLLRDNORM;
-const OUTPUT: u32 = linux::POLLOUT | linux::POLLWRNORM;
 
 /// What is asked of a descriptor, and what was found.
 #[derive(Clone, Copy)]
@@ -228,15 +226,17 @@ fn look_at(caller: &Caller, descriptor: u64, wanted: u32, context: &mut Context<
             let broken = if state.hung_up { linux::POLLERR } else { 0 };
             (if state.write { wanted & OUTPUT } else { 0 }) | broken
         }
-        FileKind::Console(_) if terminal::is_on() => {
-            let input = if terminal::is_readable(context) { INPUT } else { 0 };
-            wanted & (input | OUTPUT)
-        }
         FileKind::Timer(timer) => {
             let (expired, next) = timer.is_expired(context);
             *due = due.iter().copied().chain(next).min();
             if expired { wanted & INPUT } else { 0 }
         }
-        _ => wanted & (INPUT | OUTPUT),
+        kind => {
+            let ready = kind
+                .as_file()
+                .map_or(Ready::ALWAYS, |file| file.poll_ready(Some(context)));
+            *due = due.iter().copied().chain(ready.deadline).min();
+            wanted & ready.events
+        }
     }
 }

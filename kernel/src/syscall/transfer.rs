@@ -5,11 +5,13 @@
 
 use alloc::sync::Arc;
 use core::future::poll_fn;
+use core::task::Poll;
 
 use linux_raw_sys::general as linux;
 
-use super::{Caller, Errno, has_headroom, information, user};
-use crate::fs::memory_file::MemoryFile;
+use super::{Caller, Errno, user};
+use crate::fs::device::Rule;
+use crate::fs::file::{File, Transfer};
 use crate::fs::pipe::Pipe;
 use crate::fs::{FileKind, OpenFile};
 use crate::signal::{Signal, SignalInfo, raise};
@@ -48,19 +50,31 @@ async fn transfer_in(
     let length = length.min(MOST) as usize;
     match &file.kind {
         FileKind::Directory => Err(Errno::EISDIR),
-        FileKind::Null => Ok(0),
+        FileKind::Path => Err(Errno::EBADF),
         FileKind::Console(port) => {
             let mut buffer = [0; BUFFER];
             let buffer = &mut buffer[..length.min(BUFFER)];
-            let read = port.read(&caller.thread, buffer, file.is_non_blocking()).await?;
+            let transfer = Transfer {
+                thread: &caller.thread,
+                offset: None,
+            };
+            let wait = poll_fn(|context| match port.poll_read(transfer, buffer, context) {
+                Poll::Pending if file.is_non_blocking() => Poll::Ready(Err(Errno::EAGAIN)),
+                other => other,
+            });
+            let read = caller
+                .thread
+                .interruptible(wait)
+                .await
+                .unwrap_or(Err(Errno::ERESTARTSYS))?;
             user::write(&caller.space, address, &buffer[..read]).await?;
             Ok(read as u64)
         }
-        FileKind::Zero | FileKind::Random => fill(caller, file, address, length).await,
+        FileKind::Device(_) => copy_from(caller, file, 0, address, length).await,
         FileKind::PipeReader(pipe) => {
             let mut buffer = user::buffer(length.min(CHUNK))?;
             let wait = poll_fn(|context| match pipe.poll_read(&mut buffer, context) {
-                core::task::Poll::Pending if file.is_non_blocking() => core::task::Poll::Ready(Err(Errno::EAGAIN)),
+                Poll::Pending if file.is_non_blocking() => Poll::Ready(Err(Errno::EAGAIN)),
                 other => other,
             });
             let read = caller
@@ -80,9 +94,9 @@ async fn transfer_in(
             user::write_words(&caller.space, address, [count]).await?;
             Ok(8)
         }
-        FileKind::Memory(memory) => {
+        FileKind::Memory(_) => {
             let start = at.unwrap_or_else(|| *file.offset.lock());
-            let moved = copy_from_memory(caller, memory, start, address, length).await?;
+            let moved = copy_from(caller, file, start, address, length).await?;
             if at.is_none() {
                 *file.offset.lock() = start + moved;
             }
@@ -104,19 +118,19 @@ async fn transfer_in(
     }
 }
 
-/// Copies from a file in frames to user memory, a page at a time; a bad address after the first page ends it early.
-async fn copy_from_memory(
-    caller: &Caller,
-    file: &MemoryFile,
-    start: u64,
-    address: u64,
-    length: usize,
-) -> Result<u64, Errno> {
+/// Copies from a file to user memory, a page at a time, as far as that needs no wait; a bad address after the first page
+/// ends it early.
+async fn copy_from(caller: &Caller, file: &OpenFile, start: u64, address: u64, length: usize) -> Result<u64, Errno> {
+    let source = file.kind.as_file().ok_or(Errno::EINVAL)?;
     let mut buffer = user::buffer(length.min(PAGE))?;
     let mut moved = 0;
     while (moved as usize) < length {
         let part = (length - moved as usize).min(PAGE);
-        let read = file.read(start.saturating_add(moved), &mut buffer[..part]);
+        let transfer = Transfer {
+            thread: &caller.thread,
+            offset: Some(start.saturating_add(moved)),
+        };
+        let read = poll_fn(|context| source.poll_read(transfer, &mut buffer[..part], context)).await?;
         if read == 0 {
             break;
         }
@@ -132,24 +146,22 @@ async fn copy_from_memory(
     Ok(moved)
 }
 
-/// Writes to a file in frames at `at`, or at its offset, or at its end if it was opened so; moves the offset, unless
-/// `at` is given.
-fn write_to_memory(file: &OpenFile, memory: &MemoryFile, at: Option<u64>, bytes: &[u8]) -> Result<usize, Errno> {
-    has_headroom()?;
+/// Writes to a file at `at`, or at its offset, or at its end if it was opened so; moves the offset, unless `at` is given.
+async fn write_to(caller: &Caller, file: &OpenFile, at: Option<u64>, bytes: &[u8]) -> Result<usize, Errno> {
+    let target = file.kind.as_file().ok_or(Errno::EINVAL)?;
     let append = file.flags() & linux::O_APPEND != 0;
     let mut done = 0;
     while done < bytes.len() {
-        let own = at.unwrap_or_else(|| *file.offset.lock());
-        let from = if append {
-            None
-        } else {
-            Some(own + if at.is_some() { done as u64 } else { 0 })
+        let own = at.map_or_else(|| *file.offset.lock(), |at| at + done as u64);
+        let transfer = Transfer {
+            thread: &caller.thread,
+            offset: (!append).then_some(own),
         };
-        match memory.write(from, &bytes[done..]) {
-            Ok((place, written)) => {
-                done += written;
+        match poll_fn(|context| target.poll_write(transfer, &bytes[done..], context)).await {
+            Ok(written) => {
+                done += written.length;
                 if at.is_none() {
-                    *file.offset.lock() = place + written as u64;
+                    *file.offset.lock() = written.end;
                 }
             }
             Err(errno) if done == 0 => return Err(errno),
@@ -175,27 +187,6 @@ async fn copy_out(caller: &Caller, address: u64, bytes: &[u8]) -> Result<u64, Er
     Ok(moved)
 }
 
-/// Fills user memory with zeros or chance.
-async fn fill(caller: &Caller, file: &OpenFile, address: u64, length: usize) -> Result<u64, Errno> {
-    let mut buffer = [0; BUFFER];
-    let mut moved = 0;
-    while moved < length {
-        let part = &mut buffer[..(length - moved).min(BUFFER)];
-        if matches!(file.kind, FileKind::Random) {
-            information::fill_random(part);
-        }
-        if moved > 0 && moved % CHUNK == 0 {
-            faultline_executor::yield_now().await;
-        }
-        match user::write(&caller.space, address.wrapping_add(moved as u64), part).await {
-            Ok(()) => moved += part.len(),
-            Err(errno) if moved == 0 => return Err(errno),
-            Err(_) => break,
-        }
-    }
-    Ok(moved as u64)
-}
-
 /// Writes from user memory.
 async fn transfer_out(
     caller: &Caller,
@@ -209,7 +200,8 @@ async fn transfer_out(
     }
     let length = length.min(MOST);
     match &file.kind {
-        FileKind::Null | FileKind::Zero | FileKind::Random => return Ok(length),
+        FileKind::Device(Rule::Full) => return Err(Errno::ENOSPC),
+        FileKind::Device(_) => return Ok(length),
         FileKind::Console(_) => terminal::check_output(&caller.thread)?,
         FileKind::PipeWriter(_) | FileKind::Memory(_) => {}
         _ => return Err(Errno::EBADF),
@@ -230,7 +222,7 @@ async fn transfer_out(
                 Err(errno) if moved == 0 => return Err(errno),
                 Err(_) => break,
             },
-            FileKind::Memory(memory) => match write_to_memory(file, memory, at.map(|at| at + moved), part) {
+            FileKind::Memory(_) => match write_to(caller, file, at.map(|at| at + moved), part).await {
                 Ok(written) => written,
                 Err(errno) if moved == 0 => return Err(errno),
                 Err(_) => break,
@@ -255,7 +247,7 @@ async fn transfer_out(
 /// Writes once to a pipe. Without a reader the caller gets `SIGPIPE`.
 async fn send(caller: &Caller, file: &OpenFile, pipe: &Pipe, bytes: &[u8]) -> Result<usize, Errno> {
     let wait = poll_fn(|context| match pipe.poll_write(bytes, context) {
-        core::task::Poll::Pending if file.is_non_blocking() => core::task::Poll::Ready(Err(Errno::EAGAIN)),
+        Poll::Pending if file.is_non_blocking() => Poll::Ready(Err(Errno::EAGAIN)),
         other => other,
     });
     let result = caller
@@ -388,8 +380,7 @@ pub async fn sendfile(caller: Caller, to: u64, from: u64, offset: u64, length: u
                 Ok(chunk.len())
             }
             FileKind::PipeWriter(pipe) => send(&caller, &target, pipe, chunk).await,
-            FileKind::Memory(memory) => write_to_memory(&target, memory, None, chunk),
-            FileKind::Null => Ok(chunk.len()),
+            FileKind::Memory(_) | FileKind::Device(_) => write_to(&caller, &target, None, chunk).await,
             _ => return Err(Errno::EINVAL),
         };
         match written {

@@ -1,0 +1,46 @@
+//! Devices that are only rules: `/dev/null`, `/dev/zero`, `/dev/full` and `/dev/random`.
+
+use core::task::{Context, Poll};
+
+use super::file::{File, Transfer, Written};
+use crate::syscall::{Errno, information};
+
+/// A device without a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Reads end at once, writes vanish.
+    Null,
+    /// Zeros for ever, writes vanish.
+    Zero,
+    /// Zeros for ever, and never room for a write.
+    Full,
+    /// Pseudo-random bytes, writes vanish.
+    Random,
+}
+
+impl File for Rule {
+    fn poll_read(&self, _: Transfer<'_>, to: &mut [u8], _: &mut Context<'_>) -> Poll<Result<usize, Errno>> {
+        let length = to.len();
+        Poll::Ready(Ok(match self {
+            Self::Null => 0,
+            Self::Zero | Self::Full => {
+                to[..length].fill(0);
+                length
+            }
+            Self::Random => {
+                information::fill_random(&mut to[..length]);
+                length
+            }
+        }))
+    }
+
+    fn poll_write(&self, _: Transfer<'_>, from: &[u8], _: &mut Context<'_>) -> Poll<Result<Written, Errno>> {
+        Poll::Ready(match self {
+            Self::Full => Err(Errno::ENOSPC),
+            _ => Ok(Written {
+                length: from.len(),
+                end: 0,
+            }),
+        })
+    }
+}

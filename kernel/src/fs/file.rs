@@ -1,0 +1,95 @@
+//! What calls can do with an open file, whatever it is.
+//!
+//! Each kind of file implements [`File`]; [`FileKind::as_file`](super::FileKind::as_file) is the one place that knows
+//! all kinds. So a new kind is an implementation, a variant and a line there, and no call learns of it.
+//!
+//! # Protocol
+//!
+//! [`File::poll_read`] and [`File::poll_write`] move bytes between the file and a buffer of the kernel, no more than the
+//! file can give or take in a bounded time. *Pending* means that nothing was moved, and that the context is woken when it
+//! is worth asking again; the caller makes `EAGAIN` of it for a file that must not wait. Nothing is awaited in between,
+//! so a future that is dropped after it has got *pending* has moved nothing.
+
+use core::task::{Context, Poll};
+
+use linux_raw_sys::general as linux;
+
+use crate::process::Thread;
+use crate::syscall::Errno;
+
+/// The bits of `poll` that say that something can be read.
+pub const INPUT: u32 = linux::POLLIN | linux::POLLRDNORM;
+
+/// The bits of `poll` that say that something can be written.
+pub const OUTPUT: u32 = linux::POLLOUT | linux::POLLWRNORM;
+
+/// One piece of a `read` or `write`.
+#[derive(Clone, Copy)]
+pub struct Transfer<'a> {
+    /// Who reads or writes.
+    pub thread: &'a Thread,
+    /// Where, in a file that has offsets; `None` for a write to its end.
+    pub offset: Option<u64>,
+}
+
+/// What a write came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes that were taken.
+    pub length: usize,
+    /// Where the next write goes on, in a file that has offsets.
+    pub end: u64,
+}
+
+/// What can be done without waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// Bits of `poll`.
+    pub events: u32,
+    /// When that changes by itself, in nanoseconds since the start of the kernel.
+    pub deadline: Option<u64>,
+}
+
+impl Ready {
+    /// Reads and writes never wait.
+    pub const ALWAYS: Self = Self {
+        events: INPUT | OUTPUT,
+        deadline: None,
+    };
+}
+
+/// What an open file reads and writes.
+pub trait File: Send + Sync {
+    /// Fills `to` from its start on; says how much, 0 at the end of the file.
+    ///
+    /// # Errors
+    /// `EINVAL` for a file that can't be read, and what the kind of file says.
+    fn poll_read(&self, transfer: Transfer<'_>, to: &mut [u8], context: &mut Context<'_>)
+    -> Poll<Result<usize, Errno>>;
+
+    /// Takes bytes of `from` from its start on, at least one unless it is empty.
+    ///
+    /// # Errors
+    /// `EINVAL` for a file that can't be written, and what the kind of file says.
+    fn poll_write(
+        &self,
+        transfer: Transfer<'_>,
+        from: &[u8],
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Written, Errno>>;
+
+    /// What can be done now; the context, if there is one, is woken when that may have changed.
+    fn poll_ready(&self, _context: Option<&mut Context<'_>>) -> Ready {
+        Ready::ALWAYS
+    }
+
+    /// Whether it has offsets: reads and writes are somewhere in it.
+    fn has_offsets(&self) -> bool {
+        true
+    }
+
+    /// Its length, if it has one.
+    fn length(&self) -> u64 {
+        0
+    }
+}
