@@ -1,5 +1,6 @@
 //! What can go wrong, with what a person needs to see the mistake.
 
+use faultline_fallible::AllocError;
 use thiserror::Error;
 
 use crate::address::PageRange;
@@ -56,6 +57,9 @@ pub enum VasError {
         /// How many frames were missing when the call gave up.
         needed: u64,
     },
+    /// There is no memory for the kernel's own bookkeeping of the space.
+    #[error("out of kernel memory")]
+    NoKernelMemory,
     /// The space has as many regions as it may have.
     #[error("the address space has {limit} regions, which is the limit")]
     TooManyRegions {
@@ -113,6 +117,12 @@ pub enum VasError {
         /// What was asked for.
         protection: Protection,
     },
+}
+
+impl From<AllocError> for VasError {
+    fn from(_: AllocError) -> Self {
+        Self::NoKernelMemory
+    }
 }
 
 /// Why a fault can't be resolved: the access was wrong, or its memory could not be had.

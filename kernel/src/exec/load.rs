@@ -9,6 +9,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::Ordering;
 
+use faultline_fallible::AllocError;
 use faultline_mm::{Backing, PageSource, Protection, RegionFlags, UserCopyError, VasError};
 use x86_64::VirtAddr;
 
@@ -84,6 +85,12 @@ impl fmt::Display for ExecError {
             Self::TooManyArguments => write!(f, "arguments and environment take more than {MAX_BYTES} bytes"),
             Self::NoKernelMemory => f.write_str("the kernel heap is full"),
         }
+    }
+}
+
+impl From<AllocError> for ExecError {
+    fn from(_: AllocError) -> Self {
+        Self::NoKernelMemory
     }
 }
 

@@ -5,6 +5,7 @@
 
 use alloc::collections::TryReserveError;
 
+use faultline_fallible::AllocError;
 use faultline_mm::{UserCopyError, VasError};
 use linux_raw_sys::errno as linux;
 
@@ -49,6 +50,7 @@ impl From<VasError> for Errno {
             VasError::NotMapped { .. }
             | VasError::NoRoom { .. }
             | VasError::OutOfMemory { .. }
+            | VasError::NoKernelMemory
             | VasError::TooManyRegions { .. }
             | VasError::BadBreak { .. }
             | VasError::NoTable => Self::ENOMEM,
@@ -75,6 +77,12 @@ impl From<QueueFull> for Errno {
 
 impl From<TryReserveError> for Errno {
     fn from(_: TryReserveError) -> Self {
+        Self::ENOMEM
+    }
+}
+
+impl From<AllocError> for Errno {
+    fn from(_: AllocError) -> Self {
         Self::ENOMEM
     }
 }
