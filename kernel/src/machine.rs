@@ -72,20 +72,12 @@ unsafe impl Platform for Machine {
         if features().contains(Features::PCID) { PCIDS } else { 0 }
     }
 
-    #[inline]
+    #[inline(always)]
     fn zero_frame(&self, frame: PhysFrame) {
-        self.zero_frames(frame, 1);
-    }
-
-    #[inline]
-    fn zero_frames(&self, first: PhysFrame, count: u32) {
-        let start = self.phys_to_virt(first.start_address());
-        // SAFETY: 1. the pointer is valid for 4096 bytes for each of the frames, which follow each other where all physical
-        // memory is mapped; 2. the caller owns the frames; 3. the direction flag is clear in all kernel code.
-        unsafe {
-            asm!("rep stosq", inout("rcx") u64::from(count) * 512 => _, inout("rdi") start => _, in("rax") 0,
-                options(nostack, preserves_flags));
-        }
+        let page = self.phys_to_virt(frame.start_address());
+        // SAFETY: 1. the pointer is valid for the frame's 4096 bytes and aligned to them; 2. the caller owns the frame; 3.
+        // interrupts are off in all kernel code.
+        unsafe { arch::pages::zero(page) };
     }
 
     #[inline]
@@ -94,12 +86,9 @@ unsafe impl Platform for Machine {
             self.phys_to_virt(from.start_address()),
             self.phys_to_virt(to.start_address()),
         );
-        // SAFETY: 1. both pointers are valid for 4096 bytes and do not alias; 2. the caller owns `to` and holds a
-        // reference to `from`; 3. the direction flag is clear in all kernel code.
-        unsafe {
-            asm!("rep movsq", inout("rcx") 512 => _, inout("rsi") from => _, inout("rdi") to => _,
-                options(nostack, preserves_flags));
-        }
+        // SAFETY: 1. both pointers are valid for 4096 bytes, aligned to them, and do not alias; 2. the caller owns `to` and
+        // holds a reference to `from`; 3. interrupts are off in all kernel code.
+        unsafe { arch::pages::copy(from, to) };
     }
 
     #[inline(always)]

@@ -86,6 +86,8 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
         arch::clock::counter_hz() / 1000,
         arch::clock::TICK_HZ
     );
+    // SAFETY: the heap is made, and interrupts are off.
+    unsafe { arch::pages::choose() };
     match config.selftest {
         None | Some(SelfTest::LeakFrame | SelfTest::LatePanic | SelfTest::Stall) => {}
         Some(SelfTest::Traps) => trap_test::run(&mut memory),

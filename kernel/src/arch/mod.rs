@@ -17,6 +17,7 @@ pub mod features;
 pub mod fpu;
 pub mod interrupts;
 pub mod kernel_trap;
+pub mod pages;
 pub mod paging;
 pub mod trap_entry;
 pub mod user;

@@ -10,8 +10,8 @@ pub(crate) mod space;
 use core::arch::asm;
 
 use crate::arch::features::{Features, features};
-use crate::arch::{Trap, USER_END, UserContext, apic, clock, enter_user, kernel_trap};
-use crate::memory::{BootMemory, PAGE};
+use crate::arch::{Trap, USER_END, UserContext, apic, clock, enter_user, kernel_trap, pages};
+use crate::memory::{BootMemory, PAGE, phys_to_virt};
 use snippets::At;
 use space::{CODE, DATA, LAST_PAGE};
 
@@ -33,8 +33,16 @@ pub fn run(memory: &mut BootMemory) {
     segments(&at);
     registers(&at);
     interrupts(&at);
+    pages(memory);
     ::log::info!("trap test: all as expected");
     costs(&at);
+}
+
+/// Zeroing and copying pages, by every way that the processor has.
+fn pages(memory: &mut BootMemory) {
+    let [page, other] = [(); 2].map(|()| memory.carve(PAGE).expect("the machine has two more pages").start);
+    // SAFETY: 1. both pages were just carved; 2. interrupts are off.
+    unsafe { pages::check(phys_to_virt(page), phys_to_virt(other)) };
 }
 
 fn context(rip: u64) -> UserContext {
