@@ -106,13 +106,15 @@ impl UserThread {
                     return Attended::Again;
                 }
                 // Without room for the frame, ever, the handler can't run, and the signal has to act in some way.
+                let signal = info.signal;
                 let fpu = syscall::has_room_for_call().and_then(|()| FpuImage::of(&self.context));
-                match (self.caller(), fpu) {
-                    (Some(caller), Ok(fpu)) => {
-                        let registers = Box::new(Registers::of(&self.context));
-                        self.state = State::Call(deliver::deliver(caller, info, action, registers, fpu));
-                    }
-                    _ => self.thread.process.begin_exit(ExitStatus::Killed(info.signal)),
+                let call = self.caller().zip(fpu.ok()).and_then(|(caller, fpu)| {
+                    let registers = Box::new(Registers::of(&self.context));
+                    deliver::deliver(caller, info, action, registers, fpu).ok()
+                });
+                match call {
+                    Some(call) => self.state = State::Call(call),
+                    None => self.thread.process.begin_exit(ExitStatus::Killed(signal)),
                 }
                 Attended::Again
             }

@@ -9,7 +9,6 @@
 //! The words are user memory, whose pages may have to come first. That is waited for, with one exception: while faults
 //! wait for memory, a thread of a process that ends does not wait with them. Its end is what may give memory back.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::pin::pin;
 use core::sync::atomic::Ordering;
@@ -18,7 +17,7 @@ use faultline_executor::yield_now;
 
 use super::Thread;
 use crate::machine::{Space, memory};
-use crate::syscall::{Call, Outcome, futex, has_room_to_leave, user};
+use crate::syscall::{self, Call, Outcome, futex, has_room_to_leave, user};
 use crate::time;
 
 /// Most robust futexes that are looked at, as on Linux.
@@ -60,7 +59,7 @@ pub fn begin(thread: &Arc<Thread>, space: &Arc<Space>) -> Option<Call> {
     if rest.list == 0 && rest.word == 0 || !has_room_to_leave() {
         return None;
     }
-    Some(Box::pin(finish(thread.clone(), space.clone(), rest)))
+    syscall::boxed(|| finish(thread.clone(), space.clone(), rest)).ok()
 }
 
 /// Whether a list of robust futexes can be read at once and has nothing in it.

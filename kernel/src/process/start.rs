@@ -1,6 +1,5 @@
 //! Starting threads and programs.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::AtomicU32;
 
@@ -15,7 +14,7 @@ use crate::fs::tree as fs_tree;
 use crate::fs::{Directory, FileTable, console};
 use crate::machine::{Space, executor};
 use crate::signal::{Actions, SignalSet};
-use crate::syscall::{Call, Errno, Outcome, processes};
+use crate::syscall::{self, Call, Errno, Outcome, processes};
 use crate::tracing;
 
 /// The permissions that new files of a first program do not get.
@@ -84,7 +83,7 @@ pub fn program(arguments: Arguments) -> Result<Pid, Errno> {
     let record = Arc::new(Thread::new(pid, process.clone(), SignalSet::EMPTY));
     let started = UserContext::new(0, 0)
         .map_err(Errno::from)
-        .and_then(|context| thread(&record, None, context, Some(first_load(process, arguments))));
+        .and_then(|context| thread(&record, None, context, Some(first_load(process, arguments)?)));
     if started.is_err() {
         tree::remove_unborn(pid);
     }
@@ -92,8 +91,8 @@ pub fn program(arguments: Arguments) -> Result<Pid, Errno> {
 }
 
 /// What the first thread of a program does before it enters user mode.
-fn first_load(process: Arc<Process>, arguments: Arguments) -> Call {
-    Box::pin(async move {
+fn first_load(process: Arc<Process>, arguments: Arguments) -> Result<Call, Errno> {
+    syscall::boxed(|| async move {
         match exec::load(fs_tree::root().clone(), &process, arguments).await {
             Ok(image) => {
                 processes::commit(&process, &image);

@@ -15,7 +15,7 @@ use super::{Action, AlternateStack, Signal, SignalInfo, SignalSet, pending};
 use crate::arch::{USER_SELECTORS, UserContext, fpu};
 use crate::machine::Space;
 use crate::process::{ExitStatus, Thread};
-use crate::syscall::{Call, Caller, Errno, Outcome, user};
+use crate::syscall::{self, Call, Caller, Errno, Outcome, user};
 use crate::tracing;
 
 /// Flag of an alternate stack that is disarmed while a handler runs on it.
@@ -149,14 +149,17 @@ fn try_write_apart(plan: &Plan, space: &Space, image: &[u8], frame: [u64; frame:
 }
 
 /// Makes the thread enter the handler of `action`.
+///
+/// # Errors
+/// `ENOMEM` without room for the call.
 pub fn deliver(
     caller: Caller,
     info: SignalInfo,
     action: Action,
     registers: Box<Registers>,
     fpu: Box<FpuImage>,
-) -> Call {
-    Box::pin(async move {
+) -> Result<Call, Errno> {
+    syscall::boxed(|| async move {
         match enter(&caller, info, action, registers, fpu).await {
             Ok(registers) => Outcome::Resume(registers),
             Err(_) => {
@@ -248,8 +251,11 @@ fn try_read_apart(address: u64, space: &Space, context: &mut UserContext) -> Opt
 }
 
 /// `rt_sigreturn`: back to what a handler interrupted.
-pub fn sigreturn(caller: Caller, registers: Box<Registers>) -> Call {
-    Box::pin(async move {
+///
+/// # Errors
+/// `ENOMEM` without room for the call.
+pub fn sigreturn(caller: Caller, registers: Box<Registers>) -> Result<Call, Errno> {
+    syscall::boxed(|| async move {
         match leave(&caller, &registers).await {
             Ok(outcome) => outcome,
             Err(_) => {

@@ -103,7 +103,7 @@ pub fn clone(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
 pub fn clone3(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
     let (address, size) = (context.rdi, context.rsi);
     let context = Box::new(context.fork()?);
-    Ok(value(async move {
+    value(|| async move {
         if size < ARGS_VERSION_0 {
             return Err(Errno::EINVAL);
         }
@@ -138,12 +138,12 @@ pub fn clone3(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
             exit_signal: exit_signal as u32,
         };
         run(caller, context, request).await
-    }))
+    })
 }
 
 fn perform(caller: Caller, context: &UserContext, request: Request) -> Result<Call, Errno> {
     let context = Box::new(context.fork()?);
-    Ok(value(run(caller, context, request)))
+    value(|| run(caller, context, request))
 }
 
 async fn run(caller: Caller, context: Box<UserContext>, request: Request) -> Result<u64, Errno> {

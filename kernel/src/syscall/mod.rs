@@ -38,7 +38,9 @@ use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicU64, Ordering};
+use core::task::{Context, Poll};
 
+use faultline_fallible as fallible;
 use faultline_trace::Kind;
 use linux_raw_sys::general as linux;
 
@@ -78,7 +80,7 @@ pub enum Outcome {
 }
 
 /// A system call that waits.
-pub type Call = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+pub type Call = fallible::BoxFuture<'static, Outcome>;
 
 /// Bytes of kernel heap that no call which keeps something there may use, but at most a quarter of the heap.
 const LASTING_RESERVE: usize = 1024 * 1024;
@@ -126,9 +128,46 @@ impl Arguments {
     }
 }
 
+/// A call that returns a value.
+struct Value<F>(F);
+
+impl<F: Future<Output = Result<u64, Errno>>> Future for Value<F> {
+    type Output = Outcome;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        // SAFETY: the field is pinned because the whole is, and nothing moves out of it.
+        let future = unsafe { self.map_unchecked_mut(|value| &mut value.0) };
+        future.poll(context).map(Outcome::Return)
+    }
+}
+
+/// Boxes a call. Its future is made in the box: it is large next to its arguments, and copying it would cost more than
+/// most calls.
+///
+/// # Errors
+/// `ENOMEM` without room for the box.
+#[inline(always)]
+pub fn boxed<F>(make: impl FnOnce() -> F) -> Result<Call, Errno>
+where
+    F: Future<Output = Outcome> + Send + 'static,
+{
+    let future = fallible::Box::try_new_with(make)?;
+    Ok(future
+        .unsize::<dyn Future<Output = Outcome> + Send>(|inner| inner)
+        .into_pin())
+}
+
 /// Boxes a call that returns a value.
-fn value(future: impl Future<Output = Result<u64, Errno>> + Send + 'static) -> Call {
-    Box::pin(async move { Outcome::Return(future.await) })
+///
+/// # Errors
+/// As [`boxed`].
+#[inline(always)]
+fn value<F>(make: impl FnOnce() -> F) -> Result<Call, Errno>
+where
+    F: Future<Output = Result<u64, Errno>> + Send + 'static,
+{
+    boxed(|| Value(make()))
 }
 
 /// Starts a call that can wait.
@@ -139,135 +178,125 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
     let number = context.rax;
     let Arguments([a, b, c, d, e, f]) = Arguments::of(context);
     if number == u64::from(linux::__NR_rt_sigreturn) {
-        if has_room_to_leave() {
-            return Ok(signal::deliver::sigreturn(caller, Box::new(Registers::of(context))));
+        let thread = caller.thread.clone();
+        if has_room_to_leave()
+            && let Ok(call) = signal::deliver::sigreturn(caller, Box::new(Registers::of(context)))
+        {
+            return Ok(call);
         }
-        caller.thread.process.begin_exit(ExitStatus::Killed(Signal::SIGSEGV));
+        thread.process.begin_exit(ExitStatus::Killed(Signal::SIGSEGV));
         return Err(Errno::ENOMEM);
     }
     has_room_for_call()?;
     let call = match u32::try_from(number).map_err(|_| unknown(number))? {
-        linux::__NR_read => value(transfer::read(caller, a, b, c)),
-        linux::__NR_write => value(transfer::write(caller, a, b, c)),
-        linux::__NR_pread64 => value(transfer::pread(caller, a, b, c, d)),
-        linux::__NR_pwrite64 => value(transfer::pwrite(caller, a, b, c, d)),
-        linux::__NR_readv => value(transfer::readv(caller, a, b, c)),
-        linux::__NR_writev => value(transfer::writev(caller, a, b, c)),
-        linux::__NR_getdents64 => value(files::getdents64(caller, a, b, c)),
-        linux::__NR_pipe => value(files::pipe2(caller, a, 0)),
-        linux::__NR_pipe2 => value(files::pipe2(caller, a, b)),
-        linux::__NR_ioctl => value(files::ioctl(caller, a, b, c)),
-        linux::__NR_fstat => value(files::fstat(caller, a, b)),
-        linux::__NR_sendfile => value(transfer::sendfile(caller, a, b, c, d)),
-        linux::__NR_open => value(paths::openat(caller, paths::AT_CWD, a, b, c)),
-        linux::__NR_openat => value(paths::openat(caller, a, b, c, d)),
+        linux::__NR_read => value(|| transfer::read(caller, a, b, c))?,
+        linux::__NR_write => value(|| transfer::write(caller, a, b, c))?,
+        linux::__NR_pread64 => value(|| transfer::pread(caller, a, b, c, d))?,
+        linux::__NR_pwrite64 => value(|| transfer::pwrite(caller, a, b, c, d))?,
+        linux::__NR_readv => value(|| transfer::readv(caller, a, b, c))?,
+        linux::__NR_writev => value(|| transfer::writev(caller, a, b, c))?,
+        linux::__NR_getdents64 => value(|| files::getdents64(caller, a, b, c))?,
+        linux::__NR_pipe => value(|| files::pipe2(caller, a, 0))?,
+        linux::__NR_pipe2 => value(|| files::pipe2(caller, a, b))?,
+        linux::__NR_ioctl => value(|| files::ioctl(caller, a, b, c))?,
+        linux::__NR_fstat => value(|| files::fstat(caller, a, b))?,
+        linux::__NR_sendfile => value(|| transfer::sendfile(caller, a, b, c, d))?,
+        linux::__NR_open => value(|| paths::openat(caller, paths::AT_CWD, a, b, c))?,
+        linux::__NR_openat => value(|| paths::openat(caller, a, b, c, d))?,
         linux::__NR_creat => {
             let flags = linux::O_CREAT | linux::O_WRONLY | linux::O_TRUNC;
-            value(paths::openat(caller, paths::AT_CWD, a, u64::from(flags), b))
+            value(|| paths::openat(caller, paths::AT_CWD, a, u64::from(flags), b))?
         }
-        linux::__NR_stat => value(paths::newfstatat(caller, paths::AT_CWD, a, b, 0)),
-        linux::__NR_lstat => value(paths::newfstatat(
-            caller,
-            paths::AT_CWD,
-            a,
-            b,
-            u64::from(linux::AT_SYMLINK_NOFOLLOW),
-        )),
-        linux::__NR_newfstatat => value(paths::newfstatat(caller, a, b, c, d)),
-        linux::__NR_statx => value(paths::statx(caller, a, b, c, e)),
-        linux::__NR_access => value(paths::faccessat(caller, paths::AT_CWD, a, b)),
-        linux::__NR_faccessat | linux::__NR_faccessat2 => value(paths::faccessat(caller, a, b, c)),
-        linux::__NR_readlink => value(paths::readlinkat(caller, paths::AT_CWD, a, b, c)),
-        linux::__NR_readlinkat => value(paths::readlinkat(caller, a, b, c, d)),
-        linux::__NR_getcwd => value(paths::getcwd(caller, a, b)),
-        linux::__NR_chdir => value(paths::chdir(caller, a)),
-        linux::__NR_fchdir => value(paths::fchdir(caller, a)),
-        linux::__NR_mkdir => value(paths::mkdirat(caller, paths::AT_CWD, a, b)),
-        linux::__NR_mkdirat => value(paths::mkdirat(caller, a, b, c)),
-        linux::__NR_unlink => value(paths::unlinkat(caller, paths::AT_CWD, a, 0)),
-        linux::__NR_rmdir => value(paths::unlinkat(
-            caller,
-            paths::AT_CWD,
-            a,
-            u64::from(linux::AT_REMOVEDIR),
-        )),
-        linux::__NR_unlinkat => value(paths::unlinkat(caller, a, b, c)),
-        linux::__NR_rename => value(paths::renameat2(caller, [paths::AT_CWD, a], [paths::AT_CWD, b], 0)),
-        linux::__NR_renameat => value(paths::renameat2(caller, [a, b], [c, d], 0)),
-        linux::__NR_renameat2 => value(paths::renameat2(caller, [a, b], [c, d], e)),
-        linux::__NR_link => value(paths::linkat(caller, [paths::AT_CWD, a], [paths::AT_CWD, b], 0)),
-        linux::__NR_linkat => value(paths::linkat(caller, [a, b], [c, d], e)),
-        linux::__NR_symlink => value(paths::symlinkat(caller, a, paths::AT_CWD, b)),
-        linux::__NR_symlinkat => value(paths::symlinkat(caller, a, b, c)),
-        linux::__NR_truncate => value(paths::truncate(caller, a, b)),
-        linux::__NR_chmod => value(paths::fchmodat(caller, paths::AT_CWD, a, b)),
-        linux::__NR_fchmodat => value(paths::fchmodat(caller, a, b, c)),
-        linux::__NR_chown | linux::__NR_lchown => value(paths::fchownat(caller, paths::AT_CWD, a)),
-        linux::__NR_fchownat => value(paths::fchownat(caller, a, b)),
-        linux::__NR_utimensat => value(paths::utimensat(caller, a, b, c)),
-        linux::__NR_statfs | linux::__NR_fstatfs => value(paths::statfs(caller, b)),
-        linux::__NR_poll => value(polling::poll(caller, a, b, c)),
-        linux::__NR_ppoll => value(polling::ppoll(caller, a, b, c, d)),
+        linux::__NR_stat => value(|| paths::newfstatat(caller, paths::AT_CWD, a, b, 0))?,
+        linux::__NR_lstat => {
+            value(|| paths::newfstatat(caller, paths::AT_CWD, a, b, u64::from(linux::AT_SYMLINK_NOFOLLOW)))?
+        }
+        linux::__NR_newfstatat => value(|| paths::newfstatat(caller, a, b, c, d))?,
+        linux::__NR_statx => value(|| paths::statx(caller, a, b, c, e))?,
+        linux::__NR_access => value(|| paths::faccessat(caller, paths::AT_CWD, a, b))?,
+        linux::__NR_faccessat | linux::__NR_faccessat2 => value(|| paths::faccessat(caller, a, b, c))?,
+        linux::__NR_readlink => value(|| paths::readlinkat(caller, paths::AT_CWD, a, b, c))?,
+        linux::__NR_readlinkat => value(|| paths::readlinkat(caller, a, b, c, d))?,
+        linux::__NR_getcwd => value(|| paths::getcwd(caller, a, b))?,
+        linux::__NR_chdir => value(|| paths::chdir(caller, a))?,
+        linux::__NR_fchdir => value(|| paths::fchdir(caller, a))?,
+        linux::__NR_mkdir => value(|| paths::mkdirat(caller, paths::AT_CWD, a, b))?,
+        linux::__NR_mkdirat => value(|| paths::mkdirat(caller, a, b, c))?,
+        linux::__NR_unlink => value(|| paths::unlinkat(caller, paths::AT_CWD, a, 0))?,
+        linux::__NR_rmdir => value(|| paths::unlinkat(caller, paths::AT_CWD, a, u64::from(linux::AT_REMOVEDIR)))?,
+        linux::__NR_unlinkat => value(|| paths::unlinkat(caller, a, b, c))?,
+        linux::__NR_rename => value(|| paths::renameat2(caller, [paths::AT_CWD, a], [paths::AT_CWD, b], 0))?,
+        linux::__NR_renameat => value(|| paths::renameat2(caller, [a, b], [c, d], 0))?,
+        linux::__NR_renameat2 => value(|| paths::renameat2(caller, [a, b], [c, d], e))?,
+        linux::__NR_link => value(|| paths::linkat(caller, [paths::AT_CWD, a], [paths::AT_CWD, b], 0))?,
+        linux::__NR_linkat => value(|| paths::linkat(caller, [a, b], [c, d], e))?,
+        linux::__NR_symlink => value(|| paths::symlinkat(caller, a, paths::AT_CWD, b))?,
+        linux::__NR_symlinkat => value(|| paths::symlinkat(caller, a, b, c))?,
+        linux::__NR_truncate => value(|| paths::truncate(caller, a, b))?,
+        linux::__NR_chmod => value(|| paths::fchmodat(caller, paths::AT_CWD, a, b))?,
+        linux::__NR_fchmodat => value(|| paths::fchmodat(caller, a, b, c))?,
+        linux::__NR_chown | linux::__NR_lchown => value(|| paths::fchownat(caller, paths::AT_CWD, a))?,
+        linux::__NR_fchownat => value(|| paths::fchownat(caller, a, b))?,
+        linux::__NR_utimensat => value(|| paths::utimensat(caller, a, b, c))?,
+        linux::__NR_statfs | linux::__NR_fstatfs => value(|| paths::statfs(caller, b))?,
+        linux::__NR_poll => value(|| polling::poll(caller, a, b, c))?,
+        linux::__NR_ppoll => value(|| polling::ppoll(caller, a, b, c, d))?,
 
-        linux::__NR_select => value(polling::select(caller, a, [b, c, d], e)),
-        linux::__NR_pselect6 => value(polling::pselect6(caller, a, [b, c, d], e, f)),
-        linux::__NR_memfd_create => value(files::memfd_create(caller, a, b)),
-        linux::__NR_setitimer => value(timers::setitimer(caller, a, b, c)),
-        linux::__NR_getitimer => value(timers::getitimer(caller, a, b)),
-        linux::__NR_timerfd_create => value(timers::timerfd_create(caller, a, b)),
-        linux::__NR_timerfd_settime => value(timers::timerfd_settime(caller, a, b, c, d)),
-        linux::__NR_timerfd_gettime => value(timers::timerfd_gettime(caller, a, b)),
+        linux::__NR_select => value(|| polling::select(caller, a, [b, c, d], e))?,
+        linux::__NR_pselect6 => value(|| polling::pselect6(caller, a, [b, c, d], e, f))?,
+        linux::__NR_memfd_create => value(|| files::memfd_create(caller, a, b))?,
+        linux::__NR_setitimer => value(|| timers::setitimer(caller, a, b, c))?,
+        linux::__NR_getitimer => value(|| timers::getitimer(caller, a, b))?,
+        linux::__NR_timerfd_create => value(|| timers::timerfd_create(caller, a, b))?,
+        linux::__NR_timerfd_settime => value(|| timers::timerfd_settime(caller, a, b, c, d))?,
+        linux::__NR_timerfd_gettime => value(|| timers::timerfd_gettime(caller, a, b))?,
 
-        linux::__NR_mmap => value(memory::mmap_populated(caller, [a, b, c, d, e, f])),
-        linux::__NR_mincore => value(memory::mincore(caller, a, b, c)),
-        linux::__NR_madvise => value(memory::madvise_populate(caller, a, b, c)),
+        linux::__NR_mmap => value(|| memory::mmap_populated(caller, [a, b, c, d, e, f]))?,
+        linux::__NR_mincore => value(|| memory::mincore(caller, a, b, c))?,
+        linux::__NR_madvise => value(|| memory::madvise_populate(caller, a, b, c))?,
 
-        linux::__NR_futex => value(futex::futex(caller, a, b as u32, c as u32, d, e, f as u32)),
+        linux::__NR_futex => value(|| futex::futex(caller, a, b as u32, c as u32, d, e, f as u32))?,
 
-        linux::__NR_clock_gettime => value(time::clock_gettime(caller, a, b)),
-        linux::__NR_clock_getres => value(time::clock_getres(caller, a, b)),
-        linux::__NR_gettimeofday => value(time::gettimeofday(caller, a, b)),
-        linux::__NR_time => value(time::time(caller, a)),
-        linux::__NR_nanosleep => value(time::nanosleep(caller, a, b)),
-        linux::__NR_clock_nanosleep => value(time::clock_nanosleep(caller, a, b, c, d)),
-        linux::__NR_times => value(time::times(caller, a)),
+        linux::__NR_clock_gettime => value(|| time::clock_gettime(caller, a, b))?,
+        linux::__NR_clock_getres => value(|| time::clock_getres(caller, a, b))?,
+        linux::__NR_gettimeofday => value(|| time::gettimeofday(caller, a, b))?,
+        linux::__NR_time => value(|| time::time(caller, a))?,
+        linux::__NR_nanosleep => value(|| time::nanosleep(caller, a, b))?,
+        linux::__NR_clock_nanosleep => value(|| time::clock_nanosleep(caller, a, b, c, d))?,
+        linux::__NR_times => value(|| time::times(caller, a))?,
 
         linux::__NR_fork => clone::fork(caller, context)?,
         linux::__NR_vfork => clone::vfork(caller, context)?,
         linux::__NR_clone => clone::clone(caller, context)?,
         linux::__NR_clone3 => clone::clone3(caller, context)?,
-        linux::__NR_execve => Box::pin(processes::execve(caller, a, b, c)),
-        linux::__NR_wait4 => value(processes::wait4(caller, a as i32, b, c, d)),
-        linux::__NR_waitid => value(processes::waitid(caller, a, b, c, d, e)),
+        linux::__NR_execve => boxed(|| processes::execve(caller, a, b, c))?,
+        linux::__NR_wait4 => value(|| processes::wait4(caller, a as i32, b, c, d))?,
+        linux::__NR_waitid => value(|| processes::waitid(caller, a, b, c, d, e))?,
 
-        linux::__NR_rt_sigaction => value(signal::calls::rt_sigaction(caller, a, b, c, d)),
-        linux::__NR_rt_sigprocmask => value(signal::calls::rt_sigprocmask(caller, a, b, c, d)),
-        linux::__NR_rt_sigpending => value(signal::calls::rt_sigpending(caller, a, b)),
-        linux::__NR_rt_sigsuspend => value(signal::calls::rt_sigsuspend(caller, a, b)),
-        linux::__NR_sigaltstack => value(signal::calls::sigaltstack(caller, a, b, context.rsp())),
-        linux::__NR_rt_sigtimedwait => value(signal::wait::rt_sigtimedwait(caller, a, b, c, d)),
-        linux::__NR_rt_sigqueueinfo => value(signal::wait::rt_sigqueueinfo(caller, a, None, b, c)),
-        linux::__NR_rt_tgsigqueueinfo => value(signal::wait::rt_sigqueueinfo(caller, a, Some(b), c, d)),
-        linux::__NR_pause => value(signal::calls::pause(caller)),
+        linux::__NR_rt_sigaction => value(|| signal::calls::rt_sigaction(caller, a, b, c, d))?,
+        linux::__NR_rt_sigprocmask => value(|| signal::calls::rt_sigprocmask(caller, a, b, c, d))?,
+        linux::__NR_rt_sigpending => value(|| signal::calls::rt_sigpending(caller, a, b))?,
+        linux::__NR_rt_sigsuspend => value(|| signal::calls::rt_sigsuspend(caller, a, b))?,
+        linux::__NR_sigaltstack => value(|| signal::calls::sigaltstack(caller, a, b, context.rsp()))?,
+        linux::__NR_rt_sigtimedwait => value(|| signal::wait::rt_sigtimedwait(caller, a, b, c, d))?,
+        linux::__NR_rt_sigqueueinfo => value(|| signal::wait::rt_sigqueueinfo(caller, a, None, b, c))?,
+        linux::__NR_rt_tgsigqueueinfo => value(|| signal::wait::rt_sigqueueinfo(caller, a, Some(b), c, d))?,
+        linux::__NR_pause => value(|| signal::calls::pause(caller))?,
 
-        linux::__NR_get_robust_list => value(information::get_robust_list(caller, a, b, c)),
-        linux::__NR_getrandom => value(information::getrandom(caller, a, b, c)),
-        linux::__NR_uname => value(information::uname(caller, a)),
-        linux::__NR_sysinfo => value(information::sysinfo(caller, a)),
-        linux::__NR_prlimit64 => value(information::prlimit64(caller, a, b, c, d)),
-        linux::__NR_setrlimit => value(information::setrlimit(caller, a, b)),
-        linux::__NR_getrlimit => value(information::getrlimit(caller, a, b)),
-        linux::__NR_getrusage => value(information::getrusage(caller, a as i32, b)),
-        linux::__NR_sched_getaffinity => value(information::sched_getaffinity(caller, a, b, c)),
-        linux::__NR_getcpu => value(information::getcpu(caller, a, b)),
-        linux::__NR_arch_prctl => value(information::arch_prctl_get(
-            caller,
-            a,
-            b,
-            context.fs_base(),
-            context.gs_base(),
-        )),
-        linux::__NR_prctl => value(information::prctl(caller, a, b)),
+        linux::__NR_get_robust_list => value(|| information::get_robust_list(caller, a, b, c))?,
+        linux::__NR_getrandom => value(|| information::getrandom(caller, a, b, c))?,
+        linux::__NR_uname => value(|| information::uname(caller, a))?,
+        linux::__NR_sysinfo => value(|| information::sysinfo(caller, a))?,
+        linux::__NR_prlimit64 => value(|| information::prlimit64(caller, a, b, c, d))?,
+        linux::__NR_setrlimit => value(|| information::setrlimit(caller, a, b))?,
+        linux::__NR_getrlimit => value(|| information::getrlimit(caller, a, b))?,
+        linux::__NR_getrusage => value(|| information::getrusage(caller, a as i32, b))?,
+        linux::__NR_sched_getaffinity => value(|| information::sched_getaffinity(caller, a, b, c))?,
+        linux::__NR_getcpu => value(|| information::getcpu(caller, a, b))?,
+        linux::__NR_arch_prctl => {
+            value(|| information::arch_prctl_get(caller, a, b, context.fs_base(), context.gs_base()))?
+        }
+        linux::__NR_prctl => value(|| information::prctl(caller, a, b))?,
         _ => return Err(unknown(number)),
     };
     Ok(call)

@@ -52,13 +52,12 @@ async fn transfer_in(
         FileKind::Directory => Err(Errno::EISDIR),
         FileKind::Path => Err(Errno::EBADF),
         FileKind::Console(port) => {
-            let mut buffer = [0; BUFFER];
-            let buffer = &mut buffer[..length.min(BUFFER)];
+            let mut buffer = user::buffer(length.min(BUFFER))?;
             let transfer = Transfer {
                 thread: &caller.thread,
                 offset: None,
             };
-            let wait = poll_fn(|context| match port.poll_read(transfer, buffer, context) {
+            let wait = poll_fn(|context| match port.poll_read(transfer, &mut buffer, context) {
                 Poll::Pending if file.is_non_blocking() => Poll::Ready(Err(Errno::EAGAIN)),
                 other => other,
             });
