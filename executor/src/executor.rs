@@ -2,18 +2,20 @@
 
 use alloc::boxed::Box;
 use core::{
-    fmt, ptr,
+    fmt,
+    future::Future,
+    ptr,
     task::{Poll, Waker},
 };
 
 use crate::{
-    Class, Config, Hooks, Resource, Statistics, TaskEvent, TaskId, Timers, WaitGraph,
+    Class, Config, Event, Hooks, Resource, Statistics, TaskEvent, TaskId, Timers, WaitGraph, Waiting,
     cpu::Cpu,
     queue::ClassQueue,
     slab::Slab,
     sync::{Ordering, mutant},
     task::{self, Slot, bits},
-    waits::Graph,
+    waits::{Graph, Subject},
 };
 
 /// A cooperative executor; the crate's page explains it.
@@ -200,6 +202,11 @@ impl<H: Hooks> Executor<H> {
     #[must_use]
     pub fn resource(&'static self, name: &'static str) -> Resource {
         Resource::new(self, name)
+    }
+
+    /// Declares that the current task, which calls itself `label`, waits for an event while the future is pending.
+    pub fn wait_for<F: Future>(&'static self, event: Event, label: u32, future: F) -> Waiting<F> {
+        Waiting::new(self, Subject::Event { event, label }, future)
     }
 
     /// The wait-for graph at this moment: which task waits for what since when, and the cycles.

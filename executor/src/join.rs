@@ -150,7 +150,7 @@ impl<T> JoinHandle<T> {
         if let Some(waiter) = executor.current() {
             let edge = self.slot.joined.with_mut(|edge| {
                 // SAFETY: the edge is not in the graph, so it is the handle's.
-                unsafe { (*edge).write(Edge::new(executor, waiter, Target::Task(self.slot))) as *mut Edge }
+                unsafe { (*edge).write(Edge::new(executor, waiter, 0, Target::Task(self.slot))) as *mut Edge }
             });
             // SAFETY: the edge is in the slot, which the handle keeps, and `leave` removes it, at the latest in `drop`.
             unsafe { executor.graph().add(executor, edge) };

@@ -29,7 +29,8 @@
 //! # Classes that keep their promise
 //!
 //! Who awaits a [`JoinHandle`], or declares by [`Resource::wait`] that it waits for something that another task holds,
-//! lends that task its class for as long as it waits. [`Executor::waits`] prints who waits for what since when, and the
+//! lends that task its class for as long as it waits. [`Executor::wait_for`] declares a wait for something that no task
+//! holds. [`Executor::waits`] prints who waits for what since when, and the
 //! cycles.
 //!
 //! # Several CPUs
@@ -108,6 +109,6 @@ pub use stats::Statistics;
 pub use task::TaskId;
 pub use time::{Elapsed, Sleep, Timeout, Timers};
 pub use turn::Turn;
-pub use wait_queue::{WaitQueue, WaitQueued};
-pub use waits::{Held, Resource, Wait, WaitGraph, Waiting};
+pub use wait_queue::{HoldsQueue, WaitQueue, WaitQueued};
+pub use waits::{Event, Held, Resource, Wait, WaitGraph, Waiting};
 pub use yielding::{YieldNow, yield_now};

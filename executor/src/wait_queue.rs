@@ -6,6 +6,12 @@
 //! Waking takes a short lock (never while a waker runs), so it is not for interrupt handlers. A handler that wakes one task
 //! stores its waker in a lock-free cell, such as `AtomicWaker` of the `futures-util` crate, or wakes the task by a waker
 //! that it has. Waiters lie in the waiting futures: waiting allocates nothing.
+//!
+//! # A wake of all is bounded
+//!
+//! [`WaitQueue::wake_all`] begins a new *round*; who waits since an earlier round is *due*. It wakes [`BATCH`] of the due
+//! waiters, and each of those, when it sees its wake or is dropped, wakes up to [`BATCH`] more. So the work of one poll is
+//! bounded however many wait, and as long as a waiter is due, one that was woken has still to wake others.
 
 use core::{
     fmt,
@@ -19,6 +25,9 @@ use crate::{
     sync::{Mutex, UnsafeCell},
     waiters::{State, Waiter, Waiters},
 };
+
+/// How many waiters one poll wakes of those that are woken together.
+pub const BATCH: usize = 256;
 
 /// A queue of waiting tasks; the module explains it.
 pub struct WaitQueue(Mutex<List>);
@@ -38,12 +47,29 @@ impl List {
         }
     }
 
-    /// Takes the oldest waiter out, if it began to wait in this round or before. Returns its waker.
-    fn pop(&mut self, round: u64) -> Option<Waker> {
-        if *self.waiters.first()? > round {
+    /// Takes the oldest waiter out, if it is due. Returns its waker.
+    fn pop_due(&mut self) -> Option<Waker> {
+        if *self.waiters.first()? >= self.round {
             return None;
         }
-        self.waiters.pop()
+        self.waiters.pop_as(State::WokenWithAll)
+    }
+}
+
+/// What a waiter reaches its queue through: a reference, or something that keeps the queue alive.
+///
+/// # Safety
+/// `queue` returns the same queue each time, and the queue stays in place until the holder is dropped, even if the holder
+/// is moved.
+pub unsafe trait HoldsQueue {
+    /// The queue.
+    fn queue(&self) -> &WaitQueue;
+}
+
+// SAFETY: 1. the reference is always the same; 2. what is borrowed does not move.
+unsafe impl HoldsQueue for &WaitQueue {
+    fn queue(&self) -> &WaitQueue {
+        self
     }
 }
 
@@ -63,37 +89,26 @@ impl WaitQueue {
     }
 
     /// Waits for one wake that comes after the first poll.
-    pub fn wait(&self) -> WaitQueued<'_> {
-        WaitQueued {
-            queue: self,
-            started: false,
-            waiter: UnsafeCell::new(Waiter::new(0)),
-            _pinned: PhantomPinned,
-        }
+    pub fn wait(&self) -> WaitQueued<&Self> {
+        WaitQueued::on(self)
     }
 
-    /// Waits until the condition gives a value. It is tried now and after each wake, always when the task is in the queue
-    /// already, so that no wake is lost between the trial and the wait.
+    /// Waits until the condition gives a value. It is tried at each poll, always when the task is in the queue already, so
+    /// that no wake is lost between the trial and the wait.
+    ///
+    /// Who takes only a part of what a [`wake_one`](Self::wake_one) announced wakes the next waiter.
     pub async fn wait_until<T>(&self, mut condition: impl FnMut() -> Option<T>) -> T {
-        loop {
-            let mut wait = pin!(self.wait());
-            let found = poll_fn(|cx| {
-                let woken = wait.as_mut().poll(cx).is_ready();
-                match condition() {
-                    Some(value) => Poll::Ready(Some(value)),
-                    None if woken => Poll::Ready(None),
-                    None => Poll::Pending,
-                }
-            });
-            if let Some(value) = found.await {
-                return value;
-            }
-        }
+        let mut wait = pin!(self.wait());
+        poll_fn(|cx| {
+            wait.as_mut().rearm(cx);
+            condition().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
-    /// Wakes the task that has waited longest. Says whether there was one.
+    /// Wakes the task that has waited longest. Returns whether there was one.
     pub fn wake_one(&self) -> bool {
-        let waker = self.0.lock().pop(u64::MAX);
+        let waker = self.0.lock().waiters.pop();
         let any = waker.is_some();
         if let Some(waker) = waker {
             waker.wake();
@@ -101,20 +116,29 @@ impl WaitQueue {
         any
     }
 
-    /// Wakes all tasks that wait now, the oldest first. Returns how many there were.
+    /// Wakes all tasks that wait now, the oldest first: up to [`BATCH`] before it returns, whose number it returns; those
+    /// wake the others.
     pub fn wake_all(&self) -> usize {
         let mut list = self.0.lock();
-        let round = list.round;
+        if list.waiters.is_empty() {
+            return 0;
+        }
         // Who begins to wait from now on waits for the next wake.
         list.round += 1;
-        let mut count = 0;
-        while let Some(waker) = list.pop(round) {
-            drop(list);
-            waker.wake();
-            count += 1;
-            list = self.0.lock();
+        drop(list);
+        self.wake_due()
+    }
+
+    /// Wakes up to [`BATCH`] waiters that are due; returns how many.
+    fn wake_due(&self) -> usize {
+        for count in 0..BATCH {
+            let waker = self.0.lock().pop_due();
+            match waker {
+                Some(waker) => waker.wake(),
+                None => return count,
+            }
         }
-        count
+        BATCH
     }
 }
 
@@ -132,8 +156,8 @@ impl fmt::Debug for WaitQueue {
 
 /// The future of [`WaitQueue::wait`].
 #[must_use = "futures do nothing unless polled"]
-pub struct WaitQueued<'a> {
-    queue: &'a WaitQueue,
+pub struct WaitQueued<Q: HoldsQueue> {
+    holder: Q,
     /// Has been polled.
     started: bool,
     waiter: UnsafeCell<Waiter<u64>>,
@@ -141,54 +165,117 @@ pub struct WaitQueued<'a> {
 }
 
 // SAFETY: the waiter is touched under the lock of the queue, and holds a waker, which is `Send`.
-unsafe impl Send for WaitQueued<'_> {}
-// SAFETY: a shared `Wait` gives access to nothing.
-unsafe impl Sync for WaitQueued<'_> {}
+unsafe impl<Q: HoldsQueue + Send> Send for WaitQueued<Q> {}
+// SAFETY: a shared `WaitQueued` gives access to the holder only.
+unsafe impl<Q: HoldsQueue + Sync> Sync for WaitQueued<Q> {}
 
-impl fmt::Debug for WaitQueued<'_> {
+impl<Q: HoldsQueue> fmt::Debug for WaitQueued<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("WaitQueued")
     }
 }
 
-impl Future for WaitQueued<'_> {
+impl<Q: HoldsQueue> WaitQueued<Q> {
+    /// As [`WaitQueue::wait`], for the queue of a holder.
+    pub fn on(holder: Q) -> Self {
+        Self {
+            holder,
+            started: false,
+            waiter: UnsafeCell::new(Waiter::new(0)),
+            _pinned: PhantomPinned,
+        }
+    }
+
+    /// The holder of the queue.
+    pub fn holder(&self) -> &Q {
+        &self.holder
+    }
+
+    /// Puts the waiter in the queue, unless it is there; from then on the next wake is for the context. Returns whether
+    /// it was woken since it was put there last.
+    pub fn rearm(self: Pin<&mut Self>, cx: &mut Context<'_>) -> bool {
+        // SAFETY: nothing is moved out of the future.
+        let this = unsafe { self.get_unchecked_mut() };
+        let queue = this.holder.queue();
+        let mut list = queue.0.lock();
+        this.started = true;
+        // SAFETY: the waiter is ours under the lock. It is pinned with the future, and `drop` takes it out of the list.
+        let before = this.waiter.with_mut(|waiter| unsafe {
+            let before = (*waiter).state;
+            if before != State::Queued {
+                (*waiter).state = State::Out;
+                (*waiter).wish = list.round;
+            }
+            list.waiters.wait(waiter, cx.waker());
+            before
+        });
+        drop(list);
+        if before == State::WokenWithAll {
+            queue.wake_due();
+        }
+        matches!(before, State::Woken | State::WokenWithAll)
+    }
+}
+
+impl<Q: HoldsQueue> Future for WaitQueued<Q> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         // SAFETY: nothing is moved out of the future.
         let this = unsafe { self.get_unchecked_mut() };
-        let mut list = this.queue.0.lock();
+        let queue = this.holder.queue();
+        let mut list = queue.0.lock();
         // SAFETY: the waiter is ours under the lock. It is pinned with the future, and `drop` takes it out of the list.
-        this.waiter.with_mut(|waiter| unsafe {
-            if (*waiter).state == State::Woken || (this.started && (*waiter).state == State::Out) {
-                (*waiter).state = State::Out;
-                return Poll::Ready(());
+        let before = this.waiter.with_mut(|waiter| unsafe {
+            let before = (*waiter).state;
+            match before {
+                State::Out if this.started => {}
+                State::Woken | State::WokenWithAll => (*waiter).state = State::Out,
+                State::Out | State::Queued => {
+                    if !this.started {
+                        this.started = true;
+                        (*waiter).wish = list.round;
+                    }
+                    list.waiters.wait(waiter, cx.waker());
+                    return None;
+                }
             }
-            if !this.started {
-                this.started = true;
-                (*waiter).wish = list.round;
+            Some(before)
+        });
+        drop(list);
+        match before {
+            None => return Poll::Pending,
+            Some(State::WokenWithAll) => {
+                queue.wake_due();
             }
-            list.waiters.wait(waiter, cx.waker());
-            Poll::Pending
-        })
+            Some(_) => {}
+        }
+        Poll::Ready(())
     }
 }
 
-impl Drop for WaitQueued<'_> {
+impl<Q: HoldsQueue> Drop for WaitQueued<Q> {
     fn drop(&mut self) {
         if !self.started {
             return;
         }
-        let mut list = self.queue.0.lock();
+        let queue = self.holder.queue();
+        let mut list = queue.0.lock();
         // SAFETY: the waiter is ours under the lock, and was only ever in this queue.
         let state = self.waiter.with_mut(|waiter| unsafe {
             list.waiters.leave(waiter);
             (*waiter).state
         });
         drop(list);
-        if state == State::Woken {
+        match state {
             // Woken, but nobody is there any more: the next one has the wake.
-            self.queue.wake_one();
+            State::Woken => {
+                queue.wake_one();
+            }
+            State::WokenWithAll => {
+                queue.wake_due();
+            }
+            State::Out | State::Queued => {}
         }
     }
 }

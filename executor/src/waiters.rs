@@ -24,6 +24,8 @@ pub(crate) enum State {
     Queued,
     /// Out of the line by a wake, which its task has not seen yet.
     Woken,
+    /// As `Woken`, by a wake of all.
+    WokenWithAll,
 }
 
 impl<T> Waiter<T> {
@@ -116,6 +118,11 @@ impl<T> Waiters<T> {
 
     /// Takes the oldest waiter out, as woken. Returns its waker, if there is one.
     pub(crate) fn pop(&mut self) -> Option<Waker> {
+        self.pop_as(State::Woken)
+    }
+
+    /// Takes the oldest waiter out, with this state. Returns its waker, if there is one.
+    pub(crate) fn pop_as(&mut self, state: State) -> Option<Waker> {
         let waiter = self.first;
         if waiter.is_null() {
             return None;
@@ -123,7 +130,7 @@ impl<T> Waiters<T> {
         // SAFETY: the waiter is in the line, hence valid.
         unsafe {
             self.leave(waiter);
-            (*waiter).state = State::Woken;
+            (*waiter).state = state;
             (*waiter).waker.take()
         }
     }

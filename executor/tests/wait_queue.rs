@@ -81,9 +81,40 @@ fn waiting_for_a_condition_looks_again_after_each_wake() {
     }
     run(executor);
     assert_eq!(handle.try_join().unwrap(), Ok(2));
-    // Once when it gets in the queue, then once by the wake and once when it gets in the queue again.
-    assert_eq!(steps.take(), ["looks at 0", "looks at 1", "looks at 1", "looks at 2"]);
+    // Once when it gets in the queue, then once by each wake.
+    assert_eq!(steps.take(), ["looks at 0", "looks at 1", "looks at 2"]);
     assert!(!queue.wake_one());
+}
+
+#[test]
+fn a_wake_of_all_is_handed_on_by_those_it_wakes() {
+    const COUNT: usize = 1_000;
+    let (executor, steps, queue) = (executor(), Steps::default(), Arc::new(WaitQueue::new()));
+    let mut handles: Vec<_> = (0..COUNT).map(|_| waiter(executor, &steps, &queue, "waiter")).collect();
+    run(executor);
+    let at_once = queue.wake_all();
+    assert!((1..COUNT).contains(&at_once), "{at_once}");
+    // Who waits from now on is not woken, and a cancelled waiter hands its wake on.
+    let late = waiter(executor, &steps, &queue, "late");
+    handles.drain(..300).for_each(|handle| handle.cancel());
+    run(executor);
+    assert_eq!(steps.take(), vec!["waiter"; COUNT - 300]);
+    assert_eq!(queue.wake_all(), at_once);
+    run(executor);
+    assert_eq!(steps.take().iter().filter(|&step| step == "late").count(), 1);
+    late.cancel();
+}
+
+#[test]
+fn a_cancelled_wake_of_all_wakes_nobody_who_came_later() {
+    let (executor, steps, queue) = (executor(), Steps::default(), Arc::new(WaitQueue::new()));
+    let early = waiter(executor, &steps, &queue, "early");
+    run(executor);
+    assert_eq!(queue.wake_all(), 1);
+    let _late = waiter(executor, &steps, &queue, "late");
+    early.cancel();
+    run(executor);
+    assert_eq!(steps.take(), [""; 0]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use common::{Steps, TestExecutor, executor, own_waker, park, run, with};
-use faultline_executor::{Class, JoinHandle, Shares, TaskId, yield_now};
+use faultline_executor::{Class, Event, JoinHandle, Shares, TaskId, yield_now};
 
 /// Spawns a task that yields that often and says when it ends.
 fn work(executor: TestExecutor, steps: &Steps, name: &'static str, class: Class, yields: usize) -> JoinHandle<()> {
@@ -249,4 +249,32 @@ fn a_cycle_is_found_once_and_does_not_confuse_the_classes() {
     }
     run(executor);
     assert_eq!(graph(executor), ["2.0 service (fault-service) waits for a since 0 ns"]);
+}
+
+#[test]
+fn a_wait_for_an_event_names_the_waiter_and_the_event() {
+    let executor = executor();
+    let pipe = Event {
+        kind: "pipe",
+        number: Some(26),
+    };
+    let sleep = Event {
+        kind: "sleep",
+        number: None,
+    };
+    let waits = [(pipe, 7), (sleep, 8)].map(|(event, label)| {
+        let wait = executor.wait_for(event, label, pending::<()>());
+        executor.spawn("user", Class::User, wait).unwrap()
+    });
+    run(executor);
+    let mut seen = Vec::new();
+    assert!(executor.waits().for_each(|wait| seen.push((wait.label, wait.event))));
+    seen.sort_by_key(|&(label, _)| label);
+    assert_eq!(seen, [(7, Some(pipe)), (8, Some(sleep))]);
+    let text = graph(executor).join("\n");
+    assert!(text.contains("user (user) waits for pipe 0x1a since "), "{text}");
+    assert!(text.contains("user (user) waits for sleep since "), "{text}");
+    waits.into_iter().for_each(|handle| handle.cancel());
+    run(executor);
+    assert_eq!(graph(executor), [""; 0]);
 }

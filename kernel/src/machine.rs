@@ -132,7 +132,7 @@ impl Hooks for Machine {
     fn stall(&self, task: TaskId, name: &'static str, length: u32) {
         let microseconds = arch::clock::to_nanoseconds(length.into()) / 1000;
         log::warn!("stall: a poll of task {task} `{name}` took {microseconds} us; who waits for what:");
-        log::warn!("{}", executor().waits());
+        log::warn!("{}", process::waiting::Waits);
     }
 
     #[cold]

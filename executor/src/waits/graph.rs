@@ -1,7 +1,10 @@
 //! The edges of the wait-for graph, and how classes move along them.
 
 use alloc::sync::Arc;
-use core::ptr;
+use core::{
+    fmt,
+    ptr::{self, NonNull},
+};
 
 use super::{DEPTH, resource::ResourceState};
 use crate::{
@@ -21,12 +24,34 @@ pub(crate) enum Target {
     Task(&'static Slot),
     /// A resource.
     Resource(Arc<ResourceState>),
+    /// Something that no task holds. It lies in the future that waits, as the edge does.
+    Event(NonNull<Event>),
+}
+
+/// Something that no task holds and that tasks wait for, by a name and a number: "pipe 7", "sleep".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The name of its kind.
+    pub kind: &'static str,
+    /// Which of its kind, if that has a meaning.
+    pub number: Option<u64>,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number {
+            Some(number) => write!(f, "{} {number:#x}", self.kind),
+            None => f.write_str(self.kind),
+        }
+    }
 }
 
 /// One task waits for one thing.
 pub(crate) struct Edge {
     /// Who waits.
     pub(super) waiter: &'static Slot,
+    /// A number by which the task calls itself; 0 for none.
+    pub(super) label: u32,
     /// For what.
     pub(super) target: Target,
     /// Since when.
@@ -38,10 +63,11 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
-    /// That the task waits for the target from now on.
-    pub(crate) fn new(executor: &'static dyn Inner, waiter: &'static Slot, target: Target) -> Self {
+    /// That the task, which calls itself `label`, waits for the target from now on.
+    pub(crate) fn new(executor: &'static dyn Inner, waiter: &'static Slot, label: u32, target: Target) -> Self {
         Self {
             waiter,
+            label,
             target,
             since: executor.now(),
             lent: class_of(waiter),
@@ -116,6 +142,7 @@ impl Graph {
 pub(super) fn lend(executor: &'static dyn Inner, target: &Target, old: Option<Class>, new: Option<Class>, depth: u32) {
     match target {
         Target::Task(slot) => lend_to_task(executor, slot, old, new, depth),
+        Target::Event(_) => {}
         Target::Resource(resource) => {
             let change = resource.change_waiters(old, new);
             if let Some(holder) = change.holder

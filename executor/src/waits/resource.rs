@@ -11,7 +11,7 @@ use core::{
 
 use super::{
     DEPTH,
-    graph::{Edge, Target, lend_to_task},
+    graph::{Edge, Event, Target, lend_to_task},
 };
 use crate::{
     Class, TaskId,
@@ -104,12 +104,7 @@ impl Resource {
 
     /// Declares that the current task waits for this resource while the future is pending.
     pub fn wait<F: Future>(&self, future: F) -> Waiting<F> {
-        Waiting {
-            future,
-            resource: self.clone(),
-            edge: None,
-            _pinned: PhantomPinned,
-        }
+        Waiting::new(self.executor, Subject::Resource(self.state.clone()), future)
     }
 
     /// Declares that the current task holds this resource, until the guard is dropped. Whoever held it before does not
@@ -175,14 +170,21 @@ impl Drop for Held {
     }
 }
 
-/// The future of [`Resource::wait`].
+/// The future of [`Resource::wait`] and [`Executor::wait_for`](crate::Executor::wait_for).
 #[must_use = "futures do nothing unless polled"]
 pub struct Waiting<F> {
     future: F,
-    resource: Resource,
+    executor: &'static dyn Inner,
+    subject: Subject,
     /// In the graph as long as it is here.
     edge: Option<Edge>,
     _pinned: PhantomPinned,
+}
+
+/// What is waited for.
+pub(crate) enum Subject {
+    Resource(Arc<ResourceState>),
+    Event { event: Event, label: u32 },
 }
 
 // SAFETY: the edge is touched under the lock of the graph, or by the owner of the future while it is not in the graph.
@@ -190,13 +192,39 @@ unsafe impl<F: Send> Send for Waiting<F> {}
 
 impl<F> fmt::Debug for Waiting<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiting")
-            .field("resource", &self.resource)
-            .finish_non_exhaustive()
+        f.debug_struct("Waiting").finish_non_exhaustive()
     }
 }
 
 impl<F> Waiting<F> {
+    pub(crate) fn new(executor: &'static dyn Inner, subject: Subject, future: F) -> Self {
+        Self {
+            future,
+            executor,
+            subject,
+            edge: None,
+            _pinned: PhantomPinned,
+        }
+    }
+
+    /// Declares the wait of the current task, unless it is declared.
+    ///
+    /// # Safety
+    /// The future is pinned.
+    unsafe fn enter(&mut self) {
+        if self.edge.is_some() {
+            return;
+        }
+        let Some(waiter) = self.executor.current() else { return };
+        let (target, label) = match &self.subject {
+            Subject::Resource(resource) => (Target::Resource(resource.clone()), 0),
+            Subject::Event { event, label } => (Target::Event(event.into()), *label),
+        };
+        let edge = self.edge.insert(Edge::new(self.executor, waiter, label, target));
+        // SAFETY: the edge is pinned with the future, as is the event, and `leave` removes it, at the latest in `drop`.
+        unsafe { self.executor.graph().add(self.executor, edge) };
+    }
+
     /// Ends the declared wait.
     ///
     /// # Safety
@@ -204,7 +232,7 @@ impl<F> Waiting<F> {
     unsafe fn leave(&mut self) {
         if let Some(edge) = &mut self.edge {
             // SAFETY: the edge was added when it was put here.
-            unsafe { self.resource.executor.graph().remove(self.resource.executor, edge) };
+            unsafe { self.executor.graph().remove(self.executor, edge) };
             self.edge = None;
         }
     }
@@ -220,17 +248,12 @@ impl<F: Future> Future for Waiting<F> {
             let poll = Pin::new_unchecked(&mut this.future).poll(cx);
             (this, poll)
         };
-        let executor = this.resource.executor;
-        if poll.is_ready() {
-            // SAFETY: the future is pinned.
-            unsafe { this.leave() };
-        } else if this.edge.is_none()
-            && let Some(waiter) = executor.current()
-        {
-            let target = Target::Resource(this.resource.state.clone());
-            let edge = this.edge.insert(Edge::new(executor, waiter, target));
-            // SAFETY: the edge is pinned with the future, and `leave` removes it, at the latest in `drop`.
-            unsafe { executor.graph().add(executor, edge) };
+        // SAFETY: the future is pinned.
+        unsafe {
+            match poll {
+                Poll::Ready(_) => this.leave(),
+                Poll::Pending => this.enter(),
+            }
         }
         poll
     }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::graph::{Edge, Target, class_of};
+use super::graph::{Edge, Event, Target, class_of};
 use crate::{Class, Executor, Hooks, TaskId, task::Slot};
 
 /// How many tasks of a cycle are found.
@@ -15,14 +15,31 @@ pub struct Wait {
     pub waiter: TaskId,
     /// The name of that task.
     pub name: &'static str,
+    /// The number by which it calls itself; 0 for none. Of a user thread, its thread id.
+    pub label: u32,
     /// Its effective class.
     pub class: Class,
-    /// The resource that it waits for, if it is not a task.
+    /// The resource that it waits for, if it is one.
     pub resource: Option<&'static str>,
+    /// The event that it waits for, if it is one.
+    pub event: Option<Event>,
     /// The task that it waits for, or that holds the resource; with its name.
     pub holder: Option<(TaskId, &'static str)>,
     /// Since when.
     pub since: u64,
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ({}) waits for ", self.waiter, self.name, self.class.name())?;
+        match (self.event, self.resource, self.holder) {
+            (Some(event), ..) => write!(f, "{event}")?,
+            (None, None, Some((id, name))) => write!(f, "task {id} {name}")?,
+            (None, Some(resource), Some((id, name))) => write!(f, "{resource}, held by {id} {name},")?,
+            (None, resource, None) => f.write_str(resource.unwrap_or("nothing"))?,
+        }
+        write!(f, " since {} ns", self.since)
+    }
 }
 
 /// The wait-for graph at this moment; from [`Executor::waits`]. Its [`Display`](fmt::Display) has a line for each wait and
@@ -79,11 +96,14 @@ impl<'a, H: Hooks> WaitGraph<'a, H> {
             // SAFETY: as above.
             while let Some(this) = unsafe { edge.as_ref() } {
                 edge = this.next;
-                let (resource, holder) = match &this.target {
+                let (resource, event, holder) = match &this.target {
                     // SAFETY: the join handle that waits is a reference.
-                    Target::Task(task) => (None, Some((task.id(), unsafe { task.name() }))),
+                    Target::Task(task) => (None, None, Some((task.id(), unsafe { task.name() }))),
+                    // SAFETY: the event lies beside the edge, which is in the list.
+                    Target::Event(event) => (None, Some(unsafe { *event.as_ref() }), None),
                     Target::Resource(resource) => (
                         Some(resource.name),
+                        None,
                         resource.holder().map(|holder| (holder.id, holder.name)),
                     ),
                 };
@@ -91,8 +111,10 @@ impl<'a, H: Hooks> WaitGraph<'a, H> {
                     waiter: slot.id(),
                     // SAFETY: a slot with an edge was not freed, and who frees it waits for the lock.
                     name: unsafe { slot.name() },
+                    label: this.label,
                     class: class_of(slot),
                     resource,
+                    event,
                     holder,
                     since: this.since,
                 };
@@ -134,13 +156,8 @@ impl<'a, H: Hooks> WaitGraph<'a, H> {
 impl<H: Hooks> fmt::Display for WaitGraph<'_, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let waits = self.try_for_each(&mut |wait| {
-            write!(f, "{} {} ({}) waits for ", wait.waiter, wait.name, wait.class.name())?;
-            match (wait.resource, wait.holder) {
-                (None, Some((id, name))) => write!(f, "task {id} {name}")?,
-                (Some(resource), Some((id, name))) => write!(f, "{resource}, held by {id} {name},")?,
-                (resource, None) => write!(f, "{}", resource.unwrap_or("nothing"))?,
-            }
-            writeln!(f, " since {} ns", wait.since)
+            f.write_fmt(format_args!("{wait}"))?;
+            f.write_str("\n")
         });
         if waits == Err(Busy) {
             return writeln!(f, "the wait-for graph is being changed");
@@ -164,5 +181,6 @@ fn newest_wait(slot: &'static Slot) -> Option<&'static Slot> {
     match unsafe { &edge.as_ref()?.target } {
         Target::Task(task) => Some(task),
         Target::Resource(resource) => resource.holder().map(|holder| holder.slot),
+        Target::Event(_) => None,
     }
 }

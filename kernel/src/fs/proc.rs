@@ -44,7 +44,7 @@ pub enum ProcFile {
     Overcommit,
     /// `/proc/faultline/counters`: what happened since the start, one `name count` a line. Not in Linux.
     Counters,
-    /// `/proc/faultline/waits`: which kernel task waits for what since when, and the cycles. Not in Linux.
+    /// `/proc/faultline/waits`: which task waits for what since when, and the cycles. Not in Linux.
     Waits,
 }
 
@@ -170,7 +170,7 @@ pub fn content(file: ProcFile, pid: Option<Pid>, caller: &Caller) -> Result<Box<
         }
         ProcFile::Overcommit => String::from("1\n"),
         ProcFile::Counters => counters(),
-        ProcFile::Waits => format_args_to(format_args!("{}", machine::executor().waits())),
+        ProcFile::Waits => format_args_to(format_args!("{}", crate::process::waiting::Waits)),
     };
     Ok(text.into_bytes().into_boxed_slice())
 }

@@ -8,6 +8,7 @@ use core::task::{Context, Poll, Waker};
 use spin::Mutex;
 
 use crate::process::Thread;
+use crate::process::waiting::event;
 use crate::syscall::Errno;
 use crate::time;
 
@@ -118,7 +119,10 @@ impl Timer {
                     None => look.await,
                 }
             };
-            thread.interruptible(wait).await.map_err(|_| Errno::ERESTARTSYS)?;
+            thread
+                .interruptible(event("timer"), wait)
+                .await
+                .map_err(|_| Errno::ERESTARTSYS)?;
             let count = {
                 let mut state = self.state.lock();
                 state.catch_up();

@@ -100,6 +100,8 @@ impl UserThread {
                 {
                     self.restart(cut.number);
                 }
+                // The handler's own calls have their own deadlines.
+                self.thread.take_deadline();
                 if let Some(space) = &self.space
                     && deliver::try_deliver(&self.thread, space, &info, &action, &mut self.context)
                 {

@@ -8,10 +8,9 @@
 //!                              └── a stop signal from Continued leads back to Stopped
 //! ```
 //!
-//! A thread of a stopped process is not polled any further: its task returns at once, and what it waits for goes on
-//! without it. A fault is served, a sleep comes to its end; the thread takes the result when the process continues, and no
-//! call has to be made again. Nothing is lost: continuing wakes every thread, and every future looks anew when it is
-//! polled. `SIGKILL` ends a stopped process, for the end of a thread comes before its stop.
+//! A thread of a stopped process does not enter user mode. A fault goes on without it; a wait in a call ends, so that what
+//! it waited for is there for others, and the call is made again when the process continues, with the deadline that it had
+//! ([`waiting`](super::waiting)). `SIGKILL` ends a stopped process, for the end of a thread comes before its stop.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -111,7 +110,10 @@ pub fn stop(process: &Process, signal: Signal) {
         signal,
         reported: false,
     });
-    process.for_each_thread(|thread| thread.stop());
+    process.for_each_thread(|thread| {
+        thread.stop();
+        thread.wake();
+    });
     tell_parent(process, ChildChange::Stopped(signal));
 }
 

@@ -16,6 +16,7 @@ pub mod status;
 pub mod thread;
 pub mod tree;
 pub mod user_thread;
+pub mod waiting;
 
 pub use limits::{Limits, Resource};
 pub use record::{Inherited, Process, Started, Usage};

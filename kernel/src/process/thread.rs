@@ -8,7 +8,7 @@
 //! | bit | set by | meaning | cleared by |
 //! |---|---|---|---|
 //! | [`KILLED`] | the end of the process, `execve` by another thread | drop what you wait for and end | never |
-//! | [`STOPPED`] | a signal that stops the process | stay where you are | the process's continuation |
+//! | [`STOPPED`] | a signal that stops the process | end your wait, and stay out of user mode | the process's continuation |
 //! | [`SIGNALLED`] | a raised signal with a handler, a changed mask | look at the pending signals | the look itself, before it looks |
 //!
 //! The mark is set (release) before the wake, and the future tests it (acquire) at each poll before anything else and
@@ -18,13 +18,15 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::future::Future;
-use core::pin::pin;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use core::task::{Poll, Waker};
+use core::task::Waker;
 
+use faultline_executor::{Event, Waiting};
 use spin::{Mutex, Once};
 
+use super::waiting::Interruptible;
 use super::{Process, Tid};
+use crate::machine::executor;
 use crate::signal::{SignalSet, ThreadSignals};
 
 /// The thread has to end.
@@ -54,11 +56,9 @@ pub struct Thread {
     name: Mutex<Option<Box<Name>>>,
     attention: AtomicU32,
     waker: Once<Waker>,
+    /// When the call ends that is made again after a stop; 0 for none. The thread's own.
+    deadline: AtomicU64,
 }
-
-/// A wait was given up because a signal has to be handled first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interrupted;
 
 impl Thread {
     /// A new thread of `process` that blocks `blocked`.
@@ -73,6 +73,7 @@ impl Thread {
             name: Mutex::new(None),
             attention: AtomicU32::new(0),
             waker: Once::new(),
+            deadline: AtomicU64::new(0),
         }
     }
 
@@ -119,7 +120,7 @@ impl Thread {
         self.wake();
     }
 
-    /// Tells the thread to stay where it is.
+    /// Tells the thread to stay out of user mode; the caller wakes it.
     pub fn stop(&self) {
         self.attention.fetch_or(STOPPED, Ordering::Release);
     }
@@ -151,17 +152,27 @@ impl Thread {
         }
     }
 
-    /// Waits for `future`, or until a signal has to be handled.
-    ///
-    /// # Errors
-    /// [`Interrupted`] if the signal came first; the future is dropped.
-    pub async fn interruptible<F: Future>(&self, future: F) -> Result<F::Output, Interrupted> {
-        let mut future = pin!(future);
-        core::future::poll_fn(|context| match future.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending if self.attention() & SIGNALLED != 0 => Poll::Ready(Err(Interrupted)),
-            Poll::Pending => Poll::Pending,
-        })
-        .await
+    /// Waits for `future`, or until a signal has to be handled or the process is stopped: then the wait ends with
+    /// [`Interrupted`](super::waiting::Interrupted), and the future is dropped. While it waits, the wait-for graph says so.
+    /// For a condition it is `thread.interruptible(event("child"), queue.wait_until(|| look()))`, with a
+    /// [`WaitQueue`](faultline_executor::WaitQueue) that is woken when the condition may have changed.
+    pub fn interruptible<F: Future>(&self, event: Event, future: F) -> Waiting<Interruptible<'_, F>> {
+        self.waiting(event, Interruptible::new(self, future))
+    }
+
+    /// Waits for `future` whatever signals come; only the end of the thread ends the wait. While it waits, the wait-for
+    /// graph says so.
+    pub fn waiting<F: Future>(&self, event: Event, future: F) -> Waiting<F> {
+        executor().wait_for(event, self.tid(), future)
+    }
+
+    /// Keeps the deadline of a call that was cut short, for the case that it is made again without a handler having run.
+    pub fn keep_deadline(&self, deadline: u64) {
+        self.deadline.store(deadline.max(1), Ordering::Relaxed);
+    }
+
+    /// Takes the deadline of a call that is made again.
+    pub fn take_deadline(&self) -> Option<u64> {
+        Some(self.deadline.swap(0, Ordering::Relaxed)).filter(|&deadline| deadline != 0)
     }
 }

@@ -170,7 +170,7 @@ impl UserThread {
             Outcome::Return(Ok(value)) => self.return_from_call(value),
             Outcome::Return(Err(errno)) => {
                 let restartable = errno == Errno::ERESTARTSYS;
-                if restartable || errno == Errno::ERESTARTNOHAND {
+                if restartable || errno == Errno::ERESTARTNOHAND || errno == Errno::ERESTARTBLOCK {
                     self.interrupted = Some(CutShort {
                         number: self.context.rax,
                         restartable,
@@ -349,12 +349,13 @@ impl Future for UserThread {
         loop {
             let attention = this.thread.attention();
             if attention & (KILLED | STOPPED) != 0 {
-                return if attention & KILLED != 0 {
-                    this.finish(cx)
-                } else {
-                    // What the thread waits for goes on without it; it looks when the process continues.
-                    Poll::Pending
-                };
+                if attention & KILLED != 0 {
+                    return this.finish(cx);
+                }
+                // A wait in a call ends now, for what it waits for may be wanted by others. A fault goes on without the
+                // thread, which looks at it when the process continues.
+                let _ = this.poll_call(cx);
+                return Poll::Pending;
             }
             let wait = match this.state {
                 State::User => Poll::Ready(()),

@@ -4,6 +4,7 @@ use linux_raw_sys::general as linux;
 
 use super::action::{self, Action};
 use super::{AlternateStack, Disposition, Signal, SignalInfo, SignalSet, pending, raise};
+use crate::process::waiting::event;
 use crate::process::{Process, Thread, tree};
 use crate::syscall::{Caller, Errno, user};
 
@@ -112,7 +113,8 @@ pub async fn rt_sigsuspend(caller: Caller, address: u64, size: u64) -> Result<u6
 
 /// `pause`.
 pub async fn pause(caller: Caller) -> Result<u64, Errno> {
-    let _ = caller.thread.interruptible(core::future::pending::<()>()).await;
+    let forever = core::future::pending::<()>();
+    let _ = caller.thread.interruptible(event("signal"), forever).await;
     Err(Errno::ERESTARTNOHAND)
 }
 

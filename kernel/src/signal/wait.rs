@@ -8,6 +8,7 @@ use linux_raw_sys::general as linux;
 use super::calls::{SET_SIZE, wanted};
 use super::info::{self, SignalInfo};
 use super::{Detail, SignalSet, pending, raise};
+use crate::process::waiting::event;
 use crate::process::{Thread, tree};
 use crate::syscall::{Caller, Errno, time as clocks, user};
 use crate::time;
@@ -56,8 +57,14 @@ async fn take(thread: &Thread, wanted: SignalSet, deadline: Option<u64>) -> Resu
         None => Poll::Pending,
     });
     match deadline {
-        None => thread.interruptible(look).await.map_err(|_| Errno::EINTR),
-        Some(deadline) => match thread.interruptible(time::timeout(deadline, look)).await {
+        None => thread
+            .interruptible(event("signal"), look)
+            .await
+            .map_err(|_| Errno::EINTR),
+        Some(deadline) => match thread
+            .interruptible(event("signal"), time::timeout(deadline, look))
+            .await
+        {
             Ok(taken) => taken.map_err(|_| Errno::EAGAIN),
             Err(_) => Err(Errno::EINTR),
         },

@@ -35,6 +35,9 @@ impl Errno {
     /// The call was cut short by a signal; it is made again only if no handler ran. Never seen in user mode.
     pub const ERESTARTNOHAND: Self = Self(514);
 
+    /// As [`ERESTARTNOHAND`](Self::ERESTARTNOHAND), by a call that has kept its deadline for that. Never seen in user mode.
+    pub const ERESTARTBLOCK: Self = Self(516);
+
     /// The value of `rax` that says this error.
     #[must_use]
     pub const fn to_register(self) -> u64 {

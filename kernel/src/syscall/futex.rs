@@ -23,6 +23,7 @@ use spin::Mutex;
 use super::memory::shared_object;
 use super::{Caller, Errno, time as clocks, user};
 use crate::machine::Space;
+use crate::process::waiting::event_of;
 use crate::time;
 
 /// Number of buckets; a power of two.
@@ -165,6 +166,7 @@ pub async fn futex(
                     })
                 }
             };
+            let deadline = caller.thread.take_deadline().or(deadline);
             wait(&caller, address, private, value, mask, deadline).await
         }
         linux::FUTEX_WAKE | linux::FUTEX_WAKE_BITSET => {
@@ -212,14 +214,26 @@ async fn wait(
         }
     });
     let result = match deadline {
-        None => caller.thread.interruptible(woken).await.map(Ok),
-        Some(deadline) => caller.thread.interruptible(time::timeout(deadline, woken)).await,
+        None => caller
+            .thread
+            .interruptible(event_of("futex", address), woken)
+            .await
+            .map(Ok),
+        Some(deadline) => {
+            caller
+                .thread
+                .interruptible(event_of("futex", address), time::timeout(deadline, woken))
+                .await
+        }
     };
     match result {
         Ok(Ok(())) => Ok(0),
         _ if queued.is_woken() => Ok(0),
         Ok(Err(_)) => Err(Errno::ETIMEDOUT),
-        Err(_) if deadline.is_some() => Err(Errno::EINTR),
+        Err(_) if let Some(deadline) = deadline => {
+            caller.thread.keep_deadline(deadline);
+            Err(Errno::ERESTARTBLOCK)
+        }
         Err(_) => Err(Errno::ERESTARTSYS),
     }
 }

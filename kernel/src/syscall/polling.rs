@@ -10,6 +10,7 @@ use super::timers::from_timeval;
 use super::{Caller, Errno, time as clocks, user};
 use crate::fs::file::{INPUT, OUTPUT, Ready};
 use crate::fs::{FileKind, table};
+use crate::process::waiting::event;
 use crate::signal::{SignalSet, pending};
 use crate::time;
 
@@ -65,6 +66,7 @@ async fn wait_with_mask(caller: &Caller, mask: u64) -> Result<(), Errno> {
 }
 
 async fn poll_until(caller: &Caller, address: u64, count: u64, deadline: Option<u64>) -> Result<u64, Errno> {
+    let deadline = caller.thread.take_deadline().or(deadline);
     let count = count as u32;
     if count > table::LIMIT as u32 {
         return Err(Errno::EINVAL);
@@ -110,6 +112,7 @@ pub async fn pselect6(caller: Caller, count: u64, sets: [u64; 3], timeout: u64, 
 }
 
 async fn select_until(caller: &Caller, count: u64, sets: [u64; 3], deadline: Option<u64>) -> Result<u64, Errno> {
+    let deadline = caller.thread.take_deadline().or(deadline);
     const WANTED: [u32; 3] = [linux::POLLIN, linux::POLLOUT, linux::POLLPRI];
     const WORDS: usize = table::LIMIT / 64;
     // The call takes an `int`: the upper half of the register says nothing.
@@ -181,14 +184,27 @@ async fn wait(caller: &Caller, questions: &mut [Question], deadline: Option<u64>
             ready => Poll::Ready(ready),
         });
         let found = match until {
-            None => caller.thread.interruptible(again).await.map(Ok),
-            Some(until) => caller.thread.interruptible(time::timeout(until, again)).await,
+            None => caller.thread.interruptible(event("files"), again).await.map(Ok),
+            Some(until) => {
+                caller
+                    .thread
+                    .interruptible(event("files"), time::timeout(until, again))
+                    .await
+            }
         };
         match found {
             Ok(Ok(ready)) => return Ok(ready),
             Ok(Err(_)) if deadline.is_some_and(|deadline| deadline <= time::now()) => return Ok(0),
             Ok(Err(_)) => {}
-            Err(_) => return Err(Errno::ERESTARTNOHAND),
+            Err(_) => {
+                return Err(match deadline {
+                    Some(deadline) => {
+                        caller.thread.keep_deadline(deadline);
+                        Errno::ERESTARTBLOCK
+                    }
+                    None => Errno::ERESTARTNOHAND,
+                });
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use super::{Caller, Errno, Outcome, has_headroom, user};
 use crate::exec::stack::{Arguments, MAX_BYTES};
 use crate::exec::{self, Image};
 use crate::process::tree::{Found, Interest, Wanted, look_for_child};
+use crate::process::waiting::event;
 use crate::process::{ChildChange, ExitStatus, Process, Started, Thread, farewell, tree};
 use crate::{time, tracing};
 
@@ -209,7 +210,7 @@ async fn wait(
     });
     caller
         .thread
-        .interruptible(look)
+        .interruptible(event("child"), look)
         .await
         .unwrap_or(Err(Errno::ERESTARTSYS))
 }

@@ -10,6 +10,7 @@ use super::{Caller, Errno, user};
 use crate::arch::clock;
 use crate::machine::Space;
 use crate::process::Usage;
+use crate::process::waiting::event;
 use crate::time::{self, NANOSECONDS};
 
 /// `TIMER_ABSTIME`.
@@ -131,8 +132,11 @@ pub async fn clock_nanosleep(
     } else {
         wanted
     };
-    let deadline = time::now().saturating_add(duration);
-    if caller.thread.interruptible(time::sleep_until(deadline)).await.is_ok() {
+    let thread = &caller.thread;
+    let deadline = thread.take_deadline();
+    let deadline = deadline.unwrap_or_else(|| time::now().saturating_add(duration));
+    let sleep = thread.interruptible(event("sleep"), time::sleep_until(deadline));
+    if sleep.await.is_ok() {
         return Ok(0);
     }
     if flags & ABSOLUTE != 0 {
@@ -142,5 +146,6 @@ pub async fn clock_nanosleep(
         let left = deadline.saturating_sub(time::now());
         user::write_words(&caller.space, remaining, to_timespec(left)).await?;
     }
-    Err(Errno::EINTR)
+    thread.keep_deadline(deadline);
+    Err(Errno::ERESTARTBLOCK)
 }

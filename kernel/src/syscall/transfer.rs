@@ -14,6 +14,7 @@ use crate::fs::device::Rule;
 use crate::fs::file::{File, Transfer};
 use crate::fs::pipe::Pipe;
 use crate::fs::{FileKind, OpenFile};
+use crate::process::waiting::event;
 use crate::signal::{Signal, SignalInfo, raise};
 use crate::terminal;
 
@@ -63,7 +64,7 @@ async fn transfer_in(
             });
             let read = caller
                 .thread
-                .interruptible(wait)
+                .interruptible(event("terminal"), wait)
                 .await
                 .unwrap_or(Err(Errno::ERESTARTSYS))?;
             user::write(&caller.space, address, &buffer[..read]).await?;
@@ -78,7 +79,7 @@ async fn transfer_in(
             });
             let read = caller
                 .thread
-                .interruptible(wait)
+                .interruptible(event("pipe"), wait)
                 .await
                 .unwrap_or(Err(Errno::ERESTARTSYS))?;
             user::write(&caller.space, address, &buffer[..read]).await?;
@@ -251,7 +252,7 @@ async fn send(caller: &Caller, file: &OpenFile, pipe: &Pipe, bytes: &[u8]) -> Re
     });
     let result = caller
         .thread
-        .interruptible(wait)
+        .interruptible(event("pipe"), wait)
         .await
         .unwrap_or(Err(Errno::ERESTARTSYS));
     if result == Err(Errno::EPIPE) {

@@ -1,0 +1,41 @@
+//! What user threads wait for, and that nobody waits for nothing.
+
+use std::path::{Path, PathBuf};
+
+use faultline_tests::{Guest, Libc, Run, c_program, native_file};
+
+/// A program of this test, with glibc.
+fn program(name: &str) -> PathBuf {
+    c_program(name, Libc::Gnu)
+}
+
+fn output(guest: &Guest) -> String {
+    assert_eq!(guest.status(), 0, "{}", String::from_utf8_lossy(&guest.stderr));
+    String::from_utf8_lossy(&guest.stdout).into_owned()
+}
+
+/// Runs a program file on Faultline, instructions counted, and on Linux; the outputs are the same.
+fn same_as_native(file: &Path, args: &[&str]) {
+    let native = native_file(file, args);
+    let guest = Run::file(file, args).counted().boot();
+    assert_eq!(output(&guest), String::from_utf8_lossy(&native.stdout));
+}
+
+#[test]
+fn the_wait_for_graph_names_each_thread_and_what_it_waits_for() {
+    let text = output(&Run::file(&program("waits"), &["show"]).counted().boot());
+    for what in ["futex 0x", "pipe", "sleep", "files", "child", "timer", "signal"] {
+        let found = text.lines().any(|line| {
+            line.starts_with("thread ")
+                && line.contains(" `waits-")
+                && line.contains(&format!(" waits for {what}"))
+                && line.contains(" since ")
+        });
+        assert!(found, "nobody waits for {what}:\n{text}");
+    }
+}
+
+#[test]
+fn a_stopped_process_takes_nothing_and_keeps_its_deadlines() {
+    same_as_native(&program("waits"), &[]);
+}
