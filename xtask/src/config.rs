@@ -1,8 +1,5 @@
 //! The kernel's configuration: `boot/config` in the bundle, one `key=value` a line.
 
-#[path = "../../kernel/src/config/keys.rs"]
-pub mod keys;
-
 use std::fmt::{self, Write};
 
 use clap::ValueEnum;
@@ -39,16 +36,6 @@ pub enum Switch {
     Off,
 }
 
-/// When the fault service gets its turn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Service {
-    /// Before anything else.
-    #[default]
-    First,
-    /// When no user thread can go on.
-    Last,
-}
-
 macro_rules! display_as_value {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {
@@ -58,7 +45,7 @@ macro_rules! display_as_value {
         }
     )*};
 }
-display_as_value!(Trace, Fault, Switch, Service);
+display_as_value!(Trace, Fault, Switch);
 
 /// A value that the line format can't carry.
 #[derive(Debug, thiserror::Error)]

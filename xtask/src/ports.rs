@@ -88,23 +88,16 @@ impl Write for Captured {
     }
 }
 
-/// What a thread that carries a port says to the one that waits for the machine.
-pub(crate) enum Carried {
-    /// The bytes of this channel can't be kept: a disk is full, for example.
-    Unwritten(&'static str, io::Error),
-}
-
 /// Copies a port to where it belongs as it arrives, and returns the last `keep` bytes at the end. A reader that went
-/// away (a closed pipe) doesn't stop the machine; its bytes are dropped. Any other error is said once.
+/// away (a closed pipe) doesn't stop the machine; its bytes are dropped.
 pub(crate) fn carry(
-    name: &'static str,
     mut port: UnixStream,
     mut to: impl Write + Send + 'static,
     keep: usize,
-    says: mpsc::Sender<Carried>,
+    closed: mpsc::Sender<()>,
 ) -> JoinHandle<Vec<u8>> {
     thread::spawn(move || {
-        let mut says = Some(says);
+        let _closed = closed;
         let mut kept = Vec::new();
         let mut chunk = [0; 16 * 1024];
         loop {
@@ -114,15 +107,7 @@ pub(crate) fn carry(
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => break,
             };
-            match to.write_all(&chunk[..count]).and_then(|()| to.flush()) {
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                    if let Some(says) = says.take() {
-                        // Where nobody waits any more, the machine has ended.
-                        let _ = says.send(Carried::Unwritten(name, error));
-                    }
-                }
-                _ => {}
-            }
+            let _ = to.write_all(&chunk[..count]).and_then(|()| to.flush());
             kept.extend_from_slice(&chunk[..count]);
             if kept.len() > 2 * keep {
                 kept.drain(..kept.len() - keep);

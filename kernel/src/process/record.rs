@@ -13,6 +13,7 @@ use super::{ExitStatus, Pid, Thread};
 use crate::exec::ExecError;
 use crate::exec::stack::Arguments;
 use crate::fs::{Directory, FileTable, Node};
+use crate::heap::ProcessAccount;
 use crate::machine::Space;
 use crate::signal::{Actions, Pending, Signal};
 use crate::syscall::timers::Alarm;
@@ -94,6 +95,8 @@ pub struct Process {
     pub parent_death_signal: AtomicU32,
     /// Whether it is stopped; not inherited.
     pub job: Job,
+    /// What it holds of the kernel heap; not inherited.
+    pub heap: ProcessAccount,
     /// What its resource limits are; inherited, and kept across `execve`.
     pub limits: Limits,
     /// Its alarm; not inherited.
@@ -130,6 +133,8 @@ pub struct Inherited {
     pub session: Pid,
     /// See [`Process::limits`].
     pub limits: Limits,
+    /// See [`Process::heap`].
+    pub heap: ProcessAccount,
 }
 
 impl Process {
@@ -154,6 +159,7 @@ impl Process {
             session: AtomicU32::new(inherited.session),
             parent_death_signal: AtomicU32::new(0),
             job: Job::default(),
+            heap: inherited.heap,
             limits: inherited.limits,
             alarm: Mutex::default(),
             space: Mutex::new(space),

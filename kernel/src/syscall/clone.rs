@@ -11,6 +11,7 @@ use spin::Mutex;
 
 use super::{Call, Caller, Errno, has_headroom, user, value};
 use crate::arch::UserContext;
+use crate::heap::ProcessAccount;
 use crate::process::{Inherited, Process, Resource, Thread, start, tree};
 use crate::signal::Actions;
 
@@ -202,7 +203,7 @@ async fn make(caller: &Caller, mut context: UserContext, request: &Request) -> R
     let process = if is_thread {
         parent.clone()
     } else {
-        let child = Arc::new(Process::new(tid, Some(space.clone()), inherit(parent, request)));
+        let child = Arc::new(Process::new(tid, Some(space.clone()), inherit(parent, request)?));
         let grandparent = request.has(linux::CLONE_PARENT).then(|| tree::parent_of(parent.pid));
         tree::add_process(&child, Some(grandparent.filter(|&pid| pid != 0).unwrap_or(parent.pid)));
         child
@@ -227,7 +228,7 @@ async fn make(caller: &Caller, mut context: UserContext, request: &Request) -> R
 }
 
 /// What a new process takes over.
-fn inherit(parent: &Process, request: &Request) -> Inherited {
+fn inherit(parent: &Process, request: &Request) -> Result<Inherited, Errno> {
     let actions = if request.has(linux::CLONE_SIGHAND) {
         parent.actions.clone()
     } else if request.flags & linux::CLONE_CLEAR_SIGHAND != 0 {
@@ -250,7 +251,8 @@ fn inherit(parent: &Process, request: &Request) -> Inherited {
             Arc::new(AtomicU32::new(umask)),
         )
     };
-    Inherited {
+    Ok(Inherited {
+        heap: ProcessAccount::open()?,
         root: parent.root,
         exit_signal: if request.has(linux::CLONE_PARENT) {
             parent.exit_signal.load(Ordering::Relaxed)
@@ -265,5 +267,5 @@ fn inherit(parent: &Process, request: &Request) -> Inherited {
         group: parent.group(),
         session: parent.session.load(Ordering::Relaxed),
         limits: parent.limits.inherit(),
-    }
+    })
 }
