@@ -74,9 +74,9 @@ pub fn measure(tasks: u32) {
         WAITING.lock().reserve_exact(tasks as usize);
         wait_with(FEW);
         let latency_few = latency();
-        let before = heap::usage().used;
+        let free = heap::heap_headroom();
         wait_with(tasks);
-        let taken = heap::usage().used - before;
+        let taken = free - heap::heap_headroom();
         Costs {
             spawn,
             wake,

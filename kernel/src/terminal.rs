@@ -31,7 +31,7 @@ use self::settings::Settings;
 use crate::arch::interrupts;
 use crate::console::{self, Channel};
 use crate::machine::executor;
-use crate::process::{Pid, Process, Thread, tree};
+use crate::process::{Pid, Process, Thread};
 use crate::signal::{Disposition, Signal, SignalInfo, raise};
 use crate::syscall::Errno;
 
@@ -142,19 +142,10 @@ async fn serve() -> Infallible {
             (signal, core::mem::take(&mut terminal.readers))
         };
         if let Some((signal, group)) = signal {
-            signal_group(group, signal);
+            raise::to_group(group, SignalInfo::kernel(signal));
         }
         readers.into_iter().for_each(Waker::wake);
     }
-}
-
-/// Sends a signal to every process of a group; 0 is none.
-fn signal_group(group: Pid, signal: Signal) {
-    tree::for_each_living(|process| {
-        if group != 0 && process.group() == group {
-            raise::to_process(process, SignalInfo::kernel(signal));
-        }
-    });
 }
 
 impl Terminal {
@@ -390,7 +381,7 @@ pub fn set_window(window: [u16; 4]) {
         (core::mem::replace(&mut terminal.window, window), terminal.foreground)
     };
     if before != window {
-        signal_group(foreground, Signal::SIGWINCH);
+        raise::to_group(foreground, SignalInfo::kernel(Signal::SIGWINCH));
     }
 }
 

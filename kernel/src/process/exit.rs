@@ -56,25 +56,30 @@ pub fn dismantle(thread: &Thread, space: &Arc<Space>) -> bool {
     true
 }
 
-/// A thread's future is about to end: take the thread out of everything that knows it, and end the process with the
-/// last one. The thread's own hold on the address space is gone already.
-pub fn thread_gone(thread: &Arc<Thread>) {
+/// A thread's future is about to end: takes the thread out of everything that knows it, and ends the process with the
+/// last one. The thread's own hold on the address space is gone already. Says whether more is left to do: then this is to
+/// be called again when others have run.
+pub fn thread_gone(thread: &Arc<Thread>) -> bool {
     let process = &thread.process;
-    tree::remove_thread(thread.tid());
-    if process.remove_thread(thread) > 0 {
-        // Signals for the process that this thread was to take go to another.
-        if let Some(other) = process.find_thread(|_| true) {
-            pending::review(&other);
-            other.wake();
+    if let Some(left) = process.remove_thread(thread) {
+        tree::remove_thread(thread.tid());
+        if left > 0 {
+            // Signals for the process that this thread was to take go to another.
+            if let Some(other) = process.find_thread(|_| true) {
+                pending::review(&other);
+                other.wake();
+            }
+            return false;
         }
-        return;
+        let status = process.final_status();
+        // Whatever comes now does not change how it ended.
+        process.begin_exit(status);
+        tracing::record_for(process.pid, Kind::TaskExit, u64::from(status.to_wait_word()), 0);
+        // Files and memory go before anybody is told, so that whoever waits finds them free.
+        process.release_files();
+        drop(core::mem::take(&mut *process.alarm.lock()));
+        drop(process.replace_space(None));
+        process.release_parent();
     }
-    let status = process.final_status();
-    tracing::record_for(process.pid, Kind::TaskExit, u64::from(status.to_wait_word()), 0);
-    // Files and memory go before anybody is told, so that whoever waits finds them free.
-    process.release_files();
-    drop(core::mem::take(&mut *process.alarm.lock()));
-    drop(process.replace_space(None));
-    process.release_parent();
-    tree::end_process(process, status);
+    process.thread_count() == 0 && tree::leave(process, process.final_status())
 }

@@ -12,28 +12,26 @@
 //! it waited for is there for others, and the call is made again when the process continues, with the deadline that it had
 //! ([`waiting`](super::waiting)). `SIGKILL` ends a stopped process, for the end of a thread comes before its stop.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use linux_raw_sys::general as linux;
-use spin::Mutex;
 
 use super::{ChildChange, Process, tree};
 use crate::signal::{Detail, Signal, SignalInfo, pending, raise};
 
-/// How many processes are stopped.
-static STOPPED: AtomicUsize = AtomicUsize::new(0);
-
-/// Whether a process is stopped, and what its parent has not waited for.
+/// Whether a process is stopped, and what its parent has not waited for. Changed under the lock of the tree, which counts
+/// the stopped processes of a group and has a line of the children that changed; read without it.
 #[derive(Debug, Default)]
-pub struct Job(Mutex<State>);
+pub struct Job(AtomicU32);
 
-#[derive(Clone, Copy, Debug, Default)]
-enum State {
+/// What a [`Job`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
     /// It was never stopped, or its parent knows that it continued.
-    #[default]
     Running,
     /// This signal stopped it.
     Stopped {
+        /// The signal.
         signal: Signal,
         /// A wait has said so.
         reported: bool,
@@ -42,93 +40,91 @@ enum State {
     Continued,
 }
 
-impl Job {
-    /// Whether the process is stopped.
-    pub fn is_stopped(&self) -> bool {
-        matches!(*self.0.lock(), State::Stopped { .. })
+impl State {
+    const STOPPED: u32 = 0x100;
+    const REPORTED: u32 = 0x200;
+    const CONTINUED: u32 = 0x400;
+
+    const fn pack(self) -> u32 {
+        match self {
+            Self::Running => 0,
+            Self::Stopped { signal, reported } => {
+                Self::STOPPED | signal.number() | if reported { Self::REPORTED } else { 0 }
+            }
+            Self::Continued => Self::CONTINUED,
+        }
     }
 
-    /// What a wait for stopped or continued children finds; it finds it once, unless it is to `keep` it.
-    pub fn report(&self, stopped: bool, continued: bool, keep: bool) -> Option<ChildChange> {
-        let mut state = self.0.lock();
-        match *state {
+    fn unpack(word: u32) -> Self {
+        match Signal::new(word & 0xff) {
+            Some(signal) => Self::Stopped {
+                signal,
+                reported: word & Self::REPORTED != 0,
+            },
+            None if word & Self::CONTINUED != 0 => Self::Continued,
+            None => Self::Running,
+        }
+    }
+}
+
+impl Job {
+    /// What it is.
+    pub fn state(&self) -> State {
+        State::unpack(self.0.load(Ordering::Acquire))
+    }
+
+    /// Whether the process is stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::Acquire) & State::STOPPED != 0
+    }
+
+    /// What a wait for stopped or continued children finds.
+    pub fn report(&self, stopped: bool, continued: bool) -> Option<ChildChange> {
+        match self.state() {
             State::Stopped {
                 signal,
                 reported: false,
-            } if stopped => {
-                if !keep {
-                    *state = State::Stopped { signal, reported: true };
-                }
-                Some(ChildChange::Stopped(signal))
-            }
-            State::Continued if continued => {
-                if !keep {
-                    *state = State::Running;
-                }
-                Some(ChildChange::Continued)
-            }
+            } if stopped => Some(ChildChange::Stopped(signal)),
+            State::Continued if continued => Some(ChildChange::Continued),
             _ => None,
         }
     }
 
-    /// The process has ended.
-    pub fn end(&self) {
-        self.replace(State::Running);
+    /// A wait has said what there is to say.
+    pub(super) fn reported(&self) {
+        self.set(match self.state() {
+            State::Stopped { signal, .. } => State::Stopped { signal, reported: true },
+            _ => State::Running,
+        });
     }
 
-    /// Replaces the state; says whether it was stopped before.
-    fn replace(&self, state: State) -> bool {
-        let before = core::mem::replace(&mut *self.0.lock(), state);
-        let was_stopped = matches!(before, State::Stopped { .. });
-        match (was_stopped, matches!(state, State::Stopped { .. })) {
-            (false, true) => {
-                STOPPED.fetch_add(1, Ordering::Relaxed);
-            }
-            (true, false) => {
-                STOPPED.fetch_sub(1, Ordering::Relaxed);
-            }
-            _ => {}
-        }
-        was_stopped
+    /// Replaces the state.
+    pub(super) fn set(&self, state: State) {
+        self.0.store(state.pack(), Ordering::Release);
     }
-}
-
-/// Whether any process is stopped.
-pub fn any_stopped() -> bool {
-    STOPPED.load(Ordering::Relaxed) > 0
 }
 
 /// Stops a process, unless the signal is one of a terminal's and nobody could continue it.
 pub fn stop(process: &Process, signal: Signal) {
-    if signal != Signal::SIGSTOP && tree::is_orphaned(process.group()) {
-        return;
+    if tree::stop_process(process, signal) {
+        process.for_each_thread(|thread| {
+            thread.stop();
+            thread.wake();
+        });
+        tell_parent(process, ChildChange::Stopped(signal));
     }
-    if process.ending().is_some() || process.job.is_stopped() {
-        return;
-    }
-    process.job.replace(State::Stopped {
-        signal,
-        reported: false,
-    });
-    process.for_each_thread(|thread| {
-        thread.stop();
-        thread.wake();
-    });
-    tell_parent(process, ChildChange::Stopped(signal));
 }
 
 /// Lets a stopped process go on.
 pub fn resume(process: &Process) {
-    if !process.job.is_stopped() {
-        return;
+    if tree::continue_process(process) {
+        process.for_each_thread(|thread| {
+            thread.resume();
+            pending::review(thread);
+            thread.wake();
+        });
+        tell_parent(process, ChildChange::Continued);
     }
-    process.job.replace(State::Continued);
-    process.for_each_thread(|thread| {
-        thread.resume();
-        pending::review(thread);
-        thread.wake();
-    });
-    tell_parent(process, ChildChange::Continued);
 }
 
 /// Tells the parent that a child has stopped or goes on.
@@ -140,7 +136,8 @@ fn tell_parent(process: &Process, change: ChildChange) {
     if action.handler != 1 && !action.has(linux::SA_NOCLDSTOP) {
         raise::to_process(&parent, child_signal(Signal::SIGCHLD, process, change));
     }
-    parent.wake_threads();
+    process.changes.wake_all();
+    parent.waits_for_some.wake_all();
 }
 
 /// The signal that tells what became of a child.
@@ -150,24 +147,5 @@ pub fn child_signal(signal: Signal, child: &Process, change: ChildChange) -> Sig
         signal,
         code,
         detail: Detail::Child { pid: child.pid, status },
-    }
-}
-
-/// `process` has ended. A process group that it kept from being orphaned, and in which a process is stopped, would wait for
-/// ever: it is told to hang up and goes on.
-pub fn release_orphaned_group(process: &Process, group: u32) {
-    if !any_stopped() || !tree::is_orphaned(group) {
-        return;
-    }
-    if !tree::any_living(|other| other.group() == group && other.job.is_stopped()) {
-        return;
-    }
-    log::debug!("process {}: its end leaves group {group} orphaned", process.pid);
-    for signal in [Signal::SIGHUP, Signal::SIGCONT] {
-        tree::for_each_living(|other| {
-            if other.group() == group {
-                raise::to_process(other, SignalInfo::kernel(signal));
-            }
-        });
     }
 }

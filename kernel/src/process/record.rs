@@ -2,18 +2,19 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use faultline_executor::WaitQueue;
 use spin::{Mutex, Once};
 
 use super::jobs::Job;
 use super::limits::Limits;
 use super::thread::Name;
+use super::tree::place::Place;
 use super::{ExitStatus, Pid, Thread};
 use crate::exec::ExecError;
 use crate::exec::stack::Arguments;
 use crate::fs::{Directory, FileTable, Node};
-use crate::heap::ProcessAccount;
 use crate::machine::Space;
 use crate::signal::{Actions, Pending, Signal};
 use crate::syscall::timers::Alarm;
@@ -87,16 +88,28 @@ pub struct Process {
     pub usage: Usage,
     /// What its children used that it has waited for.
     pub child_usage: Usage,
-    /// Process group.
-    pub group: AtomicU32,
-    /// Session.
-    pub session: AtomicU32,
+    /// Process group; the lock of the tree guards its changes.
+    pub(super) group: AtomicU32,
+    /// Session; likewise.
+    pub(super) session: AtomicU32,
+    /// Whether others may not look into it, as it has asked.
+    pub is_undumpable: AtomicBool,
+    /// Its place in the tree.
+    pub(super) place: Place,
+    /// Whether it has executed a program since it was made.
+    pub has_executed: AtomicBool,
+    /// Whoever waits for it: for what becomes of it, or for it to let the `vfork` of its parent go on.
+    pub changes: WaitQueue,
+    /// Its threads that wait for the end of any usual child; one of them is woken for each.
+    pub waits_for_any: WaitQueue,
+    /// Its threads that wait for other things of its children.
+    pub waits_for_some: WaitQueue,
+    /// The thread that executes a program and waits for the others to be gone.
+    pub alone: WaitQueue,
     /// The signal that it gets when its parent ends; 0 for none. Not inherited.
     pub parent_death_signal: AtomicU32,
     /// Whether it is stopped; not inherited.
     pub job: Job,
-    /// What it holds of the kernel heap; not inherited.
-    pub heap: ProcessAccount,
     /// What its resource limits are; inherited, and kept across `execve`.
     pub limits: Limits,
     /// Its alarm; not inherited.
@@ -133,8 +146,15 @@ pub struct Inherited {
     pub session: Pid,
     /// See [`Process::limits`].
     pub limits: Limits,
-    /// See [`Process::heap`].
-    pub heap: ProcessAccount,
+}
+
+/// Why a thread can't join a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddError {
+    /// The process is ending.
+    Ending,
+    /// The heap is full.
+    OutOfMemory,
 }
 
 impl Process {
@@ -157,9 +177,15 @@ impl Process {
             child_usage: Usage::default(),
             group: AtomicU32::new(inherited.group),
             session: AtomicU32::new(inherited.session),
+            is_undumpable: AtomicBool::new(false),
+            place: Place::default(),
+            has_executed: AtomicBool::new(false),
+            changes: WaitQueue::new(),
+            waits_for_any: WaitQueue::new(),
+            waits_for_some: WaitQueue::new(),
+            alone: WaitQueue::new(),
             parent_death_signal: AtomicU32::new(0),
             job: Job::default(),
-            heap: inherited.heap,
             limits: inherited.limits,
             alarm: Mutex::default(),
             space: Mutex::new(space),
@@ -220,7 +246,8 @@ impl Process {
 
     /// Its name: that of its first thread.
     pub fn name(&self) -> Name {
-        let first = self.find_thread(|thread| thread.tid() == self.pid);
+        // While the first thread is there, it is at the first place.
+        let first = self.find_thread(|_| true).filter(|thread| thread.tid() == self.pid);
         first.map_or_else(|| self.program_name(), |thread| thread.name())
     }
 
@@ -237,26 +264,38 @@ impl Process {
     /// Adds a thread, unless the process is ending.
     ///
     /// # Errors
-    /// When the process is ending: the thread must not start.
-    pub fn add_thread(&self, thread: &Arc<Thread>) -> Result<(), ExitStatus> {
+    /// When the process is ending, or without memory: the thread must not start.
+    pub fn add_thread(&self, thread: &Arc<Thread>) -> Result<(), AddError> {
         let mut threads = self.threads.lock();
-        if let Some(status) = self.ending() {
-            return Err(status);
+        if self.ending().is_some() {
+            return Err(AddError::Ending);
         }
+        threads.try_reserve(1).map_err(|_| AddError::OutOfMemory)?;
         if self.job.is_stopped() {
             thread.stop();
         }
+        thread.set_place(Some(threads.len()));
         threads.push(thread.clone());
         Ok(())
     }
 
-    /// Takes a thread out; says how many are left.
-    pub fn remove_thread(&self, thread: &Thread) -> usize {
+    /// Takes a thread out; says how many are left, or nothing if it was out already.
+    pub fn remove_thread(&self, thread: &Thread) -> Option<usize> {
         let mut threads = self.threads.lock();
-        threads.retain(|other| !core::ptr::eq(&raw const **other, thread));
-        // `execve` of another thread may be waiting to be alone.
-        threads.iter().for_each(|other| other.wake());
-        threads.len()
+        let place = thread.place().filter(|&place| place < threads.len())?;
+        thread.set_place(None);
+        let removed = threads.swap_remove(place);
+        if let Some(moved) = threads.get(place) {
+            moved.set_place(Some(place));
+        }
+        let left = threads.len();
+        drop(threads);
+        drop(removed);
+        if left <= 1 {
+            // `execve` of another thread may be waiting to be alone.
+            self.alone.wake_all();
+        }
+        Some(left)
     }
 
     /// How the process is ending, if it is.
@@ -267,10 +306,13 @@ impl Process {
     /// Starts the end of the process: every thread is told to end. The first status stays.
     pub fn begin_exit(&self, status: ExitStatus) {
         let threads = self.threads.lock();
-        let _ = self
+        let first = self
             .ending
             .compare_exchange(0, status.pack(), Ordering::AcqRel, Ordering::Acquire);
-        threads.iter().for_each(|thread| thread.kill());
+        // No thread joins a process that is ending: each is told once.
+        if first.is_ok() {
+            threads.iter().for_each(|thread| thread.kill());
+        }
     }
 
     /// The first thread has ended with this status, which is that of the process if no other is given.
@@ -293,14 +335,10 @@ impl Process {
             .for_each(|thread| thread.kill());
     }
 
-    /// Wakes every thread, so that those in `wait4` look again.
-    pub fn wake_threads(&self) {
-        self.for_each_thread(Thread::wake);
-    }
-
     /// Lets the `vfork` of the parent go on: the process has its own space, or none any more.
     pub fn release_parent(&self) {
         self.released.store(1, Ordering::Release);
+        self.changes.wake_all();
     }
 
     /// Whether [`release_parent`](Self::release_parent) was called.

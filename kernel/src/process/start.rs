@@ -7,12 +7,12 @@ use faultline_executor::{Class, SpawnError};
 use faultline_trace::Kind;
 use spin::Mutex;
 
+use super::tree::Reserved;
 use super::{ExitStatus, Inherited, Limits, Pid, Process, Started, Thread, UserThread, tree};
 use crate::arch::UserContext;
 use crate::exec::{self, stack::Arguments};
 use crate::fs::tree as fs_tree;
 use crate::fs::{Directory, FileTable, console};
-use crate::heap::ProcessAccount;
 use crate::machine::{Space, executor};
 use crate::signal::{Actions, SignalSet};
 use crate::syscall::{self, Call, Errno, Outcome, processes};
@@ -31,7 +31,7 @@ pub fn thread(
     context: UserContext,
     first: Option<Call>,
 ) -> Result<(), Errno> {
-    thread.process.add_thread(thread).map_err(|_| Errno::EAGAIN)?;
+    thread.process.add_thread(thread)?;
     tree::add_thread(thread);
     tracing::record_for(
         thread.tid(),
@@ -66,7 +66,8 @@ pub fn program(arguments: Arguments) -> Result<Pid, Errno> {
     for file in console::standard_files() {
         files.add(file, false, 0)?;
     }
-    let pid = tree::new_number();
+    let number = Reserved::new()?;
+    let pid = number.number();
     let inherited = Inherited {
         root: pid,
         exit_signal: 0,
@@ -78,11 +79,10 @@ pub fn program(arguments: Arguments) -> Result<Pid, Errno> {
         group: pid,
         session: pid,
         limits: Limits::first(),
-        heap: ProcessAccount::open()?,
     };
     let process = Arc::new(Process::new(pid, None, inherited));
-    tree::add_process(&process, None);
-    let record = Arc::new(Thread::new(pid, process.clone(), SignalSet::EMPTY));
+    tree::add_process(&process, None).map_err(|_| Errno::EAGAIN)?;
+    let record = Arc::new(Thread::new(pid, process.clone(), SignalSet::EMPTY, None));
     let started = UserContext::new(0, 0)
         .map_err(Errno::from)
         .and_then(|context| thread(&record, None, context, Some(first_load(process, arguments)?)));

@@ -15,10 +15,9 @@
 //! before each entry to user mode, so no mark is missed: either the poll that is running sees it, or the wake causes
 //! another. A waker is a word of the executor; waking a task that is gone is harmless.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::future::Future;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::task::Waker;
 
 use faultline_executor::{Event, Waiting};
@@ -28,6 +27,7 @@ use super::waiting::Interruptible;
 use super::{Process, Tid};
 use crate::machine::executor;
 use crate::signal::{SignalSet, ThreadSignals};
+use crate::syscall::control::FIRST_TIMER_SLACK;
 
 /// The thread has to end.
 pub const KILLED: u32 = 1;
@@ -53,7 +53,15 @@ pub struct Thread {
     /// Head of its list of robust futexes; 0 for none.
     pub robust_list: AtomicU64,
     /// The name that it was given, if any.
-    name: Mutex<Option<Box<Name>>>,
+    name: Mutex<Option<Name>>,
+    /// Where it is among the threads of its process; the lock of that list guards it.
+    place: AtomicU32,
+    /// By how much its sleeps may be late, in nanoseconds, and what that was when it began.
+    pub timer_slack: AtomicU64,
+    /// See [`timer_slack`](Self::timer_slack).
+    pub first_timer_slack: u64,
+    /// Whether it gave up gaining rights by `execve`, which nobody here does.
+    pub no_new_privileges: AtomicBool,
     attention: AtomicU32,
     waker: Once<Waker>,
     /// When the call ends that is made again after a stop; 0 for none. The thread's own.
@@ -61,9 +69,11 @@ pub struct Thread {
 }
 
 impl Thread {
-    /// A new thread of `process` that blocks `blocked`.
+    /// A new thread of `process` that blocks `blocked`, made by `maker` or by the kernel.
     #[must_use]
-    pub fn new(tid: Tid, process: Arc<Process>, blocked: SignalSet) -> Self {
+    pub fn new(tid: Tid, process: Arc<Process>, blocked: SignalSet, maker: Option<&Thread>) -> Self {
+        let slack = maker.map_or(FIRST_TIMER_SLACK, |maker| maker.timer_slack.load(Ordering::Relaxed));
+        let gave_up = maker.is_some_and(|maker| maker.no_new_privileges.load(Ordering::Relaxed));
         Self {
             tid: AtomicU32::new(tid),
             process,
@@ -71,6 +81,10 @@ impl Thread {
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
             name: Mutex::new(None),
+            place: AtomicU32::new(u32::MAX),
+            timer_slack: AtomicU64::new(slack),
+            first_timer_slack: slack,
+            no_new_privileges: AtomicBool::new(gave_up),
             attention: AtomicU32::new(0),
             waker: Once::new(),
             deadline: AtomicU64::new(0),
@@ -90,22 +104,29 @@ impl Thread {
 
     /// Its name: the one that it was given, or that of its program.
     pub fn name(&self) -> Name {
-        let given = self.given_name().unwrap_or_default();
-        if given[0] == 0 {
-            self.process.program_name()
-        } else {
-            given
-        }
+        self.given_name().unwrap_or_else(|| self.process.program_name())
     }
 
     /// The name that it was given.
     pub fn given_name(&self) -> Option<Name> {
-        self.name.lock().as_deref().copied()
+        *self.name.lock()
     }
 
     /// Gives it a name, or takes it away.
     pub fn set_name(&self, name: Option<Name>) {
-        *self.name.lock() = name.map(Box::new);
+        *self.name.lock() = name;
+    }
+
+    /// Where it is among the threads of its process.
+    pub(super) fn place(&self) -> Option<usize> {
+        let place = self.place.load(Ordering::Relaxed);
+        (place != u32::MAX).then_some(place as usize)
+    }
+
+    /// It is at that place now, or nowhere.
+    pub(super) fn set_place(&self, place: Option<usize>) {
+        self.place
+            .store(place.map_or(u32::MAX, |place| place as u32), Ordering::Relaxed);
     }
 
     /// The attention word.

@@ -32,9 +32,8 @@ use faultline_trace::{Kind, TrapWord};
 use super::attention::Attended;
 use super::slice::Slice;
 use super::thread::{KILLED, STOPPED};
-use super::{Thread, exit, farewell, tree};
+use super::{Thread, exit, farewell};
 use crate::arch::{self, Trap, UserContext, clock};
-use crate::heap;
 use crate::machine::{self, FaultFuture, Space};
 use crate::syscall::{self, Call, Caller, Errno, Immediate, Outcome, processes};
 use crate::{statistics, tracing};
@@ -192,7 +191,6 @@ impl UserThread {
                 drop(self.space.replace(image.space.clone()));
                 drop(process.replace_space(Some(image.space)));
                 process.release_parent();
-                tree::wake_parent(process.pid);
                 self.context.restart(image.entry, image.stack_pointer);
             }
             Outcome::End(status) => {
@@ -217,7 +215,6 @@ impl UserThread {
     /// The thread leaves user mode for good.
     #[cold]
     fn finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        heap::charge_nobody();
         if !self.leaves {
             self.leaves = true;
             // What the thread waited for is given up here.
@@ -243,7 +240,10 @@ impl UserThread {
             return Poll::Pending;
         }
         self.space = None;
-        exit::thread_gone(&self.thread);
+        if exit::thread_gone(&self.thread) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         Poll::Ready(())
     }
 
@@ -348,8 +348,6 @@ impl Future for UserThread {
         let this = unsafe { self.get_unchecked_mut() };
         this.thread.set_waker(cx.waker());
         statistics::entering(this.thread.tid());
-        // SAFETY: the thread, which holds the process, is dropped after the poll.
-        let _charge = unsafe { heap::charge(&this.thread.process.heap) };
         loop {
             let attention = this.thread.attention();
             if attention & (KILLED | STOPPED) != 0 {

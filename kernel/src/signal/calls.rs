@@ -1,9 +1,11 @@
 //! The system calls about signals.
 
+use faultline_executor::yield_now;
 use linux_raw_sys::general as linux;
 
 use super::action::{self, Action};
 use super::{AlternateStack, Disposition, Signal, SignalInfo, SignalSet, pending, raise};
+use crate::process::tree::Walk;
 use crate::process::waiting::event;
 use crate::process::{Process, Thread, tree};
 use crate::syscall::{Caller, Errno, user};
@@ -157,39 +159,41 @@ pub async fn sigaltstack(caller: Caller, new: u64, old: u64, pointer: u64) -> Re
     Ok(0)
 }
 
-/// `kill`.
+/// `kill` of one process, which the number of any of its threads names.
+///
+/// # Errors
+/// `EINVAL` for a number that is no signal, `ESRCH` if there is no such process.
+pub fn kill_one(sender: &Process, target: u32, number: u32) -> Result<u64, Errno> {
+    let signal = wanted(number)?;
+    let process = tree::find_process_of(target).ok_or(Errno::ESRCH)?;
+    if let Some(signal) = signal {
+        raise::to_process(&process, SignalInfo::sent_by(sender.pid, signal));
+    }
+    Ok(0)
+}
+
+/// `kill` of a process group, 0 for the caller's, or of everything but the caller, -1.
 ///
 /// # Errors
 /// `EINVAL` for a number that is no signal, `ESRCH` if no process matches.
-pub fn kill(sender: &Process, target: i32, number: u32) -> Result<u64, Errno> {
+pub async fn kill_many(caller: Caller, target: i32, number: u32) -> Result<u64, Errno> {
     let signal = wanted(number)?;
-    let mut found = false;
-    let mut send = |process: &Process| {
-        found = true;
-        if let Some(signal) = signal {
-            raise::to_process(process, SignalInfo::sent_by(sender.pid, signal));
-        }
+    let sender = &caller.thread.process;
+    let (walk, is_all) = match target {
+        -1 => (Walk::all(), true),
+        0 => (Walk::group(sender.group()), false),
+        _ => (Walk::group(target.unsigned_abs()), false),
     };
-    match target {
-        1.. => tree::find_process(target as u32)
-            .iter()
-            .for_each(|process| send(process)),
-        -1 => tree::for_each_living(|process| {
-            if process.pid != sender.pid && process.root == sender.root && process.pid != process.root {
-                send(process);
+    let mut found = false;
+    for (count, process) in walk.enumerate() {
+        if !is_all || process.pid != sender.pid && process.root == sender.root && process.pid != process.root {
+            found = true;
+            if let Some(signal) = signal {
+                raise::to_process(&process, SignalInfo::sent_by(sender.pid, signal));
             }
-        }),
-        _ => {
-            let group = if target == 0 {
-                sender.group()
-            } else {
-                target.unsigned_abs()
-            };
-            tree::for_each_living(|process| {
-                if process.group() == group {
-                    send(process);
-                }
-            });
+        }
+        if count % tree::PIECE == tree::PIECE - 1 {
+            yield_now().await;
         }
     }
     if found { Ok(0) } else { Err(Errno::ESRCH) }

@@ -7,7 +7,8 @@
 use faultline_trace::Kind;
 
 use super::{Disposition, QueueFull, Signal, SignalInfo, SignalSet};
-use crate::process::{ExitStatus, Process, Resource, Thread, jobs, tree};
+use crate::process::tree::Walk;
+use crate::process::{ExitStatus, Pid, Process, Resource, Thread, jobs, tree};
 use crate::syscall::Errno;
 use crate::tracing;
 
@@ -126,12 +127,15 @@ pub fn for_background(thread: &Thread, signal: Signal) -> Errno {
     if ignored || thread.signals.lock().blocked.contains(signal) || tree::is_orphaned(group) {
         return Errno::EIO;
     }
-    tree::for_each_living(|other| {
-        if other.group() == group {
-            to_process(other, SignalInfo::kernel(signal));
-        }
-    });
+    to_group(group, SignalInfo::kernel(signal));
     Errno::ERESTARTSYS
+}
+
+/// Raises a signal for every process of a group; 0 is none.
+pub fn to_group(group: Pid, info: SignalInfo) {
+    for process in Walk::group(group) {
+        to_process(&process, info);
+    }
 }
 
 /// A signal that stops takes back a `SIGCONT` that waits. `SIGCONT` takes back those that stop, and lets the process go on

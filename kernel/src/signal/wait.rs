@@ -99,7 +99,7 @@ pub async fn rt_sigqueueinfo(caller: Caller, pid: u64, tid: Option<u64>, number:
     });
     match tid {
         None => {
-            let process = tree::find_process(pid).ok_or(Errno::ESRCH)?;
+            let process = tree::find_process_of(pid).ok_or(Errno::ESRCH)?;
             info.map_or(Ok(()), |info| raise::queue_to_process(&process, info))?;
         }
         Some(tid) => {

@@ -2,16 +2,15 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::future::poll_fn;
 use core::sync::atomic::{AtomicU32, Ordering};
-use core::task::Poll;
 
 use linux_raw_sys::general as linux;
 use spin::Mutex;
 
 use super::{Call, Caller, Errno, has_headroom, user, value};
 use crate::arch::UserContext;
-use crate::heap::ProcessAccount;
+use crate::process::tree::Reserved;
+use crate::process::waiting::event;
 use crate::process::{Inherited, Process, Resource, Thread, start, tree};
 use crate::signal::Actions;
 
@@ -155,15 +154,10 @@ async fn run(caller: Caller, context: Box<UserContext>, request: Request) -> Res
     }
     let child = make(&caller, *context, &request).await?;
     if request.has(linux::CLONE_VFORK) {
-        // The child's end or `execve` wakes every thread of the parent. A signal has to wait, as on Linux.
-        poll_fn(|_| {
-            if child.process.has_released_parent() {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        })
-        .await;
+        // The child's end or `execve` lets its parent go on. A signal has to wait, as on Linux.
+        let child = &child.process;
+        let released = child.changes.wait_until(|| child.has_released_parent().then_some(()));
+        caller.thread.waiting(event("vfork"), released).await;
     }
     Ok(u64::from(child.tid()))
 }
@@ -191,7 +185,8 @@ async fn make(caller: &Caller, mut context: UserContext, request: &Request) -> R
     } else {
         Arc::new(caller.space.fork()?)
     };
-    let tid = tree::new_number();
+    let number = Reserved::new()?;
+    let tid = number.number();
     // The child's memory is written before the child runs; for a thread it is the parent's own.
     if request.has(linux::CLONE_CHILD_SETTID) {
         user::write_u32(&space, request.child_tid, tid).await?;
@@ -203,16 +198,17 @@ async fn make(caller: &Caller, mut context: UserContext, request: &Request) -> R
     let process = if is_thread {
         parent.clone()
     } else {
-        let child = Arc::new(Process::new(tid, Some(space.clone()), inherit(parent, request)?));
+        let child = Arc::new(Process::new(tid, Some(space.clone()), inherit(parent, request)));
         let grandparent = request.has(linux::CLONE_PARENT).then(|| tree::parent_of(parent.pid));
-        tree::add_process(&child, Some(grandparent.filter(|&pid| pid != 0).unwrap_or(parent.pid)));
+        let parent = grandparent.filter(|&pid| pid != 0).unwrap_or(parent.pid);
+        tree::add_process(&child, Some(parent)).map_err(|_| Errno::EAGAIN)?;
         child
     };
     let (blocked, alternate) = {
         let own = caller.thread.signals.lock();
         (own.blocked, own.alternate)
     };
-    let thread = Arc::new(Thread::new(tid, process, blocked));
+    let thread = Arc::new(Thread::new(tid, process, blocked, Some(&caller.thread)));
     if !request.has(linux::CLONE_VM) || request.has(linux::CLONE_VFORK) {
         thread.signals.lock().alternate = alternate;
     }
@@ -228,7 +224,7 @@ async fn make(caller: &Caller, mut context: UserContext, request: &Request) -> R
 }
 
 /// What a new process takes over.
-fn inherit(parent: &Process, request: &Request) -> Result<Inherited, Errno> {
+fn inherit(parent: &Process, request: &Request) -> Inherited {
     let actions = if request.has(linux::CLONE_SIGHAND) {
         parent.actions.clone()
     } else if request.flags & linux::CLONE_CLEAR_SIGHAND != 0 {
@@ -251,8 +247,7 @@ fn inherit(parent: &Process, request: &Request) -> Result<Inherited, Errno> {
             Arc::new(AtomicU32::new(umask)),
         )
     };
-    Ok(Inherited {
-        heap: ProcessAccount::open()?,
+    Inherited {
         root: parent.root,
         exit_signal: if request.has(linux::CLONE_PARENT) {
             parent.exit_signal.load(Ordering::Relaxed)
@@ -265,7 +260,7 @@ fn inherit(parent: &Process, request: &Request) -> Result<Inherited, Errno> {
         umask,
         started: parent.started.lock().clone(),
         group: parent.group(),
-        session: parent.session.load(Ordering::Relaxed),
+        session: parent.session(),
         limits: parent.limits.inherit(),
-    })
+    }
 }

@@ -11,6 +11,8 @@ use linux_raw_sys::errno as linux;
 
 use crate::arch::fpu::OutOfMemory;
 use crate::exec::ExecError;
+use crate::process::record::AddError;
+use crate::process::tree::{GroupError, NumberError};
 use crate::signal::QueueFull;
 
 /// A Linux error number, as a system call returns it (negated) in `rax`.
@@ -75,6 +77,34 @@ impl From<UserCopyError> for Errno {
 impl From<QueueFull> for Errno {
     fn from(_: QueueFull) -> Self {
         Self::EAGAIN
+    }
+}
+
+impl From<NumberError> for Errno {
+    fn from(error: NumberError) -> Self {
+        match error {
+            NumberError::NoneFree => Self::EAGAIN,
+            NumberError::OutOfMemory => Self::ENOMEM,
+        }
+    }
+}
+
+impl From<AddError> for Errno {
+    fn from(error: AddError) -> Self {
+        match error {
+            AddError::Ending => Self::EAGAIN,
+            AddError::OutOfMemory => Self::ENOMEM,
+        }
+    }
+}
+
+impl From<GroupError> for Errno {
+    fn from(error: GroupError) -> Self {
+        match error {
+            GroupError::NotOwn => Self::ESRCH,
+            GroupError::Executed => Self::EACCES,
+            GroupError::Forbidden => Self::EPERM,
+        }
     }
 }
 

@@ -5,11 +5,12 @@ use alloc::sync::Arc;
 use linux_raw_sys::{general as linux, ioctl};
 
 use super::transfer::opened;
-use super::{Caller, Errno, groups, has_headroom, user};
+use super::{Caller, Errno, has_headroom, user};
 use crate::fs::memory_file::MemoryFile;
 use crate::fs::pipe::Pipe;
 use crate::fs::stat::Status;
 use crate::fs::{FileKind, OpenFile};
+use crate::process::tree;
 use crate::terminal;
 
 /// `getdents64`. The file's offset is the cookie of the last entry.
@@ -115,7 +116,7 @@ async fn control_terminal(caller: &Caller, request: u32, argument: u64) -> Resul
         ioctl::TIOCSPGRP => {
             terminal::check_change(&caller.thread)?;
             let group = user::read_u32(space, argument).await?;
-            if !groups::is_group_of(process.session(), group) {
+            if !tree::is_group_of(process.session(), group) {
                 return Err(Errno::EPERM);
             }
             terminal::set_foreground(group);

@@ -87,7 +87,7 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
                 Immediate::Waits
             };
         }
-        linux::__NR_kill => signal::calls::kill(process, a as i32, b as u32),
+        linux::__NR_kill if a as i32 > 0 => signal::calls::kill_one(process, a as u32, b as u32),
         linux::__NR_tkill => signal::calls::tgkill(process, None, a as u32, b as u32),
         linux::__NR_tgkill => signal::calls::tgkill(process, Some(a as u32), b as u32, c as u32),
 

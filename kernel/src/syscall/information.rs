@@ -17,17 +17,6 @@ pub const ARCH_SET_FS: u32 = 0x1002;
 const ARCH_GET_FS: u64 = 0x1003;
 const ARCH_GET_GS: u64 = 0x1004;
 
-/// Bytes of the name of a thread, with a NUL.
-const NAME: usize = 16;
-
-const PR_SET_NAME: u64 = 15;
-const PR_GET_NAME: u64 = 16;
-const PR_GET_DUMPABLE: u64 = 3;
-const PR_SET_DUMPABLE: u64 = 4;
-const PR_SET_PDEATHSIG: u64 = 1;
-const PR_GET_PDEATHSIG: u64 = 2;
-const PR_SET_VMA: u64 = 0x5356_4d41;
-
 const RUSAGE_SELF: i32 = 0;
 const RUSAGE_CHILDREN: i32 = -1;
 const RUSAGE_THREAD: i32 = 1;
@@ -233,42 +222,6 @@ pub async fn arch_prctl_get(caller: Caller, code: u64, address: u64, fs: u64, gs
     };
     user::write_words(&caller.space, address, [base]).await?;
     Ok(0)
-}
-
-/// `prctl`: what programs do at start and can do without.
-pub async fn prctl(caller: Caller, option: u64, argument: u64) -> Result<u64, Errno> {
-    match option {
-        PR_SET_DUMPABLE => Ok(0),
-        PR_SET_PDEATHSIG => {
-            if argument > 64 {
-                return Err(Errno::EINVAL);
-            }
-            let signal = &caller.thread.process.parent_death_signal;
-            signal.store(argument as u32, Ordering::Relaxed);
-            Ok(0)
-        }
-        PR_GET_PDEATHSIG => {
-            let signal = caller.thread.process.parent_death_signal.load(Ordering::Relaxed);
-            user::write_u32(&caller.space, argument, signal).await?;
-            Ok(0)
-        }
-        PR_GET_DUMPABLE => Ok(1),
-        PR_SET_NAME => {
-            // Up to 15 bytes, however long the string is; no page behind them has to be there.
-            let name = user::read_prefix(&caller.space, argument, NAME - 1).await?;
-            super::has_headroom()?;
-            let mut bytes = [0; NAME];
-            bytes[..name.len()].copy_from_slice(&name);
-            caller.thread.set_name(Some(bytes));
-            Ok(0)
-        }
-        PR_GET_NAME => {
-            user::write(&caller.space, argument, &caller.thread.name()).await?;
-            Ok(0)
-        }
-        PR_SET_VMA => Err(Errno::EINVAL),
-        _ => Err(Errno::EINVAL),
-    }
 }
 
 /// `set_robust_list`.

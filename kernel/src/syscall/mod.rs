@@ -16,6 +16,7 @@
 //! - A call that the kernel does not have is `ENOSYS`; its number is named once in the trace and the log.
 
 pub mod clone;
+pub mod control;
 pub mod descriptors;
 pub mod errno;
 pub mod files;
@@ -82,8 +83,8 @@ pub enum Outcome {
 /// A system call that waits.
 pub type Call = fallible::BoxFuture<'static, Outcome>;
 
-/// Bytes of kernel heap that no call which keeps something there may use.
-const LASTING_RESERVE: usize = 128 * 1024;
+/// Bytes of kernel heap that no call which keeps something there may use, but at most a quarter of the heap.
+const LASTING_RESERVE: usize = 1024 * 1024;
 
 /// Whether a call may keep something in the kernel heap: a region, a thread, an open file.
 ///
@@ -91,7 +92,7 @@ const LASTING_RESERVE: usize = 128 * 1024;
 /// `ENOMEM` if it may not.
 #[inline]
 pub fn has_headroom() -> Result<(), Errno> {
-    keep_free(LASTING_RESERVE)
+    keep_free(LASTING_RESERVE.min(heap::size() / 4))
 }
 
 /// Whether a call, or a signal frame, may use the kernel heap while it lasts.
@@ -99,12 +100,12 @@ pub fn has_headroom() -> Result<(), Errno> {
 /// # Errors
 /// `ENOMEM` if it may not.
 pub fn has_room_for_call() -> Result<(), Errno> {
-    keep_free(LASTING_RESERVE / 2)
+    keep_free(LASTING_RESERVE.min(heap::size() / 4) / 2)
 }
 
 /// Whether a thread may use the kernel heap on its way out of a signal handler, or of its life.
 pub fn has_room_to_leave() -> bool {
-    keep_free(LASTING_RESERVE / 8).is_ok()
+    keep_free(LASTING_RESERVE.min(heap::size() / 4) / 8).is_ok()
 }
 
 fn keep_free(reserve: usize) -> Result<(), Errno> {
@@ -273,6 +274,7 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_wait4 => value(|| processes::wait4(caller, a as i32, b, c, d))?,
         linux::__NR_waitid => value(|| processes::waitid(caller, a, b, c, d, e))?,
 
+        linux::__NR_kill => value(|| signal::calls::kill_many(caller, a as i32, b as u32))?,
         linux::__NR_rt_sigaction => value(|| signal::calls::rt_sigaction(caller, a, b, c, d))?,
         linux::__NR_rt_sigprocmask => value(|| signal::calls::rt_sigprocmask(caller, a, b, c, d))?,
         linux::__NR_rt_sigpending => value(|| signal::calls::rt_sigpending(caller, a, b))?,
@@ -296,7 +298,7 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_arch_prctl => {
             value(|| information::arch_prctl_get(caller, a, b, context.fs_base(), context.gs_base()))?
         }
-        linux::__NR_prctl => value(|| information::prctl(caller, a, b))?,
+        linux::__NR_prctl => value(|| control::prctl(caller, a, [b, c, d, e]))?,
         _ => return Err(unknown(number)),
     };
     Ok(call)

@@ -3,9 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::future::poll_fn;
 use core::sync::atomic::Ordering;
-use core::task::Poll;
 
 use faultline_trace::Kind;
 use linux_raw_sys::general as linux;
@@ -62,14 +60,8 @@ async fn prepare(caller: &Caller, path: u64, arguments: u64, environment: u64) -
 async fn become_single(caller: &Caller) {
     let process = &caller.thread.process;
     process.kill_others(&caller.thread);
-    poll_fn(|_| {
-        if process.thread_count() <= 1 {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
+    let alone = process.alone.wait_until(|| (process.thread_count() <= 1).then_some(()));
+    caller.thread.waiting(event("threads"), alone).await;
     if caller.thread.tid() != process.pid {
         tree::make_first(&caller.thread);
     }
@@ -82,7 +74,8 @@ pub fn commit(process: &Process, image: &Image) {
     tracing::name(process.pid, name);
     tracing::record_for(process.pid, Kind::TaskExec, image.space.id(), image.entry);
     process.actions.lock().forget_handlers();
-    process.exit_signal.store(linux::SIGCHLD, Ordering::Relaxed);
+    tree::become_usual(process);
+    process.has_executed.store(true, Ordering::Relaxed);
     process.files().lock().close_for_exec();
     *process.started.lock() = Started {
         arguments: image.arguments.clone(),
@@ -201,18 +194,31 @@ async fn wait(
     at_once: bool,
 ) -> Result<Option<(Arc<Process>, ChildChange)>, Errno> {
     let process = &caller.thread.process;
-    // What becomes of a child wakes every thread of its parent, so looking again at each poll misses nothing.
-    let look = poll_fn(|_| match look_for_child(process.pid, interest) {
-        Found::Nothing => Poll::Ready(Err(Errno::ECHILD)),
-        Found::Changed(child, change) => Poll::Ready(Ok(Some((child, change)))),
-        Found::Unchanged if at_once => Poll::Ready(Ok(None)),
-        Found::Unchanged => Poll::Pending,
-    });
-    caller
+    let look = || match look_for_child(process, interest) {
+        Found::Nothing => Some(Err(Errno::ECHILD)),
+        Found::Changed(child, change) => Some(Ok(Some((child, change)))),
+        Found::Unchanged if at_once => Some(Ok(None)),
+        Found::Unchanged => None,
+    };
+    // Most often the child has ended, or has not and nobody waits: no queue is needed for that.
+    if let Some(found) = look() {
+        return found;
+    }
+    let child = match interest.wanted {
+        Wanted::Child(pid) => Some(tree::find_process(pid).ok_or(Errno::ECHILD)?),
+        _ => None,
+    };
+    // What becomes of a child wakes those that wait for it, and of those that wait for any as many as it can serve.
+    let queue = match &child {
+        Some(child) => &child.changes,
+        None if interest.takes_any() => &process.waits_for_any,
+        None => &process.waits_for_some,
+    };
+    let found = caller
         .thread
-        .interruptible(event("child"), look)
-        .await
-        .unwrap_or(Err(Errno::ERESTARTSYS))
+        .interruptible(event("child"), queue.wait_until(look))
+        .await;
+    found.unwrap_or(Err(Errno::ERESTARTSYS))
 }
 
 fn usage_words(child: &Process) -> [u64; 18] {
