@@ -91,7 +91,7 @@ impl Audit {
 
     fn check_generations(&mut self) {
         // What is remembered lies in the kernel heap, which a storm may have filled.
-        if !heap::has_room(HEADROOM.min(heap::size() / 4)) {
+        if !heap::has_room(HEADROOM) {
             self.generations.clear();
             return;
         }

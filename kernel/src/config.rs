@@ -15,6 +15,8 @@
 //! | `slice` | milliseconds for which a thread runs, faults included, before the others; 0: until its next fault | 0 |
 //! | `polls` | which time counts as that of a poll: `all`; `kernel`: not the time in user mode, so that the report has the longest poll of kernel code | `all` |
 //! | `audit` | milliseconds from one check of the whole kernel to the next, 0 for none | 0 |
+//! | `heap` | the most KiB that the kernel heap takes from the frame allocator; 0: no such limit | 0 |
+//! | `heap_fail`, `heap_fail_from`, `heap_fail_every` | for the tests: which allocations from the kernel heap fail, see [`Failures`] | none |
 //! | `floor` | `on`: measure at the start what hardware lets the steps of a fault cost; `off` | `off` |
 //! | `executor` | measure at the start what the executor's steps cost, with this many tasks alive; 0: do not | 0 |
 //! | `seed` | the number behind `getrandom`, `AT_RANDOM` and the places of programs in memory; 0: programs are not moved | 0 |
@@ -30,6 +32,8 @@ use alloc::vec::Vec;
 use core::fmt::{Display, Formatter};
 
 use faultline_trace::Category;
+
+use crate::heap::inject::Failures;
 
 /// What the kernel does after start-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +153,10 @@ pub struct Config {
     pub polls: PollTime,
     /// Milliseconds from one audit to the next; 0 for none.
     pub audit: u64,
+    /// The most KiB that the kernel heap takes from the frame allocator; 0 for no such limit.
+    pub heap: usize,
+    /// Which allocations from the kernel heap fail.
+    pub heap_failures: Failures,
     /// Whether the least cost of a fault's steps is measured at the start.
     pub floor: bool,
     /// With how many tasks the executor's costs are measured at the start; 0 for no measurement.
@@ -180,6 +188,8 @@ impl Default for Config {
             slice: 0,
             polls: PollTime::All,
             audit: 0,
+            heap: 0,
+            heap_failures: Failures::default(),
             floor: false,
             executor_tasks: 0,
             seed: 0,
@@ -284,6 +294,10 @@ impl Config {
                 self.polls = choose(value, &choices).ok_or_else(bad)?;
             }
             "audit" => self.audit = value.parse().map_err(|_| bad())?,
+            "heap" => self.heap = value.parse().map_err(|_| bad())?,
+            "heap_fail" => self.heap_failures.nth = value.parse().map_err(|_| bad())?,
+            "heap_fail_from" => self.heap_failures.from = value.parse().map_err(|_| bad())?,
+            "heap_fail_every" => self.heap_failures.every = value.parse().map_err(|_| bad())?,
             "floor" => self.floor = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
             "executor" => self.executor_tasks = value.parse().map_err(|_| bad())?,
             "seed" => self.seed = value.parse().map_err(|_| bad())?,

@@ -74,9 +74,9 @@ pub fn measure(tasks: u32) {
         WAITING.lock().reserve_exact(tasks as usize);
         wait_with(FEW);
         let latency_few = latency();
-        let free = heap::heap_headroom();
+        let before = heap::usage().used;
         wait_with(tasks);
-        let taken = free - heap::heap_headroom();
+        let taken = heap::usage().used - before;
         Costs {
             spawn,
             wake,

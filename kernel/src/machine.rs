@@ -17,6 +17,7 @@ use x86_64::{PhysAddr, VirtAddr};
 use crate::arch;
 use crate::arch::features::{Features, features};
 use crate::config::{Config, FaultMode, PollTime};
+use crate::heap;
 use crate::memory::{BootMemory, phys_to_virt};
 use crate::process::{self, Tid};
 use crate::tracing;
@@ -217,6 +218,7 @@ pub fn start(mut boot: BootMemory, config: &Config) {
         FaultMode::Inline => faultline_mm::FaultMode::Inline,
     };
     MEMORY.call_once(|| Memory::new(Machine, frames, settings));
+    heap::use_frames(memory().frames());
     let stall = u32::try_from(arch::clock::counter_hz() / 100).unwrap_or(u32::MAX);
     process::slice::set_length(config.slice);
     EXECUTOR.call_once(|| {

@@ -60,9 +60,8 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
         (memory, survey)
     };
     ::log::info!(
-        "memory: {} MiB usable, {} MiB heap; kernel pages: {} executable, {} writable, {} read-only",
+        "memory: {} MiB usable; kernel pages: {} executable, {} writable, {} read-only",
         memory.total() >> 20,
-        heap::size() >> 20,
         survey.executable,
         survey.writable,
         survey.read_only,

@@ -24,6 +24,7 @@ use crate::config::{Config, PollTime, SelfTest, ServiceTurn};
 use crate::console::{self, Channel};
 use crate::exec::ExecError;
 use crate::exec::stack::Arguments;
+use crate::heap::inject::Failures;
 use crate::machine::{executor, longest_poller, memory};
 use crate::process::{ExitStatus, Pid, start, tree};
 use crate::report::Report;
@@ -56,9 +57,12 @@ struct Outcome {
     programs: Vec<Program>,
     before: FrameAccount,
     after: FrameAccount,
+    /// Frames that the heap had before and after; pinned ones.
+    heap_frames: [u64; 2],
     duration: u64,
     victims: u64,
     polls: PollTime,
+    heap_failures: Failures,
 }
 
 /// Runs the configured programs to their ends, writes the report and ends the machine.
@@ -74,8 +78,11 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     if config.terminal {
         terminal::start(config.window);
     }
-    let before = memory().account();
+    let (before, heap_before) = (memory().account(), heap::frames());
     ::log::info!("{before}");
+    if config.heap > 0 {
+        heap::set_limit(config.heap << 10);
+    }
     let began = time::now();
     let mut programs = start_programs(config);
     if config.selftest == Some(SelfTest::Stall) {
@@ -84,7 +91,9 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     if config.selftest == Some(SelfTest::LeakFrame) {
         core::mem::forget(memory().frames().allocate(arch::cpu::index()));
     }
+    heap::inject::arm(config.heap_failures);
     let victims = drive(config, &mut programs);
+    heap::inject::disarm();
     let duration = time::now() - began;
     memory().leave_spaces();
     // What the programs wrote to files is not needed any more; it is in frames, which have to be free then.
@@ -99,9 +108,11 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
         programs,
         before,
         after,
+        heap_frames: [heap_before, heap::frames()],
         duration,
         victims,
         polls: config.polls,
+        heap_failures: config.heap_failures,
     };
     summarise(&outcome);
     console::with_writer(Channel::Report, |port| {
@@ -245,9 +256,10 @@ fn is_conserved(outcome: &Outcome) -> bool {
     outcome.before.is_conserved() && outcome.after.is_conserved() && outcome.before.total == outcome.after.total
 }
 
-/// Frames that were available before and are not after.
+/// Frames that were available before, or the heap's, and are neither after.
 fn missing(outcome: &Outcome) -> i64 {
-    outcome.before.available() as i64 - outcome.after.available() as i64
+    let [before, after] = outcome.heap_frames;
+    (outcome.before.available() + before) as i64 - (outcome.after.available() + after) as i64
 }
 
 fn report(outcome: &Outcome, port: &mut dyn fmt::Write) -> fmt::Result {
@@ -263,8 +275,15 @@ fn report(outcome: &Outcome, port: &mut dyn fmt::Write) -> fmt::Result {
     report.line("thread.future_bytes", bytes.future);
     report.line("thread.record_bytes", bytes.record);
     report.line("thread.fpu_bytes", arch::fpu::area_size());
-    report.line("heap.size", heap::size());
-    report.line("heap.used", heap::size().saturating_sub(heap::heap_headroom()));
+    let heap = heap::usage();
+    report.line("heap.size", heap.held);
+    report.line("heap.used", heap.used);
+    report.line("heap.accounts", heap.accounts);
+    if outcome.heap_failures != Failures::default() {
+        let (counted, failed) = heap::inject::counts();
+        report.line("heap.allocations", counted);
+        report.line("heap.failed", failed);
+    }
     let (processes, threads) = tree::started();
     report.line("processes.started", processes);
     report.line("threads.started", threads);

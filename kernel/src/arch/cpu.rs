@@ -26,6 +26,8 @@ pub struct PerCpu {
     index: u32,
     /// Also holds rsp0, where a trap from user mode starts to push.
     pub(super) tss: TaskStateSegment,
+    /// The heap account of whose turn it is, as a number.
+    account: u32,
 }
 
 /// Offset of [`PerCpu::kernel_rsp`].
@@ -53,6 +55,7 @@ pub(super) static BOOT_CPU: PerCpuCell = PerCpuCell(UnsafeCell::new(PerCpu {
     loaded: null_mut(),
     index: 0,
     tss: TaskStateSegment::new(),
+    account: 0,
 }));
 
 /// Points the GS base to the boot CPU's block.
@@ -73,6 +76,28 @@ pub fn index() -> usize {
             options(nostack, preserves_flags, readonly));
     }
     index as usize
+}
+
+/// The heap account that allocations on this CPU are charged to, as a number.
+#[inline(always)]
+pub fn account() -> u32 {
+    let account: u32;
+    // SAFETY: as in `index`.
+    unsafe {
+        asm!("mov {:e}, gs:[{offset}]", out(reg) account, offset = const offset_of!(PerCpu, account),
+            options(nostack, preserves_flags, readonly));
+    }
+    account
+}
+
+/// Sets the heap account that allocations on this CPU are charged to.
+#[inline(always)]
+pub fn set_account(account: u32) {
+    // SAFETY: writes a field of this CPU's block through the GS base; no Rust reference to the field exists.
+    unsafe {
+        asm!("mov gs:[{offset}], {:e}", in(reg) account, offset = const offset_of!(PerCpu, account),
+            options(nostack, preserves_flags));
+    }
 }
 
 /// Whose FPU registers and segment bases this CPU holds.

@@ -15,6 +15,7 @@ use super::{ExitStatus, Pid, Thread};
 use crate::exec::ExecError;
 use crate::exec::stack::Arguments;
 use crate::fs::{Directory, FileTable, Node};
+use crate::heap::ProcessAccount;
 use crate::machine::Space;
 use crate::signal::{Actions, Pending, Signal};
 use crate::syscall::timers::Alarm;
@@ -110,6 +111,8 @@ pub struct Process {
     pub parent_death_signal: AtomicU32,
     /// Whether it is stopped; not inherited.
     pub job: Job,
+    /// What it holds of the kernel heap; not inherited.
+    pub heap: ProcessAccount,
     /// What its resource limits are; inherited, and kept across `execve`.
     pub limits: Limits,
     /// Its alarm; not inherited.
@@ -146,6 +149,8 @@ pub struct Inherited {
     pub session: Pid,
     /// See [`Process::limits`].
     pub limits: Limits,
+    /// See [`Process::heap`].
+    pub heap: ProcessAccount,
 }
 
 /// Why a thread can't join a process.
@@ -186,6 +191,7 @@ impl Process {
             alone: WaitQueue::new(),
             parent_death_signal: AtomicU32::new(0),
             job: Job::default(),
+            heap: inherited.heap,
             limits: inherited.limits,
             alarm: Mutex::default(),
             space: Mutex::new(space),

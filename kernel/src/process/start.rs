@@ -13,6 +13,7 @@ use crate::arch::UserContext;
 use crate::exec::{self, stack::Arguments};
 use crate::fs::tree as fs_tree;
 use crate::fs::{Directory, FileTable, console};
+use crate::heap::ProcessAccount;
 use crate::machine::{Space, executor};
 use crate::signal::{Actions, SignalSet};
 use crate::syscall::{self, Call, Errno, Outcome, processes};
@@ -79,6 +80,7 @@ pub fn program(arguments: Arguments) -> Result<Pid, Errno> {
         group: pid,
         session: pid,
         limits: Limits::first(),
+        heap: ProcessAccount::open()?,
     };
     let process = Arc::new(Process::new(pid, None, inherited));
     tree::add_process(&process, None).map_err(|_| Errno::EAGAIN)?;

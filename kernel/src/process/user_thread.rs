@@ -34,6 +34,7 @@ use super::slice::Slice;
 use super::thread::{KILLED, STOPPED};
 use super::{Thread, exit, farewell};
 use crate::arch::{self, Trap, UserContext, clock};
+use crate::heap;
 use crate::machine::{self, FaultFuture, Space};
 use crate::syscall::{self, Call, Caller, Errno, Immediate, Outcome, processes};
 use crate::{statistics, tracing};
@@ -215,6 +216,7 @@ impl UserThread {
     /// The thread leaves user mode for good.
     #[cold]
     fn finish(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        heap::charge_nobody();
         if !self.leaves {
             self.leaves = true;
             // What the thread waited for is given up here.
@@ -348,6 +350,8 @@ impl Future for UserThread {
         let this = unsafe { self.get_unchecked_mut() };
         this.thread.set_waker(cx.waker());
         statistics::entering(this.thread.tid());
+        // SAFETY: the thread, which holds the process, is dropped after the poll.
+        let _charge = unsafe { heap::charge(&this.thread.process.heap) };
         loop {
             let attention = this.thread.attention();
             if attention & (KILLED | STOPPED) != 0 {

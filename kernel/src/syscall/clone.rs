@@ -9,6 +9,7 @@ use spin::Mutex;
 
 use super::{Call, Caller, Errno, has_headroom, user, value};
 use crate::arch::UserContext;
+use crate::heap::ProcessAccount;
 use crate::process::tree::Reserved;
 use crate::process::waiting::event;
 use crate::process::{Inherited, Process, Resource, Thread, start, tree};
@@ -198,7 +199,7 @@ async fn make(caller: &Caller, mut context: UserContext, request: &Request) -> R
     let process = if is_thread {
         parent.clone()
     } else {
-        let child = Arc::new(Process::new(tid, Some(space.clone()), inherit(parent, request)));
+        let child = Arc::new(Process::new(tid, Some(space.clone()), inherit(parent, request)?));
         let grandparent = request.has(linux::CLONE_PARENT).then(|| tree::parent_of(parent.pid));
         let parent = grandparent.filter(|&pid| pid != 0).unwrap_or(parent.pid);
         tree::add_process(&child, Some(parent)).map_err(|_| Errno::EAGAIN)?;
@@ -224,7 +225,7 @@ async fn make(caller: &Caller, mut context: UserContext, request: &Request) -> R
 }
 
 /// What a new process takes over.
-fn inherit(parent: &Process, request: &Request) -> Inherited {
+fn inherit(parent: &Process, request: &Request) -> Result<Inherited, Errno> {
     let actions = if request.has(linux::CLONE_SIGHAND) {
         parent.actions.clone()
     } else if request.flags & linux::CLONE_CLEAR_SIGHAND != 0 {
@@ -247,7 +248,8 @@ fn inherit(parent: &Process, request: &Request) -> Inherited {
             Arc::new(AtomicU32::new(umask)),
         )
     };
-    Inherited {
+    Ok(Inherited {
+        heap: ProcessAccount::open()?,
         root: parent.root,
         exit_signal: if request.has(linux::CLONE_PARENT) {
             parent.exit_signal.load(Ordering::Relaxed)
@@ -262,5 +264,5 @@ fn inherit(parent: &Process, request: &Request) -> Inherited {
         group: parent.group(),
         session: parent.session(),
         limits: parent.limits.inherit(),
-    }
+    })
 }

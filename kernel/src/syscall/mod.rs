@@ -83,8 +83,8 @@ pub enum Outcome {
 /// A system call that waits.
 pub type Call = fallible::BoxFuture<'static, Outcome>;
 
-/// Bytes of kernel heap that no call which keeps something there may use, but at most a quarter of the heap.
-const LASTING_RESERVE: usize = 1024 * 1024;
+/// Bytes of kernel heap that no call which keeps something there may use.
+const LASTING_RESERVE: usize = 128 * 1024;
 
 /// Whether a call may keep something in the kernel heap: a region, a thread, an open file.
 ///
@@ -92,7 +92,7 @@ const LASTING_RESERVE: usize = 1024 * 1024;
 /// `ENOMEM` if it may not.
 #[inline]
 pub fn has_headroom() -> Result<(), Errno> {
-    keep_free(LASTING_RESERVE.min(heap::size() / 4))
+    keep_free(LASTING_RESERVE)
 }
 
 /// Whether a call, or a signal frame, may use the kernel heap while it lasts.
@@ -100,12 +100,12 @@ pub fn has_headroom() -> Result<(), Errno> {
 /// # Errors
 /// `ENOMEM` if it may not.
 pub fn has_room_for_call() -> Result<(), Errno> {
-    keep_free(LASTING_RESERVE.min(heap::size() / 4) / 2)
+    keep_free(LASTING_RESERVE / 2)
 }
 
 /// Whether a thread may use the kernel heap on its way out of a signal handler, or of its life.
 pub fn has_room_to_leave() -> bool {
-    keep_free(LASTING_RESERVE.min(heap::size() / 4) / 8).is_ok()
+    keep_free(LASTING_RESERVE / 8).is_ok()
 }
 
 fn keep_free(reserve: usize) -> Result<(), Errno> {
