@@ -1,31 +1,11 @@
 //! The run's configuration: the ramdisk's member `boot/config`, one `key=value` per line.
 //!
-//! | Key | Values | Default |
-//! |---|---|---|
-//! | `mode` | `run`: one program; `demo`: the sample tasks | `run` |
-//! | `program` | path of a program; repeatable, and all run at the same time | none |
-//! | `arg` | one argument of the `program` above it, argument 0 first; repeatable | none |
-//! | `env` | one `NAME=VALUE` for every program; repeatable | none |
-//! | `trace` | `off`; `text`: lines on COM1; `binary`: frames on a virtio serial port | `off` |
-//! | `trace_categories` | names, separated by commas | all |
-//! | `trace_full` | what happens to events of a binary trace when the host falls behind: `wait` for it, or `drop` and count them | `wait` |
-//! | `fault` | `queued`, `inline` | `queued` |
-//! | `service` | `first`: faults are served before anything else; `last`: only when no user thread can go on, so that tests see faults in flight | `first` |
-//! | `zero_pool` | `on`, `off` | `on` |
-//! | `slice` | milliseconds for which a thread runs, faults included, before the others; 0: until its next fault | 0 |
-//! | `polls` | which time counts as that of a poll: `all`; `kernel`: not the time in user mode, so that the report has the longest poll of kernel code | `all` |
-//! | `audit` | milliseconds from one check of the whole kernel to the next, 0 for none | 0 |
-//! | `heap` | the most KiB that the kernel heap takes from the frame allocator; 0: no such limit | 0 |
-//! | `heap_fail`, `heap_fail_from`, `heap_fail_every` | for the tests: which allocations from the kernel heap fail, see [`Failures`] | none |
-//! | `floor` | `on`: measure at the start what hardware lets the steps of a fault cost; `off` | `off` |
-//! | `executor` | measure at the start what the executor's steps cost, with this many tasks alive; 0: do not | 0 |
-//! | `seed` | the number behind `getrandom`, `AT_RANDOM` and the places of programs in memory; 0: programs are not moved | 0 |
-//! | `input` | `none`: standard input is at its end; `terminal`: the port of standard output is a terminal | `none` |
-//! | `window` | `ROWSxCOLUMNS`: the size of the terminal's window | `24x80` |
-//! | `console` | `split`: a port for each channel; `com1`: everything on COM1 | `split` |
-//! | `selftest` | for the tests only: see [`SelfTest`] | none |
+//! The keys, with their values, defaults and meanings, are the table [`keys::KEYS`]; `cargo run -- run --config help`
+//! prints it.
 //!
 //! An unknown key or a bad value is an error that names it. A file without a line is a valid one.
+
+pub mod keys;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -153,6 +133,8 @@ pub struct Config {
     pub polls: PollTime,
     /// Milliseconds from one audit to the next; 0 for none.
     pub audit: u64,
+    /// Milliseconds from which on a poll is reported as a stall; 0 for none.
+    pub stall: u32,
     /// The most KiB that the kernel heap takes from the frame allocator; 0 for no such limit.
     pub heap: usize,
     /// Which allocations from the kernel heap fail.
@@ -188,6 +170,7 @@ impl Default for Config {
             slice: 0,
             polls: PollTime::All,
             audit: 0,
+            stall: 10,
             heap: 0,
             heap_failures: Failures::default(),
             floor: false,
@@ -253,6 +236,10 @@ impl Config {
             key: key.into(),
             value: value.into(),
         };
+        let known = keys::find(key).ok_or_else(|| ConfigError::UnknownKey(key.into()))?;
+        if !known.values.take(value) {
+            return Err(bad());
+        }
         match key {
             "mode" => self.mode = choose(value, &[("run", Mode::Run), ("demo", Mode::Demo)]).ok_or_else(bad)?,
             "program" => self.programs.push(Program {
@@ -294,6 +281,7 @@ impl Config {
                 self.polls = choose(value, &choices).ok_or_else(bad)?;
             }
             "audit" => self.audit = value.parse().map_err(|_| bad())?,
+            "stall" => self.stall = value.parse().map_err(|_| bad())?,
             "heap" => self.heap = value.parse().map_err(|_| bad())?,
             "heap_fail" => self.heap_failures.nth = value.parse().map_err(|_| bad())?,
             "heap_fail_from" => self.heap_failures.from = value.parse().map_err(|_| bad())?,

@@ -4,6 +4,7 @@
 //! ever taken down: what user programs used is gone when they are, which the run's end checks frame by frame.
 
 use core::arch::asm;
+use core::fmt::{self, Write};
 use core::task::Waker;
 
 use faultline_executor::{Config as ExecutorConfig, Executor, Hooks, TaskEvent, TaskId};
@@ -116,6 +117,16 @@ unsafe impl Platform for Machine {
     }
 }
 
+/// Whether any text is written to it.
+struct Found(bool);
+
+impl Write for Found {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 |= !text.trim().is_empty();
+        Ok(())
+    }
+}
+
 impl Hooks for Machine {
     const TRACE_POLLS: bool = false;
 
@@ -132,8 +143,13 @@ impl Hooks for Machine {
     #[cold]
     fn stall(&self, task: TaskId, name: &'static str, length: u32) {
         let microseconds = arch::clock::to_nanoseconds(length.into()) / 1000;
-        log::warn!("stall: a poll of task {task} `{name}` took {microseconds} us; who waits for what:");
-        log::warn!("{}", process::waiting::Waits);
+        log::warn!("stall: a poll of task {task} `{name}` took {microseconds} us");
+        // Nothing is added where nobody waits: an empty graph says nothing.
+        let waits = process::waiting::Waits;
+        let mut found = Found(false);
+        if write!(found, "{waits}").is_ok() && found.0 {
+            log::warn!("stall: who waits for what: {waits}");
+        }
     }
 
     #[cold]
@@ -219,7 +235,13 @@ pub fn start(mut boot: BootMemory, config: &Config) {
     };
     MEMORY.call_once(|| Memory::new(Machine, frames, settings));
     heap::use_frames(memory().frames());
-    let stall = u32::try_from(arch::clock::counter_hz() / 100).unwrap_or(u32::MAX);
+    let stall = match config.stall {
+        0 => u32::MAX,
+        milliseconds => {
+            let ticks = arch::clock::counter_hz() / 1000 * u64::from(milliseconds);
+            u32::try_from(ticks).unwrap_or(u32::MAX)
+        }
+    };
     process::slice::set_length(config.slice);
     EXECUTOR.call_once(|| {
         Executor::new(

@@ -46,7 +46,7 @@
 //! | `polls.longest_ns` | the longest; the time in user mode counts, which is a tick at most |
 //! | `polls.longest_kernel_ns` | with `polls=kernel`: the longest, where the time in user mode does not count |
 //! | `polls.longest_task` | the name of the task that had the longest, and the user thread that ran last: the task itself if it is one |
-//! | `polls.stalls` | polls that took more than 10 ms, each of which is on the log with its task and who waits for what |
+//! | `polls.stalls` | polls that took more than `stall=` milliseconds, each of which is on the log with its task and who waits for what |
 //! | `interrupts.spurious`, `interrupts.nmi` | interrupts that nobody asked for |
 //! | `faults.in_flight` | faults in flight at the end; 0 in a correct run |
 //! | `audit.checks`, `audit.errors` | with `audit=`: checks made while programs ran and after, and what they found wrong |

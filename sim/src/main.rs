@@ -57,6 +57,9 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    // The program ends with the reader of its output. SAFETY: the default action is valid for SIGPIPE, and no other thread
+    // runs yet.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let options = Options::parse();
     match run(&options) {
         Ok(true) => ExitCode::SUCCESS,

@@ -15,6 +15,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::setup::{CoreLibrary, KERNEL_TARGET, Linker, Toolchain, USER_TARGET};
 use crate::workspace;
 
+/// Disk that the builds of kernel and sample tasks take.
+const DISK: &str = "200 MB";
+
 /// What the builds leave behind.
 #[derive(Clone, Debug)]
 pub struct Artifacts {
@@ -77,6 +80,14 @@ pub fn all(toolchain: Toolchain) -> anyhow::Result<Artifacts> {
     bar.enable_steady_tick(Duration::from_millis(100));
 
     bar.set_prefix("building the kernel");
+    let is_new = !artifacts.kernel.is_file() || !artifacts.tasks.is_dir();
+    if is_new && bar.is_hidden() {
+        eprintln!(
+            "faultline: building the kernel and the sample tasks, which takes a minute or two the first time and about \
+             {DISK} of disk in {}",
+            target.display()
+        );
+    }
     run(kernel_command(toolchain, &kernel_dir), &bar)?;
     bar.set_prefix("building the sample tasks");
     let mut command = workspace::toolchain_command(workspace::cargo());

@@ -1,13 +1,21 @@
 //! The command line.
 
+pub mod options;
+pub(crate) mod values;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell as CompletedShell;
 
-use crate::config::{Config, Fault, Switch};
-use crate::machine::{Accel, Firmware, Hardware};
+pub use options::{Options, Settings};
+use values::{html_file, megabytes, positive_seconds, scenarios, seconds, variable};
+
+use crate::config::{Fault, Service, Switch};
+use crate::gdb::Debugger;
+use crate::machine::Accel;
 use crate::recording;
 
 /// Builds and boots Faultline, a kernel in which every user thread and every page fault is a future.
@@ -27,6 +35,22 @@ pub struct Cli {
     /// Options of the demo.
     #[command(flatten)]
     pub demo: Demo,
+}
+
+impl Cli {
+    /// The settings of a command that boots.
+    #[must_use]
+    pub fn settings(&self) -> Option<&Settings> {
+        Some(match &self.command {
+            None => &self.demo.options.settings,
+            Some(Command::Run(run)) => &run.options.settings,
+            Some(Command::Shell(shell)) => &shell.options.settings,
+            Some(Command::Demo(demo)) => &demo.options.settings,
+            Some(Command::Top(top)) => &top.options.settings,
+            Some(Command::Storm(storm)) => &storm.settings,
+            Some(_) => return None,
+        })
+    }
 }
 
 /// The commands.
@@ -80,6 +104,31 @@ pub enum Command {
     ///
     /// Every other command does the same first.
     Setup,
+    /// Print completions of this command line for a shell
+    ///
+    /// They complete `faultline`, the tool as `cargo install --path xtask` installs it: `faultline completions bash >
+    /// ~/.local/share/bash-completion/completions/faultline`.
+    Completions(Completions),
+    /// Print the manual page of this command line, or write one for each command into a folder
+    ///
+    /// `cargo run -- man | man -l -` shows it.
+    Man(Man),
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell that completes
+    #[arg(value_enum)]
+    pub shell: CompletedShell,
+}
+
+/// `man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// A folder that gets a page for each command; it is made if it is not there
+    #[arg(value_name = "DIR")]
+    pub folder: Option<PathBuf>,
 }
 
 /// `sim`.
@@ -103,8 +152,12 @@ pub struct Run {
     #[command(flatten)]
     pub recording: recording::Options,
     /// An environment variable of the program; may be given several times
-    #[arg(long, value_name = "NAME=VALUE")]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     pub env: Vec<String>,
+    /// Let QEMU wait for gdb at its first instruction, on this TCP port of this machine (1234 if none is named; 0: one that
+    /// is free), and print the line to type; `run` starts gdb in this terminal
+    #[arg(long, value_name = "PORT|run", num_args = 0..=1, require_equals = true, default_missing_value = "1234")]
+    pub gdb: Option<Debugger>,
     /// Print the kernel's account of the run on standard error at the end
     #[arg(long)]
     pub summary: bool,
@@ -112,7 +165,7 @@ pub struct Run {
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
     /// A static x86-64 Linux program on this machine, or the name of a sample task; then its arguments
-    #[arg(required = true, trailing_var_arg = true, num_args = 1.., value_names = ["PROGRAM", "ARGS"])]
+    #[arg(required_unless_present = "config", trailing_var_arg = true, num_args = 1.., value_names = ["PROGRAM", "ARGS"])]
     pub command: Vec<String>,
 }
 
@@ -197,7 +250,7 @@ pub struct Storm {
     #[arg(long, value_name = "NUMBER", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub pages: u32,
     /// How long new rounds begin, in the machine's time
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = positive_seconds)]
     pub seconds: Duration,
     /// Seed of what each task does
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
@@ -217,8 +270,8 @@ pub struct Storm {
     pub fault: Fault,
     /// When the fault service gets its turn; `last` keeps faults in flight while other threads run, so that many join
     /// them, but starves those of the scenarios that never wait, such as churn
-    #[arg(long, default_value = "first", value_parser = ["first", "last"])]
-    pub service: String,
+    #[arg(long, value_enum, default_value_t)]
+    pub service: Service,
     /// Keep a pool of frames that idle time has zeroed
     #[arg(long, value_enum, default_value_t)]
     pub zero_pool: Switch,
@@ -226,6 +279,9 @@ pub struct Storm {
     /// next fault. With 4, address spaces are switched far less, but a thread that waits often waits behind whole slices
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
     pub slice: u16,
+    /// Settings below those that have an option.
+    #[command(flatten)]
+    pub settings: Settings,
     /// What is recorded of the storm.
     #[command(flatten)]
     pub recording: recording::Options,
@@ -295,119 +351,8 @@ pub struct Show {
     #[arg(long, value_name = "FILE.pftrace")]
     pub perfetto: Option<PathBuf>,
     /// Write the report page
-    #[arg(long, value_name = "FILE.html")]
+    #[arg(long, value_name = "FILE.html", value_parser = html_file)]
     pub report: Option<PathBuf>,
-}
-
-/// What every command that boots can be told.
-#[derive(Debug, Args)]
-pub struct Options {
-    /// Memory of the machine, in MiB, or with a unit: 512M, 2G
-    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = megabytes)]
-    pub mem: u64,
-    /// Whether faults go through the queue to the fault service or are served by their own first poll
-    #[arg(long, value_enum, default_value_t)]
-    pub fault: Fault,
-    /// Keep a pool of frames that idle time has zeroed
-    #[arg(long, value_enum, default_value_t)]
-    pub zero_pool: Switch,
-    /// How long a thread runs, in milliseconds and its faults included, before the others have their turn; 0: until its
-    /// next fault. With 4, address spaces are switched far less, but a thread that waits often waits behind whole slices
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
-    pub slice: u16,
-    /// Seed of everything that is chosen by chance: random numbers, and where a program's code, heap, mappings and stack
-    /// are; 0: the usual random numbers, and every program at the place it has without randomisation
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
-    pub seed: u64,
-    /// End the machine after this many seconds; 0 for never; 600 if not given, but never where a person types into a
-    /// shell
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub timeout: Option<Duration>,
-    /// The processor model, as QEMU names it
-    #[arg(long, value_name = "MODEL", default_value = "max")]
-    pub cpu: String,
-    /// The firmware that starts the boot stage
-    #[arg(long, value_enum, default_value_t)]
-    pub firmware: Firmware,
-}
-
-impl Options {
-    /// Tells the kernel what it needs to know of them.
-    ///
-    /// # Errors
-    /// Fails when a value can't be a line of the configuration.
-    pub fn configure(&self, config: &mut Config) -> anyhow::Result<()> {
-        config
-            .set("fault", self.fault)?
-            .set("zero_pool", self.zero_pool)?
-            .set("slice", self.slice)?
-            .set("seed", self.seed)?;
-        Ok(())
-    }
-
-    /// The machine that was asked for.
-    #[must_use]
-    pub fn hardware(&self, accel: Accel) -> Hardware {
-        Hardware {
-            memory: self.mem,
-            accel,
-            firmware: self.firmware,
-            cpu: self.cpu.clone(),
-            command_line: None,
-            instructions: None,
-        }
-    }
-
-    /// The time limit.
-    #[must_use]
-    pub fn limit(&self) -> Option<Duration> {
-        let limit = self.timeout.unwrap_or(Duration::from_secs(600));
-        (!limit.is_zero()).then_some(limit)
-    }
-}
-
-fn megabytes(text: &str) -> Result<u64, String> {
-    let (digits, factor) = match text.as_bytes().last() {
-        Some(b'M' | b'm') => (&text[..text.len() - 1], 1),
-        Some(b'G' | b'g') => (&text[..text.len() - 1], 1024),
-        _ => (text, 1),
-    };
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| "not a number of MiB, such as 512, 512M or 2G".to_owned())?;
-    match number.checked_mul(factor) {
-        Some(size @ 16..=1_048_576) => Ok(size),
-        _ => Err("outside 16M to 1024G".to_owned()),
-    }
-}
-
-/// The scenarios of the sample task `storm`.
-const SCENARIOS: [&str; 13] = [
-    "mix",
-    "sweep",
-    "random",
-    "same-page",
-    "cow",
-    "churn",
-    "brk",
-    "huge",
-    "file",
-    "kill",
-    "exec",
-    "timer",
-    "shortage",
-];
-
-fn scenarios(text: &str) -> Result<String, String> {
-    match text.split(',').find(|name| !SCENARIOS.contains(name)) {
-        Some(unknown) => Err(format!("there is no scenario `{unknown}`")),
-        None => Ok(text.to_owned()),
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let number: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(number).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -451,13 +396,5 @@ mod tests {
         let cli = Cli::parse_from(["faultline", "--mem", "64"]);
         assert!(cli.command.is_none());
         assert_eq!(cli.demo.options.mem, 64);
-    }
-
-    #[test]
-    fn sizes_are_checked() {
-        assert_eq!(megabytes("2G"), Ok(2048));
-        for wrong in ["", "M", "5", "1.5G", "-1", "99999999999999999999G"] {
-            assert!(megabytes(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -1,5 +1,8 @@
 //! The kernel's configuration: `boot/config` in the bundle, one `key=value` a line.
 
+#[path = "../../kernel/src/config/keys.rs"]
+pub mod keys;
+
 use std::fmt::{self, Write};
 
 use clap::ValueEnum;
@@ -36,6 +39,16 @@ pub enum Switch {
     Off,
 }
 
+/// When the fault service gets its turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Service {
+    /// Before anything else.
+    #[default]
+    First,
+    /// When no user thread can go on.
+    Last,
+}
+
 macro_rules! display_as_value {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {
@@ -45,7 +58,7 @@ macro_rules! display_as_value {
         }
     )*};
 }
-display_as_value!(Trace, Fault, Switch);
+display_as_value!(Trace, Fault, Switch, Service);
 
 /// A value that the line format can't carry.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,7 @@
 //! costs by itself. The last one runs all tasks at once, untraced; its account is the table.
 
 use std::io;
+use std::time::Duration;
 
 use faultline_trace::FaultClass;
 
@@ -22,6 +23,9 @@ type Call = (&'static str, &'static [&'static str]);
 
 /// Lines of the kernel's configuration.
 type Settings = &'static [(&'static str, &'static str)];
+
+/// Ends a machine of the demo that hangs, if no limit was given.
+const LIMIT: Duration = Duration::from_secs(600);
 
 const UNTRACED: Settings = &[("trace", "off")];
 
@@ -160,7 +164,7 @@ fn boot(
     }
     let hardware = options.hardware(Accel::Icount);
     let bundle = session::pack(artifacts, &config, &tasks, &hardware)?;
-    session::boot(artifacts, &hardware, &bundle, ports, options.limit())
+    session::boot(artifacts, &hardware, &bundle, ports, options.limit_or(LIMIT))
 }
 
 /// Boots with all sample tasks and records what is asked for.
@@ -176,7 +180,7 @@ fn record(
     let bundle = session::pack(artifacts, &config, &tasks, &hardware)?;
     let mut recorder = arguments.recording.start(&tasks)?;
     let trace = recorder.port();
-    let ended = session::boot_traced(artifacts, &hardware, &bundle, ports, trace, options.limit())?;
+    let ended = session::boot_traced(artifacts, &hardware, &bundle, ports, trace, options.limit_or(LIMIT))?;
     recorder.finish(ended.as_ref().map(|(_, outcome)| outcome.report.as_str()).ok())?;
     Ok(ended)
 }

@@ -12,14 +12,19 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 static REQUESTED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 
+/// Lets the tool end with the reader of its output, as any program in a pipe does. Comes first in `main`: what is printed
+/// before would panic. Tests don't call this.
+pub fn end_with_reader() {
+    // SAFETY: the default action is valid for SIGPIPE; the Rust runtime ignored it before `main`, and no other thread
+    // of this program changes it.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 /// Takes over the signals that ask the tool to end. Tests don't call this.
 ///
 /// # Errors
 /// Fails when the operating system refuses a handler.
 pub fn install() -> io::Result<()> {
-    // SAFETY: the default action is valid for SIGPIPE; the Rust runtime ignored it before `main`, and no other thread
-    // of this program changes it.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let flag = REQUESTED.get_or_init(Default::default);
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         let second = Arc::new(std::sync::atomic::AtomicBool::new(false));

@@ -10,6 +10,7 @@
 //! - **Verdict.** Only the kernel's own words through the debug-exit port count as an orderly end. A reset of the
 //!   machine ends QEMU with status 0, and counts as a failure of the kernel.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{OwnedFd, RawFd};
@@ -26,7 +27,7 @@ use clap::ValueEnum;
 use command_fds::{CommandFdExt, FdMapping};
 
 use crate::interrupt;
-use crate::ports::{Lines, Ports, TracePort, carry};
+use crate::ports::{Carried, Lines, Ports, TracePort, carry};
 
 /// The emulator.
 pub const QEMU: &str = "qemu-system-x86_64";
@@ -76,6 +77,10 @@ pub struct Hardware {
     pub command_line: Option<String>,
     /// Where QEMU writes the address of every instruction that it executes.
     pub instructions: Option<PathBuf>,
+    /// The TCP port of this machine on which QEMU waits for gdb before its first instruction.
+    pub gdb: Option<u16>,
+    /// More arguments for QEMU.
+    pub more: Vec<OsString>,
 }
 
 impl Default for Hardware {
@@ -87,6 +92,8 @@ impl Default for Hardware {
             cpu: "max".to_owned(),
             command_line: None,
             instructions: None,
+            gdb: None,
+            more: Vec::new(),
         }
     }
 }
@@ -108,6 +115,8 @@ pub enum End {
     TimedOut(Duration),
     /// Ctrl-C or another signal asked for it.
     Interrupted(i32),
+    /// What came from the machine can't be kept; [`Outcome::unwritten`] says what and why.
+    Unwritten,
 }
 
 impl End {
@@ -136,6 +145,7 @@ impl fmt::Display for End {
             },
             Self::TimedOut(limit) => write!(f, "still running after the time limit of {} s", limit.as_secs_f64()),
             Self::Interrupted(signal) => write!(f, "ended by signal {signal}"),
+            Self::Unwritten => write!(f, "what came from the machine can't be kept"),
         }
     }
 }
@@ -151,6 +161,8 @@ pub struct Outcome {
     pub report: String,
     /// What QEMU itself had to say.
     pub qemu: String,
+    /// What can't be kept of what came, and why.
+    pub unwritten: Option<String>,
     /// Host time from the start of QEMU to its end.
     pub wall: Duration,
 }
@@ -195,6 +207,12 @@ fn command(hardware: &Hardware, boot: &Path) -> Command {
     if let Some(file) = &hardware.instructions {
         command.args(["-singlestep", "-d", "exec,nochain", "-D"]).arg(file);
     }
+    if let Some(port) = hardware.gdb {
+        command.args(["-S", "-gdb", &format!("tcp:127.0.0.1:{port}")]);
+        // Ctrl-C in gdb is not for the machine.
+        command.process_group(0);
+    }
+    command.args(&hardware.more);
     command
 }
 
@@ -319,7 +337,7 @@ pub fn run_attached(
         let _ = messages.read_to_end(&mut text);
         String::from_utf8_lossy(&text).into_owned()
     });
-    let (closed, all_closed) = mpsc::channel::<()>();
+    let (says, said) = mpsc::channel::<Carried>();
     let [com1, com2, com3, com4]: [UnixStream; 4] = ours.try_into().expect("four ports were made");
     let (listens, listening) = mpsc::channel();
     let log = Listening {
@@ -327,7 +345,7 @@ pub fn run_attached(
         line: Vec::new(),
         said: Some(listens),
     };
-    let log = carry(com1, log, LOG_TAIL, closed.clone());
+    let log = carry("the log", com1, log, LOG_TAIL, says.clone());
     if let Some(input) = input {
         type_in(
             input,
@@ -335,26 +353,37 @@ pub fn run_attached(
             listening,
         );
     }
-    let stdout = carry(com2, ports.stdout, 0, closed.clone());
-    let stderr = carry(com3, ports.stderr, 0, closed.clone());
-    let report = carry(com4, io::sink(), LOG_TAIL, closed.clone());
-    let trace = trace.map(|(port, events)| carry(port, events, 0, closed.clone()));
-    drop(closed);
+    let stdout = carry("standard output", com2, ports.stdout, 0, says.clone());
+    let stderr = carry("standard error", com3, ports.stderr, 0, says.clone());
+    let report = carry("the report", com4, io::sink(), LOG_TAIL, says.clone());
+    let trace = trace.map(|(port, events)| carry("the trace", port, events, 0, says.clone()));
+    drop(says);
 
-    let stopped = wait(&all_closed, start, limit);
+    let (stopped, mut unwritten) = wait(&said, start, limit);
     if stopped.is_some() {
         qemu.kill();
     }
     let status = qemu.0.wait().context("QEMU can't be waited for")?;
     let text = |port: JoinHandle<Vec<u8>>| String::from_utf8_lossy(&port.join().unwrap_or_default()).into_owned();
-    let outcome = Outcome {
+    let mut outcome = Outcome {
         end: stopped.unwrap_or_else(|| End::from_status(status)),
         log: text(log),
         report: text(report),
         qemu: messages.join().unwrap_or_default(),
+        unwritten: None,
         wall: start.elapsed(),
     };
     let _ = (stdout.join(), stderr.join(), trace.map(JoinHandle::join));
+    // The last bytes may have come when the machine was gone already.
+    let late = said
+        .try_iter()
+        .next()
+        .map(|Carried::Unwritten(name, error)| (name, error));
+    unwritten = unwritten.or(late);
+    if let Some((name, error)) = unwritten {
+        outcome.end = End::Unwritten;
+        outcome.unwritten = Some(format!("{name} can't be written: {error}"));
+    }
     Ok(outcome)
 }
 
@@ -417,17 +446,22 @@ fn type_in(mut input: Box<dyn Read + Send>, mut port: UnixStream, listening: mps
 }
 
 /// Waits until every port is closed, which QEMU does when it ends, or until there is a reason to stop it.
-fn wait(all_closed: &mpsc::Receiver<()>, start: Instant, limit: Option<Duration>) -> Option<End> {
+fn wait(
+    said: &mpsc::Receiver<Carried>,
+    start: Instant,
+    limit: Option<Duration>,
+) -> (Option<End>, Option<(&'static str, io::Error)>) {
     loop {
         if let Some(signal) = interrupt::requested() {
-            return Some(End::Interrupted(signal));
+            return (Some(End::Interrupted(signal)), None);
         }
         let left = limit.map_or(INTERRUPT_POLL, |limit| limit.saturating_sub(start.elapsed()));
-        match all_closed.recv_timeout(left.min(INTERRUPT_POLL)) {
-            Err(RecvTimeoutError::Disconnected) => return None,
-            Ok(()) | Err(RecvTimeoutError::Timeout) => {
+        match said.recv_timeout(left.min(INTERRUPT_POLL)) {
+            Err(RecvTimeoutError::Disconnected) => return (None, None),
+            Ok(Carried::Unwritten(name, error)) => return (Some(End::Unwritten), Some((name, error))),
+            Err(RecvTimeoutError::Timeout) => {
                 if let Some(limit) = limit.filter(|limit| start.elapsed() >= *limit) {
-                    return Some(End::TimedOut(limit));
+                    return (Some(End::TimedOut(limit)), None);
                 }
             }
         }

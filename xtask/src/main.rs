@@ -3,15 +3,20 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use faultline_xtask::cli::{Cli, Command};
+use faultline_xtask::cli::{Cli, Command, Settings, options};
 use faultline_xtask::machine::QEMU;
 use faultline_xtask::recording::show;
 use faultline_xtask::session::FAILED;
 use faultline_xtask::setup::{CoreLibrary, KERNEL_TARGET, Linker};
-use faultline_xtask::{bench, demo, executor, interrupt, run, setup, shell, sim, storm, top};
+use faultline_xtask::{bench, demo, executor, interrupt, manual, run, setup, shell, sim, storm, top};
 
 fn main() -> ExitCode {
+    interrupt::end_with_reader();
     let cli = Cli::parse();
+    if cli.settings().is_some_and(Settings::ask_for_help) {
+        print!("{}", options::help());
+        return ExitCode::SUCCESS;
+    }
     let result = interrupt::install()
         .map_err(anyhow::Error::from)
         .and_then(|()| match &cli.command {
@@ -25,6 +30,8 @@ fn main() -> ExitCode {
             Some(Command::Shell(arguments)) => shell::run(arguments),
             Some(Command::Sim(arguments)) => sim::run(arguments),
             Some(Command::Setup) => set_up(),
+            Some(Command::Completions(arguments)) => manual::completions(arguments),
+            Some(Command::Man(arguments)) => manual::man(arguments),
             None => demo::run(&cli.demo),
         });
     match result {

@@ -88,16 +88,23 @@ impl Write for Captured {
     }
 }
 
+/// What a thread that carries a port says to the one that waits for the machine.
+pub(crate) enum Carried {
+    /// The bytes of this channel can't be kept: a disk is full, for example.
+    Unwritten(&'static str, io::Error),
+}
+
 /// Copies a port to where it belongs as it arrives, and returns the last `keep` bytes at the end. A reader that went
-/// away (a closed pipe) doesn't stop the machine; its bytes are dropped.
+/// away (a closed pipe) doesn't stop the machine; its bytes are dropped. Any other error is said once.
 pub(crate) fn carry(
+    name: &'static str,
     mut port: UnixStream,
     mut to: impl Write + Send + 'static,
     keep: usize,
-    closed: mpsc::Sender<()>,
+    says: mpsc::Sender<Carried>,
 ) -> JoinHandle<Vec<u8>> {
     thread::spawn(move || {
-        let _closed = closed;
+        let mut says = Some(says);
         let mut kept = Vec::new();
         let mut chunk = [0; 16 * 1024];
         loop {
@@ -107,7 +114,15 @@ pub(crate) fn carry(
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => break,
             };
-            let _ = to.write_all(&chunk[..count]).and_then(|()| to.flush());
+            match to.write_all(&chunk[..count]).and_then(|()| to.flush()) {
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    if let Some(says) = says.take() {
+                        // Where nobody waits any more, the machine has ended.
+                        let _ = says.send(Carried::Unwritten(name, error));
+                    }
+                }
+                _ => {}
+            }
             kept.extend_from_slice(&chunk[..count]);
             if kept.len() > 2 * keep {
                 kept.drain(..kept.len() - keep);

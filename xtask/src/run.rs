@@ -6,7 +6,9 @@ use anyhow::Context;
 
 use crate::build;
 use crate::cli;
+use crate::cli::values::closest;
 use crate::config::Config;
+use crate::gdb::{self, Debugger};
 use crate::machine::Accel;
 use crate::ports::Ports;
 use crate::program::Unsuitable;
@@ -35,6 +37,9 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
                 Some(folder) => eprintln!("faultline: {error}, neither here nor in {}", folder.display()),
                 None => eprintln!("faultline: {error}"),
             }
+            if !program.contains('/') {
+                eprintln!("{}", hint(program));
+            }
             return Ok(NOT_FOUND);
         }
     };
@@ -53,13 +58,30 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
     arguments.recording.configure(&mut config)?;
     options.configure(&mut config)?;
 
-    let hardware = options.hardware(arguments.accel);
+    let mut hardware = options.hardware(arguments.accel);
     let tasks = [task];
     let bundle = session::pack_with(&artifacts, &config, &tasks, &root, &hardware)?;
+    let waiting = arguments
+        .gdb
+        .map(|debugger| gdb::prepare(debugger, &artifacts, &tasks[0], options.seed))
+        .transpose()?;
+    hardware.gdb = waiting.as_ref().map(|waiting| waiting.port);
     let ports = Ports::of_this_process(arguments.recording.log());
     let mut recorder = arguments.recording.start(&tasks)?;
     let trace = recorder.port();
+    let debugging = match (&waiting, arguments.gdb) {
+        (Some(waiting), Some(Debugger::Run)) => Some(waiting.start()?),
+        (Some(waiting), _) => {
+            eprintln!(
+                "faultline: QEMU waits for gdb; type this in another terminal:\n  {}",
+                waiting.line()
+            );
+            None
+        }
+        _ => None,
+    };
     let ended = session::boot_traced(&artifacts, &hardware, &bundle, ports, trace, options.limit())?;
+    drop(debugging);
     recorder.finish(ended.as_ref().map(|(_, outcome)| outcome.report.as_str()).ok())?;
     let (report, _) = match ended {
         Ok(orderly) => orderly,
@@ -108,4 +130,12 @@ fn from_file(folder: Option<&Path>, root: &Root, program: &str, args: &[String])
         return Task::from_file(program.as_ref(), args).map(Some);
     }
     Ok(None)
+}
+
+/// What a person may have meant by a name that is neither a file nor a sample task.
+fn hint(name: &str) -> String {
+    let tasks = build::task_names();
+    let meant = closest(name, tasks.iter().map(String::as_str));
+    let meant = meant.map_or_else(String::new, |meant| format!("did you mean `{meant}`? "));
+    format!("  {meant}The sample tasks are {}", tasks.join(", "))
 }

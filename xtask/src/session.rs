@@ -11,7 +11,7 @@ use crate::build::{self, Artifacts};
 use crate::bundle::Bundle;
 use crate::config::{Config, LineBreak};
 use crate::kernel_image;
-use crate::machine::{self, Attached, End, Hardware, Outcome};
+use crate::machine::{self, Accel, Attached, End, Hardware, Outcome};
 use crate::ports::{Ports, TracePort};
 use crate::program::{self, Unsuitable};
 use crate::report::{Defect, Report};
@@ -139,7 +139,7 @@ pub fn pack_with(
 ) -> anyhow::Result<Vec<u8>> {
     let kernel = fs::read(&artifacts.kernel).context("the kernel can't be read")?;
     let kernel = kernel_image::stripped(&kernel).context("the kernel isn't a well-formed ELF file")?;
-    let mut bundle = Bundle::new(&kernel, config.as_str())?;
+    let mut bundle = Bundle::new(&kernel, &with_stall(config, hardware.accel))?;
     let mut packed: Vec<String> = Vec::new();
     for task in tasks {
         let place = root.place(&task.path);
@@ -160,6 +160,16 @@ pub fn pack_with(
         );
     }
     Ok(bundle)
+}
+
+/// The configuration with a limit of stalls that fits the clock: where that is the host's, a host that has other things
+/// to do makes polls long, and only what takes a second is the kernel's own doing.
+fn with_stall(config: &Config, accel: Accel) -> String {
+    let mut text = config.as_str().to_owned();
+    if accel == Accel::Tcg && !text.lines().any(|line| line.starts_with("stall=")) {
+        text += "stall=1000\n";
+    }
+    text
 }
 
 /// Boots a bundle and reads the kernel's report.
@@ -249,9 +259,15 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.defect {
             Some(defect) => write!(f, "{defect}")?,
-            None => write!(f, "{}", self.outcome.end)?,
+            None => match &self.outcome.unwritten {
+                Some(unwritten) => write!(f, "{unwritten}")?,
+                None => write!(f, "{}", self.outcome.end)?,
+            },
         }
-        if matches!(self.outcome.end, End::TimedOut(_) | End::Interrupted(_)) {
+        if matches!(
+            self.outcome.end,
+            End::TimedOut(_) | End::Interrupted(_) | End::Unwritten
+        ) {
             return Ok(());
         }
         for line in self.outcome.qemu.lines() {

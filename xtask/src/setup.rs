@@ -70,6 +70,8 @@ pub enum Platform {
 
 /// The questions that set-up asks of a machine, and what it can do there.
 pub trait System {
+    /// Whether the compiler can be started.
+    fn has_compiler(&self) -> bool;
     /// Whether the toolchain has the prebuilt kernel target.
     fn has_target(&self) -> bool;
     /// The name of the rustup toolchain in use, if it is one of rustup's.
@@ -138,11 +140,30 @@ impl std::error::Error for Missing {}
 /// # Errors
 /// Says what is missing, what was tried and what to type.
 pub fn prepare(system: &mut dyn System) -> Result<Toolchain, Missing> {
+    compiler(system)?;
     let core = core_library(system)?;
     let linker = linker(system)?;
     static_libc(system)?;
     qemu(system)?;
     Ok(Toolchain { core, linker })
+}
+
+/// Finds the compiler.
+///
+/// # Errors
+/// Says where to get it.
+pub fn compiler(system: &dyn System) -> Result<(), Missing> {
+    if system.has_compiler() {
+        return Ok(());
+    }
+    Err(Missing {
+        what: "the Rust compiler, rustc, can't be started".to_owned(),
+        tried: Vec::new(),
+        remedies: vec![
+            "install Rust: https://rustup.rs".to_owned(),
+            "or let the variable RUSTC name a compiler that is installed".to_owned(),
+        ],
+    })
 }
 
 /// Finds or makes a way to build the core library for the kernel.

@@ -1,21 +1,27 @@
 //! `shell`: busybox as an interactive shell, with the sample tasks beside it.
 //!
 //! What is typed goes to the machine byte by byte: the terminal of this process is switched to raw, so that Ctrl-C and
-//! the like reach the kernel's own line discipline. Only Ctrl-] stays here, and ends the machine.
+//! the like reach the kernel's own line discipline. Only Ctrl-] stays here, and ends the machine: where a trace is
+//! recorded, the kernel is asked to end every process, so that the trace has its orderly end.
 
 use std::fs;
 use std::io::{self, IsTerminal, Read, Write};
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
 use crate::build;
 use crate::cli;
 use crate::config::Config;
-use crate::machine::{Accel, Attached};
-use crate::ports::Ports;
+use crate::interrupt;
+use crate::machine::{Accel, Attached, End};
+use crate::ports::{Commands, Ports};
 use crate::program;
 use crate::root::Root;
 use crate::session::{self, Task};
@@ -68,25 +74,29 @@ pub fn run(arguments: &cli::Shell) -> anyhow::Result<u8> {
     let mut recorder = arguments.recording.start(&tasks)?;
     let terminal = RawTerminal::of_standard_input()?;
     let mut log = arguments.recording.log();
-    let mut limit = options.limit();
+    let limit = options.limit();
     if terminal.is_some() {
         eprint!("{}Ctrl-] ends the machine\r\n", greeting(&samples));
         log = Box::new(ReturnCarriage(log));
-        // A person who types ends the machine when it suits.
-        limit = options.timeout.and(limit);
     }
     let ports = Ports::of_this_process(log);
+    let trace = recorder.port();
+    let escaped = Arc::new(AtomicBool::new(false));
     let attached = Attached {
-        trace: recorder.port(),
         input: Some(Box::new(Keyboard {
             is_terminal: terminal.is_some(),
+            commands: trace.as_ref().map(|port| port.commands.clone()),
+            escaped: Arc::clone(&escaped),
         })),
+        trace,
     };
     let ended = session::boot_attached(&artifacts, &hardware, &bundle, ports, attached, limit);
     drop(terminal);
     let ended = ended?;
     recorder.finish(ended.as_ref().map(|(_, outcome)| outcome.report.as_str()).ok())?;
+    let escaped = escaped.load(Ordering::Relaxed);
     match ended {
+        Err(failure) if escaped && matches!(failure.outcome.end, End::Interrupted(_)) => Ok(0),
         Ok((report, _)) => {
             let programs = report.programs()?;
             let shell = programs.first().context("the kernel's report has no program")?;
@@ -96,7 +106,7 @@ pub fn run(arguments: &cli::Shell) -> anyhow::Result<u8> {
             if !report.frames_hold()? {
                 bail!("the kernel lost frames");
             }
-            Ok(shell.status)
+            Ok(if escaped { 0 } else { shell.status })
         }
         Err(failure) => {
             eprintln!("faultline: {failure}");
@@ -174,14 +184,27 @@ fn succeed(command: &mut Command) -> anyhow::Result<()> {
 /// Standard input, with the key that ends the machine taken out if a person types.
 struct Keyboard {
     is_terminal: bool,
+    /// The way to the kernel, where a trace is recorded.
+    commands: Option<Commands>,
+    /// Whether the key was pressed.
+    escaped: Arc<AtomicBool>,
 }
+
+/// How long the kernel may take to end every process.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Read for Keyboard {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = io::stdin().read(buffer)?;
         if self.is_terminal && buffer[..count].contains(&ESCAPE) {
-            // SAFETY: the call touches no memory; the handler of the tool takes the signal and ends the machine.
-            unsafe { libc::raise(libc::SIGTERM) };
+            self.escaped.store(true, Ordering::Relaxed);
+            let is_asked = self.commands.as_ref().is_some_and(|commands| commands.send("end"));
+            if is_asked {
+                thread::sleep(PATIENCE);
+            }
+            // It ended long ago, or it does not end by itself.
+            interrupt::request();
+            return Ok(0);
         }
         Ok(count)
     }

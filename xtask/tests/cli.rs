@@ -153,6 +153,113 @@ fn a_wrong_option_is_2() {
     }
 }
 
+/// Standard error of arguments that are refused with this status before anything is built or booted.
+fn refusal(args: &[&str], status: i32) -> String {
+    let output = run(args);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(status), "{args:?}: {message}");
+    message
+}
+
+#[test]
+fn what_is_refused_says_what_would_do() {
+    for (args, status, says) in [
+        (&["storm", "--seconds", "0"] as &[_], 2, "no time at all"),
+        (&["storm", "--scenario", "bogus"], 2, "sweep, random, same-page"),
+        (&["storm", "--scenario", "swep"], 2, "(`sweep`?)"),
+        (&["run", "--report", "x.txt", "hello"], 2, "ends in .html"),
+        (&["run", "--env", "FOO", "hello"], 2, "write FOO=VALUE"),
+        (&["run", "--config", "servic=last", "hello"], 2, "(`service`?)"),
+        (&["run", "--config", "service=soon", "hello"], 2, "takes first, last"),
+        (&["run", "--gdb=here", "hello"], 2, "neither a port"),
+        (
+            &["run", "heloo"],
+            127,
+            "did you mean `hello`? The sample tasks are bench, ",
+        ),
+        (&["run", "nothing-like-it"], 127, "  The sample tasks are bench, "),
+    ] {
+        let message = refusal(args, status);
+        assert!(message.contains(says), "{args:?}: {message}");
+    }
+}
+
+#[test]
+fn the_keys_of_the_configuration_are_listed() {
+    let output = run(&["run", "--config", "help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8_lossy(&output.stdout);
+    for key in [
+        "\nservice=first, last\n",
+        "\nselftest=panic, ",
+        "\nslice=a number up to 65535\n",
+    ] {
+        assert!(text.contains(key), "{key}: {text}");
+    }
+}
+
+#[test]
+fn a_line_of_the_configuration_and_an_argument_of_qemu_reach_the_machine() {
+    let output = run(&[
+        "run",
+        "--config",
+        "selftest=leak-frame",
+        "--qemu-arg=-name",
+        "--qemu-arg=a-name-for-it",
+        "hello",
+    ]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{message}");
+    assert!(message.contains("the kernel lost frames"), "{message}");
+    let output = run(&["run", "--qemu-arg=-no-such-option", "hello"]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{message}");
+    assert!(message.contains("-no-such-option: invalid option"), "{message}");
+}
+
+#[test]
+fn completions_and_manual_pages_come_from_the_definition() {
+    let text = |args| String::from_utf8(run(args).stdout).unwrap();
+    assert!(text(&["completions", "bash"]).contains("--zero-pool"));
+    assert!(text(&["completions", "zsh"]).contains("faultline"));
+    assert!(text(&["man"]).contains(".TH faultline 1"));
+    let folder = TempDir::new().unwrap();
+    let pages = folder.path().join("man1");
+    assert_eq!(run(&["man", pages.to_str().unwrap()]).status.code(), Some(0));
+    let page = fs::read_to_string(pages.join("faultline-run.1")).unwrap();
+    assert!(
+        page.contains("faultline\\-run") && page.contains("zero\\-pool"),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_full_disk_is_an_error() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = faultline().args(["run", "hello"]).stdout(full).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{message}");
+    assert!(
+        message.contains("faultline: standard output can't be written: No space left on device"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_closed_pipe_ends_the_tool_without_a_word() {
+    for args in [
+        &["--help"] as &[_],
+        &["man"],
+        &["completions", "zsh"],
+        &["run", "--config", "help"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = faultline().args(args).stdout(writer).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{args:?}");
+    }
+}
+
 #[test]
 fn setup_says_that_everything_is_there() {
     let output = run(&["setup"]);

@@ -75,16 +75,23 @@ fn sample_tasks_run_in_the_shell_while_a_trace_goes_to_a_file() {
 #[test]
 fn the_key_that_ends_the_machine_leaves_a_whole_trace() {
     let folder = TempDir::new().unwrap();
-    let file = folder.path().join("run.pftrace");
+    let file = folder.path().join("run.fltrace");
     let mut terminal = Terminal::open(&["shell", "--trace", file.to_str().unwrap()]);
     terminal.wait_for(PROMPT);
     terminal.press("/bin/touch --pages 3 sequential && echo \"status $?\"\r");
     line(&mut terminal, "status 0");
     terminal.press("\x1d");
-    terminal.wait_for("ended by signal");
-    assert_eq!(terminal.end(), 143);
-    // What was recorded up to the key is kept.
-    assert!(fs::metadata(&file).unwrap().len() > 10_000);
+    assert_eq!(terminal.end(), 0);
+    let recording = Recording::read(fs::File::open(&file).unwrap()).unwrap();
+    assert!(recording.ended && recording.damage.is_none(), "{}", recording.damage);
+}
+
+#[test]
+fn the_key_ends_a_machine_without_a_trace_too() {
+    let mut terminal = Terminal::open(&["shell"]);
+    terminal.wait_for(PROMPT);
+    terminal.press("\x1d");
+    assert_eq!(terminal.end(), 0);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! | command | effect |
 //! |---|---|
 //! | `kill PID` | raises SIGKILL for the process |
+//! | `end` | raises SIGKILL for every process, so that the run comes to its orderly end |
 //! | `trace LIST` | switches the trace to these categories; an empty list switches it off |
 
 use core::convert::Infallible;
@@ -105,6 +106,9 @@ fn obey(message: &[u8]) {
                     super::set_categories(categories);
                 }
             }
+            _ if line.trim() == "end" => tree::for_each_living(|process| {
+                raise::to_process(process, SignalInfo::kernel(Signal::SIGKILL));
+            }),
             _ if line.trim() == "trace" => super::set_categories(Category::empty()),
             _ => {}
         }

@@ -1,4 +1,5 @@
-//! The figures beside those of Linux as a picture: a pair of bars for each operation, on a logarithmic scale.
+//! The figures beside those of Linux as a picture: a pair of bars for each operation, on a logarithmic scale, and how many
+//! times as long Linux's is.
 
 use svg::Document;
 use svg::node::element::{Line, Rectangle, Style, Text};
@@ -69,10 +70,11 @@ pub fn draw(results: &Results) -> Option<String> {
     for (row, (name, ours, linux)) in rows.into_iter().enumerate() {
         let y = TOP + ROW * row as f64 + 4.0;
         picture = picture.add(text(name, LABELS - 8.0, y + BAR + 4.0, "name").set("text-anchor", "end"));
-        for (value, class, y) in [(ours, "ours", y), (linux, "linux", y + BAR)] {
+        let ratio = format!(" ({:.1}×)", linux as f64 / ours as f64);
+        for (value, class, y, ratio) in [(ours, "ours", y, ""), (linux, "linux", y + BAR, ratio.as_str())] {
             let end = x(value as f64);
             picture = picture.add(bar(LABELS, y, end - LABELS, class)).add(text(
-                &grouped(&value.to_string()),
+                &(grouped(&value.to_string()) + ratio),
                 end + 4.0,
                 y + BAR - 2.0,
                 "number",
@@ -117,7 +119,7 @@ mod tests {
         // Two in the legend.
         assert_eq!(picture.matches("<rect").count(), 6);
         assert!(
-            picture.contains("two &lt; three") && picture.contains("5,000"),
+            picture.contains("two &lt; three") && picture.contains("5,000 (10.0×)"),
             "{picture}"
         );
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use cpio::newc::{Builder, ModeFileType, trailer};
 
-use crate::machine::{self, Accel, End, Firmware, Hardware};
+use crate::machine::{self, Accel, End, Hardware};
 use crate::ports::Ports;
 use crate::workspace;
 
@@ -88,10 +88,9 @@ impl Linux {
         let hardware = Hardware {
             memory,
             accel,
-            firmware: Firmware::default(),
             cpu: CPU.to_owned(),
-            instructions: None,
             command_line: Some(format!("{OPTIONS} -- {}", words.join(" "))),
+            ..Hardware::default()
         };
         let ports = Ports {
             log: Box::new(io::sink()),

@@ -9,6 +9,7 @@ use clap::Args;
 use faultline_trace::Category;
 
 use super::Recorder;
+use crate::cli::values::html_file;
 use crate::config::{Config, Trace};
 use crate::session::Task;
 
@@ -24,7 +25,7 @@ pub struct Options {
     #[arg(long, value_name = "LIST")]
     pub trace_categories: Option<String>,
     /// Write a page with figures and a timeline of the run
-    #[arg(long, value_name = "FILE.html")]
+    #[arg(long, value_name = "FILE.html", value_parser = html_file)]
     pub report: Option<PathBuf>,
 }
 

@@ -43,6 +43,10 @@ impl Default for Host {
 }
 
 impl System for Host {
+    fn has_compiler(&self) -> bool {
+        self.sysroot.is_some()
+    }
+
     fn has_target(&self) -> bool {
         let Some(sysroot) = self.sysroot.as_deref().filter(|_| self.use_prebuilt) else {
             return false;

@@ -4,6 +4,7 @@ use super::*;
 
 /// A machine by its properties; what set-up does to it is written down.
 struct Fake {
+    compiler: bool,
     target: bool,
     toolchain: Option<&'static str>,
     source: bool,
@@ -20,6 +21,7 @@ struct Fake {
 /// A machine that has everything.
 fn complete() -> Fake {
     Fake {
+        compiler: true,
         target: true,
         toolchain: Some("1.95.0-x86_64-unknown-linux-gnu"),
         source: true,
@@ -68,6 +70,9 @@ impl Fake {
 }
 
 impl System for Fake {
+    fn has_compiler(&self) -> bool {
+        self.compiler
+    }
     fn has_target(&self) -> bool {
         self.target
     }
@@ -276,4 +281,19 @@ fn a_failing_apt_get_is_quoted() {
         error.contains("tried: apt-get install qemu-system-x86: error: no network"),
         "{error}"
     );
+}
+
+#[test]
+fn a_missing_compiler_is_named_first() {
+    let mut system = Fake {
+        compiler: false,
+        target: false,
+        ..complete()
+    };
+    let error = prepare(&mut system).unwrap_err().to_string();
+    assert!(
+        error.starts_with("the Rust compiler, rustc, can't be started"),
+        "{error}"
+    );
+    assert!(error.contains("https://rustup.rs") && system.done.is_empty(), "{error}");
 }

@@ -150,7 +150,7 @@ fn words(arguments: &cli::Storm) -> Vec<String> {
 
 /// The command that repeats this storm.
 fn repeat(arguments: &cli::Storm) -> String {
-    format!(
+    let mut command = format!(
         "cargo run -- storm --tasks {} --pages {} --seconds {} --seed {} --mem {}M --scenario {} --accel {} --fault {} \
          --service {} --zero-pool {} --slice {}",
         arguments.tasks,
@@ -167,7 +167,14 @@ fn repeat(arguments: &cli::Storm) -> String {
         arguments.service,
         arguments.zero_pool,
         arguments.slice
-    )
+    );
+    for setting in &arguments.settings.config {
+        command += &format!(" --config {setting}");
+    }
+    for word in &arguments.settings.qemu_arg {
+        command += &format!(" --qemu-arg={}", word.display());
+    }
+    command
 }
 
 fn boot(
@@ -184,10 +191,11 @@ fn boot(
     config
         .set("audit", AUDIT)?
         .set("fault", arguments.fault)?
-        .set("service", &arguments.service)?
+        .set("service", arguments.service)?
         .set("zero_pool", arguments.zero_pool)?
         .set("slice", arguments.slice)?
         .set("seed", arguments.seed)?;
+    arguments.settings.configure(&mut config)?;
     recording.configure(&mut config)?;
     if arguments.leak {
         config.set("selftest", "leak-frame")?;
@@ -195,6 +203,7 @@ fn boot(
     let hardware = Hardware {
         memory: arguments.mem,
         accel: arguments.accel,
+        more: arguments.settings.qemu_arg.clone(),
         ..Hardware::default()
     };
     let tasks = [task];
