@@ -55,6 +55,7 @@
 //! | `executor.bytes_per_task` | bytes of the heap that each of them took |
 //! | `executor.STEP` | ticks of `spawn`, `wake`, `pair`, `empty_turn`, `latency_few`, `latency_many`, in hundredths |
 //! | `victims` | processes killed to free memory |
+//! | `victim.N` | each of the first eight of them, how much it held of what, and who held most after it |
 //! | `time.ns` | from the first program's start to the end of the last |
 //! | `report.end` | 1 |
 

@@ -60,7 +60,6 @@ struct Outcome {
     /// Frames that the heap had before and after; pinned ones.
     heap_frames: [u64; 2],
     duration: u64,
-    victims: u64,
     polls: PollTime,
     heap_failures: Failures,
 }
@@ -83,6 +82,7 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     if config.heap > 0 {
         heap::set_limit(config.heap << 10);
     }
+    shortage::start();
     let began = time::now();
     let mut programs = start_programs(config);
     if config.selftest == Some(SelfTest::Stall) {
@@ -92,7 +92,7 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
         core::mem::forget(memory().frames().allocate(arch::cpu::index()));
     }
     heap::inject::arm(config.heap_failures);
-    let victims = drive(config, &mut programs);
+    drive(config, &mut programs);
     heap::inject::disarm();
     let duration = time::now() - began;
     memory().leave_spaces();
@@ -110,7 +110,6 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
         after,
         heap_frames: [heap_before, heap::frames()],
         duration,
-        victims,
         polls: config.polls,
         heap_failures: config.heap_failures,
     };
@@ -182,7 +181,7 @@ fn start_programs(config: &Config) -> Vec<Program> {
 }
 
 /// Turns the executor until every program, and everything that it started, is gone.
-fn drive(config: &Config, programs: &mut [Program]) -> u64 {
+fn drive(config: &Config, programs: &mut [Program]) {
     let (executor, cpu) = (executor(), arch::cpu::index());
     let mut shortage = shortage::Watch::default();
     let mut seen = 0;
@@ -198,7 +197,7 @@ fn drive(config: &Config, programs: &mut [Program]) -> u64 {
             programs.iter_mut().for_each(collect);
         }
         if tree::process_count() == 0 {
-            return shortage.victims();
+            return;
         }
         shortage.look(turn.idle);
         if turn.idle && !executor.has_work(cpu) {
@@ -329,7 +328,11 @@ fn report(outcome: &Outcome, port: &mut dyn fmt::Write) -> fmt::Result {
             report.line(format_args!("executor.{step}"), cost);
         }
     }
-    report.line("victims", outcome.victims);
+    let (victims, named) = shortage::victims();
+    report.line("victims", victims);
+    for (index, victim) in named.iter().flatten().enumerate() {
+        report.line(format_args!("victim.{index}"), victim);
+    }
     report.line("time.ns", outcome.duration);
     report.end()
 }

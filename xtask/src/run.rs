@@ -110,6 +110,9 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
         );
         return Ok(FAILED);
     }
+    for victim in (0..).map_while(|index| report.text(&format!("victim.{index}"))) {
+        eprintln!("faultline: memory ran out; the kernel ended {victim}");
+    }
     let programs = report.programs()?;
     let program = programs.first().context("the kernel's report has no program")?;
     if let Some(error) = &program.error {

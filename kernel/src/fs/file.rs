@@ -92,4 +92,9 @@ pub trait File: Send + Sync {
     fn length(&self) -> u64 {
         0
     }
+
+    /// Pages that are free when it is gone, which whoever holds it open answers for when memory is short.
+    fn held_pages(&self) -> u64 {
+        0
+    }
 }

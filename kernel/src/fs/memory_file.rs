@@ -172,6 +172,10 @@ impl File for MemoryFile {
         }))
     }
 
+    fn held_pages(&self) -> u64 {
+        self.pages.resident() as u64
+    }
+
     fn length(&self) -> u64 {
         MemoryFile::length(self)
     }

@@ -151,6 +151,18 @@ impl OpenFile {
         }
     }
 
+    /// The part of the pages of what it reads and writes that each of its descriptors answers for; `descriptors` is their
+    /// number.
+    pub fn held_pages(&self, descriptors: usize) -> u64 {
+        // Other open files hold the same, and so does its node, which stays as long as this.
+        let holders = match &self.kind {
+            FileKind::Memory(file) => Arc::strong_count(file) - usize::from(self.node.is_some()),
+            _ => 1,
+        };
+        let pages = self.kind.as_file().map_or(0, File::held_pages);
+        pages / (holders.max(1) * descriptors.max(1)) as u64
+    }
+
     /// Its bytes, if it is made of bytes in memory.
     pub fn bytes(&self) -> Option<&[u8]> {
         match &self.kind {

@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::OpenFile;
 use crate::syscall::Errno;
@@ -87,6 +88,15 @@ impl FileTable {
             .ok()
             .and_then(|index| self.0.get_mut(index));
         slot.and_then(Option::take).ok_or(Errno::EBADF)
+    }
+
+    /// The pages that the descriptors of a range answer for; `None` behind the last.
+    #[must_use]
+    pub fn held_pages(&self, range: Range<usize>) -> Option<u64> {
+        let end = range.end.min(self.0.len());
+        let entries = self.0.get(range.start..end).filter(|entries| !entries.is_empty())?;
+        let pages = |entry: &Descriptor| entry.file.held_pages(Arc::strong_count(&entry.file));
+        Some(entries.iter().flatten().map(pages).sum())
     }
 
     /// Closes what `execve` closes.

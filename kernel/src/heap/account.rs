@@ -18,6 +18,12 @@ impl ProcessAccount {
     pub fn open() -> Result<Self, AllocError> {
         HEAP.open().map(Self).ok_or(AllocError)
     }
+
+    /// Bytes that are charged to it.
+    #[must_use]
+    pub fn charged(&self) -> usize {
+        HEAP.charged(self.0)
+    }
 }
 
 impl Drop for ProcessAccount {
