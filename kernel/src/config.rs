@@ -162,7 +162,7 @@ impl Default for Config {
             programs: Vec::new(),
             environment: Vec::new(),
             trace: TraceMode::Off,
-            trace_categories: Category::all(),
+            trace_categories: Category::usual(),
             trace_full: TraceFull::Wait,
             fault: FaultMode::Queued,
             service: ServiceTurn::First,

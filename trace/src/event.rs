@@ -24,6 +24,16 @@ bitflags! {
         const DEVICE = 1 << 7;
         /// Counters, read at intervals.
         const SAMPLE = 1 << 8;
+        /// Arguments of system calls, and what they point to.
+        const ARGUMENTS = 1 << 9;
+    }
+}
+
+impl Category {
+    /// What is recorded where nothing else is said: everything but arguments of system calls, which are many events.
+    #[must_use]
+    pub const fn usual() -> Self {
+        Self::all().difference(Self::ARGUMENTS)
     }
 }
 
@@ -142,6 +152,17 @@ kinds! {
     SyscallExit = 0x51, SYSCALL, "syscall.exit", ("number", "result");
     /// A call that the kernel does not have; named once.
     SyscallUnknown = 0x52, SYSCALL, "syscall.unknown", ("number", "");
+
+    /// The second and the third argument of the call that was entered just before.
+    SyscallArgs = 0x53, ARGUMENTS, "syscall.args", ("arg1", "arg2");
+    /// The fourth and the fifth.
+    SyscallMore = 0x54, ARGUMENTS, "syscall.more", ("arg3", "arg4");
+    /// The sixth; the last event of a call without texts.
+    SyscallLast = 0x55, ARGUMENTS, "syscall.last", ("arg5", "");
+    /// What an argument points to follows: the number of the argument, and how many bytes.
+    SyscallText = 0x56, ARGUMENTS, "syscall.text", ("argument", "bytes");
+    /// Sixteen bytes of it.
+    SyscallBytes = 0x57, ARGUMENTS, "syscall.bytes", ("low", "high");
 
     /// A signal was raised for a task.
     SignalRaise = 0x60, SIGNAL, "signal.raise", ("signal", "addr");

@@ -13,6 +13,7 @@
 #[cfg(feature = "decode")]
 extern crate alloc;
 
+pub mod calls;
 mod event;
 mod text;
 pub mod wire;

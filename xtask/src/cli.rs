@@ -17,6 +17,7 @@ use crate::config::{Fault, Service, Switch};
 use crate::gdb::Debugger;
 use crate::machine::Accel;
 use crate::recording;
+use crate::recording::faults::Filter;
 
 /// Builds and boots Faultline, a kernel in which every user thread and every page fault is a future.
 ///
@@ -161,6 +162,9 @@ pub struct Run {
     /// Print the kernel's account of the run on standard error at the end
     #[arg(long)]
     pub summary: bool,
+    /// Write system calls on standard error as they return, with their arguments, results and times
+    #[arg(long, conflicts_with_all = ["trace", "report", "csv", "jsonl", "trace_categories"])]
+    pub strace: bool,
     /// A folder whose files and links are the machine's root file system; PROGRAM is then looked for in it first
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
@@ -315,6 +319,9 @@ pub struct ReadTrace {
     /// What to show; a summary if nothing is asked for
     #[command(flatten)]
     pub show: Show,
+    /// Which faults the summary, the figures and the lines are of.
+    #[command(flatten)]
+    pub filter: Filter,
 }
 
 /// `top`.
@@ -344,9 +351,21 @@ pub struct Show {
     /// Every event as a line of text
     #[arg(long)]
     pub text: bool,
+    /// System calls with their arguments, results and times; arguments need `--trace-categories` with arguments in it
+    #[arg(long)]
+    pub strace: bool,
     /// The life of one fault, by its number
     #[arg(long, value_name = "ID")]
     pub fault: Option<u64>,
+    /// Why one fault took as long as it did: what it waited for, behind whom, and what the CPU did meanwhile
+    #[arg(long, value_name = "ID")]
+    pub why: Option<u64>,
+    /// Write a table with a line a fault; - is standard output
+    #[arg(long, value_name = "FILE.csv")]
+    pub csv: Option<PathBuf>,
+    /// Write a JSON object a line, one for each fault; - is standard output
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub jsonl: Option<PathBuf>,
     /// Write what Perfetto opens
     #[arg(long, value_name = "FILE.pftrace")]
     pub perfetto: Option<PathBuf>,

@@ -1,5 +1,6 @@
 //! `run`: one program as the first user task.
 
+use std::io;
 use std::path::Path;
 
 use anyhow::Context;
@@ -7,11 +8,12 @@ use anyhow::Context;
 use crate::build;
 use crate::cli;
 use crate::cli::values::closest;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::gdb::{self, Debugger};
 use crate::machine::Accel;
-use crate::ports::Ports;
+use crate::ports::{Commands, Ports, TracePort};
 use crate::program::Unsuitable;
+use crate::recording::strace;
 use crate::report::Summary;
 use crate::root::Root;
 use crate::session::{self, FAILED, NOT_FOUND, Task, UNSUITABLE};
@@ -55,7 +57,13 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
     for variable in &arguments.env {
         config.set("env", variable)?;
     }
-    arguments.recording.configure(&mut config)?;
+    if arguments.strace {
+        config
+            .set("trace", config::Trace::Binary)?
+            .set("trace_categories", strace::CATEGORIES)?;
+    } else {
+        arguments.recording.configure(&mut config)?;
+    }
     options.configure(&mut config)?;
 
     let mut hardware = options.hardware(arguments.accel);
@@ -68,7 +76,14 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
     hardware.gdb = waiting.as_ref().map(|waiting| waiting.port);
     let ports = Ports::of_this_process(arguments.recording.log());
     let mut recorder = arguments.recording.start(&tasks)?;
-    let trace = recorder.port();
+    let trace = if arguments.strace {
+        Some(TracePort {
+            events: Box::new(strace::Live::new(io::stderr())),
+            commands: Commands::default(),
+        })
+    } else {
+        recorder.port()
+    };
     let debugging = match (&waiting, arguments.gdb) {
         (Some(waiting), Some(Debugger::Run)) => Some(waiting.start()?),
         (Some(waiting), _) => {

@@ -66,7 +66,7 @@ keys! {
         "a variable of the environment of every program; may be given several times";
     "trace": Values::Words(&["off", "text", "binary"]), "off",
         "text: a line an event on COM1; binary: frames on a virtio serial port";
-    "trace_categories": Values::Text("NAME,..."), "all",
+    "trace_categories": Values::Text("NAME,..."), "all but arguments",
         "the categories of events that are recorded";
     "trace_full": Values::Words(&["wait", "drop"]), "wait",
         "when the host takes a binary trace too slowly: wait for it, or drop events and count them";

@@ -252,7 +252,7 @@ impl UserThread {
     /// Answers a system call, or starts it.
     #[inline(always)]
     fn call(&mut self) -> Next {
-        tracing::record(Kind::SyscallEnter, self.context.syscall_number(), self.context.rdi);
+        tracing::arguments::enter(self.space.as_ref(), &self.context);
         statistics::syscall();
         let Some(space) = &self.space else { return Next::Look };
         match syscall::immediate(&self.thread, space, &mut self.context) {

@@ -12,6 +12,7 @@
 //!
 //! At the end of a run, and at a panic, everything that was recorded goes out first.
 
+pub mod arguments;
 pub mod pump;
 mod ring;
 mod stream;

@@ -14,6 +14,9 @@ use super::{Recording, text};
 /// How many of the slowest faults are told.
 const SLOWEST: usize = 10;
 
+/// How many of the functions that fault are told.
+const FUNCTIONS: usize = 50;
+
 /// How many pieces the busiest address ranges are cut into.
 const HEAT: usize = 256;
 
@@ -35,8 +38,10 @@ pub struct Figures {
     pub lost: u64,
     /// Whether the trace has its orderly end.
     pub ended: bool,
-    /// Faults, by how they were served or how they ended.
+    /// The service of faults, from trap to wake, by how they were served or how they ended.
     pub faults: Vec<Lengths>,
+    /// How long their threads then waited for the CPU, from wake to resume.
+    pub cpu_waits: Vec<Lengths>,
     /// The stages of the faults that were resolved.
     pub stages: Vec<Lengths>,
     /// TLB flushes done and skipped.
@@ -51,6 +56,8 @@ pub struct Figures {
     pub flight: Vec<(u64, u64, u64)>,
     /// The slowest faults, each with its life.
     pub slowest: Vec<Slow>,
+    /// The functions whose instructions faulted, the one with most faults first.
+    pub functions: Vec<Function>,
     /// Where faults were: space, first address, length of a piece, and the counts of the pieces.
     pub heat: Vec<Heat>,
 }
@@ -102,8 +109,10 @@ pub struct Task {
     pub program: String,
     /// Its faults.
     pub faults: u64,
-    /// The ticks that they took.
+    /// The ticks that their service took.
     pub fault_ticks: u64,
+    /// The ticks that the thread then waited for the CPU.
+    pub cpu_wait_ticks: u64,
     /// Its system calls.
     pub calls: u64,
 }
@@ -136,10 +145,25 @@ pub struct Slow {
     pub kind: &'static str,
     /// Its thread.
     pub task: u32,
-    /// How long it took.
+    /// How long its service took.
     pub ticks: u64,
+    /// How long its thread then waited for the CPU.
+    pub cpu_wait: u64,
+    /// When it began, in ticks since the start.
+    pub from: u64,
     /// Its life as text.
     pub life: String,
+}
+
+/// A function of a program whose instructions faulted.
+#[derive(Clone, Debug, Serialize)]
+pub struct Function {
+    /// Program and name; the address of the instruction where there is no name.
+    pub name: String,
+    /// Its faults.
+    pub faults: u64,
+    /// The ticks that their service took.
+    pub ticks: u64,
 }
 
 /// A range of addresses with many faults.
@@ -212,13 +236,14 @@ impl Figures {
         }
         let end = recording.events.last().map_or(recording.start, |event| event.time);
         Self {
-            version: 1,
+            version: 2,
             counter_hz: recording.counter_hz,
             duration: end.saturating_sub(recording.start),
             events: recording.events.len() as u64,
             lost: recording.lost,
             ended: recording.ended,
-            faults: faults(lives),
+            faults: by_kind(lives.iter().map(|life| (life, life.service()))),
+            cpu_waits: by_kind(resumed(lives).map(|life| (life, life.cpu_wait()))),
             stages: stages(lives),
             tlb,
             kinds,
@@ -226,6 +251,7 @@ impl Figures {
             frames: frames(recording),
             flight: flight(recording),
             slowest: slowest(recording, lives),
+            functions: functions(recording, lives),
             heat: heat(lives),
         }
     }
@@ -237,10 +263,17 @@ fn kinds_of_faults() -> impl Iterator<Item = &'static str> {
     classes.chain(["coalesced", "spurious", "denied", "cancelled", "unfinished", "unknown"])
 }
 
-fn faults(lives: &[Life]) -> Vec<Lengths> {
+/// The faults whose threads were woken and went on.
+fn resumed(lives: &[Life]) -> impl Iterator<Item = &Life> {
+    let runs =
+        |life: &&Life| life.stages.len() > 1 && life.stages.last().is_some_and(|stage| stage.0 == Stage::Runnable);
+    lives.iter().filter(runs)
+}
+
+fn by_kind<'a>(lengths: impl Iterator<Item = (&'a Life, u64)>) -> Vec<Lengths> {
     let mut by_kind = BTreeMap::<_, Vec<u64>>::new();
-    for life in lives {
-        by_kind.entry(life.kind()).or_default().push(life.length());
+    for (life, length) in lengths {
+        by_kind.entry(life.kind()).or_default().push(length);
     }
     kinds_of_faults()
         .filter_map(|kind| Some(Lengths::of(kind, by_kind.remove(kind)?)))
@@ -269,11 +302,12 @@ fn tasks(recording: &Recording, lives: &[Life]) -> Vec<Task> {
             *calls.entry(event.task).or_default() += 1;
         }
     }
-    let mut faults = BTreeMap::<u32, (u64, u64)>::new();
+    let mut faults = BTreeMap::<u32, (u64, u64, u64)>::new();
     for life in lives {
-        let (count, ticks) = faults.entry(life.task).or_default();
+        let (count, ticks, waited) = faults.entry(life.task).or_default();
         *count += 1;
-        *ticks += life.length();
+        *ticks += life.service();
+        *waited += life.cpu_wait();
     }
     let mut ids: Vec<u32> = threads.iter().map(|(id, _)| id).chain(faults.keys().copied()).collect();
     ids.sort_unstable();
@@ -281,13 +315,14 @@ fn tasks(recording: &Recording, lives: &[Life]) -> Vec<Task> {
     ids.into_iter()
         .map(|id| {
             let running = threads.get(id).cloned().unwrap_or_default();
-            let (count, ticks) = faults.get(&id).copied().unwrap_or_default();
+            let (count, ticks, waited) = faults.get(&id).copied().unwrap_or_default();
             Task {
                 id,
                 process: running.process,
                 program: running.program,
                 faults: count,
                 fault_ticks: ticks,
+                cpu_wait_ticks: waited,
                 calls: calls.get(&id).copied().unwrap_or(0),
             }
         })
@@ -345,17 +380,46 @@ fn thin<T: Copy>(all: Vec<T>) -> Vec<T> {
 
 fn slowest(recording: &Recording, lives: &[Life]) -> Vec<Slow> {
     let mut done: Vec<&Life> = lives.iter().filter(|life| life.end == lives::End::Resolved).collect();
-    done.sort_by_key(|life| (std::cmp::Reverse(life.length()), life.id));
+    done.sort_by_key(|life| (std::cmp::Reverse(life.service()), life.id));
     done.iter()
         .take(SLOWEST)
         .map(|life| Slow {
             id: life.id,
             kind: life.kind(),
             task: life.task,
-            ticks: life.length(),
+            ticks: life.service(),
+            cpu_wait: life.cpu_wait(),
+            from: life.times.0.saturating_sub(recording.start),
             life: text::life(recording, life),
         })
         .collect()
+}
+
+fn functions(recording: &Recording, lives: &[Life]) -> Vec<Function> {
+    let mut found = BTreeMap::<String, (u64, u64)>::new();
+    for life in lives {
+        let Some(instruction) = life.instruction else { continue };
+        let name = recording.name(life.space, instruction);
+        // The part behind the last `+0x` says where in the function the instruction is.
+        let name = name.map_or_else(
+            || format!("{instruction:#x}"),
+            |name| {
+                name.rsplit_once("+0x")
+                    .map_or(name, |(function, _)| function)
+                    .to_owned()
+            },
+        );
+        let (faults, ticks) = found.entry(name).or_default();
+        *faults += 1;
+        *ticks += life.service();
+    }
+    let mut all: Vec<_> = found
+        .into_iter()
+        .map(|(name, (faults, ticks))| Function { name, faults, ticks })
+        .collect();
+    all.sort_by(|one, other| other.faults.cmp(&one.faults).then_with(|| one.name.cmp(&other.name)));
+    all.truncate(FUNCTIONS);
+    all
 }
 
 /// Addresses of each space, in ranges without a gap of more than 64 MiB, the busiest first.

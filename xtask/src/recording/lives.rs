@@ -10,7 +10,10 @@
 //! | filling | | `fault.fill` |
 //! | commit | | `fault.commit` |
 //! | woken | | `fault.wake` |
-//! | resumed | | `fault.resume` |
+//! | runnable | | `fault.resume` |
+//!
+//! Two lengths matter apart: the *service*, from the trap to the wake, is what the fault cost; the *wait for the CPU*, from
+//! the wake to the resumed thread (the stage `runnable`), is what others did with the CPU meanwhile.
 //!
 //! A fault that skips an event skips the stage: what it would have taken belongs to the next one. A fault that joined
 //! another one is `queued` until that one's waiters are woken.
@@ -38,8 +41,8 @@ pub enum Stage {
     Commit,
     /// Until the waiter is woken.
     Woken,
-    /// Until the thread goes on.
-    Resumed,
+    /// Woken, and waiting for the CPU: until the thread goes on.
+    Runnable,
 }
 
 impl Stage {
@@ -51,7 +54,7 @@ impl Stage {
         Self::Filling,
         Self::Commit,
         Self::Woken,
-        Self::Resumed,
+        Self::Runnable,
     ];
 
     /// Its name.
@@ -64,7 +67,7 @@ impl Stage {
             Self::Filling => "filling",
             Self::Commit => "commit",
             Self::Woken => "woken",
-            Self::Resumed => "resumed",
+            Self::Runnable => "runnable",
         }
     }
 
@@ -77,7 +80,7 @@ impl Stage {
             Kind::FaultFill => Self::Filling,
             Kind::FaultCommit => Self::Commit,
             Kind::FaultWake => Self::Woken,
-            Kind::FaultResume => Self::Resumed,
+            Kind::FaultResume => Self::Runnable,
             _ => return None,
         })
     }
@@ -135,6 +138,21 @@ impl Life {
         self.times.1 - self.times.0
     }
 
+    /// How long it was served: from the trap to the wake, or to its end if nobody was woken.
+    #[must_use]
+    pub fn service(&self) -> u64 {
+        self.length() - self.cpu_wait()
+    }
+
+    /// How long its thread waited for the CPU after the wake.
+    #[must_use]
+    pub fn cpu_wait(&self) -> u64 {
+        match self.stages.last() {
+            Some(&(Stage::Runnable, from, to)) if self.stages.len() > 1 => to - from,
+            _ => 0,
+        }
+    }
+
     /// What it is counted as.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -186,7 +204,7 @@ impl Life {
             return;
         }
         if let Some(stage) = Stage::ended_by(event.kind)
-            && (self.events.len() > 1 || stage == Stage::Resumed)
+            && (self.events.len() > 1 || stage == Stage::Runnable)
         {
             // A fault that is served twice (its page table had to be made first) is in one stage twice in a row.
             match self.stages.last_mut() {
@@ -203,7 +221,7 @@ impl Life {
 
     /// A fault that joined another one was queued until the other's waiters were woken.
     fn wait_until(&mut self, woken: u64) {
-        if let Some((stage @ Stage::Resumed, from, to)) = self.stages.last().copied()
+        if let Some((stage @ Stage::Runnable, from, to)) = self.stages.last().copied()
             && (from..to).contains(&woken)
         {
             self.stages.pop();
@@ -329,7 +347,7 @@ pub(crate) mod tests {
                 (Stage::Filling, 210, 260),
                 (Stage::Commit, 260, 270),
                 (Stage::Woken, 270, 280),
-                (Stage::Resumed, 280, 300),
+                (Stage::Runnable, 280, 300),
             ]
         );
         assert_eq!(first.instruction, Some(0x400));
@@ -341,7 +359,7 @@ pub(crate) mod tests {
         assert_eq!((lives[1].shared_with, lives[1].kind()), (Some(7), "coalesced"));
         assert_eq!(
             lives[1].stages[1..],
-            [(Stage::Queued, 180, 280), (Stage::Resumed, 280, 330)]
+            [(Stage::Queued, 180, 280), (Stage::Runnable, 280, 330)]
         );
         assert_eq!((lives[2].end, lives[2].kind()), (End::Denied, "denied"));
     }

@@ -8,11 +8,14 @@
 //! kernel -- frames --> Recorder -- Recording --+-- file: FILE.fltrace (the frames, with checksums and names)
 //!                                              +-- perfetto: FILE.pftrace
 //!                                              +-- page: FILE.html
-//!                                              +-- show: tables, JSON, the life of a fault
+//!                                              +-- faults: CSV and JSON, a line a fault
+//!                                              +-- strace: a line a system call
+//!                                              +-- show: tables, JSON, the life of a fault, and why it took so long
 //! ```
 //!
 //! [`lives`] puts the events of each fault together, and [`figures`] counts; everything that is shown comes from these.
 
+pub mod faults;
 pub mod figures;
 pub mod file;
 pub mod lives;
@@ -22,7 +25,9 @@ pub mod page;
 pub mod perfetto;
 mod recorder;
 pub mod show;
+pub mod strace;
 pub mod text;
+pub mod why;
 
 pub use file::Recording;
 pub use options::{Options, TraceTo};

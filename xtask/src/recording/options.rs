@@ -21,12 +21,19 @@ pub struct Options {
     /// FILE.fltrace: a recording for `cargo run -- trace`
     #[arg(long, value_name = "off|text|FILE", default_value_t = TraceTo::Off, value_parser = trace_to)]
     pub trace: TraceTo,
-    /// The events that are recorded: task, fault, tlb, frame, memory, syscall, signal, device, sample; all if not given
+    /// The events that are recorded: task, fault, tlb, frame, memory, syscall, signal, device, sample,
+    /// arguments (of system calls); all but the last if not given
     #[arg(long, value_name = "LIST")]
     pub trace_categories: Option<String>,
     /// Write a page with figures and a timeline of the run
     #[arg(long, value_name = "FILE.html", value_parser = html_file)]
     pub report: Option<PathBuf>,
+    /// Write a table with a line a fault
+    #[arg(long, value_name = "FILE.csv")]
+    pub csv: Option<PathBuf>,
+    /// Write a JSON object a line, one for each fault
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub jsonl: Option<PathBuf>,
 }
 
 /// Where a trace goes.
@@ -85,7 +92,8 @@ impl Options {
     /// Whether the kernel has to send a binary trace.
     #[must_use]
     pub fn is_recorded(&self) -> bool {
-        self.report.is_some() || matches!(self.trace, TraceTo::Perfetto(_) | TraceTo::Recording(_))
+        [&self.report, &self.csv, &self.jsonl].iter().any(|file| file.is_some())
+            || matches!(self.trace, TraceTo::Perfetto(_) | TraceTo::Recording(_))
     }
 
     /// Where the kernel's log goes: it is shown with a trace of lines, and only then.
@@ -103,8 +111,8 @@ impl Options {
     /// # Errors
     /// Fails when the options contradict each other.
     pub fn configure(&self, config: &mut Config) -> anyhow::Result<()> {
-        if self.is_text() && self.report.is_some() {
-            bail!("--trace text writes events as lines, of which --report can make no page: choose one of them");
+        if self.is_text() && self.is_recorded() {
+            bail!("--trace text writes events as lines, of which --report, --csv and --jsonl can make nothing: choose");
         }
         let how = match (self.is_text(), self.is_recorded()) {
             (true, _) => Trace::Text,
@@ -114,7 +122,7 @@ impl Options {
         config.set("trace", how)?;
         if let Some(list) = &self.trace_categories {
             if how == Trace::Off {
-                bail!("--trace-categories chooses among the events of --trace or --report, and there is neither");
+                bail!("--trace-categories chooses among the events of --trace or --report, and nothing is recorded");
             }
             check(list)?;
             config.set("trace_categories", list)?;

@@ -18,6 +18,8 @@ pub struct Recorder {
     raw: Option<Arc<Mutex<BufWriter<File>>>>,
     trace: TraceTo,
     page: Option<PathBuf>,
+    csv: Option<PathBuf>,
+    jsonl: Option<PathBuf>,
     tasks: Vec<Task>,
 }
 
@@ -40,7 +42,8 @@ impl Recorder {
         let recorded = options.is_recorded();
         let (trace, page) = (options.trace.clone(), options.report.clone());
         // A file that can't be made is better known before the run than after it.
-        let files = [Self::file(&trace), page.as_deref()];
+        let (csv, jsonl) = (options.csv.clone(), options.jsonl.clone());
+        let files = [Self::file(&trace), page.as_deref(), csv.as_deref(), jsonl.as_deref()];
         for file in files.into_iter().flatten() {
             File::create(file).with_context(|| format!("{} can't be written", file.display()))?;
         }
@@ -51,6 +54,8 @@ impl Recorder {
             raw: raw.map(|file| Arc::new(Mutex::new(BufWriter::with_capacity(1 << 20, file)))),
             trace,
             page,
+            csv,
+            jsonl,
             tasks: if recorded { tasks.to_vec() } else { Vec::new() },
         })
     }
@@ -104,6 +109,16 @@ impl Recorder {
         }
         if let Some(path) = &self.page {
             write_file(path, |out| super::page::write(&recording, out))?;
+        }
+        if self.csv.is_some() || self.jsonl.is_some() {
+            let lives = super::lives::of(&recording);
+            let all: Vec<_> = lives.iter().collect();
+            if let Some(path) = &self.csv {
+                write_file(path, |out| super::faults::csv(&recording, &all, out))?;
+            }
+            if let Some(path) = &self.jsonl {
+                write_file(path, |out| super::faults::jsonl(&recording, &all, out))?;
+            }
         }
         Ok(())
     }

@@ -1,12 +1,15 @@
 //! `trace FILE`: a recording read back.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
 
 use anyhow::{Context, bail};
 
 use super::figures::{Figures, Lengths};
-use super::{Recording, lives, page, perfetto, recorder, text};
+use super::lives::Life;
+use super::strace::Strace;
+use super::{Recording, faults, lives, page, perfetto, recorder, text, why};
 use crate::cli;
 use crate::report::grouped;
 
@@ -28,8 +31,19 @@ pub fn run(arguments: &cli::ReadTrace) -> anyhow::Result<u8> {
         recorder::write_file(path, |out| perfetto::write(&recording, out))?;
         return Ok(0);
     }
+    let all = lives::of(&recording);
+    let filter = &arguments.filter;
+    let chosen = filter.choose(&recording, &all)?;
     if let Some(path) = &show.report {
         recorder::write_file(path, |out| page::write(&recording, out))?;
+        return Ok(0);
+    }
+    if let Some(path) = &show.csv {
+        to_file_or_output(path, |out| faults::csv(&recording, &chosen, out))?;
+        return Ok(0);
+    }
+    if let Some(path) = &show.jsonl {
+        to_file_or_output(path, |out| faults::jsonl(&recording, &chosen, out))?;
         return Ok(0);
     }
     let mut out = io::stdout().lock();
@@ -37,10 +51,19 @@ pub fn run(arguments: &cli::ReadTrace) -> anyhow::Result<u8> {
         for event in &recording.events {
             writeln!(out, "{event}")?;
         }
+    } else if show.strace {
+        let mut lines = Strace::new(BufWriter::new(out), recording.start, recording.counter_hz);
+        for event in &recording.events {
+            lines.take(event)?;
+        }
+        lines.finish()?;
     } else if let Some(id) = show.fault {
-        writeln!(out, "{}", life(&recording, id)?)?;
+        writeln!(out, "{}", life(&recording, &all, id)?)?;
+    } else if let Some(id) = show.why {
+        writeln!(out, "{}", why::explain(&recording, &all, find(&all, id)?))?;
     } else {
-        let figures = Figures::of(&recording, &lives::of(&recording));
+        let chosen: Vec<Life> = chosen.into_iter().cloned().collect();
+        let figures = Figures::of(&recording, &chosen);
         if show.json {
             serde_json::to_writer_pretty(&mut out, &figures).context("the figures can't be written")?;
             writeln!(out)?;
@@ -51,22 +74,34 @@ pub fn run(arguments: &cli::ReadTrace) -> anyhow::Result<u8> {
     Ok(0)
 }
 
+/// Writes to a file, or to standard output if that is `-`.
+fn to_file_or_output(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
+    if path == Path::new("-") {
+        let mut out = BufWriter::new(io::stdout().lock());
+        fill(&mut out)?;
+        out.flush()?;
+        return Ok(());
+    }
+    recorder::write_file(path, fill)
+}
+
+/// The fault of a number.
+fn find(lives: &[Life], id: u64) -> anyhow::Result<&Life> {
+    if let Some(life) = lives.iter().find(|life| life.id == id) {
+        return Ok(life);
+    }
+    let numbers = lives.iter().map(|life| life.id);
+    match numbers.clone().min().zip(numbers.max()) {
+        Some((first, last)) => bail!("the recording has no fault {id}; it has faults from {first} to {last}"),
+        None => bail!("the recording has no fault at all: was the category `fault` on?"),
+    }
+}
+
 /// The life of one fault, and of the one whose service it shared.
-fn life(recording: &Recording, id: u64) -> anyhow::Result<String> {
-    let lives = lives::of(recording);
-    let find = |id| lives.iter().find(|life| life.id == id);
-    let Some(life) = find(id) else {
-        let (first, last) = (
-            lives.iter().map(|life| life.id).min(),
-            lives.iter().map(|life| life.id).max(),
-        );
-        match first.zip(last) {
-            Some((first, last)) => bail!("the recording has no fault {id}; it has faults from {first} to {last}"),
-            None => bail!("the recording has no fault at all: was the category `fault` on?"),
-        }
-    };
+fn life(recording: &Recording, lives: &[Life], id: u64) -> anyhow::Result<String> {
+    let life = find(lives, id)?;
     let mut told = text::life(recording, life);
-    if let Some(other) = life.shared_with.and_then(find) {
+    if let Some(other) = life.shared_with.and_then(|id| find(lives, id).ok()) {
         let _ = write!(told, "\n{}", text::life(recording, other));
     }
     Ok(told)
@@ -89,7 +124,11 @@ fn summary(figures: &Figures) -> String {
             "; the trace has no orderly end"
         },
     );
-    for (title, rows) in [("faults, in ticks", &figures.faults), ("stages", &figures.stages)] {
+    for (title, rows) in [
+        ("service, in ticks", &figures.faults),
+        ("waiting for the CPU", &figures.cpu_waits),
+        ("stages", &figures.stages),
+    ] {
         if rows.is_empty() {
             continue;
         }

@@ -50,7 +50,11 @@ pub fn life(recording: &Recording, life: &Life) -> String {
     if let Some(other) = life.shared_with {
         let _ = write!(text, "\n  shares the service of fault {other}");
     }
-    let _ = write!(text, "\n  {} ticks:", life.length());
+    let _ = write!(text, "\n  {} ticks", life.service());
+    if life.cpu_wait() > 0 {
+        let _ = write!(text, ", then {} waiting for the CPU", life.cpu_wait());
+    }
+    text.push(':');
     for &(stage, from, to) in &life.stages {
         let _ = write!(text, " {} {},", stage.name(), to - from);
     }

@@ -110,6 +110,8 @@ pub fn run(arguments: &cli::Storm) -> anyhow::Result<u8> {
         trace: TraceTo::Recording(folder.join("trace.fltrace")),
         trace_categories: Some(TRACED.to_owned()),
         report: None,
+        csv: None,
+        jsonl: None,
     };
     let traced = self::boot(arguments, &artifacts, &options, TRACE_LIMIT, Progress::hidden());
     if let Err(error) = traced {

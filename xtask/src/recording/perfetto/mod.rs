@@ -170,7 +170,7 @@ impl<'a> Timeline<'a> {
     /// What the fault service does.
     fn executor(&mut self, lives: &[Life]) {
         let mut joined = HashMap::<u64, Vec<u64>>::new();
-        let whole = |life: &&Life| life.stages.iter().any(|stage| stage.0 == Stage::Resumed);
+        let whole = |life: &&Life| life.stages.iter().any(|stage| stage.0 == Stage::Runnable);
         for life in lives.iter().filter(whole) {
             if let Some(served) = life.shared_with {
                 joined.entry(served).or_default().push(life.id);
@@ -212,7 +212,7 @@ impl<'a> Timeline<'a> {
             .filter(|life| {
                 life.stages
                     .iter()
-                    .any(|stage| stage.0 > Stage::Queued && stage.0 < Stage::Resumed)
+                    .any(|stage| stage.0 > Stage::Queued && stage.0 < Stage::Runnable)
             })
             .map(|life| life.id)
             .collect();
@@ -275,7 +275,7 @@ impl<'a> Timeline<'a> {
         }
         let stages = life.stages.iter().map(|&(stage, from, to)| {
             let mut slice = Slice::new("fault", stage.name().to_owned(), from, to);
-            if stage == Stage::Resumed && life.shared_with.is_some_and(|other| served.contains(&other)) {
+            if stage == Stage::Runnable && life.shared_with.is_some_and(|other| served.contains(&other)) {
                 slice.arrives = vec![life.id];
             }
             slice

@@ -42,7 +42,7 @@ fn a_fault_is_a_slice_with_its_stages_inside() {
             "filling",
             "commit",
             "woken",
-            "resumed",
+            "runnable",
             "denied fault 9"
         ]
     );
@@ -64,7 +64,7 @@ fn an_arrow_leads_to_each_waiter_that_joined() {
         .unwrap();
     assert_eq!(
         (end.1.terminating_flow_ids[0], end.1.name.as_deref()),
-        (8, Some("resumed"))
+        (8, Some("runnable"))
     );
 }
 
