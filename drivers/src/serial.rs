@@ -77,6 +77,21 @@ impl<B: Backend> SerialPort<B> {
         }
     }
 
+    /// Sends what the FIFO takes now, without waiting; returns how much. A port that is not there takes everything.
+    pub fn try_write(&mut self, bytes: &[u8]) -> usize {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            if !self.alive {
+                return bytes.len();
+            }
+            match self.uart.send_bytes(&bytes[sent..]) {
+                0 => break,
+                more => sent += more,
+            }
+        }
+        sent
+    }
+
     /// The next received byte.
     pub fn read(&mut self) -> Option<u8> {
         if self.alive {
@@ -178,6 +193,23 @@ mod tests {
         assert_eq!(device.sent, text);
         assert_eq!(device.bursts, 7);
         assert_eq!(device.divisor, [1, 0]);
+    }
+
+    #[test]
+    fn output_without_waiting_stops_when_the_fifo_is_full() {
+        let (mut port, device) = port();
+        let text: Vec<u8> = (0..100).collect();
+        let mut sent = 0;
+        let mut tries = 0;
+        while sent < text.len() {
+            sent += port.try_write(&text[sent..]);
+            tries += 1;
+        }
+        assert!(tries > 1, "the device is busy after each burst");
+        assert_eq!(device.lock().unwrap().sent, text);
+        device.lock().unwrap().stuck = true;
+        assert_eq!(port.try_write(&text), 0);
+        assert!(port.is_alive());
     }
 
     #[test]

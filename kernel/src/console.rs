@@ -28,8 +28,11 @@ pub enum Channel {
     Report = 3,
 }
 
+/// How many ports there are.
+pub const PORTS: usize = 4;
+
 // SAFETY: the addresses are those of the PC's serial ports, and only these statics drive them.
-static PORTS: [Mutex<SerialPort>; 4] = unsafe {
+static SERIAL: [Mutex<SerialPort>; PORTS] = unsafe {
     [
         Mutex::new(SerialPort::at(COM[0])),
         Mutex::new(SerialPort::at(COM[1])),
@@ -42,12 +45,12 @@ static SPLIT: AtomicBool = AtomicBool::new(false);
 
 /// Starts COM1; everything goes there until [`split`].
 pub fn start() {
-    PORTS[0].lock().start();
+    SERIAL[0].lock().start();
 }
 
 /// Starts the other ports and gives each channel its own, as far as they are there.
 pub fn split() {
-    for port in &PORTS[1..] {
+    for port in &SERIAL[1..] {
         port.lock().start();
     }
     SPLIT.store(true, Relaxed);
@@ -56,6 +59,21 @@ pub fn split() {
 /// Sends `bytes` on `channel`; returns when the last byte is in the port's FIFO.
 pub fn write(channel: Channel, bytes: &[u8]) {
     with(channel, |port| port.write(bytes));
+}
+
+/// Sends what the port of `channel` takes now; returns how much.
+pub fn try_write(channel: Channel, bytes: &[u8]) -> usize {
+    with(channel, |port| port.try_write(bytes))
+}
+
+/// Which port carries `channel`.
+pub fn port_of(channel: Channel) -> usize {
+    let own = channel as usize;
+    if SPLIT.load(Relaxed) && SERIAL[own].lock().is_alive() {
+        own
+    } else {
+        0
+    }
 }
 
 /// The next byte that has arrived on `channel`'s port.
@@ -67,7 +85,7 @@ pub fn read(channel: Channel) -> Option<u8> {
 pub fn listen(channel: Channel) -> u8 {
     with(channel, SerialPort::enable_receive_interrupt);
     // COM1 and COM3 have line 4, COM2 and COM4 line 3.
-    let own = SPLIT.load(Relaxed) && PORTS[channel as usize].lock().is_alive();
+    let own = SPLIT.load(Relaxed) && SERIAL[channel as usize].lock().is_alive();
     if own && channel as usize % 2 == 1 { 3 } else { 4 }
 }
 
@@ -86,17 +104,17 @@ pub fn print(channel: Channel, text: fmt::Arguments<'_>) {
 
 fn with<R>(channel: Channel, act: impl FnOnce(&mut SerialPort) -> R) -> R {
     if channel != Channel::Log && SPLIT.load(Relaxed) {
-        let mut port = PORTS[channel as usize].lock();
+        let mut port = SERIAL[channel as usize].lock();
         if port.is_alive() {
             return act(&mut port);
         }
     }
-    act(&mut PORTS[0].lock())
+    act(&mut SERIAL[0].lock())
 }
 
 /// COM1 for the last words of a failing kernel: taken even if its owner was interrupted while using it.
 pub fn last_words(text: fmt::Arguments<'_>) {
     // SAFETY: the kernel is about to end, no other code runs again, and a port's registers are valid in any state.
-    unsafe { PORTS[0].force_unlock() };
+    unsafe { SERIAL[0].force_unlock() };
     print(Channel::Log, text);
 }

@@ -33,6 +33,7 @@ mod terminal;
 mod time;
 mod tracing;
 mod trap_test;
+mod waker;
 
 use bootloader_api::BootInfo;
 use faultline_drivers::exit::{Exit, exit};

@@ -19,10 +19,10 @@ use alloc::vec::Vec;
 use core::convert::Infallible;
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicBool, Ordering};
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll};
 
 use crossbeam_queue::ArrayQueue;
-use faultline_executor::Class;
+use faultline_executor::{Class, WaitQueue};
 use futures_util::task::AtomicWaker;
 use linux_raw_sys::general as linux;
 use spin::{Mutex, Once};
@@ -41,7 +41,7 @@ pub use settings::TERMIOS;
 const QUEUE: usize = 1024;
 
 /// Longest line that can be edited.
-const LINE: usize = 4096;
+pub const LINE: usize = 4096;
 
 /// The line of the log that says that input is taken.
 const READY: &str = "standard input is a terminal";
@@ -62,8 +62,10 @@ static TERMINAL: Mutex<Terminal> = Mutex::new(Terminal {
     foreground: 0,
     session: 0,
     window: [0; 4],
-    readers: Vec::new(),
 });
+
+/// Who waits for something to read, or for the foreground.
+static INPUT: WaitQueue = WaitQueue::new();
 
 struct Terminal {
     settings: Settings,
@@ -79,7 +81,6 @@ struct Terminal {
     session: Pid,
     /// Rows, columns, width and height in pixels, as programs set them; nothing here depends on them.
     window: [u16; 4],
-    readers: Vec<Waker>,
 }
 
 /// Whether standard input is a terminal.
@@ -136,19 +137,25 @@ fn poll_received(context: &mut Context<'_>) -> Poll<u8> {
 async fn serve() -> Infallible {
     loop {
         let byte = poll_fn(poll_received).await;
-        let (signal, readers) = {
+        let (signal, is_readable) = {
             let mut terminal = TERMINAL.lock();
             let signal = terminal.take(byte).map(|signal| (signal, terminal.foreground));
-            (signal, core::mem::take(&mut terminal.readers))
+            (signal, terminal.is_readable())
         };
         if let Some((signal, group)) = signal {
             raise::to_group(group, SignalInfo::kernel(signal));
         }
-        readers.into_iter().for_each(Waker::wake);
+        if is_readable {
+            INPUT.wake_all();
+        }
     }
 }
 
 impl Terminal {
+    fn is_readable(&self) -> bool {
+        !self.finished.is_empty() || self.ends > 0
+    }
+
     fn is_in_background(&self, process: &Process) -> bool {
         self.session == process.session() && self.foreground != 0 && self.foreground != process.group()
     }
@@ -261,21 +268,42 @@ fn send(flags: u32, bytes: &[u8]) {
     }
 }
 
-/// Sends what a program writes to the terminal.
-pub fn write(bytes: &[u8]) {
+/// Sends of what a program writes to the terminal what the port takes now; returns how much.
+pub fn try_write(bytes: &[u8]) -> usize {
     let flags = TERMINAL.lock().settings.output;
-    send(flags, bytes);
+    if flags & linux::OPOST == 0 || flags & linux::ONLCR == 0 {
+        return console::try_write(Channel::Output, bytes);
+    }
+    let mut sent = 0;
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        let text = line.strip_suffix(b"\n").unwrap_or(line);
+        let part = console::try_write(Channel::Output, text);
+        sent += part;
+        if part < text.len() {
+            break;
+        }
+        if text.len() < line.len() {
+            match console::try_write(Channel::Output, b"\r\n") {
+                0 => break,
+                // The end of the line stays together.
+                1 => console::write(Channel::Output, b"\n"),
+                _ => {}
+            }
+            sent += 1;
+        }
+    }
+    sent
 }
 
 /// Why nothing can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InBackground;
 
-/// Takes what can be read, at most a line; 0 bytes at an end of input.
+/// Takes what can be read, at most a line; 0 bytes at an end of input. Pending: wait in [`input`].
 ///
 /// # Errors
 /// [`InBackground`] for a process of the terminal's session that is not in the foreground.
-pub fn poll_read(process: &Process, buffer: &mut [u8], context: &mut Context<'_>) -> Poll<Result<usize, InBackground>> {
+pub fn poll_read(process: &Process, buffer: &mut [u8]) -> Poll<Result<usize, InBackground>> {
     let mut terminal = TERMINAL.lock();
     if terminal.is_in_background(process) {
         return Poll::Ready(Err(InBackground));
@@ -285,8 +313,6 @@ pub fn poll_read(process: &Process, buffer: &mut [u8], context: &mut Context<'_>
             terminal.ends -= 1;
             return Poll::Ready(Ok(0));
         }
-        terminal.readers.retain(|reader| !reader.will_wake(context.waker()));
-        terminal.readers.push(context.waker().clone());
         return Poll::Pending;
     }
     let is_line = terminal.settings.has(linux::ICANON);
@@ -329,15 +355,14 @@ pub fn check_output(thread: &Thread) -> Result<(), Errno> {
     }
 }
 
-/// Whether a read would not wait; the context is woken when that may have changed.
-pub fn is_readable(context: &mut Context<'_>) -> bool {
-    let mut terminal = TERMINAL.lock();
-    let ready = !terminal.finished.is_empty() || terminal.ends > 0;
-    if !ready {
-        terminal.readers.retain(|reader| !reader.will_wake(context.waker()));
-        terminal.readers.push(context.waker().clone());
-    }
-    ready
+/// Whether a read would not wait.
+pub fn is_readable() -> bool {
+    TERMINAL.lock().is_readable()
+}
+
+/// The queue that is woken when a read may not have to wait any more.
+pub fn input() -> &'static WaitQueue {
+    &INPUT
 }
 
 /// Bytes that can be read now.
@@ -361,12 +386,9 @@ pub fn adopt(session: Pid) {
 
 /// Puts a process group into the foreground.
 pub fn set_foreground(group: Pid) {
-    let readers = {
-        let mut terminal = TERMINAL.lock();
-        terminal.foreground = group;
-        core::mem::take(&mut terminal.readers)
-    };
-    readers.into_iter().for_each(Waker::wake);
+    TERMINAL.lock().foreground = group;
+    // Who reads from the background now is told so.
+    INPUT.wake_all();
 }
 
 /// The size of the window, as `TIOCGWINSZ` passes it: rows, columns, pixels across and down.
@@ -401,5 +423,7 @@ pub fn set_settings(bytes: &[u8; TERMIOS], forget_input: bool) {
     } else if was_line && !terminal.settings.has(linux::ICANON) {
         // What is half typed can be read at once.
         terminal.finish_line();
+        drop(terminal);
+        INPUT.wake_all();
     }
 }

@@ -22,8 +22,10 @@ fn same_as_native(file: &Path, args: &[&str]) {
 }
 
 #[test]
-fn the_wait_for_graph_names_each_thread_and_what_it_waits_for() {
-    let text = output(&Run::file(&program("waits"), &["show"]).counted().boot());
+fn waits_are_seen_and_stopped_processes_take_nothing_and_keep_their_deadlines() {
+    let program = program("waits");
+    same_as_native(&program, &[]);
+    let text = output(&Run::file(&program, &["show"]).counted().boot());
     for what in ["futex 0x", "pipe", "sleep", "files", "child", "timer", "signal"] {
         let found = text.lines().any(|line| {
             line.starts_with("thread ")
@@ -33,9 +35,4 @@ fn the_wait_for_graph_names_each_thread_and_what_it_waits_for() {
         });
         assert!(found, "nobody waits for {what}:\n{text}");
     }
-}
-
-#[test]
-fn a_stopped_process_takes_nothing_and_keeps_its_deadlines() {
-    same_as_native(&program("waits"), &[]);
 }

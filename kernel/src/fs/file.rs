@@ -6,12 +6,15 @@
 //! # Protocol
 //!
 //! [`File::poll_read`] and [`File::poll_write`] move bytes between the file and a buffer of the kernel, no more than the
-//! file can give or take in a bounded time. *Pending* means that nothing was moved, and that the context is woken when it
-//! is worth asking again; the caller makes `EAGAIN` of it for a file that must not wait. Nothing is awaited in between,
-//! so a future that is dropped after it has got *pending* has moved nothing.
+//! file can give or take in a bounded time. *Pending* means that nothing was moved, and that [`File::queue`] or the context
+//! is woken when it is worth asking again; the caller makes `EAGAIN` of it for a file that must not wait. Nothing is awaited
+//! in between, so a future that is dropped after it has got *pending* has moved nothing.
+//!
+//! To wait for an event, be in [`File::queue`] first and look at [`File::events`] then.
 
 use core::task::{Context, Poll};
 
+use faultline_executor::WaitQueue;
 use linux_raw_sys::general as linux;
 
 use crate::process::Thread;
@@ -41,23 +44,6 @@ pub struct Written {
     pub end: u64,
 }
 
-/// What can be done without waiting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ready {
-    /// Bits of `poll`.
-    pub events: u32,
-    /// When that changes by itself, in nanoseconds since the start of the kernel.
-    pub deadline: Option<u64>,
-}
-
-impl Ready {
-    /// Reads and writes never wait.
-    pub const ALWAYS: Self = Self {
-        events: INPUT | OUTPUT,
-        deadline: None,
-    };
-}
-
 /// What an open file reads and writes.
 pub trait File: Send + Sync {
     /// Fills `to` from its start on; says how much, 0 at the end of the file.
@@ -78,9 +64,15 @@ pub trait File: Send + Sync {
         context: &mut Context<'_>,
     ) -> Poll<Result<Written, Errno>>;
 
-    /// What can be done now; the context, if there is one, is woken when that may have changed.
-    fn poll_ready(&self, _context: Option<&mut Context<'_>>) -> Ready {
-        Ready::ALWAYS
+    /// The bits of `poll` that hold now.
+    fn events(&self) -> u32 {
+        INPUT | OUTPUT
+    }
+
+    /// The queue that is woken, as a whole, whenever one of the bits in `wanted` may have come to hold; none if those that
+    /// hold never change. It is the same one each time.
+    fn queue(&self, _wanted: u32) -> Option<&WaitQueue> {
+        None
     }
 
     /// Whether it has offsets: reads and writes are somewhere in it.

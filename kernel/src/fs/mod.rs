@@ -10,6 +10,7 @@ pub mod device;
 pub mod file;
 pub mod memory_file;
 pub mod open_file;
+pub mod page;
 pub mod path;
 pub mod pipe;
 pub mod proc;

@@ -9,9 +9,9 @@ use spin::Mutex;
 
 use super::console::Port;
 use super::device::Rule;
-use super::file::File;
+use super::file::{File, INPUT, OUTPUT};
 use super::memory_file::MemoryFile;
-use super::pipe::Pipe;
+use super::pipe::{Pipe, ReadEnd, WriteEnd};
 use super::timer::Timer;
 use super::tree::{Content, Device, Node, NodeKind};
 use super::{RamdiskFile, changes, proc};
@@ -32,13 +32,13 @@ pub enum FileKind {
     /// Text that was made when the file was opened.
     Text(Box<[u8]>),
     /// A timer.
-    Timer(Arc<Timer>),
+    Timer(faultline_fallible::Arc<Timer>),
     /// A directory.
     Directory,
     /// The reading end of a pipe.
-    PipeReader(Arc<Pipe>),
+    PipeReader(ReadEnd),
     /// The writing end of a pipe.
-    PipeWriter(Arc<Pipe>),
+    PipeWriter(WriteEnd),
 }
 
 impl FileKind {
@@ -50,6 +50,9 @@ impl FileKind {
             Self::Device(rule) => Some(rule),
             Self::Ramdisk(file) => Some(&**file),
             Self::Memory(file) => Some(&**file),
+            Self::Timer(timer) => Some(&**timer),
+            Self::PipeReader(end) => Some(end),
+            Self::PipeWriter(end) => Some(end),
             _ => None,
         }
     }
@@ -120,6 +123,15 @@ impl OpenFile {
             .store(self.flags() & !settable | flags & settable, Ordering::Relaxed);
     }
 
+    /// Sets or clears one of them.
+    pub fn set_flag(&self, flag: u32, on: bool) {
+        if on {
+            self.flags.fetch_or(flag, Ordering::Relaxed);
+        } else {
+            self.flags.fetch_and(!flag, Ordering::Relaxed);
+        }
+    }
+
     /// Whether it was opened for reading.
     pub fn is_readable(&self) -> bool {
         self.flags() & linux::O_ACCMODE != linux::O_WRONLY && self.flags() & linux::O_PATH == 0
@@ -137,9 +149,23 @@ impl OpenFile {
 
     /// Whether it has an offset that can be set.
     pub fn is_seekable(&self) -> bool {
+        self.kind.as_file().is_none_or(File::has_offsets)
+    }
+
+    /// The bits of `poll` that hold now.
+    pub fn events(&self) -> u32 {
         match &self.kind {
-            FileKind::PipeReader(_) | FileKind::PipeWriter(_) | FileKind::Timer(_) => false,
-            kind => kind.as_file().is_none_or(File::has_offsets),
+            FileKind::Path => linux::POLLNVAL,
+            kind => kind.as_file().map_or(INPUT | OUTPUT, File::events),
+        }
+    }
+
+    /// The pipe of which it is an end.
+    pub fn pipe(&self) -> Option<&Arc<Pipe>> {
+        match &self.kind {
+            FileKind::PipeReader(end) => Some(&end.0),
+            FileKind::PipeWriter(end) => Some(&end.0),
+            _ => None,
         }
     }
 
@@ -169,16 +195,6 @@ impl OpenFile {
             FileKind::Ramdisk(file) => Some(file.bytes()),
             FileKind::Text(text) => Some(text),
             _ => None,
-        }
-    }
-}
-
-impl Drop for OpenFile {
-    fn drop(&mut self) {
-        match &self.kind {
-            FileKind::PipeReader(pipe) => pipe.close_reader(),
-            FileKind::PipeWriter(pipe) => pipe.close_writer(),
-            _ => {}
         }
     }
 }

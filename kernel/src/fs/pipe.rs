@@ -1,144 +1,453 @@
 //! Pipes: a bounded buffer of bytes between open files.
 //!
-//! A reader waits while the buffer is empty and a writer is left; a writer waits while it is full and a reader is left.
-//! Whoever changes the buffer, and whoever closes the last end on a side, wakes all who wait.
+//! # The buffer
+//!
+//! It is a queue of pages, as on Linux: a page is taken when something is written and returned when all of it was read, so
+//! an empty pipe has none. A write begins in the last page if the part of it that does not fill pages fits in there;
+//! the rest goes to new pages. The capacity is a number of pages. When frames are short a pipe that has a page gets no
+//! more of them and counts as full; its writers go on when something was read.
+//!
+//! # Protocol
+//!
+//! [`Pipe::put`] and [`Pipe::take`] move bytes between the pages and user memory under the pipe's lock, without waiting and
+//! without a copy in between. A page fault ends them; the caller resolves it without the lock and comes again. A page's
+//! part is taken, and a new page counts, when the whole copy of it was made: so a bad buffer loses no byte, and a write of
+//! at most a page is all or nothing.
+//!
+//! A reader waits in `readers` while the buffer is empty and a writer is left; a writer waits in `writers` while it is full
+//! and a reader is left. Who makes the buffer not empty wakes one reader, and a reader that leaves something wakes the
+//! next; in the same way for room and writers. Who polls waits in a queue of its own, all of which is woken. The end of the
+//! last file on one side wakes everybody on the other; other ends wake nobody.
 
-use alloc::collections::VecDeque;
-use alloc::vec::Vec;
-use core::task::{Context, Poll, Waker};
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::task::{Context, Poll};
 
+use alloc::sync::Arc;
+
+use faultline_executor::WaitQueue;
+use faultline_fallible::VecDeque;
+use linux_raw_sys::general as linux;
 use spin::Mutex;
 
+use super::file::{File, INPUT, OUTPUT, Transfer, Written};
+use super::page::Page;
 use crate::syscall::Errno;
 
-/// Bytes that a pipe can hold.
-pub const CAPACITY: usize = 64 * 1024;
+/// Bytes of a page.
+const PAGE: usize = 4096;
 
-/// Wakers that are kept at most.
-const MOST_WAITERS: usize = 256;
+/// Pages of a new pipe.
+const USUAL: usize = 16;
+
+/// Pages of the largest pipe.
+const MOST: usize = 256;
+
+/// Bytes that one `take` or `put` moves at most.
+const AT_ONCE: usize = 64 * 1024;
+
+/// The number of the last pipe.
+static LAST: AtomicU64 = AtomicU64::new(0);
 
 /// A pipe.
-#[derive(Debug)]
-pub struct Pipe(Mutex<State>);
-
-#[derive(Debug)]
-struct State {
-    bytes: VecDeque<u8>,
-    readers: usize,
-    writers: usize,
-    waiting: Vec<Waker>,
+pub struct Pipe {
+    state: Mutex<State>,
+    /// Threads that wait for something to read.
+    pub readers: WaitQueue,
+    /// Threads that wait for room.
+    pub writers: WaitQueue,
+    /// Who polls the reading end.
+    read_polls: WaitQueue,
+    /// Who polls the writing end.
+    write_polls: WaitQueue,
+    number: u64,
 }
 
-/// What can be done without waiting.
+struct State {
+    parts: VecDeque<Part>,
+    /// Bytes in all.
+    bytes: usize,
+    /// Most pages.
+    capacity: usize,
+    /// A writer was refused a page because frames are short.
+    is_starved: bool,
+    readers: u32,
+    writers: u32,
+}
+
+/// Some bytes in a page.
+struct Part {
+    page: Page,
+    start: u16,
+    end: u16,
+    /// A write by itself: what does not fit in the buffer of its read is dropped.
+    is_packet: bool,
+}
+
+/// What a [`Pipe::put`] came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Readiness {
-    /// Bytes, or the end, can be read.
-    pub read: bool,
-    /// Bytes can be written.
-    pub write: bool,
-    /// The other side is gone.
-    pub hung_up: bool,
-    /// No byte is in it.
-    pub is_empty: bool,
+pub enum Put {
+    /// So many bytes, at least one, were written.
+    Done(usize),
+    /// There is no room.
+    Full,
+    /// No reader is left.
+    Broken,
+    /// A fault has to be resolved at this address; nothing was written.
+    Fault(u64),
+    /// There is no frame, or no kernel memory.
+    NoMemory,
+}
+
+/// What a [`Pipe::take`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Take {
+    /// So many bytes, at least one, were read.
+    Done(usize),
+    /// So many bytes were read, and that is all for one read.
+    Packet(usize),
+    /// There is nothing.
+    Empty,
+    /// There is nothing, and no writer is left.
+    End,
+    /// A fault has to be resolved at this address; nothing was read.
+    Fault(u64),
 }
 
 impl Pipe {
     /// An empty pipe with one reader and one writer.
-    ///
-    /// # Errors
-    /// `ENOMEM`.
-    pub fn new() -> Result<Self, Errno> {
-        let mut bytes = VecDeque::new();
-        bytes.try_reserve_exact(CAPACITY)?;
-        Ok(Self(Mutex::new(State {
-            bytes,
-            readers: 1,
-            writers: 1,
-            waiting: Vec::new(),
-        })))
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                parts: VecDeque::new(),
+                bytes: 0,
+                capacity: USUAL,
+                is_starved: false,
+                readers: 1,
+                writers: 1,
+            }),
+            readers: WaitQueue::new(),
+            writers: WaitQueue::new(),
+            read_polls: WaitQueue::new(),
+            write_polls: WaitQueue::new(),
+            number: LAST.fetch_add(1, Ordering::Relaxed) + 1,
+        }
     }
 
-    /// Takes up to `buffer.len()` bytes; 0 means that no writer is left.
-    ///
-    /// # Errors
-    /// `ENOMEM` if the waiter can't be recorded.
-    pub fn poll_read(&self, buffer: &mut [u8], cx: &mut Context<'_>) -> Poll<Result<usize, Errno>> {
-        let mut state = self.0.lock();
-        let length = buffer.len().min(state.bytes.len());
-        if length == 0 && state.writers > 0 && !buffer.is_empty() {
-            return state.wait(cx);
-        }
-        for (slot, byte) in buffer.iter_mut().zip(state.bytes.drain(..length)) {
-            *slot = byte;
-        }
-        state.wake();
-        Poll::Ready(Ok(length))
+    /// Its number, which no other pipe has.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
     }
 
-    /// Adds as many of `bytes` as fit, at least one; all or nothing up to 4096 bytes.
-    ///
-    /// # Errors
-    /// `EPIPE` if no reader is left, `ENOMEM` if the waiter can't be recorded.
-    pub fn poll_write(&self, bytes: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, Errno>> {
-        let mut state = self.0.lock();
+    /// Bytes in it.
+    pub fn length(&self) -> usize {
+        self.state.lock().bytes
+    }
+
+    /// Whether a read would not wait.
+    pub fn is_readable(&self) -> bool {
+        let state = self.state.lock();
+        state.bytes > 0 || state.writers == 0
+    }
+
+    /// Whether a write would not wait.
+    pub fn is_writable(&self) -> bool {
+        let state = self.state.lock();
+        state.has_room() || state.readers == 0
+    }
+
+    /// Takes up to `most` bytes: `copy` gets them part by part and says that it has them, or where it met a fault.
+    pub fn take(&self, most: usize, mut copy: impl FnMut(&[u8]) -> Result<(), u64>) -> Take {
+        let mut state = self.state.lock();
+        let had_room = state.has_room();
+        let (mut taken, mut fault, mut ended_packet) = (0, None, false);
+        while taken < most.min(AT_ONCE) && !ended_packet {
+            let Some(part) = state.parts.front_mut() else { break };
+            let (start, end) = (usize::from(part.start), usize::from(part.end));
+            let length = (end - start).min(most - taken);
+            if let Err(address) = copy(&part.page.bytes()[start..start + length]) {
+                fault = Some(address);
+                break;
+            }
+            part.start += length as u16;
+            taken += length;
+            ended_packet = part.is_packet;
+            if part.start == part.end || ended_packet {
+                let dropped = end - start - length;
+                state.bytes -= dropped;
+                state.pop();
+            }
+        }
+        state.bytes -= taken;
+        let result = match (taken, fault) {
+            (0, Some(address)) => Take::Fault(address),
+            (0, None) if state.writers > 0 => Take::Empty,
+            (0, None) => Take::End,
+            _ if ended_packet => Take::Packet(taken),
+            _ => Take::Done(taken),
+        };
+        let (made_room, is_left) = (!had_room && state.has_room(), state.bytes > 0);
+        drop(state);
+        if made_room {
+            self.writers.wake_one();
+            self.write_polls.wake_all();
+        }
+        if taken > 0 && is_left {
+            self.readers.wake_one();
+        }
+        result
+    }
+
+    /// Adds up to `length` bytes, as many as there is room for, at most a bounded number: `copy` fills in part by part and
+    /// says that it did, or where it met a fault. `is_first` for the first bytes of a write, which may begin in a page that
+    /// is there; an `is_packet` keeps to itself.
+    pub fn put(
+        &self,
+        length: usize,
+        is_first: bool,
+        is_packet: bool,
+        mut copy: impl FnMut(&mut [u8]) -> Result<(), u64>,
+    ) -> Put {
+        let mut state = self.state.lock();
         if state.readers == 0 {
-            return Poll::Ready(Err(Errno::EPIPE));
+            return Put::Broken;
         }
-        let room = CAPACITY - state.bytes.len();
-        if room == 0 || (bytes.len() <= 4096 && room < bytes.len()) {
-            return state.wait(cx);
+        let was_empty = state.bytes == 0;
+        let (mut put, mut obstacle) = (0, Put::Full);
+        let tail = length % PAGE;
+        if is_first
+            && tail != 0
+            && let Some(last) = state.parts.back_mut()
+            && !last.is_packet
+            && usize::from(last.end) + tail <= PAGE
+        {
+            let end = usize::from(last.end);
+            match copy(&mut last.page.bytes_mut()[end..end + tail]) {
+                Ok(()) => {
+                    last.end += tail as u16;
+                    put = tail;
+                }
+                Err(address) => return Put::Fault(address),
+            }
         }
-        let length = room.min(bytes.len());
-        state.bytes.extend(&bytes[..length]);
-        state.wake();
-        Poll::Ready(Ok(length))
+        while put < length.min(AT_ONCE + PAGE) && state.parts.len() < state.capacity {
+            let mut page = match state.new_page() {
+                Ok(page) => page,
+                Err(reason) => {
+                    obstacle = reason;
+                    break;
+                }
+            };
+            let size = (length - put).min(PAGE);
+            if let Err(address) = copy(&mut page.bytes_mut()[..size]) {
+                obstacle = Put::Fault(address);
+                break;
+            }
+            let part = Part {
+                page,
+                start: 0,
+                end: size as u16,
+                is_packet,
+            };
+            if state.parts.try_push_back(part).is_err() {
+                // `new_page` has made room.
+                obstacle = Put::NoMemory;
+                break;
+            }
+            put += size;
+        }
+        state.bytes += put;
+        let has_room = state.has_room();
+        drop(state);
+        if put == 0 {
+            return obstacle;
+        }
+        if was_empty {
+            self.readers.wake_one();
+        }
+        self.read_polls.wake_all();
+        if has_room {
+            self.writers.wake_one();
+        }
+        Put::Done(put)
     }
 
-    /// What could be done now; `cx` is woken when that may have changed.
-    pub fn readiness(&self, cx: Option<&mut Context<'_>>) -> Readiness {
-        let mut state = self.0.lock();
-        if let Some(cx) = cx {
-            let _ = state.wait(cx);
+    /// Bytes that it can hold.
+    pub fn capacity(&self) -> usize {
+        self.state.lock().capacity * PAGE
+    }
+
+    /// Makes it hold at least so many bytes; returns how many.
+    ///
+    /// # Errors
+    /// `EINVAL` for more than a pipe can have, `EPERM` for more than one without privileges can have, `EBUSY` if more is in
+    /// it.
+    pub fn set_capacity(&self, bytes: u32) -> Result<usize, Errno> {
+        if bytes > 1 << 31 {
+            return Err(Errno::EINVAL);
         }
-        Readiness {
-            read: !state.bytes.is_empty() || state.writers == 0,
-            write: state.bytes.len() + 4096 <= CAPACITY || state.readers == 0,
-            hung_up: state.writers == 0 || state.readers == 0,
-            is_empty: state.bytes.is_empty(),
+        let pages = (bytes as usize).max(PAGE).next_power_of_two() / PAGE;
+        let mut state = self.state.lock();
+        if pages > state.capacity && pages > MOST {
+            return Err(Errno::EPERM);
         }
+        if state.parts.len() > pages {
+            return Err(Errno::EBUSY);
+        }
+        let had_room = state.has_room();
+        state.capacity = pages;
+        let made_room = !had_room && state.has_room();
+        drop(state);
+        if made_room {
+            self.writers.wake_one();
+            self.write_polls.wake_all();
+        }
+        Ok(pages * PAGE)
     }
 
     /// A reading end is closed.
     pub fn close_reader(&self) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.readers -= 1;
-        state.wake();
+        let was_last = state.readers == 0;
+        drop(state);
+        if was_last {
+            self.writers.wake_all();
+            self.write_polls.wake_all();
+        }
     }
 
     /// A writing end is closed.
     pub fn close_writer(&self) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.writers -= 1;
-        state.wake();
+        let was_last = state.writers == 0;
+        drop(state);
+        if was_last {
+            self.readers.wake_all();
+            self.read_polls.wake_all();
+        }
     }
 }
 
 impl State {
-    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Errno>> {
-        if self.waiting.len() >= MOST_WAITERS {
-            // Some of them may be gone; those that are not look again and come back.
-            self.wake();
-        }
-        if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            if let Err(error) = self.waiting.try_reserve(1) {
-                return Poll::Ready(Err(error.into()));
-            }
-            self.waiting.push(cx.waker().clone());
-        }
-        Poll::Pending
+    fn has_room(&self) -> bool {
+        self.parts.len() < self.capacity && !self.is_starved
     }
 
-    fn wake(&mut self) {
-        self.waiting.drain(..).for_each(Waker::wake);
+    /// A page, and room for it in the queue.
+    fn new_page(&mut self) -> Result<Page, Put> {
+        let is_first = self.parts.is_empty();
+        if self.is_starved && !is_first {
+            return Err(Put::Full);
+        }
+        let page = Page::new(is_first).map_err(|_| is_first);
+        match page.and_then(|page| self.parts.try_reserve(1).map(|()| page).map_err(|_| is_first)) {
+            Ok(page) => Ok(page),
+            Err(true) => Err(Put::NoMemory),
+            Err(false) => {
+                self.is_starved = true;
+                Err(Put::Full)
+            }
+        }
+    }
+
+    /// Drops the first page.
+    fn pop(&mut self) {
+        self.parts.pop_front();
+        self.is_starved = false;
+        if self.parts.is_empty() && self.parts.capacity() > USUAL {
+            self.parts = VecDeque::new();
+        }
+    }
+}
+
+/// The reading end of a pipe.
+pub struct ReadEnd(pub Arc<Pipe>);
+
+/// The writing end of a pipe.
+pub struct WriteEnd(pub Arc<Pipe>);
+
+impl File for ReadEnd {
+    fn poll_read(&self, _: Transfer<'_>, to: &mut [u8], _: &mut Context<'_>) -> Poll<Result<usize, Errno>> {
+        let mut at = 0;
+        let taken = self.0.take(to.len(), |bytes| {
+            to[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+            Ok(())
+        });
+        match taken {
+            Take::Done(length) | Take::Packet(length) => Poll::Ready(Ok(length)),
+            Take::Empty | Take::Fault(_) => Poll::Pending,
+            Take::End => Poll::Ready(Ok(0)),
+        }
+    }
+
+    fn poll_write(&self, _: Transfer<'_>, _: &[u8], _: &mut Context<'_>) -> Poll<Result<Written, Errno>> {
+        Poll::Ready(Err(Errno::EBADF))
+    }
+
+    fn events(&self) -> u32 {
+        let state = self.0.state.lock();
+        let input = if state.bytes > 0 { INPUT } else { 0 };
+        let hung_up = if state.writers == 0 { linux::POLLHUP } else { 0 };
+        input | hung_up
+    }
+
+    fn queue(&self, _: u32) -> Option<&WaitQueue> {
+        Some(&self.0.read_polls)
+    }
+
+    fn has_offsets(&self) -> bool {
+        false
+    }
+}
+
+impl File for WriteEnd {
+    fn poll_read(&self, _: Transfer<'_>, _: &mut [u8], _: &mut Context<'_>) -> Poll<Result<usize, Errno>> {
+        Poll::Ready(Err(Errno::EBADF))
+    }
+
+    fn poll_write(&self, _: Transfer<'_>, from: &[u8], _: &mut Context<'_>) -> Poll<Result<Written, Errno>> {
+        let mut at = 0;
+        let put = self.0.put(from.len(), true, false, |bytes| {
+            bytes.copy_from_slice(&from[at..at + bytes.len()]);
+            at += bytes.len();
+            Ok(())
+        });
+        match put {
+            Put::Done(length) => Poll::Ready(Ok(Written { length, end: 0 })),
+            Put::Full | Put::Fault(_) => Poll::Pending,
+            Put::Broken => Poll::Ready(Err(Errno::EPIPE)),
+            Put::NoMemory => Poll::Ready(Err(Errno::ENOMEM)),
+        }
+    }
+
+    fn events(&self) -> u32 {
+        let state = self.0.state.lock();
+        let output = if state.has_room() { OUTPUT } else { 0 };
+        let broken = if state.readers == 0 { linux::POLLERR } else { 0 };
+        output | broken
+    }
+
+    fn queue(&self, _: u32) -> Option<&WaitQueue> {
+        Some(&self.0.write_polls)
+    }
+
+    fn has_offsets(&self) -> bool {
+        false
+    }
+}
+
+impl Drop for ReadEnd {
+    fn drop(&mut self) {
+        self.0.close_reader();
+    }
+}
+
+impl Drop for WriteEnd {
+    fn drop(&mut self) {
+        self.0.close_writer();
     }
 }

@@ -1,16 +1,20 @@
 //! `timerfd`: a clock that counts its own expirations, to be read.
 
-use alloc::vec::Vec;
-use core::future::poll_fn;
-use core::pin::pin;
+use core::future::Future;
+use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
+use faultline_executor::{Sleep, WaitQueue};
+use faultline_fallible::Arc;
 use spin::Mutex;
 
+use super::file::{File, INPUT, Transfer, Written};
+use crate::machine::Machine;
 use crate::process::Thread;
 use crate::process::waiting::event;
 use crate::syscall::Errno;
 use crate::time;
+use crate::waker::{self, Ring};
 
 /// When a timer expires, in nanoseconds since the start of the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,27 +48,62 @@ impl Setting {
 }
 
 /// A timer.
+///
+/// While somebody waits for it, it sleeps in the executor's timer queue; when it is due it rings its bell, which wakes who
+/// waits. Then it rests until somebody looks at it again, so a timer that is always due costs nothing by itself.
 pub struct Timer {
     /// Whether its times are those of the wall clock.
     pub is_wall_clock: bool,
     state: Mutex<State>,
+    bell: Arc<Bell>,
+    waker: Waker,
 }
 
-#[derive(Default)]
 struct State {
     setting: Setting,
     expired: u64,
-    waiting: Vec<Waker>,
+    /// Until when it sleeps, while it does.
+    until: Option<u64>,
+    /// Pinned with the timer, which nobody moves out of its `Arc`: it is replaced in place only.
+    sleep: Option<Sleep<Machine>>,
+}
+
+/// Who waits for a timer.
+struct Bell {
+    /// Threads that read.
+    readers: WaitQueue,
+    /// Who polls.
+    polls: WaitQueue,
+}
+
+impl Ring for Bell {
+    fn ring(&self) {
+        self.readers.wake_one();
+        self.polls.wake_all();
+    }
 }
 
 impl Timer {
     /// A disarmed timer.
-    #[must_use]
-    pub fn new(is_wall_clock: bool) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn new(is_wall_clock: bool) -> Result<Arc<Self>, Errno> {
+        let bell = Arc::try_new(Bell {
+            readers: WaitQueue::new(),
+            polls: WaitQueue::new(),
+        })?;
+        Ok(Arc::try_new(Self {
             is_wall_clock,
-            state: Mutex::default(),
-        }
+            state: Mutex::new(State {
+                setting: Setting::default(),
+                expired: 0,
+                until: None,
+                sleep: None,
+            }),
+            waker: waker::waker(Arc::clone(&bell)),
+            bell,
+        })?)
     }
 
     /// Sets it; returns what was set before, brought up to now.
@@ -73,7 +112,12 @@ impl Timer {
         state.setting.advance(time::now());
         let before = core::mem::replace(&mut state.setting, setting);
         state.expired = 0;
-        state.waiting.drain(..).for_each(Waker::wake);
+        state.until = None;
+        let rings = self.sleep(&mut state);
+        drop(state);
+        if rings {
+            self.bell.ring();
+        }
         before
     }
 
@@ -84,16 +128,45 @@ impl Timer {
         state.setting
     }
 
-    /// Whether it has expired since it was last read. The context is woken when it is set anew; when it next expires is
-    /// told for the caller to wait for.
-    pub fn is_expired(&self, context: &mut Context<'_>) -> (bool, Option<u64>) {
-        let mut state = self.state.lock();
-        state.catch_up();
-        if state.expired == 0 {
-            state.waiting.retain(|waker| !waker.will_wake(context.waker()));
-            state.waiting.push(context.waker().clone());
+    /// Has the bell ring at the next expiration, which is to come as of now. Returns whether it has come meanwhile.
+    fn sleep(&self, state: &mut State) -> bool {
+        if state.until.is_some() && state.until == state.setting.next {
+            return false;
         }
-        (state.expired > 0, state.setting.next)
+        state.until = state.setting.next;
+        state.sleep = state.until.map(time::sleep_until);
+        let Some(sleep) = &mut state.sleep else { return false };
+        // SAFETY: 1. the sleep lies in a timer in an `Arc`, of which `new` gives out no other; 2. it is dropped in place, by
+        // an assignment here or with the timer.
+        let sleep = unsafe { Pin::new_unchecked(sleep) };
+        let is_due = sleep.poll(&mut Context::from_waker(&self.waker)).is_ready();
+        if is_due {
+            state.until = None;
+        }
+        is_due
+    }
+
+    /// How often it has expired since it was last read; 0 if it has not. In that case, and when the count was taken, the
+    /// bell rings at the next expiration.
+    fn look(&self, take: bool) -> u64 {
+        let mut state = self.state.lock();
+        loop {
+            state.catch_up();
+            let count = state.expired;
+            if count > 0 && !take {
+                return count;
+            }
+            state.expired = 0;
+            let is_due = self.sleep(&mut state);
+            if count == 0 && is_due {
+                continue;
+            }
+            drop(state);
+            if is_due {
+                self.bell.ring();
+            }
+            return count;
+        }
     }
 
     /// Takes the count of expirations; waits for one.
@@ -101,39 +174,46 @@ impl Timer {
     /// # Errors
     /// `EAGAIN` if it must not wait, `ERESTARTSYS` if a signal came first.
     pub async fn expirations(&self, thread: &Thread, non_blocking: bool) -> Result<u64, Errno> {
-        loop {
-            let mut next = None;
-            let look = poll_fn(|context| {
-                let (expired, deadline) = self.is_expired(context);
-                let changed = next.replace(deadline).is_some_and(|before| before != deadline);
-                if expired || non_blocking || changed {
-                    Poll::Ready(())
-                } else {
-                    Poll::Pending
-                }
-            });
-            let deadline = self.setting().next;
-            let wait = async {
-                match deadline {
-                    Some(deadline) => drop(time::timeout(deadline, pin!(look)).await),
-                    None => look.await,
-                }
-            };
-            thread
-                .interruptible(event("timer"), wait)
-                .await
-                .map_err(|_| Errno::ERESTARTSYS)?;
-            let count = {
-                let mut state = self.state.lock();
-                state.catch_up();
-                core::mem::take(&mut state.expired)
-            };
-            match count {
-                0 if non_blocking => return Err(Errno::EAGAIN),
-                0 => {}
-                count => return Ok(count),
+        match self.look(true) {
+            0 if non_blocking => return Err(Errno::EAGAIN),
+            0 => {}
+            count => return Ok(count),
+        }
+        let look = || Some(self.look(true)).filter(|&count| count > 0);
+        let wait = self.bell.readers.wait_until(look);
+        let count = thread.interruptible(event("timer"), wait).await;
+        count.map_err(|_| Errno::ERESTARTSYS)
+    }
+}
+
+impl File for Timer {
+    fn poll_read(&self, _: Transfer<'_>, to: &mut [u8], _: &mut Context<'_>) -> Poll<Result<usize, Errno>> {
+        let Some(to) = to.first_chunk_mut() else {
+            return Poll::Ready(Err(Errno::EINVAL));
+        };
+        match self.look(true) {
+            0 => Poll::Pending,
+            count => {
+                *to = count.to_le_bytes();
+                Poll::Ready(Ok(to.len()))
             }
         }
+    }
+
+    fn poll_write(&self, _: Transfer<'_>, _: &[u8], _: &mut Context<'_>) -> Poll<Result<Written, Errno>> {
+        Poll::Ready(Err(Errno::EINVAL))
+    }
+
+    fn events(&self) -> u32 {
+        if self.look(false) > 0 { INPUT } else { 0 }
+    }
+
+    fn queue(&self, wanted: u32) -> Option<&WaitQueue> {
+        (wanted & INPUT != 0).then_some(&self.bell.polls)
+    }
+
+    fn has_offsets(&self) -> bool {
+        false
     }
 }
 

@@ -141,7 +141,7 @@ pub fn dup3(process: &Process, from: u64, to: u64, flags: u32, same_is_fine: boo
 /// `fcntl`.
 ///
 /// # Errors
-/// `EBADF`, `EINVAL`, `EMFILE`, `ENOMEM`.
+/// `EBADF`, `EBUSY`, `EINVAL`, `EMFILE`, `ENOMEM`, `EPERM`.
 pub fn fcntl(process: &Process, descriptor: u64, command: u32, argument: u64) -> Result<u64, Errno> {
     let files = process.files();
     let mut files = files.lock();
@@ -161,6 +161,12 @@ pub fn fcntl(process: &Process, descriptor: u64, command: u32, argument: u64) ->
         linux::F_SETFL => {
             file.set_flags(argument as u32);
             Ok(0)
+        }
+        linux::F_GETPIPE_SZ => file.pipe().map(|pipe| pipe.capacity() as u64).ok_or(Errno::EBADF),
+        linux::F_SETPIPE_SZ => {
+            drop(files);
+            let pipe = file.pipe().ok_or(Errno::EBADF)?;
+            pipe.set_capacity(argument as u32).map(|size| size as u64)
         }
         _ => Err(Errno::EINVAL),
     }

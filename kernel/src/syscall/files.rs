@@ -7,7 +7,6 @@ use linux_raw_sys::{general as linux, ioctl};
 use super::transfer::opened;
 use super::{Caller, Errno, has_headroom, user};
 use crate::fs::memory_file::MemoryFile;
-use crate::fs::pipe::Pipe;
 use crate::fs::stat::Status;
 use crate::fs::{FileKind, OpenFile};
 use crate::process::tree;
@@ -46,60 +45,44 @@ pub async fn getdents64(caller: Caller, descriptor: u64, address: u64, size: u64
     Ok(used as u64)
 }
 
-/// `pipe2`.
-pub async fn pipe2(caller: Caller, address: u64, flags: u64) -> Result<u64, Errno> {
-    let flags = flags as u32;
-    if flags & !(linux::O_CLOEXEC | linux::O_NONBLOCK | linux::O_DIRECT) != 0 {
-        return Err(Errno::EINVAL);
-    }
-    has_headroom()?;
-    let pipe = Arc::new(Pipe::new()?);
-    let mode = flags & linux::O_NONBLOCK;
-    let reader = Arc::new(OpenFile::new(
-        FileKind::PipeReader(pipe.clone()),
-        None,
-        linux::O_RDONLY | mode,
-    ));
-    let writer = Arc::new(OpenFile::new(FileKind::PipeWriter(pipe), None, linux::O_WRONLY | mode));
-    let close_on_exec = flags & linux::O_CLOEXEC != 0;
-    let files = caller.thread.process.files();
-    let (first, second) = {
-        let mut files = files.lock();
-        let first = files.add(reader, close_on_exec, 0)?;
-        match files.add(writer, close_on_exec, 0) {
-            Ok(second) => (first, second),
-            Err(errno) => {
-                let reader = files.remove(first);
-                drop(files);
-                drop(reader);
-                return Err(errno);
-            }
-        }
-    };
-    let written = user::write_words(&caller.space, address, [second << 32 | first]).await;
-    if written.is_err() {
-        let ends = {
-            let mut files = files.lock();
-            [files.remove(first), files.remove(second)]
-        };
-        drop(ends);
-    }
-    written.map(|()| 0)
-}
-
-/// `ioctl`: of the terminal, if the console is one, and how much of a file is left.
+/// `ioctl`: of every file how it is opened, of the terminal, if the console is one, and how much of a file is left.
 pub async fn ioctl(caller: Caller, descriptor: u64, request: u64, argument: u64) -> Result<u64, Errno> {
     let file = opened(&caller, descriptor)?;
     let request = request as u32;
-    if matches!(file.kind, FileKind::Console(_)) && terminal::is_on() {
-        return control_terminal(&caller, request, argument).await;
+    let files = || caller.thread.process.files();
+    match request {
+        _ if matches!(file.kind, FileKind::Path) => return Err(Errno::EBADF),
+        ioctl::FIOCLEX => files().lock().set_close_on_exec(descriptor, true)?,
+        ioctl::FIONCLEX => files().lock().set_close_on_exec(descriptor, false)?,
+        ioctl::FIONBIO => {
+            let on = user::read_u32(&caller.space, argument).await? != 0;
+            file.set_flag(linux::O_NONBLOCK, on);
+        }
+        ioctl::FIOASYNC => {
+            // The signal goes to the owner of the file, and no file has one unless `F_SETOWN` gives it one.
+            let on = user::read_u32(&caller.space, argument).await? != 0;
+            let was_on = file.flags() & linux::FASYNC != 0;
+            if on != was_on && file.pipe().is_none() && !matches!(file.kind, FileKind::Console(_)) {
+                return Err(Errno::ENOTTY);
+            }
+            file.set_flag(linux::FASYNC, on);
+        }
+        _ if matches!(file.kind, FileKind::Console(_)) && terminal::is_on() => {
+            return control_terminal(&caller, request, argument).await;
+        }
+        ioctl::FIONREAD => {
+            let left = match file.pipe() {
+                Some(pipe) => pipe.length() as u64,
+                None if file.bytes().is_some() || matches!(file.kind, FileKind::Memory(_)) => {
+                    file.length().saturating_sub(*file.offset.lock())
+                }
+                None => return Err(Errno::ENOTTY),
+            };
+            user::write_u32(&caller.space, argument, left.min(i32::MAX as u64) as u32).await?;
+        }
+        _ => return Err(Errno::ENOTTY),
     }
-    if request == ioctl::FIONREAD && (file.bytes().is_some() || matches!(file.kind, FileKind::Memory(_))) {
-        let left = file.length().saturating_sub(*file.offset.lock());
-        user::write_u32(&caller.space, argument, left.min(i32::MAX as u64) as u32).await?;
-        return Ok(0);
-    }
-    Err(Errno::ENOTTY)
+    Ok(0)
 }
 
 async fn control_terminal(caller: &Caller, request: u32, argument: u64) -> Result<u64, Errno> {

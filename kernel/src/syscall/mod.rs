@@ -26,6 +26,8 @@ pub mod immediate;
 pub mod information;
 pub mod memory;
 pub mod paths;
+pub mod pieces;
+pub mod pipes;
 pub mod polling;
 pub mod processes;
 pub mod remap;
@@ -196,9 +198,11 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_pwrite64 => value(|| transfer::pwrite(caller, a, b, c, d))?,
         linux::__NR_readv => value(|| transfer::readv(caller, a, b, c))?,
         linux::__NR_writev => value(|| transfer::writev(caller, a, b, c))?,
+        linux::__NR_preadv => value(|| transfer::preadv(caller, a, b, c, d))?,
+        linux::__NR_pwritev => value(|| transfer::pwritev(caller, a, b, c, d))?,
         linux::__NR_getdents64 => value(|| files::getdents64(caller, a, b, c))?,
-        linux::__NR_pipe => value(|| files::pipe2(caller, a, 0))?,
-        linux::__NR_pipe2 => value(|| files::pipe2(caller, a, b))?,
+        linux::__NR_pipe => value(|| pipes::pipe2(caller, a, 0))?,
+        linux::__NR_pipe2 => value(|| pipes::pipe2(caller, a, b))?,
         linux::__NR_ioctl => value(|| files::ioctl(caller, a, b, c))?,
         linux::__NR_fstat => value(|| files::fstat(caller, a, b))?,
         linux::__NR_sendfile => value(|| transfer::sendfile(caller, a, b, c, d))?,

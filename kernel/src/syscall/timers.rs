@@ -148,14 +148,14 @@ pub async fn timerfd_create(caller: Caller, clock: u64, flags: u64) -> Result<u6
         return Err(Errno::EINVAL);
     }
     has_headroom()?;
-    let timer = FileKind::Timer(Arc::new(Timer::new(is_wall_clock)));
+    let timer = FileKind::Timer(Timer::new(is_wall_clock)?);
     let file = Arc::new(OpenFile::new(timer, None, linux::O_RDONLY | flags & linux::O_NONBLOCK));
     let files = caller.thread.process.files();
     files.lock().add(file, flags & linux::O_CLOEXEC != 0, 0)
 }
 
 /// The timer behind a descriptor.
-fn timer(caller: &Caller, descriptor: u64) -> Result<Arc<Timer>, Errno> {
+fn timer(caller: &Caller, descriptor: u64) -> Result<faultline_fallible::Arc<Timer>, Errno> {
     let file = caller.thread.process.files().lock().get(descriptor)?;
     match &file.kind {
         FileKind::Timer(timer) => Ok(timer.clone()),

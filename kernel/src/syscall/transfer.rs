@@ -5,24 +5,17 @@
 
 use alloc::sync::Arc;
 use core::future::poll_fn;
-use core::task::Poll;
 
 use linux_raw_sys::general as linux;
 
-use super::{Caller, Errno, user};
+use super::pieces::{Pieces, Source};
+use super::{Caller, Errno, pipes, user};
 use crate::fs::device::Rule;
-use crate::fs::file::{File, Transfer};
-use crate::fs::pipe::Pipe;
+use crate::fs::file::Transfer;
 use crate::fs::{FileKind, OpenFile};
-use crate::process::waiting::event;
-use crate::signal::{Signal, SignalInfo, raise};
-use crate::terminal;
 
 /// Most bytes moved between two looks at other tasks.
 const CHUNK: usize = 64 * 1024;
-
-/// Size of the buffer for bytes that are not in memory as they are.
-const BUFFER: usize = 1024;
 
 /// Size of the pieces in which a file in frames is copied.
 const PAGE: usize = 4096;
@@ -30,92 +23,87 @@ const PAGE: usize = 4096;
 /// Most bytes of one transfer, as on Linux.
 const MOST: u64 = 0x7fff_f000;
 
-/// Most pieces of one `readv` or `writev`.
-const MOST_PIECES: u64 = linux::UIO_MAXIOV as u64;
+/// Lets other tasks run whenever so many bytes were moved, however small the steps.
+#[derive(Default)]
+struct Pace(usize);
+
+impl Pace {
+    /// Bytes that a step counts as, at least.
+    const STEP: usize = 256;
+
+    async fn step(&mut self, bytes: usize) {
+        self.0 += bytes.max(Self::STEP);
+        if self.0 >= CHUNK {
+            self.0 = 0;
+            faultline_executor::yield_now().await;
+        }
+    }
+}
 
 pub(super) fn opened(caller: &Caller, descriptor: u64) -> Result<Arc<OpenFile>, Errno> {
     caller.thread.process.files().lock().get(descriptor)
 }
 
 /// Reads into user memory. With `at`, from there, and the file's own offset stays.
-async fn transfer_in(
-    caller: &Caller,
-    file: &OpenFile,
-    address: u64,
-    length: u64,
-    at: Option<u64>,
-) -> Result<u64, Errno> {
-    if !file.is_readable() {
-        return Err(Errno::EBADF);
-    }
-    let length = length.min(MOST) as usize;
+async fn transfer_in(caller: &Caller, file: &OpenFile, pieces: &mut Pieces, at: Option<u64>) -> Result<u64, Errno> {
     match &file.kind {
         FileKind::Directory => Err(Errno::EISDIR),
         FileKind::Path => Err(Errno::EBADF),
-        FileKind::Console(port) => {
-            let mut buffer = user::buffer(length.min(BUFFER))?;
-            let transfer = Transfer {
-                thread: &caller.thread,
-                offset: None,
-            };
-            let wait = poll_fn(|context| match port.poll_read(transfer, &mut buffer, context) {
-                Poll::Pending if file.is_non_blocking() => Poll::Ready(Err(Errno::EAGAIN)),
-                other => other,
-            });
-            let read = caller
-                .thread
-                .interruptible(event("terminal"), wait)
-                .await
-                .unwrap_or(Err(Errno::ERESTARTSYS))?;
-            user::write(&caller.space, address, &buffer[..read]).await?;
-            Ok(read as u64)
-        }
-        FileKind::Device(_) => copy_from(caller, file, 0, address, length).await,
-        FileKind::PipeReader(pipe) => {
-            let mut buffer = user::buffer(length.min(CHUNK))?;
-            let wait = poll_fn(|context| match pipe.poll_read(&mut buffer, context) {
-                Poll::Pending if file.is_non_blocking() => Poll::Ready(Err(Errno::EAGAIN)),
-                other => other,
-            });
-            let read = caller
-                .thread
-                .interruptible(event("pipe"), wait)
-                .await
-                .unwrap_or(Err(Errno::ERESTARTSYS))?;
-            user::write(&caller.space, address, &buffer[..read]).await?;
-            Ok(read as u64)
-        }
+        FileKind::PipeReader(end) => pipes::read(caller, file, &end.0, pieces).await,
         FileKind::PipeWriter(_) => Err(Errno::EBADF),
+        FileKind::Console(port) => port.read(caller, file, pieces).await,
         FileKind::Timer(timer) => {
-            if length < 8 {
+            if pieces.left() < 8 {
                 return Err(Errno::EINVAL);
             }
             let count = timer.expirations(&caller.thread, file.is_non_blocking()).await?;
-            user::write_words(&caller.space, address, [count]).await?;
+            pieces.give(&caller.space, &count.to_le_bytes()).await?;
             Ok(8)
         }
-        FileKind::Memory(_) => {
-            let start = at.unwrap_or_else(|| *file.offset.lock());
-            let moved = copy_from(caller, file, start, address, length).await?;
-            if at.is_none() {
-                *file.offset.lock() = start + moved;
-            }
-            Ok(moved)
-        }
-        FileKind::Ramdisk(_) | FileKind::Text(_) => {
-            let bytes = file.bytes().unwrap_or_default();
-            let start = at.unwrap_or_else(|| *file.offset.lock());
-            let bytes = bytes
-                .get(usize::try_from(start).unwrap_or(usize::MAX)..)
-                .unwrap_or_default();
-            let bytes = &bytes[..bytes.len().min(length)];
-            let moved = copy_out(caller, address, bytes).await?;
-            if at.is_none() {
-                *file.offset.lock() = start + moved;
+        _ => {
+            let (mut moved, mut pace) = (0, Pace::default());
+            while let Some((address, length)) = pieces.next() {
+                let at = at.map(|at| at.saturating_add(moved));
+                match read_piece(caller, file, address, length, at).await {
+                    Ok(part) => {
+                        moved += part;
+                        pieces.advance(part as usize);
+                        if part < length as u64 {
+                            break;
+                        }
+                        pace.step(part as usize).await;
+                    }
+                    Err(errno) if moved == 0 => return Err(errno),
+                    Err(_) => break,
+                }
             }
             Ok(moved)
         }
     }
+}
+
+/// Reads into one buffer from a file with offsets, or from a device.
+async fn read_piece(
+    caller: &Caller,
+    file: &OpenFile,
+    address: u64,
+    length: usize,
+    at: Option<u64>,
+) -> Result<u64, Errno> {
+    let start = at.unwrap_or_else(|| *file.offset.lock());
+    let moved = match file.bytes() {
+        None => copy_from(caller, file, start, address, length).await?,
+        Some(bytes) => {
+            let bytes = bytes
+                .get(usize::try_from(start).unwrap_or(usize::MAX)..)
+                .unwrap_or_default();
+            copy_out(caller, address, &bytes[..bytes.len().min(length)]).await?
+        }
+    };
+    if at.is_none() && file.is_seekable() {
+        *file.offset.lock() = start.saturating_add(moved);
+    }
+    Ok(moved)
 }
 
 /// Copies from a file to user memory, a page at a time, as far as that needs no wait; a bad address after the first page
@@ -123,7 +111,7 @@ async fn transfer_in(
 async fn copy_from(caller: &Caller, file: &OpenFile, start: u64, address: u64, length: usize) -> Result<u64, Errno> {
     let source = file.kind.as_file().ok_or(Errno::EINVAL)?;
     let mut buffer = user::buffer(length.min(PAGE))?;
-    let mut moved = 0;
+    let (mut moved, mut pace) = (0, Pace::default());
     while (moved as usize) < length {
         let part = (length - moved as usize).min(PAGE);
         let transfer = Transfer {
@@ -139,9 +127,7 @@ async fn copy_from(caller: &Caller, file: &OpenFile, start: u64, address: u64, l
             Err(errno) if moved == 0 => return Err(errno),
             Err(_) => break,
         }
-        if (moved as usize).is_multiple_of(CHUNK) {
-            faultline_executor::yield_now().await;
-        }
+        pace.step(read).await;
     }
     Ok(moved)
 }
@@ -188,26 +174,45 @@ async fn copy_out(caller: &Caller, address: u64, bytes: &[u8]) -> Result<u64, Er
 }
 
 /// Writes from user memory.
-async fn transfer_out(
+async fn transfer_out(caller: &Caller, file: &OpenFile, pieces: &mut Pieces, at: Option<u64>) -> Result<u64, Errno> {
+    match &file.kind {
+        FileKind::Device(Rule::Full) => Err(Errno::ENOSPC),
+        FileKind::Device(_) => Ok(pieces.left()),
+        FileKind::Console(port) => port.write(caller, file, Source::User(pieces)).await,
+        FileKind::PipeWriter(end) => pipes::write(caller, file, &end.0, Source::User(pieces)).await,
+        FileKind::Memory(_) => {
+            let (mut moved, mut pace) = (0, Pace::default());
+            while let Some((address, length)) = pieces.next() {
+                let at = at.map(|at| at.saturating_add(moved));
+                match write_piece(caller, file, address, length as u64, at).await {
+                    Ok(part) => {
+                        moved += part;
+                        pieces.advance(part as usize);
+                        if part < length as u64 {
+                            break;
+                        }
+                        pace.step(part as usize).await;
+                    }
+                    Err(errno) if moved == 0 => return Err(errno),
+                    Err(_) => break,
+                }
+            }
+            Ok(moved)
+        }
+        _ => Err(Errno::EBADF),
+    }
+}
+
+/// Writes from one buffer to a file with offsets.
+async fn write_piece(
     caller: &Caller,
     file: &OpenFile,
     address: u64,
     length: u64,
     at: Option<u64>,
 ) -> Result<u64, Errno> {
-    if !file.is_writable() {
-        return Err(Errno::EBADF);
-    }
-    let length = length.min(MOST);
-    match &file.kind {
-        FileKind::Device(Rule::Full) => return Err(Errno::ENOSPC),
-        FileKind::Device(_) => return Ok(length),
-        FileKind::Console(_) => terminal::check_output(&caller.thread)?,
-        FileKind::PipeWriter(_) | FileKind::Memory(_) => {}
-        _ => return Err(Errno::EBADF),
-    }
-    let mut buffer = user::buffer((length as usize).min(4 * BUFFER))?;
-    let mut moved = 0;
+    let mut buffer = user::buffer((length as usize).min(PAGE))?;
+    let (mut moved, mut pace) = (0, Pace::default());
     while moved < length {
         let size = ((length - moved) as usize).min(buffer.len());
         let part = &mut buffer[..size];
@@ -216,139 +221,106 @@ async fn transfer_out(
             Err(errno) if moved == 0 => return Err(errno),
             Err(_) => break,
         }
-        let written = match &file.kind {
-            FileKind::PipeWriter(pipe) => match send(caller, file, pipe, part).await {
-                Ok(written) => written,
-                Err(errno) if moved == 0 => return Err(errno),
-                Err(_) => break,
-            },
-            FileKind::Memory(_) => match write_to(caller, file, at.map(|at| at + moved), part).await {
-                Ok(written) => written,
-                Err(errno) if moved == 0 => return Err(errno),
-                Err(_) => break,
-            },
-            FileKind::Console(port) => {
-                port.write(part);
-                size
-            }
-            _ => size,
+        let written = match write_to(caller, file, at.map(|at| at.saturating_add(moved)), part).await {
+            Ok(written) => written,
+            Err(errno) if moved == 0 => return Err(errno),
+            Err(_) => break,
         };
         moved += written as u64;
         if written < size {
             break;
         }
-        if moved < length && moved % CHUNK as u64 == 0 {
-            faultline_executor::yield_now().await;
-        }
+        pace.step(size).await;
     }
     Ok(moved)
 }
 
-/// Writes once to a pipe. Without a reader the caller gets `SIGPIPE`.
-async fn send(caller: &Caller, file: &OpenFile, pipe: &Pipe, bytes: &[u8]) -> Result<usize, Errno> {
-    let wait = poll_fn(|context| match pipe.poll_write(bytes, context) {
-        Poll::Pending if file.is_non_blocking() => Poll::Ready(Err(Errno::EAGAIN)),
-        other => other,
-    });
-    let result = caller
-        .thread
-        .interruptible(event("pipe"), wait)
-        .await
-        .unwrap_or(Err(Errno::ERESTARTSYS));
-    if result == Err(Errno::EPIPE) {
-        raise::to_thread(&caller.thread, SignalInfo::kernel(Signal::SIGPIPE));
+/// The open file of a descriptor that is read.
+fn opened_for_reading(caller: &Caller, descriptor: u64) -> Result<Arc<OpenFile>, Errno> {
+    let file = opened(caller, descriptor)?;
+    if file.is_readable() {
+        Ok(file)
+    } else {
+        Err(Errno::EBADF)
     }
-    result
+}
+
+/// The open file of a descriptor that is written.
+fn opened_for_writing(caller: &Caller, descriptor: u64) -> Result<Arc<OpenFile>, Errno> {
+    let file = opened(caller, descriptor)?;
+    if file.is_writable() {
+        Ok(file)
+    } else {
+        Err(Errno::EBADF)
+    }
 }
 
 /// `read`.
 pub async fn read(caller: Caller, descriptor: u64, address: u64, length: u64) -> Result<u64, Errno> {
-    let file = opened(&caller, descriptor)?;
-    transfer_in(&caller, &file, address, length, None).await
+    let file = opened_for_reading(&caller, descriptor)?;
+    transfer_in(&caller, &file, &mut Pieces::one(address, length)?, None).await
 }
 
 /// `write`.
 pub async fn write(caller: Caller, descriptor: u64, address: u64, length: u64) -> Result<u64, Errno> {
-    let file = opened(&caller, descriptor)?;
-    transfer_out(&caller, &file, address, length, None).await
+    let file = opened_for_writing(&caller, descriptor)?;
+    transfer_out(&caller, &file, &mut Pieces::one(address, length)?, None).await
+}
+
+/// Checks a descriptor and the offset of `pread` and its kin.
+fn check_offset(caller: &Caller, descriptor: u64, offset: u64) -> Result<(), Errno> {
+    if offset > i64::MAX as u64 {
+        return Err(Errno::EINVAL);
+    }
+    if opened(caller, descriptor)?.is_seekable() {
+        Ok(())
+    } else {
+        Err(Errno::ESPIPE)
+    }
 }
 
 /// `pread64`.
 pub async fn pread(caller: Caller, descriptor: u64, address: u64, length: u64, offset: u64) -> Result<u64, Errno> {
-    let file = opened(&caller, descriptor)?;
-    if offset > i64::MAX as u64 {
-        return Err(Errno::EINVAL);
-    }
-    if !file.is_seekable() {
-        return Err(Errno::ESPIPE);
-    }
-    transfer_in(&caller, &file, address, length, Some(offset)).await
+    check_offset(&caller, descriptor, offset)?;
+    let file = opened_for_reading(&caller, descriptor)?;
+    transfer_in(&caller, &file, &mut Pieces::one(address, length)?, Some(offset)).await
 }
 
 /// `pwrite64`.
 pub async fn pwrite(caller: Caller, descriptor: u64, address: u64, length: u64, offset: u64) -> Result<u64, Errno> {
-    let file = opened(&caller, descriptor)?;
-    if offset > i64::MAX as u64 {
-        return Err(Errno::EINVAL);
-    }
-    if !file.is_seekable() {
-        return Err(Errno::ESPIPE);
-    }
-    transfer_out(&caller, &file, address, length, Some(offset)).await
-}
-
-/// The pieces of a `readv` or `writev`, one at a time.
-async fn piece(caller: &Caller, pieces: u64, index: u64) -> Result<[u64; 2], Errno> {
-    user::read_words(&caller.space, pieces.wrapping_add(index * 16)).await
-}
-
-/// Which way bytes go.
-#[derive(Clone, Copy)]
-enum Way {
-    /// From a file to memory.
-    In,
-    /// From memory to a file.
-    Out,
+    check_offset(&caller, descriptor, offset)?;
+    let file = opened_for_writing(&caller, descriptor)?;
+    transfer_out(&caller, &file, &mut Pieces::one(address, length)?, Some(offset)).await
 }
 
 /// `readv`.
 pub async fn readv(caller: Caller, descriptor: u64, pieces: u64, count: u64) -> Result<u64, Errno> {
-    transfer_pieces(Way::In, caller, descriptor, pieces, count).await
+    let file = opened_for_reading(&caller, descriptor)?;
+    let mut pieces = Pieces::list(&caller, pieces, count).await?;
+    transfer_in(&caller, &file, &mut pieces, None).await
 }
 
 /// `writev`.
 pub async fn writev(caller: Caller, descriptor: u64, pieces: u64, count: u64) -> Result<u64, Errno> {
-    transfer_pieces(Way::Out, caller, descriptor, pieces, count).await
+    let file = opened_for_writing(&caller, descriptor)?;
+    let mut pieces = Pieces::list(&caller, pieces, count).await?;
+    transfer_out(&caller, &file, &mut pieces, None).await
 }
 
-/// Moves one piece after the other, until one is not moved whole.
-async fn transfer_pieces(way: Way, caller: Caller, descriptor: u64, pieces: u64, count: u64) -> Result<u64, Errno> {
-    let file = opened(&caller, descriptor)?;
-    if count > MOST_PIECES {
-        return Err(Errno::EINVAL);
-    }
-    let mut moved = 0;
-    for index in 0..count {
-        let [address, length] = piece(&caller, pieces, index).await?;
-        if length == 0 {
-            continue;
-        }
-        let part = match way {
-            Way::In => transfer_in(&caller, &file, address, length, None).await,
-            Way::Out => transfer_out(&caller, &file, address, length, None).await,
-        };
-        match part {
-            Ok(part) => {
-                moved += part;
-                if part < length {
-                    break;
-                }
-            }
-            Err(errno) if moved == 0 => return Err(errno),
-            Err(_) => break,
-        }
-    }
-    Ok(moved)
+/// `preadv`.
+pub async fn preadv(caller: Caller, descriptor: u64, pieces: u64, count: u64, offset: u64) -> Result<u64, Errno> {
+    check_offset(&caller, descriptor, offset)?;
+    let file = opened_for_reading(&caller, descriptor)?;
+    let mut pieces = Pieces::list(&caller, pieces, count).await?;
+    transfer_in(&caller, &file, &mut pieces, Some(offset)).await
+}
+
+/// `pwritev`.
+pub async fn pwritev(caller: Caller, descriptor: u64, pieces: u64, count: u64, offset: u64) -> Result<u64, Errno> {
+    check_offset(&caller, descriptor, offset)?;
+    let file = opened_for_writing(&caller, descriptor)?;
+    let mut pieces = Pieces::list(&caller, pieces, count).await?;
+    transfer_out(&caller, &file, &mut pieces, Some(offset)).await
 }
 
 /// `sendfile`, from a file in memory.
@@ -366,7 +338,7 @@ pub async fn sendfile(caller: Caller, to: u64, from: u64, offset: u64, length: u
     };
     let length = length.min(MOST);
     let mut buffer = user::buffer(PAGE)?;
-    let mut moved = 0;
+    let (mut moved, mut pace) = (0, Pace::default());
     while moved < length {
         let part = (length - moved).min(PAGE as u64) as usize;
         let read = read_bytes(&source, start.saturating_add(moved), &mut buffer[..part]);
@@ -375,24 +347,27 @@ pub async fn sendfile(caller: Caller, to: u64, from: u64, offset: u64, length: u
         }
         let chunk = &buffer[..read];
         let written = match &target.kind {
-            FileKind::Console(port) => {
-                port.write(chunk);
-                Ok(chunk.len())
+            FileKind::Console(port) => port.write(&caller, &target, Source::Kernel(chunk)).await,
+            FileKind::PipeWriter(end) => pipes::write(&caller, &target, &end.0, Source::Kernel(chunk)).await,
+            FileKind::Memory(_) | FileKind::Device(_) => {
+                let written = write_to(&caller, &target, None, chunk).await;
+                written.map(|written| written as u64)
             }
-            FileKind::PipeWriter(pipe) => send(&caller, &target, pipe, chunk).await,
-            FileKind::Memory(_) | FileKind::Device(_) => write_to(&caller, &target, None, chunk).await,
             _ => return Err(Errno::EINVAL),
         };
         match written {
-            Ok(written) => moved += written as u64,
+            Ok(written) => {
+                moved += written;
+                if written < read as u64 {
+                    break;
+                }
+            }
             Err(errno) if moved == 0 => return Err(errno),
             Err(_) => break,
         }
-        if moved.is_multiple_of(CHUNK as u64) {
-            faultline_executor::yield_now().await;
-        }
+        pace.step(read).await;
     }
-    let end = start + moved;
+    let end = start.saturating_add(moved);
     match offset {
         0 => *source.offset.lock() = end,
         pointer => user::write_words(&caller.space, pointer, [end]).await?,

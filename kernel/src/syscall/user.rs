@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use faultline_mm::{Access, FaultInfo};
 
 use super::Errno;
+use crate::exec::elf::USER_END;
 use crate::machine::Space;
 
 /// Longest path, its NUL included.
@@ -33,6 +34,33 @@ pub async fn write(space: &Space, address: u64, bytes: &[u8]) -> Result<(), Errn
 #[must_use]
 pub fn write_now(space: &Space, address: u64, bytes: &[u8]) -> Option<()> {
     space.try_write_user(address, bytes).then_some(())
+}
+
+/// Resolves the fault that user mode would take at `address`.
+///
+/// # Errors
+/// `EFAULT`.
+pub async fn resolve(space: &Space, address: u64, access: Access) -> Result<(), Errno> {
+    let fault = FaultInfo {
+        address,
+        access,
+        user: false,
+    };
+    let resolved = space.handle_page_fault(fault).await;
+    resolved.map(drop).map_err(|_| Errno::EFAULT)
+}
+
+/// Checks that a range of addresses is one that user mode can have.
+///
+/// # Errors
+/// `EFAULT`.
+pub fn check_range(address: u64, length: u64) -> Result<(), Errno> {
+    let end = address.checked_add(length);
+    if end.is_some_and(|end| end <= USER_END) {
+        Ok(())
+    } else {
+        Err(Errno::EFAULT)
+    }
 }
 
 /// Reads `N` words of 64 bits.
@@ -83,12 +111,7 @@ pub async fn update_u32(space: &Space, address: u64, change: impl Fn(u32) -> Opt
         if let Some((old, _)) = space.update_user_word(address, Access::Write, &change) {
             return Ok(old);
         }
-        let fault = FaultInfo {
-            address,
-            access: Access::Write,
-            user: false,
-        };
-        space.handle_page_fault(fault).await.map_err(|_| Errno::EFAULT)?;
+        resolve(space, address, Access::Write).await?;
     }
 }
 

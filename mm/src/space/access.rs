@@ -258,8 +258,9 @@ impl UserBytes<'_> {
 }
 
 impl<P: Platform> Space<P> {
-    /// Copies from user memory up to the first page that user mode could not read; returns how many bytes.
-    fn read_mapped(&self, from: u64, to: &mut [u8]) -> usize {
+    /// Copies from user memory up to the first page that user mode could not read without a fault, for a caller that must not
+    /// wait; returns how many bytes.
+    pub fn read_mapped(&self, from: u64, to: &mut [u8]) -> usize {
         let mut copied = 0;
         while copied < to.len() {
             let address = from.wrapping_add(copied as u64);
@@ -277,8 +278,9 @@ impl<P: Platform> Space<P> {
         copied
     }
 
-    /// Copies to user memory up to the first page that user mode could not write; returns how many bytes.
-    fn write_mapped(&self, to: u64, from: &[u8]) -> usize {
+    /// Copies to user memory up to the first page that user mode could not write without a fault, for a caller that must not
+    /// wait; returns how many bytes.
+    pub fn write_mapped(&self, to: u64, from: &[u8]) -> usize {
         let mut copied = 0;
         while copied < from.len() {
             let address = to.wrapping_add(copied as u64);
