@@ -42,9 +42,9 @@ impl Class {
 /// How many polls of each class one turn grants before it ends.
 ///
 /// While a class has runnable tasks, every turn polls at least one of its tasks and at most its share. Between two
-/// looks at the timers there are therefore at most [`Shares::budget`] polls, and a class of `n` runnable tasks polls
-/// each of them within `n / share` turns, whatever the other classes do; later by a factor of
-/// [`Config::hand_backs`](crate::Config::hand_backs) at most if others are handed back all the time.
+/// looks at the timers there are therefore at most [`Shares::budget`] polls, and a first-in first-out class of `n` runnable
+/// tasks polls each of them within `n / share` turns, whatever the other classes do. In the user class the share decides how
+/// much it gets beside the other classes; among its tasks time is shared, not polls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares([u16; Class::COUNT]);
 

@@ -18,15 +18,16 @@ pub struct Config {
     pub shares: Shares,
     /// How many timers one turn fires at most; the rest fires in the next turn.
     pub timers_per_turn: u32,
-    /// How many tasks in a row [`Executor::wake_next`](crate::Executor::wake_next) puts in front of the others; with 0 it
-    /// is an ordinary wake, and every class is first-in first-out.
-    pub hand_backs: u32,
+    /// How long a task of the user class runs before others that have run less have their turn, in units of
+    /// [`Hooks::poll_clock`](crate::Hooks::poll_clock); from 8 to 2^29.
+    pub slice: u32,
     /// A poll that is longer than this, in units of [`Hooks::poll_clock`](crate::Hooks::poll_clock), is reported as a stall.
     pub stall: u32,
 }
 
 impl Default for Config {
-    /// One CPU, 131,072 tasks, 64 of them reserved, 32 hand-backs in a row, stalls from 10 ms.
+    /// One CPU, 131,072 tasks, 64 of them reserved, slices of 4 ms and stalls from 10 ms where the clock counts
+    /// nanoseconds.
     fn default() -> Self {
         Self {
             cpus: 1,
@@ -34,7 +35,7 @@ impl Default for Config {
             reserve: 64,
             shares: Shares::default(),
             timers_per_turn: 64,
-            hand_backs: 32,
+            slice: 4_000_000,
             stall: 10_000_000,
         }
     }

@@ -5,6 +5,7 @@ use core::ptr;
 use crate::{
     Class, Shares,
     executor::Inner,
+    fair::Fair,
     queue::ClassQueue,
     stats::Counters,
     sync::{AtomicBool, AtomicPtr, AtomicU32, Ordering, UnsafeCell},
@@ -25,8 +26,8 @@ pub(crate) struct Cpu {
     pub(crate) turning: AtomicBool,
     /// The turn has passed over a class that had tasks and no share left: they may be in the lists. Written in turns.
     pub(crate) backlog: AtomicBool,
-    /// How many more tasks may be handed back to the front of their queue before one goes to the end. The owner's.
-    pub(crate) hand_backs: AtomicU32,
+    /// The order of the user class. The owner's.
+    pub(crate) fair: Fair,
     /// When the current poll began. Written by the CPU itself.
     pub(crate) poll_began: AtomicU32,
     /// Polls longer than this are looked at more closely: the lower of the longest poll and the stall limit. The owner's.
@@ -44,14 +45,14 @@ pub(crate) struct Cpu {
 unsafe impl Sync for Cpu {}
 
 impl Cpu {
-    pub(crate) fn new(index: usize, executor: *const dyn Inner, hand_backs: u32) -> Self {
+    pub(crate) fn new(index: usize, executor: *const dyn Inner, slice: u32) -> Self {
         Self {
             queues: Class::ALL.map(|class| ClassQueue::new(executor, index, class)),
             current: AtomicPtr::new(ptr::null_mut()),
             asleep: AtomicBool::new(false),
             turning: AtomicBool::new(false),
             backlog: AtomicBool::new(false),
-            hand_backs: AtomicU32::new(hand_backs),
+            fair: Fair::new(slice),
             poll_began: AtomicU32::new(0),
             watermark: UnsafeCell::new(0),
             mover: Slot::new(u32::MAX),

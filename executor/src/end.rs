@@ -32,6 +32,7 @@ impl<H: Hooks> Executor<H> {
     #[inline(always)]
     fn finish_measured(&'static self, cpu: &'static Cpu) {
         let Some(slot) = cpu.current() else { return };
+        cpu.fair.ended(slot);
         if H::TRACE_POLLS && self.hooks.tracing() {
             let unwind = Unwind { executor: self, cpu };
             self.hooks.trace(TaskEvent::Finished { task: slot.id() });
@@ -46,6 +47,7 @@ impl<H: Hooks> Executor<H> {
         // hooks.
         let (queue, executor) = unsafe { (slot.queue(), &*slot.queue().executor.cast::<Self>()) };
         let cpu = &executor.cpus[queue.cpu];
+        cpu.fair.ended(slot);
         // The slot may be free after this: `run` must not touch it again.
         cpu.current.store(core::ptr::null_mut(), Ordering::Relaxed);
         if slot.state.leave_queue() == Released::Freed {
@@ -64,6 +66,7 @@ impl<H: Hooks> Executor<H> {
         // SAFETY: the task is `LIVE`. The queue of a slot belongs to the executor that owns the slot, and has these hooks.
         let (queue, executor) = unsafe { (slot.queue(), &*slot.queue().executor.cast::<Self>()) };
         let cpu = &executor.cpus[queue.cpu];
+        cpu.fair.ended(slot);
         // SAFETY: the caller says that the storage is ours and has a future.
         unsafe { (slot.table().drop_future)(slot) };
         if H::TRACE_POLLS && executor.hooks.tracing() {

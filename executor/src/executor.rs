@@ -111,7 +111,7 @@ impl<H: Hooks> Executor<H> {
         slab.reserve(config.reserve.min(slab.capacity()))
             .expect("memory for the reserved task slots");
         let cpus = (0..config.cpus.max(1))
-            .map(|index| Cpu::new(index, place, config.hand_backs))
+            .map(|index| Cpu::new(index, place, config.slice))
             .collect();
         // SAFETY: `place` is a fresh allocation for this type; it is written before anybody can read it, and leaked.
         let executor: &'static Self = unsafe {
@@ -146,9 +146,12 @@ impl<H: Hooks> Executor<H> {
     unsafe fn move_raised(mover: &'static Slot) -> Poll<()> {
         // SAFETY: the mover lives for ever; its queue belongs to an executor with these hooks.
         let (queue, executor) = unsafe { (mover.queue(), &*mover.queue().executor.cast::<Self>()) };
-        for queue in &executor.cpus[queue.cpu].queues {
-            // SAFETY: this is called in a turn of the CPU.
-            unsafe { queue.take_moved(|task, queue| executor.push(queue, task)) };
+        let cpu = &executor.cpus[queue.cpu];
+        let push = |task, queue| executor.push(queue, task);
+        // SAFETY: this is called in a turn of the CPU.
+        unsafe {
+            cpu.queues.iter().for_each(|queue| queue.take_moved(push));
+            cpu.fair.take_moved(&cpu.queues[Class::User.index()], push);
         }
         Poll::Pending
     }
@@ -258,18 +261,19 @@ impl<H: Hooks> Executor<H> {
         self.push(queue, slot);
     }
 
-    /// Wakes a task so that it is the next of its class: for a task that had to wait although it has not used its turn up,
-    /// because of a page fault, say, and is woken by the task that served it. It then goes on where it stopped, with what
-    /// the CPU has cached of it, instead of queueing behind every other task.
-    ///
-    /// Tasks whose timers are due stay before it. After [`Config::hand_backs`] such wakes in a row one goes to the end of
-    /// the queue all the same, so that the others are not starved. So does one that is not called in a turn of the task's
-    /// own CPU, and one of a task above [`Class::User`]. A waker that is not this executor's is just woken.
+    /// Wakes a task of the user class that had to wait although its turn is not over, because of a page fault, say, and is
+    /// woken by the task that served it; or, from its own poll, a task that wants to go on. If no other task of the class was
+    /// taken since, it goes on where it stopped, before all others and with what the CPU has cached of it, until its turn is
+    /// over. Otherwise it is woken as usual.
     #[inline(always)]
     pub fn wake_next(&'static self, waker: Waker) {
         let Some((slot, tag)) = task::waker_parts::<H>(&waker) else {
             return waker.wake();
         };
+        let cpu = &self.cpus[self.hooks.cpu()];
+        if !cpu.fair.is_runner(slot) || cpu.current.load(Ordering::Relaxed).is_null() {
+            return Self::wake_other(slot, tag);
+        }
         if !slot.state.wake(tag) {
             return;
         }
@@ -278,27 +282,35 @@ impl<H: Hooks> Executor<H> {
         if self.hooks.tracing() {
             self.hooks.trace(TaskEvent::Woken { task: slot.id() });
         }
-        let cpu = &self.cpus[self.hooks.cpu()];
-        let left = cpu.hand_backs.load(Ordering::Relaxed);
-        if left == 0
-            || queue.class < Class::User
-            || !ptr::eq(queue.executor.cast(), self)
-            || queue.cpu != self.hooks.cpu()
-            || cpu.current.load(Ordering::Relaxed).is_null()
-        {
-            cpu.hand_backs.store(self.config.hand_backs, Ordering::Relaxed);
-            return self.push_anywhere(queue, slot);
+        if queue.class != Class::User {
+            return self.push(queue, slot);
         }
-        cpu.hand_backs.store(left - 1, Ordering::Relaxed);
-        // SAFETY: 1. the queue is one of the CPU that `Hooks::cpu` names, which is the CPU that runs this code; 2. that CPU
-        // is polling a task (`current` is set), so this code runs inside that poll, and the turn is ours.
-        unsafe { queue.push_front(slot) };
+        // The runner of this CPU is a task of this CPU and this executor. A task is being polled (`current` is set), and by
+        // the CPU that runs this code (the contract of `Hooks::cpu`), so the turn is ours.
+        cpu.fair.keep(slot);
     }
 
     #[cold]
     #[inline(never)]
-    fn push_anywhere(&self, queue: &'static ClassQueue, slot: &'static Slot) {
-        self.push(queue, slot);
+    fn wake_other(slot: &'static Slot, tag: u64) {
+        Self::wake(slot, tag);
+    }
+
+    /// Whether somebody has woken, or spawned, a task of the user class of this CPU since one was last taken: for a task that
+    /// wants to go on, but only if no other is to run first.
+    #[inline(always)]
+    pub fn has_woken_user(&self) -> bool {
+        self.cpus[self.hooks.cpu()].queues[Class::User.index()].has_mail()
+    }
+
+    /// Ends the turn of the task that is being polled, which goes behind all tasks of the user class that have as little
+    /// virtual time as anybody: for a thread that gives the CPU away. To be called in its poll; elsewhere it does nothing.
+    pub fn pass(&self) {
+        let cpu = &self.cpus[self.hooks.cpu()];
+        if cpu.current().is_some_and(|current| cpu.fair.is_runner(current)) {
+            // SAFETY: a task of this CPU is being polled, by us (the contract of `Hooks::cpu`): the turn is ours.
+            unsafe { cpu.fair.pass() };
+        }
     }
 
     /// Queues a task whose `ENQUEUED` the caller has set, and notifies its CPU if that sleeps.

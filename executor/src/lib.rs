@@ -15,8 +15,11 @@
 //!   is in at most one queue and at most once, and its queue link lies in its slot: a queue cannot overflow, and a wake
 //!   neither allocates, nor locks, nor polls. It may come from an interrupt handler or another CPU at any time.
 //! * **Poll** clears the enqueued bit first, so a wake during the poll queues the task again.
-//! * **Turn**: [`Executor::turn`] fires due timers and polls tasks, highest [`Class`] first and first-in first-out
-//!   inside a class, until nothing is runnable or each class has used its share ([`Shares`]). No class starves.
+//! * **Turn**: [`Executor::turn`] fires due timers and polls tasks, highest [`Class`] first, until nothing is runnable or each
+//!   class has used its share ([`Shares`]). No class starves. Inside a class the order is first-in first-out, except for
+//!   [`Class::User`]:
+//! * **User** tasks share the CPU by *time*: whoever has run least is next and has a time slice, of which waiting takes
+//!   nothing unless another task was polled meanwhile; who wakes up is preferred within a bound. `fair.rs` has the rules.
 //! * **Idle**: when a turn reports [`Turn::idle`], the CPU disables interrupts, asks [`Executor::has_work`] again and
 //!   halts only if there is none (`cli; check; sti; hlt`). A wake between the turn and the halt is therefore seen.
 //!
@@ -81,6 +84,7 @@ mod config;
 mod cpu;
 mod end;
 mod executor;
+mod fair;
 mod hooks;
 mod join;
 mod lock;

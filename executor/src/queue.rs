@@ -23,11 +23,8 @@ use crate::{
     Class,
     executor::Inner,
     sync::{AtomicPtr, AtomicU64, Ordering, UnsafeCell, mutant},
-    task::{Slot, bits},
+    task::Slot,
 };
-
-/// Tasks whose timers are due that one which is handed back stays behind. A bound, so that it takes bounded time.
-const DUE_PASSED: usize = 16;
 
 /// In an inbox, or at the end of the chain that was pushed on it: the CPU that owns it sleeps.
 const ASLEEP: *mut Slot = ptr::without_provenance_mut(1);
@@ -203,28 +200,13 @@ impl ClassQueue {
         }
     }
 
-    /// Queues a task before all others but those whose timers are due, of which it passes no more than [`DUE_PASSED`]. The
-    /// caller has set its `ENQUEUED`.
+    /// Queues a task before all others. The caller has set its `ENQUEUED`.
     ///
     /// # Safety
     /// As [`ClassQueue::grant`].
-    #[inline(always)]
     pub(crate) unsafe fn push_front(&self, task: &'static Slot) {
-        let mut link = &self.list;
-        let mut next = link.load(Ordering::Relaxed);
-        for _ in 0..DUE_PASSED {
-            // SAFETY: the list holds slots, which are never freed.
-            let Some(first) = (unsafe { next.as_ref::<'static>() }) else {
-                break;
-            };
-            if first.state.load() & bits::DUE == 0 {
-                break;
-            }
-            link = &first.next;
-            next = link.load(Ordering::Relaxed);
-        }
-        task.next.store(next, Ordering::Relaxed);
-        link.store(task.as_ptr(), Ordering::Relaxed);
+        task.next.store(self.list.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.list.store(task.as_ptr(), Ordering::Relaxed);
     }
 
     /// Queues a task right behind another. The caller has set its `ENQUEUED`.
@@ -254,6 +236,22 @@ impl ClassQueue {
         unsafe { self.list.load(Ordering::Relaxed).as_ref() }
     }
 
+    /// Takes the oldest task.
+    ///
+    /// # Safety
+    /// As [`ClassQueue::grant`].
+    #[inline(always)]
+    pub(crate) unsafe fn pop(&self) -> Option<&'static Slot> {
+        // SAFETY: the caller is the owner.
+        unsafe {
+            match self.first() {
+                Some(first) => Some(self.pop_first(first)),
+                None if self.inbox_word() != 0 => Some(self.take_inbox()),
+                None => None,
+            }
+        }
+    }
+
     /// Takes the first task of the list out, and returns it.
     ///
     /// # Safety
@@ -280,6 +278,23 @@ impl ClassQueue {
         }
         // SAFETY: the chain holds slots, which are never freed. The caller is the owner.
         unsafe { self.pop_first(&*Self::reverse(newest, next)) }
+    }
+
+    /// Moves the inbox to the list, or returns the only task in it.
+    ///
+    /// # Safety
+    /// As [`ClassQueue::take_inbox`].
+    #[inline(always)]
+    pub(crate) unsafe fn take_only(&self) -> Option<&'static Slot> {
+        let newest = self.inbox.swap(ptr::null_mut(), Ordering::Acquire);
+        // SAFETY: as in `take_inbox`.
+        let newest: &'static Slot = unsafe { &*newest };
+        let next = newest.next.load(Ordering::Relaxed);
+        if is_end(next) || mutant!(LoseInbox) {
+            return Some(newest);
+        }
+        self.list.store(Self::reverse(newest, next), Ordering::Relaxed);
+        None
     }
 
     /// Takes all tasks out that belong to another queue by now, and gives them to `moved`. It looks at every task in the

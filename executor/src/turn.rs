@@ -55,8 +55,15 @@ impl<H: Hooks> Executor<H> {
 
         // SAFETY: `turning` shows that the turn of this CPU is ours, here and in all that is called from here.
         unsafe { cpu.grant(self.config.shares) };
+        let now = self.hooks.poll_clock();
         if H::MEASURE_POLLS {
-            cpu.poll_began.store(self.hooks.poll_clock(), Ordering::Relaxed);
+            let gap = now.wrapping_sub(cpu.poll_began.load(Ordering::Relaxed));
+            cpu.poll_began.store(now, Ordering::Relaxed);
+            // SAFETY: as above.
+            unsafe { cpu.fair.begin(now, gap) };
+        } else {
+            // SAFETY: as above.
+            unsafe { cpu.fair.begin(now, 0) };
         }
         cpu.backlog.store(false, Ordering::Relaxed);
         // SAFETY: as above.
@@ -78,14 +85,14 @@ impl<H: Hooks> Executor<H> {
         let [fault_service, device, user, idle] = &cpu.queues;
         loop {
             // SAFETY: the caller has the turn, here and below.
-            let upper = || unsafe { next_of::<false>(cpu, fault_service).or_else(|| next_of::<false>(cpu, device)) };
+            let upper = || unsafe { next_of(cpu, fault_service).or_else(|| next_of(cpu, device)) };
             while let Some(slot) = upper() {
                 // SAFETY: as above.
                 unsafe { self.run(cpu, slot) };
             }
             loop {
                 // SAFETY: as above.
-                let lower = unsafe { next_of::<true>(cpu, user).or_else(|| next_of::<false>(cpu, idle)) };
+                let lower = unsafe { self.next_user(cpu, user).or_else(|| next_of(cpu, idle)) };
                 let Some(slot) = lower else { return };
                 // SAFETY: as above.
                 unsafe { self.run(cpu, slot) };
@@ -93,6 +100,46 @@ impl<H: Hooks> Executor<H> {
                     break;
                 }
             }
+        }
+    }
+
+    /// The task of the user class whose turn it is, if there is one and a share is left. Notes it in `backlog` if there is a
+    /// task and no share.
+    ///
+    /// # Safety
+    /// The turn of the CPU is the caller's, and the queue is its user queue.
+    #[inline(always)]
+    unsafe fn next_user(&'static self, cpu: &'static Cpu, queue: &'static ClassQueue) -> Option<&'static Slot> {
+        let fair = &cpu.fair;
+        // SAFETY: the caller is the owner.
+        unsafe {
+            let woken = queue.list_word() | queue.inbox_word() != 0;
+            if !woken && !fair.has_front() && !fair.has_waiting() {
+                fair.rest(self.turn_clock(cpu));
+                return None;
+            }
+            if !queue.charge() {
+                note_backlog(cpu);
+                return None;
+            }
+            if woken {
+                if let Some(runner) = fair.woken_again(queue) {
+                    return Some(runner);
+                }
+            } else if let Some(runner) = fair.runner_again(self.turn_clock(cpu)) {
+                return Some(runner);
+            }
+            fair.take(queue, self.turn_clock(cpu))
+        }
+    }
+
+    /// The clock for turns of the user class, between two polls.
+    #[inline(always)]
+    fn turn_clock(&self, cpu: &Cpu) -> u32 {
+        if H::MEASURE_POLLS {
+            cpu.poll_began.load(Ordering::Relaxed)
+        } else {
+            self.hooks.poll_clock()
         }
     }
 
@@ -245,35 +292,35 @@ impl<H: Hooks> Executor<H> {
     }
 }
 
-/// The oldest task of a class, if there is one and a share is left. Notes it in `backlog` if there is a task and no share.
-///
-/// `OFTEN` says that the class often has several tasks in its list, else that it mostly has none at all: which of the two
-/// is then found with the fewest instructions.
+/// The oldest task of a class that mostly has none, if there is one and a share is left. Notes it in `backlog` if there is a
+/// task and no share.
 ///
 /// # Safety
 /// The turn of the CPU is the caller's, and the queue is one of this CPU's.
 #[inline(always)]
-unsafe fn next_of<const OFTEN: bool>(cpu: &Cpu, queue: &ClassQueue) -> Option<&'static Slot> {
-    if !OFTEN && queue.list_word() | queue.inbox_word() == 0 {
+unsafe fn next_of(cpu: &Cpu, queue: &ClassQueue) -> Option<&'static Slot> {
+    if queue.list_word() | queue.inbox_word() == 0 {
         return None;
     }
-    let first = queue.first();
-    if OFTEN && first.is_none() && queue.inbox_word() == 0 {
-        return None;
-    }
-    // SAFETY: the caller is the owner of the queue; `first` is the first of its list, or that and the inbox is not empty.
+    // SAFETY: the caller is the owner of the queue; the list is empty or the inbox is not.
     unsafe {
         if queue.charge() {
-            return Some(match first {
+            return Some(match queue.first() {
                 Some(first) => queue.pop_first(first),
                 None => queue.take_inbox(),
             });
         }
     }
+    note_backlog(cpu);
+    None
+}
+
+/// Notes that a class has tasks and no share.
+#[inline(always)]
+fn note_backlog(cpu: &Cpu) {
     if !mutant!(ForgetBacklog) {
         cpu.backlog.store(true, Ordering::Relaxed);
     }
-    None
 }
 
 /// Shows that this is the only turn of the CPU.
@@ -312,6 +359,7 @@ pub(crate) struct Unwind<H: Hooks> {
 impl<H: Hooks> Drop for Unwind<H> {
     fn drop(&mut self) {
         if let Some(slot) = self.cpu.current() {
+            self.cpu.fair.ended(slot);
             self.executor.complete::<{ bits::PANICKED }>(slot);
         }
     }

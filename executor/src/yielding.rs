@@ -6,7 +6,9 @@ use core::{
     task::{Context, Poll},
 };
 
-/// Lets every other runnable task of the same class be polled once before this one goes on.
+/// Lets others run that are to run before this one: due timers, higher classes, and every other runnable task of the same
+/// class once. In the user class, others of the class run only if this task's turn is over, by its time or because it has
+/// yielded often: a long piece of work can yield as often as it likes, and loses nothing beside short pieces.
 #[inline]
 pub fn yield_now() -> YieldNow {
     YieldNow { yielded: false }

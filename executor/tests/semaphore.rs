@@ -15,7 +15,7 @@ use faultline_executor::{AcquireError, Class, JoinHandle, Semaphore, Share, yiel
 fn user(executor: TestExecutor, steps: &Steps, name: &'static str, share: &Share, count: usize) -> JoinHandle<()> {
     let (log, share) = (steps.clone(), share.clone());
     executor
-        .spawn(name, Class::User, async move {
+        .spawn(name, Class::Device, async move {
             let _permit = share.acquire(count).await.unwrap();
             log.push(name);
             yield_now().await;

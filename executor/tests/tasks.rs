@@ -32,7 +32,7 @@ fn yield_lets_the_others_of_the_class_run_first() {
     for name in ["a", "b", "c"] {
         let log = steps.clone();
         executor
-            .spawn(name, Class::User, async move {
+            .spawn(name, Class::Device, async move {
                 for round in 0..3 {
                     log.push(format!("{name}{round}"));
                     yield_now().await;
@@ -43,7 +43,7 @@ fn yield_lets_the_others_of_the_class_run_first() {
     }
     run(executor);
     assert_eq!(steps.take(), ["a0", "b0", "c0", "a1", "b1", "c1", "a2", "b2", "c2"]);
-    assert_eq!(executor.statistics(0).polls, [0, 0, 12, 0]);
+    assert_eq!(executor.statistics(0).polls, [0, 12, 0, 0]);
 }
 
 #[test]

@@ -127,7 +127,7 @@ pub struct Config {
     pub service: ServiceTurn,
     /// Whether frames are zeroed ahead of time when the CPU is idle.
     pub zero_pool: bool,
-    /// Ticks for which a thread runs, faults included, before the others of its class; 0: until its next fault.
+    /// Milliseconds for which a thread runs, its faults included, before others that have run less.
     pub slice: u16,
     /// Which time counts as that of a poll.
     pub polls: PollTime,
@@ -167,7 +167,7 @@ impl Default for Config {
             fault: FaultMode::Queued,
             service: ServiceTurn::First,
             zero_pool: true,
-            slice: 0,
+            slice: 4,
             polls: PollTime::All,
             audit: 0,
             stall: 10,
@@ -275,7 +275,10 @@ impl Config {
                 self.service = choose(value, &turns).ok_or_else(bad)?;
             }
             "zero_pool" => self.zero_pool = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
-            "slice" => self.slice = value.parse().map_err(|_| bad())?,
+            "slice" => {
+                let length = value.parse().ok().filter(|length| *length <= 100);
+                self.slice = length.ok_or_else(bad)?.max(1);
+            }
             "polls" => {
                 let choices = [("all", PollTime::All), ("kernel", PollTime::Kernel)];
                 self.polls = choose(value, &choices).ok_or_else(bad)?;

@@ -242,12 +242,12 @@ pub fn start(mut boot: BootMemory, config: &Config) {
             u32::try_from(ticks).unwrap_or(u32::MAX)
         }
     };
-    process::slice::set_length(config.slice);
+    let slice = u32::try_from(arch::clock::counter_hz() / 1000 * u64::from(config.slice)).unwrap_or(u32::MAX);
     EXECUTOR.call_once(|| {
         Executor::new(
             ExecutorConfig {
                 stall,
-                hand_backs: if config.slice == 0 { 0 } else { u32::MAX },
+                slice,
                 ..ExecutorConfig::default()
             },
             Machine,

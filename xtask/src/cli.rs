@@ -279,9 +279,8 @@ pub struct Storm {
     /// Keep a pool of frames that idle time has zeroed
     #[arg(long, value_enum, default_value_t)]
     pub zero_pool: Switch,
-    /// How long a thread runs, in milliseconds and its faults included, before the others have their turn; 0: until its
-    /// next fault. With 4, address spaces are switched far less, but a thread that waits often waits behind whole slices
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
+    /// How long a thread runs, in milliseconds and its faults included, before others that have run less have their turn
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub slice: u16,
     /// Settings below those that have an option.
     #[command(flatten)]

@@ -7,14 +7,14 @@ use core::{
 
 use super::{FutureTable, PollFunction, State, TaskId, state::generation_of};
 use crate::{
-    Class,
+    Class, fair,
     queue::ClassQueue,
     sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, UnsafeCell},
     waits::Edge,
 };
 
 /// How many bytes of future (and of output, in the same place) a slot holds; larger ones are boxed.
-pub(crate) const INLINE: usize = 64;
+pub(crate) const INLINE: usize = 48;
 
 /// The inline storage. Aligned for everything that is at most [`STORAGE_ALIGN`] aligned.
 #[repr(C, align(16))]
@@ -60,6 +60,9 @@ pub(crate) struct Slot {
     /// How many waiters lend their class to the task: 16 bits for each class, the highest class lowest. Changed under
     /// the lock of the wait-for graph.
     pub(crate) lent: AtomicU64,
+    /// The virtual time of the task; [`fair`](crate::fair) has its meaning. Written by `spawn`, then by the CPU that runs the
+    /// task.
+    pub(crate) virtual_time: AtomicU64,
     /// What the task waits for, the newest first: a list under the lock of the wait-for graph.
     pub(crate) waits: UnsafeCell<*mut Edge>,
     /// That the owner of the join handle waits for this task; under the lock of the wait-for graph.
@@ -99,6 +102,7 @@ impl Slot {
             index,
             base: AtomicU32::new(0),
             lent: AtomicU64::new(0),
+            virtual_time: AtomicU64::new(fair::NEW),
             waits: UnsafeCell::new(core::ptr::null_mut()),
             joined: UnsafeCell::new(MaybeUninit::uninit()),
             context: UnsafeCell::new(MaybeUninit::uninit()),
@@ -137,11 +141,12 @@ impl Slot {
         Class::ALL[self.base.load(Ordering::Relaxed) as usize % Class::COUNT]
     }
 
-    /// Sets the class of a new task. The caller owns the slot.
+    /// Sets the class of a new task, and that it has not run. The caller owns the slot.
     #[inline(always)]
     pub(crate) fn set_base(&self, class: Class) {
         self.base.store(class as u32, Ordering::Relaxed);
         self.lent.store(0, Ordering::Relaxed);
+        self.virtual_time.store(fair::NEW, Ordering::Relaxed);
     }
 
     /// Sets the waker that polls hand out.

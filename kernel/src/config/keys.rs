@@ -76,8 +76,8 @@ keys! {
         "first: faults are served before anything else; last: when no user thread can go on, so that faults stay in flight";
     "zero_pool": SWITCH, "on",
         "zero frames ahead of time while the CPU is idle";
-    "slice": Values::Number(u16::MAX as u64), "0",
-        "milliseconds that a thread runs, its faults included, before the others have their turn; 0: until its next fault";
+    "slice": Values::Number(100), "4",
+        "milliseconds, 1 at the least, that a thread runs, its faults included, before others that have run less";
     "polls": Values::Words(&["all", "kernel"]), "all",
         "which time counts as that of a poll; kernel: not the time in user mode, for the longest poll of kernel code";
     "audit": Values::Number(u64::MAX), "0",

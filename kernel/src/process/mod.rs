@@ -10,7 +10,6 @@ pub mod farewell;
 pub mod jobs;
 pub mod limits;
 pub mod record;
-pub mod slice;
 pub mod start;
 pub mod status;
 pub mod thread;

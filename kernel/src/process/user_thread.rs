@@ -30,7 +30,6 @@ use faultline_mm::{FaultInfo, FaultOutcome};
 use faultline_trace::{Kind, TrapWord};
 
 use super::attention::Attended;
-use super::slice::Slice;
 use super::thread::{KILLED, STOPPED};
 use super::{Thread, exit, farewell};
 use crate::arch::{self, Trap, UserContext, clock};
@@ -54,7 +53,6 @@ pub struct UserThread {
     leaves: bool,
     /// How often a signal has had to wait for room in the kernel heap.
     pub(super) waits_for_room: u16,
-    slice: Slice,
 }
 
 /// What the thread is doing. With a tag of its own: one that the compiler hides in the fault's future costs more to read.
@@ -85,9 +83,7 @@ enum Next {
     Enter,
     /// Look at the state first.
     Look,
-    /// Others run first.
-    Yield,
-    /// What is due runs first, but no other thread.
+    /// Somebody else may have to run first: the executor decides.
     Pause,
     /// The thread waits.
     Wait,
@@ -106,7 +102,6 @@ impl UserThread {
             interrupted: None,
             leaves: false,
             waits_for_room: 0,
-            slice: Slice::default(),
         }
     }
 
@@ -262,11 +257,12 @@ impl UserThread {
             }
             Immediate::Value(value) => {
                 self.return_from_call(value);
-                Next::Enter
+                if machine::executor().has_woken_user() { Next::Pause } else { Next::Enter }
             }
             Immediate::Yield => {
                 self.return_from_call(0);
-                Next::Yield
+                machine::executor().pass();
+                Next::Pause
             }
             Immediate::Waits => {
                 self.start_call();
@@ -282,6 +278,12 @@ impl UserThread {
             Ok(call) => self.state = State::Call(call),
             Err(errno) => self.return_from_call(errno.to_register()),
         }
+    }
+
+    /// Lets the executor decide who goes on.
+    fn pause(cx: &Context<'_>) -> Poll<()> {
+        machine::executor().wake_next(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Starts a fault of the space that the thread runs in.
@@ -327,7 +329,7 @@ impl UserThread {
                     statistics::tick();
                     self.thread.process.usage.ticks.fetch_add(1, Ordering::Relaxed);
                     machine::executor().end_turn_soon();
-                    if self.slice.tick() { Next::Yield } else { Next::Pause }
+                    Next::Pause
                 }
                 Trap::Exception { vector, error } => {
                     self.except(vector, error);
@@ -363,6 +365,7 @@ impl Future for UserThread {
                 let _ = this.poll_call(cx);
                 return Poll::Pending;
             }
+            let calls = matches!(this.state, State::Call(_));
             let wait = match this.state {
                 State::User => Poll::Ready(()),
                 State::Fault { .. } => this.poll_fault(cx),
@@ -370,6 +373,10 @@ impl Future for UserThread {
             };
             if wait.is_pending() {
                 return Poll::Pending;
+            }
+            if calls && machine::executor().has_woken_user() {
+                // The call has woken another thread, which may have to run first.
+                return Self::pause(cx);
             }
             if this.thread.attention() != 0 {
                 match this.attend() {
@@ -391,14 +398,7 @@ impl Future for UserThread {
             };
             match next {
                 Next::Resume | Next::Enter | Next::Look => {}
-                Next::Yield => {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Next::Pause => {
-                    machine::executor().wake_next(cx.waker().clone());
-                    return Poll::Pending;
-                }
+                Next::Pause => return Self::pause(cx),
                 Next::Wait => return Poll::Pending,
             }
         }

@@ -26,9 +26,8 @@ pub struct Options {
     /// Keep a pool of frames that idle time has zeroed
     #[arg(long, value_enum, default_value_t)]
     pub zero_pool: Switch,
-    /// How long a thread runs, in milliseconds and its faults included, before the others have their turn; 0: until its
-    /// next fault. With 4, address spaces are switched far less, but a thread that waits often waits behind whole slices
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
+    /// How long a thread runs, in milliseconds and its faults included, before others that have run less have their turn
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub slice: u16,
     /// Seed of everything that is chosen by chance: random numbers, and where a program's code, heap, mappings and stack
     /// are; 0: the usual random numbers, and every program at the place it has without randomisation
