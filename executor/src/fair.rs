@@ -561,7 +561,9 @@ impl Line {
     /// Whether nobody who waits has less virtual time than the runner, or a claim to be served before it.
     fn is_least(&self) -> bool {
         let first = self.time >> self.lengths.shift;
-        let own = (self.runner >> self.lengths.shift).saturating_sub(first).min(BUCKETS - 1);
+        let own = (self.runner >> self.lengths.shift)
+            .saturating_sub(first)
+            .min(BUCKETS - 1);
         let express = !self.express.first.is_null() && self.express_pays();
         !express && self.interrupted.is_null() && own < self.distance()
     }

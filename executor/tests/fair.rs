@@ -77,7 +77,10 @@ impl World {
                 }
             }
         };
-        self.executor.spawn("service", Class::FaultService, served).unwrap().detach();
+        self.executor
+            .spawn("service", Class::FaultService, served)
+            .unwrap()
+            .detach();
         run(self.executor);
         service
     }
@@ -188,7 +191,11 @@ fn a_faulting_task_gets_its_share_beside_spinners_and_a_spinner_beside_faulting_
         world.run_for(time);
         let fair = 1.0 / (spinners.len() + 1) as f64;
         let got = share(&faulting, time) / fair;
-        assert!((0.9..1.1).contains(&got), "{got} of its share beside {} spinners", spinners.len());
+        assert!(
+            (0.9..1.1).contains(&got),
+            "{got} of its share beside {} spinners",
+            spinners.len()
+        );
         world.end();
     }
     let world = World::new();
@@ -232,7 +239,10 @@ fn a_thousand_nappers_stop_nobody() {
     // The nappers want 33 times the CPU. The spinner gets at least what each of them gets.
     let most = nappers.iter().map(|used| used.load(Relaxed)).max().unwrap();
     let spun = spinner.load(Relaxed);
-    assert!(spun >= most * 9 / 10 && spun >= TIME / 102 * 9 / 10, "{spun}, a napper {most}");
+    assert!(
+        spun >= most * 9 / 10 && spun >= TIME / 102 * 9 / 10,
+        "{spun}, a napper {most}"
+    );
     assert!(late.load(Relaxed) <= 3 * SLICE, "{} late", late.load(Relaxed));
     world.end();
 }
@@ -296,7 +306,9 @@ fn a_parent_that_waits_for_each_child_does_not_wait_behind_whole_turns() {
         for _ in 0..100 {
             clone.work(&used, 5);
             let (inner, used) = (clone.clone(), used.clone());
-            let child = clone.executor.spawn("child", Class::User, async move { inner.work(&used, 15) });
+            let child = clone
+                .executor
+                .spawn("child", Class::User, async move { inner.work(&used, 15) });
             child.unwrap().await.unwrap();
         }
         let now = clone.executor.timers().now();

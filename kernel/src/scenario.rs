@@ -84,10 +84,10 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     }
     shortage::start();
     let began = time::now();
-    let mut programs = start_programs(config);
     if config.selftest == Some(SelfTest::Stall) {
         selftest::stall();
     }
+    let mut programs = start_programs(config);
     if config.selftest == Some(SelfTest::LeakFrame) {
         core::mem::forget(memory().frames().allocate(arch::cpu::index()));
     }

@@ -2,12 +2,10 @@
 //! the system tests check that it does.
 
 use core::arch::asm;
-use core::future::poll_fn;
 use core::hint::black_box;
 use core::sync::atomic::{AtomicBool, Ordering};
-use core::task::Poll;
 
-use faultline_executor::{Class, yield_now};
+use faultline_executor::{Class, WaitQueue, yield_now};
 
 use crate::config::SelfTest;
 use crate::machine::executor;
@@ -59,21 +57,20 @@ pub fn stall() {
         yield_now().await;
         drop(held);
         OPEN.store(true, Ordering::Relaxed);
+        OPENED.wake_all();
     };
-    let waiter = waiting.wait(poll_fn(|cx| {
-        if OPEN.load(Ordering::Relaxed) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }));
-    let holder = executor().spawn_detached("holder", Class::User, holder);
+    let waiter = waiting.wait(OPENED.wait_until(|| OPEN.load(Ordering::Relaxed).then_some(())));
+    // The waiter first, so that it waits when the holder's long poll is reported.
     let waiter = executor().spawn_detached("waiter", Class::User, waiter);
+    let holder = executor().spawn_detached("holder", Class::User, holder);
     assert!(holder.is_ok() && waiter.is_ok(), "there is room for two tasks");
 }
 
 /// The holder has let go of the door.
 static OPEN: AtomicBool = AtomicBool::new(false);
+
+/// Who waits for that.
+static OPENED: WaitQueue = WaitQueue::new();
 
 /// Uses the stack up: each call keeps an array alive. Only arithmetic overflow would end the recursion.
 #[inline(never)]

@@ -257,7 +257,11 @@ impl UserThread {
             }
             Immediate::Value(value) => {
                 self.return_from_call(value);
-                if machine::executor().has_woken_user() { Next::Pause } else { Next::Enter }
+                if machine::executor().has_woken_user() {
+                    Next::Pause
+                } else {
+                    Next::Enter
+                }
             }
             Immediate::Yield => {
                 self.return_from_call(0);
