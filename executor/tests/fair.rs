@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::pin::Pin;
 use std::sync::{
     Arc, Mutex,
     atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -271,17 +272,16 @@ fn a_long_sleep_is_not_saved_up() {
 
 #[test]
 fn a_task_that_always_goes_on_in_a_new_child_gains_nothing() {
-    fn chain(world: World, used: Used) -> impl Future<Output = ()> + Send {
-        async move {
+    fn chain(world: World, used: Used) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
             for _ in 0..19 {
                 world.work(&used, 50);
                 pause(&world).await;
             }
             if !world.stop.load(Relaxed) {
-                let next: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(chain(world.clone(), used));
-                world.spawn("next", next);
+                world.spawn("next", chain(world.clone(), used));
             }
-        }
+        })
     }
     let world = World::new();
     let spinner = world.spinner(50);

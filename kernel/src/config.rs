@@ -276,7 +276,7 @@ impl Config {
             }
             "zero_pool" => self.zero_pool = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
             "slice" => {
-                let length = value.parse().ok().filter(|length| *length <= 100);
+                let length = value.parse().ok().filter(|length: &u16| *length <= 100);
                 self.slice = length.ok_or_else(bad)?.max(1);
             }
             "polls" => {
