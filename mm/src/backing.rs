@@ -1,8 +1,8 @@
 //! Where the pages of a region come from.
 
-use alloc::sync::Arc;
 use core::fmt;
 use core::task::{Context, Poll};
+use faultline_fallible::Arc;
 
 use thiserror::Error;
 use x86_64::PhysAddr;

@@ -4,9 +4,7 @@
 //! neither goes nor moves meanwhile. Spaces that have mapped the object may write at the same time; bytes are copied as
 //! they are.
 
-use alloc::boxed::Box;
-use alloc::sync::Arc;
-use alloc::vec::Vec;
+use faultline_fallible::{AllocError, Arc, Box, Vec};
 
 use crate::sync::Mutex;
 
@@ -19,9 +17,11 @@ use crate::shared::SharedMemory;
 
 impl SharedMemory {
     /// An object without pages, which [`resize`](Self::resize) gives some.
-    #[must_use]
-    pub fn empty(frames: &'static FrameAllocator) -> Arc<Self> {
-        Arc::new(Self {
+    ///
+    /// # Errors
+    /// There is no kernel memory.
+    pub fn empty(frames: &'static FrameAllocator) -> Result<Arc<Self>, AllocError> {
+        Arc::try_new(Self {
             frames,
             pages: Mutex::new(Box::default()),
         })
@@ -41,13 +41,12 @@ impl SharedMemory {
         if count > u64::from(self.frames.end().number()) {
             return Err(none);
         }
-        let mut table = Vec::new();
-        table.try_reserve_exact(count as usize).map_err(|_| none)?;
+        let mut table = Vec::try_with_capacity(count as usize).map_err(|_| none)?;
         let mut pages = self.pages.lock();
         let kept = pages.len().min(count as usize);
-        table.extend_from_slice(&pages[..kept]);
-        table.resize(count as usize, Pfn::NONE);
-        let old = core::mem::replace(&mut *pages, table.into_boxed_slice());
+        table.try_extend_from_slice(&pages[..kept])?;
+        table.try_resize(count as usize, Pfn::NONE)?;
+        let old = core::mem::replace(&mut *pages, table.try_into_boxed_slice()?);
         drop(pages);
         self.give_back(&old[kept..]);
         Ok(())

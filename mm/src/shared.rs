@@ -1,9 +1,8 @@
 //! Memory that several spaces see: `MAP_SHARED | MAP_ANONYMOUS`, memfd.
 
-use alloc::boxed::Box;
-use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
+
+use faultline_fallible::{Arc, Box, Vec};
 
 use crate::sync::Mutex;
 
@@ -38,13 +37,11 @@ impl SharedMemory {
         if count > u64::from(frames.end().number()) {
             return Err(none);
         }
-        let mut pages = Vec::new();
-        pages.try_reserve_exact(count as usize).map_err(|_| none)?;
-        pages.resize(count as usize, Pfn::NONE);
-        Ok(Arc::new(Self {
+        let pages = Vec::try_of(Pfn::NONE, count as usize).map_err(|_| none)?;
+        Ok(Arc::try_new(Self {
             frames,
-            pages: Mutex::new(pages.into_boxed_slice()),
-        }))
+            pages: Mutex::new(pages.try_into_boxed_slice()?),
+        })?)
     }
 
     /// Length in bytes.

@@ -86,6 +86,7 @@ fn backing_of(backing: script::Backing, page: usize) -> Backing {
         }
         script::Backing::File => {
             let file = world.file.borrow().clone().expect("the machine was set up");
+            let file = faultline_fallible::unsize!(file => dyn faultline_mm::PageSource);
             Backing::File { file, offset }
         }
     }

@@ -1,7 +1,5 @@
 //! The beginning and the end of a world.
 
-use std::sync::Arc;
-
 use faultline_executor::Class;
 use faultline_mm::{FaultMode, FrameAllocator, Memory, MemoryConfig, PAGE_SIZE, SharedMemory, VirtualAddressSpace};
 use x86_64::PhysAddr;
@@ -57,7 +55,7 @@ pub(crate) fn set_up() {
     let file = File {
         resident: resident.collect(),
     };
-    *world.file.borrow_mut() = Some(Arc::new(file));
+    *world.file.borrow_mut() = faultline_fallible::Arc::try_new(file).ok();
     let shared = SharedMemory::new(memory.frames(), u64::from(SHARED_PAGES) * PAGE_SIZE);
     *world.shared.borrow_mut() = shared.ok();
 

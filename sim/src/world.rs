@@ -104,8 +104,8 @@ pub(crate) struct World {
     pub random: RefCell<Random>,
     pub chooser: RefCell<Chooser>,
     pub disk: Disk,
-    pub shared: RefCell<Option<Arc<SharedMemory>>>,
-    pub file: RefCell<Option<Arc<File>>>,
+    pub shared: RefCell<Option<faultline_fallible::Arc<SharedMemory>>>,
+    pub file: RefCell<Option<faultline_fallible::Arc<File>>>,
     pub memory: Cell<Option<&'static Memory<Virtual>>>,
     pub executor: &'static Executor<Virtual>,
     /// By process and thread.

@@ -5,11 +5,11 @@
 //! its zeros begin is written here, and the first stack.
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::Ordering;
+use faultline_fallible::Arc;
 
-use faultline_fallible::AllocError;
+use faultline_fallible::{AllocError, unsize};
 use faultline_mm::{Backing, PageSource, Protection, RegionFlags, UserCopyError, VasError};
 use x86_64::VirtAddr;
 
@@ -128,11 +128,14 @@ pub async fn load(directory: Arc<Node>, process: &Process, arguments: Arguments)
     let (program, arguments) = resolve(&directory, process, arguments)?;
     let Program { node, content } = program;
     let (plan, file): (Plan, Arc<dyn PageSource>) = match content {
-        Content::Archive(file) => (elf::plan(file.bytes()).map_err(ExecError::Elf)?, file),
-        Content::Memory(file) => (plan_of(&file)?, file),
+        Content::Archive(file) => (
+            elf::plan(file.bytes()).map_err(ExecError::Elf)?,
+            unsize!(file => dyn PageSource),
+        ),
+        Content::Memory(file) => (plan_of(&file)?, unsize!(file => dyn PageSource)),
     };
 
-    let space = Space::new(memory());
+    let space = Space::try_new(memory())?;
     space.init()?;
     let placement = Placement::draw(process.pid, process.programs.fetch_add(1, Ordering::Relaxed));
     space.set_stack_top(space.stack_top() - placement.stack)?;
@@ -144,10 +147,10 @@ pub async fn load(directory: Arc<Node>, process: &Process, arguments: Arguments)
     space.set_heap_start(VirtAddr::new_truncate(base + plan.end() + placement.heap))?;
     let stack_pointer = make_stack(&space, &arguments, &describe(&plan, base), placement.strings).await?;
     Ok(Box::new(Image {
-        space: Arc::new(space),
+        space: Arc::try_new(space)?,
         entry: base + plan.entry,
         stack_pointer,
-        arguments: Arc::new(arguments),
+        arguments: Arc::try_new(arguments)?,
         node,
     }))
 }

@@ -1,6 +1,6 @@
 //! Changes of the tree: making, removing and renaming.
 
-use alloc::sync::Arc;
+use faultline_fallible::{AllocError, Arc};
 
 use super::memory_file::MemoryFile;
 use super::path::Place;
@@ -23,14 +23,16 @@ pub fn make(place: &Place, node: Arc<Node>) -> Result<(), Errno> {
     if place.directory.child(&place.name).is_ok() {
         return Err(Errno::EEXIST);
     }
-    place.directory.insert(&place.name, node);
+    Node::insert(&place.directory, &place.name, node);
     Ok(())
 }
 
 /// An empty regular file.
-#[must_use]
-pub fn empty_file(permissions: u32) -> Arc<Node> {
-    let content = Content::Memory(Arc::new(MemoryFile::new()));
+///
+/// # Errors
+/// There is no memory.
+pub fn empty_file(permissions: u32) -> Result<Arc<Node>, AllocError> {
+    let content = Content::Memory(Arc::try_new(MemoryFile::new()?)?);
     Node::new(NodeKind::File(Mutex::new(content)), permissions, tree::now())
 }
 
@@ -43,8 +45,8 @@ pub fn writable(content: &Mutex<Content>, cut: bool) -> Result<Arc<MemoryFile>, 
     let mut content = content.lock();
     let file = match &*content {
         Content::Memory(file) => file.clone(),
-        Content::Archive(_) if cut => Arc::new(MemoryFile::new()),
-        Content::Archive(file) => Arc::new(MemoryFile::copy_of(file.bytes())?),
+        Content::Archive(_) if cut => Arc::try_new(MemoryFile::new()?)?,
+        Content::Archive(file) => Arc::try_new(MemoryFile::copy_of(file.bytes())?)?,
     };
     *content = Content::Memory(file.clone());
     drop(content);
@@ -113,7 +115,7 @@ pub fn rename(from: &Place, to: &Place, keep: bool) -> Result<(), Errno> {
         return Err(Errno::EINVAL);
     }
     let moved = from.directory.remove(&from.name).ok_or(Errno::ENOENT)?;
-    let replaced = to.directory.insert(&to.name, moved);
+    let replaced = Node::insert(&to.directory, &to.name, moved);
     drop(changing);
     drop(replaced);
     Ok(())
@@ -147,8 +149,8 @@ pub fn exchange(one: &Place, other: &Place) -> Result<(), Errno> {
         return Ok(());
     }
     let moved = one.directory.remove(&one.name).ok_or(Errno::ENOENT)?;
-    if let Some(replaced) = other.directory.insert(&other.name, moved) {
-        one.directory.insert(&one.name, replaced);
+    if let Some(replaced) = Node::insert(&other.directory, &other.name, moved) {
+        Node::insert(&one.directory, &one.name, replaced);
     }
     Ok(())
 }
@@ -160,7 +162,7 @@ fn is_inside(directory: &Arc<Node>, outer: &Arc<Node>) -> bool {
         if Arc::ptr_eq(&at, outer) {
             return true;
         }
-        let parent = at.parent();
+        let parent = Node::parent(&at);
         if Arc::ptr_eq(&parent, &at) {
             return false;
         }
@@ -185,7 +187,7 @@ fn check_writable(directory: &Arc<Node>) -> Result<(), Errno> {
         Some(entries) if !entries.processes => {}
         _ => return Err(Errno::EPERM),
     }
-    if directory.path().is_none() {
+    if Node::path(directory).is_none() {
         return Err(Errno::ENOENT);
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! The console: standard input, output and error of the programs.
 
-use alloc::sync::Arc;
 use core::task::{Context, Poll};
+use faultline_fallible::{AllocError, Arc};
 
 use faultline_executor::{Semaphore, Share, WaitQueue, yield_now};
 use faultline_fallible::Vec;
@@ -174,17 +174,19 @@ impl File for Port {
 }
 
 /// The three files that a program is started with.
-#[must_use]
-pub fn standard_files() -> [Arc<OpenFile>; 3] {
-    let open = |port, flags| Arc::new(OpenFile::new(FileKind::Console(port), None, flags));
+///
+/// # Errors
+/// There is no memory.
+pub fn standard_files() -> Result<[Arc<OpenFile>; 3], AllocError> {
+    let open = |port, flags| Arc::try_new(OpenFile::new(FileKind::Console(port), None, flags));
     if terminal::is_on() {
         // One open file, as a login makes it: programs read from their standard error too.
-        let file = open(Port::Output, linux::O_RDWR);
-        return [file.clone(), file.clone(), file];
+        let file = open(Port::Output, linux::O_RDWR)?;
+        return Ok([file.clone(), file.clone(), file]);
     }
-    [
-        open(Port::Output, linux::O_RDONLY),
-        open(Port::Output, linux::O_WRONLY),
-        open(Port::Error, linux::O_WRONLY),
-    ]
+    Ok([
+        open(Port::Output, linux::O_RDONLY)?,
+        open(Port::Output, linux::O_WRONLY)?,
+        open(Port::Error, linux::O_WRONLY)?,
+    ])
 }

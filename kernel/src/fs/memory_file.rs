@@ -1,8 +1,8 @@
 //! Regular files whose bytes are in frames: what programs create and change.
 
-use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll};
+use faultline_fallible::{AllocError, Arc};
 
 use faultline_mm::{FillError, PAGE_SIZE, PageSource, SharedMemory};
 use spin::Mutex;
@@ -27,13 +27,15 @@ pub struct MemoryFile {
 
 impl MemoryFile {
     /// An empty file.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            pages: SharedMemory::empty(memory().frames()),
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn new() -> Result<Self, AllocError> {
+        Ok(Self {
+            pages: SharedMemory::empty(memory().frames())?,
             length: Mutex::new(0),
             modified: AtomicU64::new(tree::now()),
-        }
+        })
     }
 
     /// A copy of bytes.
@@ -41,7 +43,7 @@ impl MemoryFile {
     /// # Errors
     /// `ENOSPC` if there are not enough frames, `ENOMEM`.
     pub fn copy_of(bytes: &[u8]) -> Result<Self, Errno> {
-        let file = Self::new();
+        let file = Self::new()?;
         let mut at = 0;
         while at < bytes.len() {
             at += file.write(Some(at as u64), &bytes[at..])?.1;

@@ -20,7 +20,7 @@ pub mod table;
 pub mod timer;
 pub mod tree;
 
-use alloc::sync::Arc;
+use faultline_fallible::Arc;
 
 pub use open_file::{FileKind, OpenFile};
 pub use ramdisk::RamdiskFile;

@@ -1,8 +1,8 @@
 //! Open files.
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
+use faultline_fallible::Arc;
 
 use linux_raw_sys::general as linux;
 use spin::Mutex;

@@ -1,8 +1,8 @@
 //! From a path to a node.
 
 use alloc::format;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
+use faultline_fallible::Arc;
 
 use super::tree::{self, Node, NodeKind};
 use crate::process::Pid;
@@ -70,7 +70,7 @@ pub fn locate(from: &Arc<Node>, path: &[u8], last_link: LastLink, viewer: Pid) -
             return Err(Errno::ENOTDIR);
         }
         if part == b".." {
-            at = at.parent();
+            at = Node::parent(&at);
             continue;
         }
         if part.len() > NAME_MAX {

@@ -22,7 +22,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll};
 
-use alloc::sync::Arc;
+use faultline_fallible::Arc;
 
 use faultline_executor::WaitQueue;
 use faultline_fallible::VecDeque;

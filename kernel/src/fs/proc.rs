@@ -2,10 +2,10 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write;
 use core::sync::atomic::Ordering;
+use faultline_fallible::Arc;
 
 use faultline_mm::{Backing, Protection, RegionFlags, SpaceStats};
 
@@ -100,11 +100,7 @@ pub fn directory() -> Option<Arc<Node>> {
 pub fn process_directory(name: &[u8]) -> Option<Arc<Node>> {
     let pid: Pid = core::str::from_utf8(name).ok()?.parse().ok()?;
     processes::find_process(pid)?;
-    Some(Node::numbered(
-        NodeKind::Process(pid),
-        0o555,
-        PROCESS_INODES + u64::from(pid) * 16,
-    ))
+    Node::numbered(NodeKind::Process(pid), 0o555, PROCESS_INODES + u64::from(pid) * 16).ok()
 }
 
 /// A file in the directory of a process.
@@ -112,7 +108,7 @@ pub fn file_of_process(pid: Pid, name: &[u8]) -> Option<Arc<Node>> {
     let index = ProcFile::OF_PROCESS.iter().position(|file| file.name() == name)?;
     let inode = PROCESS_INODES + u64::from(pid) * 16 + 1 + index as u64;
     let kind = NodeKind::Proc(ProcFile::OF_PROCESS[index], Some(pid));
-    Some(Node::numbered(kind, 0o444, inode))
+    Node::numbered(kind, 0o444, inode).ok()
 }
 
 /// The number of the first node of the first process; those of the tree are below.
@@ -145,10 +141,12 @@ pub fn content(file: ProcFile, pid: Option<Pid>, caller: &Caller) -> Result<Box<
         }
         ProcFile::CommandLine => {
             let mut bytes = Vec::new();
-            bytes.try_reserve(arguments.size())?;
-            for argument in &arguments.arguments {
-                bytes.extend_from_slice(argument);
-                bytes.push(0);
+            if let Some(arguments) = arguments {
+                bytes.try_reserve(arguments.size())?;
+                for argument in &arguments.arguments {
+                    bytes.extend_from_slice(argument);
+                    bytes.push(0);
+                }
             }
             return Ok(bytes.into_boxed_slice());
         }

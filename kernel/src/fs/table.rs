@@ -1,8 +1,9 @@
 //! The open files of a process, by descriptor.
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
+
+use faultline_fallible::Arc;
 
 use super::OpenFile;
 use crate::syscall::Errno;

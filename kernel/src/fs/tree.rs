@@ -10,9 +10,9 @@
 
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
-use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use faultline_fallible::{AllocError, Arc, Weak};
 
 use cpio_reader::Mode;
 use spin::{Mutex, Once};
@@ -104,12 +104,12 @@ static NEXT: AtomicU64 = AtomicU64::new(2);
 
 /// The root directory: empty but for devices and `/proc` until [`install`] was called.
 pub fn root() -> &'static Arc<Node> {
-    TREE.call_once(|| build(&[], None))
+    TREE.call_once(|| build(&[], None).expect(ROOM))
 }
 
 /// Builds the tree from the boot archive, which lies at the physical address `physical`, if it is contiguous.
 pub fn install(archive: &'static [u8], physical: Option<PhysAddr>) {
-    TREE.call_once(|| build(archive, physical));
+    TREE.call_once(|| build(archive, physical).expect(ROOM));
 }
 
 /// Gives back everything that the tree holds, at the end of a run.
@@ -127,18 +127,22 @@ pub fn now() -> u64 {
 
 impl Node {
     /// A node without a name.
-    #[must_use]
-    pub fn new(kind: NodeKind, permissions: u32, modified: u64) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn new(kind: NodeKind, permissions: u32, modified: u64) -> Result<Arc<Self>, AllocError> {
         let inode = NEXT.fetch_add(1, Ordering::Relaxed);
-        let node = Self::numbered(kind, permissions, inode);
+        let node = Self::numbered(kind, permissions, inode)?;
         node.modified.store(modified, Ordering::Relaxed);
-        node
+        Ok(node)
     }
 
     /// A node without a name that has this number.
-    #[must_use]
-    pub fn numbered(kind: NodeKind, permissions: u32, inode: u64) -> Arc<Self> {
-        Arc::new(Self {
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn numbered(kind: NodeKind, permissions: u32, inode: u64) -> Result<Arc<Self>, AllocError> {
+        Arc::try_new(Self {
             kind,
             inode,
             permissions: AtomicU32::new(permissions),
@@ -165,13 +169,13 @@ impl Node {
 
     /// The directory that holds it; the root, and what was removed, holds itself.
     #[must_use]
-    pub fn parent(self: &Arc<Self>) -> Arc<Node> {
-        match &self.kind {
+    pub fn parent(this: &Arc<Self>) -> Arc<Node> {
+        match &this.kind {
             NodeKind::Process(_) => proc::directory().unwrap_or_else(|| root().clone()),
             _ => {
-                let place = self.place.lock();
+                let place = this.place.lock();
                 let parent = place.as_ref().and_then(|(parent, _)| parent.upgrade());
-                parent.unwrap_or_else(|| self.clone())
+                parent.unwrap_or_else(|| this.clone())
             }
         }
     }
@@ -199,16 +203,16 @@ impl Node {
     ///
     /// # Errors
     /// `ENOTDIR`, `ENOMEM`.
-    pub fn list(self: &Arc<Self>, after: u64) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
+    pub fn list(this: &Arc<Self>, after: u64) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
         /// Cookies of `.` and `..`; those of names are inode numbers, and higher.
         const OWN: [(&[u8], u64); 2] = [(b".", 1), (b"..", 2)];
         /// Cookies of processes are above those of names.
         const PROCESSES: u64 = 1 << 48;
         let mut list = Vec::new();
-        for ((name, cookie), node) in OWN.into_iter().zip([self.clone(), self.parent()]) {
+        for ((name, cookie), node) in OWN.into_iter().zip([this.clone(), Self::parent(this)]) {
             list.push((name.to_vec(), Entry { node, cookie }));
         }
-        match &self.kind {
+        match &this.kind {
             NodeKind::Directory(entries) => {
                 let names = entries.names.lock();
                 list.try_reserve(names.len())?;
@@ -241,9 +245,9 @@ impl Node {
 
     /// The absolute path; `None` for what was removed.
     #[must_use]
-    pub fn path(self: &Arc<Self>) -> Option<Vec<u8>> {
+    pub fn path(this: &Arc<Self>) -> Option<Vec<u8>> {
         let mut names = Vec::new();
-        let mut at = self.clone();
+        let mut at = this.clone();
         while !Arc::ptr_eq(&at, root()) {
             let (parent, name) = match &at.kind {
                 NodeKind::Process(pid) => (proc::directory()?, alloc::format!("{pid}").into_bytes()),
@@ -268,13 +272,13 @@ impl Node {
     }
 
     /// Adds a name; what it named before is given back.
-    pub fn insert(self: &Arc<Self>, name: &[u8], node: Arc<Node>) -> Option<Arc<Node>> {
-        let entries = self.entries()?;
-        *node.place.lock() = Some((Arc::downgrade(self), name.to_owned()));
+    pub fn insert(this: &Arc<Self>, name: &[u8], node: Arc<Node>) -> Option<Arc<Node>> {
+        let entries = this.entries()?;
+        *node.place.lock() = Some((Arc::downgrade(this), name.to_owned()));
         node.links.fetch_add(1, Ordering::Relaxed);
         let cookie = NEXT.fetch_add(1, Ordering::Relaxed);
         let old = entries.names.lock().insert(name.to_owned(), Entry { node, cookie });
-        self.modified.store(now(), Ordering::Relaxed);
+        this.modified.store(now(), Ordering::Relaxed);
         old.map(|old| {
             old.node.lost_name();
             old.node
@@ -309,13 +313,18 @@ impl Node {
 }
 
 /// A new directory.
-#[must_use]
-pub fn directory(permissions: u32, modified: u64) -> Arc<Node> {
+///
+/// # Errors
+/// There is no memory.
+pub fn directory(permissions: u32, modified: u64) -> Result<Arc<Node>, AllocError> {
     Node::new(NodeKind::Directory(Entries::default()), permissions, modified)
 }
 
-fn build(archive: &'static [u8], physical: Option<PhysAddr>) -> Arc<Node> {
-    let root = directory(0o755, 0);
+/// The tree is made at the start, when a machine of the least size has room for it.
+const ROOM: &str = "there is memory for the ramdisk's tree";
+
+fn build(archive: &'static [u8], physical: Option<PhysAddr>) -> Result<Arc<Node>, AllocError> {
+    let root = directory(0o755, 0)?;
     for entry in cpio_reader::iter_files(archive) {
         // The packer pads names with NULs so that the bytes start on a page boundary.
         let name = entry.name().split('\0').next().unwrap_or("").as_bytes();
@@ -326,13 +335,13 @@ fn build(archive: &'static [u8], physical: Option<PhysAddr>) -> Arc<Node> {
         } else if mode.contains(Mode::REGULAR_FILE) {
             let offset = bytes.as_ptr() as u64 - archive.as_ptr() as u64;
             let file = RamdiskFile::new(bytes, physical.map(|start| start + offset));
-            NodeKind::File(Mutex::new(Content::Archive(Arc::new(file))))
+            NodeKind::File(Mutex::new(Content::Archive(Arc::try_new(file)?)))
         } else if mode.contains(Mode::DIRECTORY) {
             NodeKind::Directory(Entries::default())
         } else {
             continue;
         };
-        add(&root, name, Node::new(kind, mode.bits() & 0o7777, entry.mtime()));
+        add(&root, name, Node::new(kind, mode.bits() & 0o7777, entry.mtime())?)?;
     }
     for (path, device) in [
         ("dev/null", Device::Rule(Rule::Null)),
@@ -343,24 +352,24 @@ fn build(archive: &'static [u8], physical: Option<PhysAddr>) -> Arc<Node> {
         ("dev/console", Device::Console),
         ("dev/tty", Device::Console),
     ] {
-        add(&root, path.as_bytes(), Node::new(NodeKind::Device(device), 0o666, 0));
+        add(&root, path.as_bytes(), Node::new(NodeKind::Device(device), 0o666, 0)?)?;
     }
-    add(&root, b"tmp", directory(0o1777, 0));
+    add(&root, b"tmp", directory(0o1777, 0)?)?;
     let entries = Entries {
         processes: true,
         ..Entries::default()
     };
-    add(&root, b"proc", Node::new(NodeKind::Directory(entries), 0o555, 0));
-    add(&root, b"proc/self", Node::new(NodeKind::OwnProcess, 0o777, 0));
+    add(&root, b"proc", Node::new(NodeKind::Directory(entries), 0o555, 0)?)?;
+    add(&root, b"proc/self", Node::new(NodeKind::OwnProcess, 0o777, 0)?)?;
     for &file in ProcFile::OF_MACHINE {
         let path = [b"proc/", file.name()].concat();
-        add(&root, &path, Node::new(NodeKind::Proc(file, None), 0o444, 0));
+        add(&root, &path, Node::new(NodeKind::Proc(file, None), 0o444, 0)?)?;
     }
-    root
+    Ok(root)
 }
 
 /// Adds a node, and the directories that lead to it; replaces one of the same path, but keeps a directory.
-fn add(root: &Arc<Node>, path: &[u8], node: Arc<Node>) {
+fn add(root: &Arc<Node>, path: &[u8], node: Arc<Node>) -> Result<(), AllocError> {
     let mut at = root.clone();
     let mut parts = path
         .split(|&byte| byte == b'/')
@@ -376,18 +385,19 @@ fn add(root: &Arc<Node>, path: &[u8], node: Arc<Node>) {
                     let modified = node.modified.load(Ordering::Relaxed);
                     old.modified.store(modified, Ordering::Relaxed);
                 }
-                _ => drop(at.insert(part, node)),
+                _ => drop(Node::insert(&at, part, node)),
             }
-            return;
+            return Ok(());
         }
         at = match existing {
             Some(existing) if existing.is_directory() => existing,
-            Some(_) => return,
+            Some(_) => return Ok(()),
             None => {
-                let new = directory(0o755, node.modified.load(Ordering::Relaxed));
-                at.insert(part, new.clone());
+                let new = directory(0o755, node.modified.load(Ordering::Relaxed))?;
+                Node::insert(&at, part, new.clone());
                 new
             }
         };
     }
+    Ok(())
 }

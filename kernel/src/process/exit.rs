@@ -3,7 +3,7 @@
 //! A large address space takes long to take apart. Its last thread unmaps it piece by piece, letting others run in
 //! between, before it goes. That needs no memory: the thread's own future is polled again.
 
-use alloc::sync::Arc;
+use faultline_fallible::Arc;
 
 use faultline_mm::HUGE_PAGE_SIZE;
 use faultline_trace::Kind;

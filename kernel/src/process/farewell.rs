@@ -9,9 +9,9 @@
 //! The words are user memory, whose pages may have to come first. That is waited for, with one exception: while faults
 //! wait for memory, a thread of a process that ends does not wait with them. Its end is what may give memory back.
 
-use alloc::sync::Arc;
 use core::pin::pin;
 use core::sync::atomic::Ordering;
+use faultline_fallible::Arc;
 
 use faultline_executor::yield_now;
 

@@ -1,8 +1,8 @@
 //! The record of a process: what its threads share.
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use faultline_fallible::{AllocError, Arc};
 
 use faultline_executor::WaitQueue;
 use spin::{Mutex, Once};
@@ -56,9 +56,26 @@ impl Usage {
 #[derive(Clone, Default)]
 pub struct Started {
     /// Path, arguments and environment.
-    pub arguments: Arc<Arguments>,
+    pub arguments: Option<Arc<Arguments>>,
     /// The file of the program.
     pub node: Option<Arc<Node>>,
+}
+
+/// The files of processes at their ends.
+static NO_FILES: Once<Arc<Mutex<FileTable>>> = Once::new();
+
+/// Makes what is needed before the first process.
+///
+/// # Errors
+/// There is no memory.
+pub fn prepare() -> Result<(), AllocError> {
+    let none = Arc::try_new(Mutex::new(FileTable::default()))?;
+    NO_FILES.call_once(|| none);
+    Ok(())
+}
+
+fn no_files() -> Arc<Mutex<FileTable>> {
+    NO_FILES.get().expect("prepared before the first process").clone()
 }
 
 /// The record of a process.
@@ -74,7 +91,8 @@ pub struct Process {
     /// Signals raised for the process as a whole.
     pub pending: Mutex<Pending>,
     /// Its open files; shared with a process that was cloned so.
-    files: Mutex<Arc<Mutex<FileTable>>>,
+    /// None at its end.
+    files: Mutex<Option<Arc<Mutex<FileTable>>>>,
     /// Why its first program could not be started.
     pub start_error: Once<ExecError>,
     /// Its working directory; shared with a process that was cloned so.
@@ -172,7 +190,7 @@ impl Process {
             exit_signal: AtomicU32::new(inherited.exit_signal),
             actions: inherited.actions,
             pending: Mutex::new(Pending::EMPTY),
-            files: Mutex::new(inherited.files),
+            files: Mutex::new(Some(inherited.files)),
             start_error: Once::new(),
             directory: inherited.directory,
             umask: inherited.umask,
@@ -214,14 +232,14 @@ impl Process {
         self.session.load(Ordering::Relaxed)
     }
 
-    /// Its open files.
+    /// Its open files; at its end, a table that is always empty.
     pub fn files(&self) -> Arc<Mutex<FileTable>> {
-        self.files.lock().clone()
+        self.files.lock().as_ref().map_or_else(no_files, Arc::clone)
     }
 
     /// Lets go of its open files; they are closed unless another process shares them.
     pub fn release_files(&self) {
-        let files = core::mem::take(&mut *self.files.lock());
+        let files = self.files.lock().take();
         drop(files);
     }
 
@@ -243,7 +261,8 @@ impl Process {
     /// The last part of the path of its program, as far as it fits.
     pub fn program_name(&self) -> Name {
         let arguments = self.started.lock().arguments.clone();
-        let base = arguments.path.rsplit(|&byte| byte == b'/').next().unwrap_or(b"");
+        let path = arguments.as_ref().map_or(&[][..], |arguments| &arguments.path);
+        let base = path.rsplit(|&byte| byte == b'/').next().unwrap_or(b"");
         let mut name = Name::default();
         let length = base.len().min(name.len() - 1);
         name[..length].copy_from_slice(&base[..length]);

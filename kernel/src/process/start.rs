@@ -1,14 +1,14 @@
 //! Starting threads and programs.
 
-use alloc::sync::Arc;
 use core::sync::atomic::AtomicU32;
+use faultline_fallible::Arc;
 
 use faultline_executor::{Class, SpawnError};
 use faultline_trace::Kind;
 use spin::Mutex;
 
 use super::tree::Reserved;
-use super::{ExitStatus, Inherited, Limits, Pid, Process, Started, Thread, UserThread, tree};
+use super::{ExitStatus, Inherited, Limits, Pid, Process, Started, Thread, UserThread, record, tree};
 use crate::arch::UserContext;
 use crate::exec::{self, stack::Arguments};
 use crate::fs::tree as fs_tree;
@@ -63,8 +63,9 @@ pub fn thread(
 /// # Errors
 /// When there is no memory or no task for it.
 pub fn program(arguments: Arguments) -> Result<Pid, Errno> {
+    record::prepare()?;
     let mut files = FileTable::default();
-    for file in console::standard_files() {
+    for file in console::standard_files()? {
         files.add(file, false, 0)?;
     }
     let number = Reserved::new()?;
@@ -72,22 +73,21 @@ pub fn program(arguments: Arguments) -> Result<Pid, Errno> {
     let inherited = Inherited {
         root: pid,
         exit_signal: 0,
-        actions: Arc::new(Mutex::new(Actions::default())),
-        files: Arc::new(Mutex::new(files)),
-        directory: Arc::new(Mutex::new(Directory(fs_tree::root().clone()))),
-        umask: Arc::new(AtomicU32::new(FIRST_UMASK)),
+        actions: Arc::try_new(Mutex::new(Actions::default()))?,
+        files: Arc::try_new(Mutex::new(files))?,
+        directory: Arc::try_new(Mutex::new(Directory(fs_tree::root().clone())))?,
+        umask: Arc::try_new(AtomicU32::new(FIRST_UMASK))?,
         started: Started::default(),
         group: pid,
         session: pid,
         limits: Limits::first(),
         heap: ProcessAccount::open()?,
     };
-    let process = Arc::new(Process::new(pid, None, inherited));
+    let process = Arc::try_new(Process::new(pid, None, inherited))?;
+    let record = Arc::try_new(Thread::new(pid, process.clone(), SignalSet::EMPTY, None))?;
+    let (context, first) = (UserContext::new(0, 0)?, first_load(process.clone(), arguments)?);
     tree::add_process(&process, None).map_err(|_| Errno::EAGAIN)?;
-    let record = Arc::new(Thread::new(pid, process.clone(), SignalSet::EMPTY, None));
-    let started = UserContext::new(0, 0)
-        .map_err(Errno::from)
-        .and_then(|context| thread(&record, None, context, Some(first_load(process, arguments)?)));
+    let started = thread(&record, None, context, Some(first));
     if started.is_err() {
         tree::remove_unborn(pid);
     }

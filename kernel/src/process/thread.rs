@@ -15,10 +15,10 @@
 //! before each entry to user mode, so no mark is missed: either the poll that is running sees it, or the wake causes
 //! another. A waker is a word of the executor; waking a task that is gone is harmless.
 
-use alloc::sync::Arc;
 use core::future::Future;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::task::Waker;
+use faultline_fallible::Arc;
 
 use faultline_executor::{Event, Waiting};
 use spin::{Mutex, Once};

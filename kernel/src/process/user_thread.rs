@@ -19,12 +19,12 @@
 //! a futex wait leaves its queue. So nothing has to know how to be interrupted, except that dropping it cleans up. Then
 //! the thread takes its leave ([`farewell`]), which may wait for pages, and is gone.
 
-use alloc::sync::Arc;
 use core::future::Future;
 use core::mem;
 use core::pin::Pin;
 use core::sync::atomic::Ordering;
 use core::task::{Context, Poll};
+use faultline_fallible::Arc;
 
 use faultline_mm::{FaultInfo, FaultOutcome};
 use faultline_trace::{Kind, TrapWord};

@@ -37,7 +37,7 @@ impl Holdings {
                 let files = process.files();
                 let table = files.lock();
                 // A table that is shared belongs to its sharers in equal parts.
-                let sharers = alloc::sync::Arc::strong_count(&files).saturating_sub(1).max(1) as u64;
+                let sharers = faultline_fallible::Arc::strong_count(&files).saturating_sub(1).max(1) as u64;
                 table.held_pages(from..from + PIECE).map(|pages| pages / sharers)
             };
             let Some(pages) = piece else { break };

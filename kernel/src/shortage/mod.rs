@@ -11,9 +11,9 @@
 
 mod holdings;
 
-use alloc::sync::Arc;
 use core::convert::Infallible;
 use core::fmt;
+use faultline_fallible::Arc;
 
 use faultline_executor::{Class, WaitQueue, yield_now};
 use faultline_trace::Kind;

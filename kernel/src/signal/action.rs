@@ -1,7 +1,6 @@
 //! What a process does about each signal.
 
-use alloc::sync::Arc;
-
+use faultline_fallible::{AllocError, Arc};
 use linux_raw_sys::general as linux;
 
 use super::{DefaultAction, Signal, SignalSet};
@@ -65,6 +64,15 @@ impl Action {
         bytes
     }
 
+    const fn without_handler(is_ignored: bool) -> Self {
+        Self {
+            handler: is_ignored as u64,
+            flags: 0,
+            restorer: 0,
+            mask: SignalSet::EMPTY,
+        }
+    }
+
     /// Whether `flag`, one of the `SA_*`, is set.
     #[must_use]
     pub const fn has(&self, flag: u32) -> bool {
@@ -73,26 +81,42 @@ impl Action {
 }
 
 /// The actions of a process for all signals. A copy, as `fork` makes one, shares them until one of the two changes an
-/// action: only then are they copied, by calls and deliveries that have seen to room in the kernel heap.
-#[derive(Clone)]
-pub struct Actions(Arc<[Action; 64]>);
-
-impl Default for Actions {
-    fn default() -> Self {
-        Self(Arc::new([Action::default(); 64]))
-    }
+/// action: only then are they copied.
+#[derive(Clone, Default)]
+pub struct Actions {
+    /// The action of each signal; none while every signal is either ignored or left to its default.
+    table: Option<Arc<[Action; 64]>>,
+    /// Without a table: the signals that are ignored, one bit each.
+    ignored: u64,
 }
 
 impl Actions {
     /// The action for `signal`.
     #[must_use]
     pub fn get(&self, signal: Signal) -> Action {
-        self.0[signal.number() as usize - 1]
+        let index = signal.number() as usize - 1;
+        match &self.table {
+            Some(table) => table[index],
+            None => Action::without_handler(self.ignored >> index & 1 != 0),
+        }
     }
 
     /// Sets the action for `signal`.
-    pub fn set(&mut self, signal: Signal, action: Action) {
-        Arc::make_mut(&mut self.0)[signal.number() as usize - 1] = action;
+    ///
+    /// # Errors
+    /// There is no memory for a table of its own; nothing has changed.
+    pub fn set(&mut self, signal: Signal, action: Action) -> Result<(), AllocError> {
+        let index = signal.number() as usize - 1;
+        let table = match &mut self.table {
+            Some(table) => table,
+            None => {
+                let ignored = self.ignored;
+                let own = || core::array::from_fn(|index| Action::without_handler(ignored >> index & 1 != 0));
+                self.table.insert(Arc::try_new_with(own)?)
+            }
+        };
+        Arc::try_make_mut(table)?[index] = action;
+        Ok(())
     }
 
     /// What the action for `signal` comes to.
@@ -110,24 +134,24 @@ impl Actions {
         }
     }
 
-    /// As [`disposition`](Self::disposition), for a signal that is about to be delivered: a one-shot handler is reset.
+    /// As [`disposition`](Self::disposition), for a signal that is about to be delivered: a one-shot handler is reset. Where
+    /// there is no memory for that, the process ends instead of running it twice.
     pub fn take(&mut self, signal: Signal) -> Disposition {
         let disposition = self.disposition(signal);
         if let Disposition::Handle(action) = disposition
             && action.has(linux::SA_RESETHAND)
+            && self.set(signal, Action::default()).is_err()
         {
-            self.set(signal, Action::default());
+            return Disposition::Terminate;
         }
         disposition
     }
 
-    /// Forgets all handlers, as `execve` does; ignored signals stay ignored.
+    /// Forgets all handlers, as `execve` does; ignored signals stay ignored. Needs no memory.
     pub fn forget_handlers(&mut self) {
-        for action in Arc::make_mut(&mut self.0) {
-            *action = Action {
-                handler: u64::from(action.handler == 1),
-                ..Action::default()
-            };
+        if let Some(table) = self.table.take() {
+            let ignored = |(index, action): (usize, &Action)| u64::from(action.handler == 1) << index;
+            self.ignored = table.iter().enumerate().map(ignored).sum();
         }
     }
 }

@@ -35,7 +35,7 @@ pub async fn rt_sigaction(caller: Caller, number: u64, new: u64, old: u64, size:
         let mut actions = process.actions.lock();
         let previous = actions.get(signal);
         if let Some(action) = replacement {
-            actions.set(signal, action);
+            actions.set(signal, action)?;
             if actions.disposition(signal) == Disposition::Ignore {
                 drop(actions);
                 process.pending.lock().discard(signal.set());

@@ -1,8 +1,8 @@
 //! `fork`, `vfork`, `clone` and `clone3`: new threads and new processes.
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
+use faultline_fallible::Arc;
 
 use linux_raw_sys::general as linux;
 use spin::Mutex;
@@ -184,7 +184,7 @@ async fn make(caller: &Caller, mut context: UserContext, request: &Request) -> R
     let space = if request.has(linux::CLONE_VM) {
         caller.space.clone()
     } else {
-        Arc::new(caller.space.fork()?)
+        Arc::try_new(caller.space.fork()?)?
     };
     let number = Reserved::new()?;
     let tid = number.number();
@@ -199,17 +199,13 @@ async fn make(caller: &Caller, mut context: UserContext, request: &Request) -> R
     let process = if is_thread {
         parent.clone()
     } else {
-        let child = Arc::new(Process::new(tid, Some(space.clone()), inherit(parent, request)?));
-        let grandparent = request.has(linux::CLONE_PARENT).then(|| tree::parent_of(parent.pid));
-        let parent = grandparent.filter(|&pid| pid != 0).unwrap_or(parent.pid);
-        tree::add_process(&child, Some(parent)).map_err(|_| Errno::EAGAIN)?;
-        child
+        Arc::try_new(Process::new(tid, Some(space.clone()), inherit(parent, request)?))?
     };
     let (blocked, alternate) = {
         let own = caller.thread.signals.lock();
         (own.blocked, own.alternate)
     };
-    let thread = Arc::new(Thread::new(tid, process, blocked, Some(&caller.thread)));
+    let thread = Arc::try_new(Thread::new(tid, process, blocked, Some(&caller.thread)))?;
     if !request.has(linux::CLONE_VM) || request.has(linux::CLONE_VFORK) {
         thread.signals.lock().alternate = alternate;
     }
@@ -217,6 +213,11 @@ async fn make(caller: &Caller, mut context: UserContext, request: &Request) -> R
         thread.clear_child_tid.store(request.child_tid, Ordering::Relaxed);
     }
     thread.set_name(caller.thread.given_name());
+    if !is_thread {
+        let grandparent = request.has(linux::CLONE_PARENT).then(|| tree::parent_of(parent.pid));
+        let parent = grandparent.filter(|&pid| pid != 0).unwrap_or(parent.pid);
+        tree::add_process(&thread.process, Some(parent)).map_err(|_| Errno::EAGAIN)?;
+    }
     let started = start::thread(&thread, Some(space), context, None);
     if started.is_err() && !is_thread {
         tree::remove_unborn(tid);
@@ -229,23 +230,23 @@ fn inherit(parent: &Process, request: &Request) -> Result<Inherited, Errno> {
     let actions = if request.has(linux::CLONE_SIGHAND) {
         parent.actions.clone()
     } else if request.flags & linux::CLONE_CLEAR_SIGHAND != 0 {
-        Arc::new(Mutex::new(Actions::default()))
+        Arc::try_new(Mutex::new(Actions::default()))?
     } else {
-        Arc::new(Mutex::new(parent.actions.lock().clone()))
+        Arc::try_new(Mutex::new(parent.actions.lock().clone()))?
     };
     let files = parent.files();
     let files = if request.has(linux::CLONE_FILES) {
         files
     } else {
-        Arc::new(Mutex::new(files.lock().clone()))
+        Arc::try_new(Mutex::new(files.lock().clone()))?
     };
     let (directory, umask) = if request.has(linux::CLONE_FS) {
         (parent.directory.clone(), parent.umask.clone())
     } else {
         let umask = parent.umask.load(Ordering::Relaxed);
         (
-            Arc::new(Mutex::new(parent.directory.lock().clone())),
-            Arc::new(AtomicU32::new(umask)),
+            Arc::try_new(Mutex::new(parent.directory.lock().clone()))?,
+            Arc::try_new(AtomicU32::new(umask))?,
         )
     };
     Ok(Inherited {

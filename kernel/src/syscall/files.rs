@@ -1,6 +1,6 @@
 //! Calls on open files that may wait but move no file data.
 
-use alloc::sync::Arc;
+use faultline_fallible::Arc;
 
 use linux_raw_sys::{general as linux, ioctl};
 
@@ -19,7 +19,7 @@ pub async fn getdents64(caller: Caller, descriptor: u64, address: u64, size: u64
     let node = node.ok_or(Errno::ENOTDIR)?;
     has_headroom()?;
     let start = *file.offset.lock();
-    let list = node.list(start)?;
+    let list = crate::fs::Node::list(node, start)?;
     let mut buffer = user::buffer((size as usize).min(32 * 1024))?;
     let (mut used, mut last) = (0, start);
     for (name, entry) in &list {
@@ -132,8 +132,8 @@ pub async fn memfd_create(caller: Caller, name: u64, flags: u64) -> Result<u64, 
         return Err(Errno::EINVAL);
     }
     has_headroom()?;
-    let file = FileKind::Memory(Arc::new(MemoryFile::new()));
-    let file = Arc::new(OpenFile::new(file, None, linux::O_RDWR));
+    let file = FileKind::Memory(Arc::try_new(MemoryFile::new()?)?);
+    let file = Arc::try_new(OpenFile::new(file, None, linux::O_RDWR))?;
     let files = caller.thread.process.files();
     files.lock().add(file, flags as u32 & linux::MFD_CLOEXEC != 0, 0)
 }

@@ -12,10 +12,10 @@
 //! or the waker finds the waiter. A waiter is woken once: the waker takes it out of the queue, marks it and wakes its
 //! task. A waiter whose future is dropped takes itself out.
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::task::{Poll, Waker};
+use faultline_fallible::Arc;
 
 use linux_raw_sys::general as linux;
 use spin::Mutex;
@@ -86,7 +86,7 @@ impl Queued {
             waker,
             woken: AtomicBool::new(false),
         };
-        let waiter = Arc::new(waiter);
+        let waiter = Arc::try_new(waiter)?;
         let mut queue = TABLE[bucket].lock();
         queue.try_reserve(1)?;
         queue.push(waiter.clone());

@@ -1,6 +1,6 @@
 //! Process groups and sessions.
 
-use alloc::sync::Arc;
+use faultline_fallible::Arc;
 
 use super::Errno;
 use crate::process::{Process, tree};

@@ -1,7 +1,7 @@
 //! Calls that never wait: answered in the thread's loop.
 
-use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
+use faultline_fallible::Arc;
 
 use linux_raw_sys::general as linux;
 

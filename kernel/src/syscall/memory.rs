@@ -3,10 +3,11 @@
 //! Argument checks that Linux makes before it looks at the address space are made here; the rest is the space's
 //! business, and its errors become numbers in [`errno`](super::errno).
 
-use alloc::sync::Arc;
+use faultline_fallible::{Arc, unsize};
 
 use faultline_mm::{
-    Access, Advice, Backing, MapRequest, PageRange, Placement, Protection, RegionFlags, SharedMemory, VasError,
+    Access, Advice, Backing, MapRequest, PageRange, PageSource, Placement, Protection, RegionFlags, SharedMemory,
+    VasError,
 };
 use linux_raw_sys::general as linux;
 use x86_64::VirtAddr;
@@ -160,7 +161,7 @@ fn file_backing(file: &OpenFile, offset: u64, shared: bool, protection: Protecti
     match &file.kind {
         FileKind::Ramdisk(_) if shared && protection.contains(Protection::WRITE) => Err(Errno::EACCES),
         FileKind::Ramdisk(ramdisk) => Ok(Backing::File {
-            file: ramdisk.clone(),
+            file: unsize!(ramdisk.clone() => dyn PageSource),
             offset,
         }),
         FileKind::Memory(memory) if shared => {
@@ -173,7 +174,7 @@ fn file_backing(file: &OpenFile, offset: u64, shared: bool, protection: Protecti
             })
         }
         FileKind::Memory(memory) => Ok(Backing::File {
-            file: memory.clone(),
+            file: unsize!(memory.clone() => dyn PageSource),
             offset,
         }),
         FileKind::Device(Rule::Zero) if !shared => Ok(Backing::Anonymous),

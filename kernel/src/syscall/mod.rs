@@ -37,11 +37,11 @@ pub mod transfer;
 pub mod user;
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll};
+use faultline_fallible::Arc;
 
 use faultline_fallible as fallible;
 use faultline_trace::Kind;

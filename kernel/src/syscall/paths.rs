@@ -1,9 +1,9 @@
 //! Calls that name files by path.
 
 use alloc::format;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
+use faultline_fallible::Arc;
 
 use linux_raw_sys::general as linux;
 
@@ -91,7 +91,7 @@ pub async fn openat(caller: Caller, descriptor: u64, path: u64, flags: u64, mode
             Some(_) => find(&caller, descriptor, &path, last_link)?,
             None if place.wants_directory => return Err(Errno::EISDIR),
             None => {
-                let node = changes::empty_file(permissions(&caller, mode));
+                let node = changes::empty_file(permissions(&caller, mode))?;
                 changes::make(&place, node.clone())?;
                 node
             }
@@ -99,7 +99,7 @@ pub async fn openat(caller: Caller, descriptor: u64, path: u64, flags: u64, mode
     };
     let file = OpenFile::open(&caller, node, flags)?;
     let files = caller.thread.process.files();
-    files.lock().add(Arc::new(file), flags & linux::O_CLOEXEC != 0, 0)
+    files.lock().add(Arc::try_new(file)?, flags & linux::O_CLOEXEC != 0, 0)
 }
 
 /// What `stat` and its relatives look at.
@@ -159,7 +159,7 @@ pub async fn readlinkat(caller: Caller, descriptor: u64, path: u64, to: u64, siz
         NodeKind::Link(target) => target.clone(),
         NodeKind::OwnProcess => format!("{viewer}").into_bytes(),
         NodeKind::Proc(ProcFile::Executable, pid) => program_of(pid.unwrap_or(viewer))
-            .and_then(|program| program.path())
+            .and_then(|program| Node::path(&program))
             .ok_or(Errno::ENOENT)?,
         _ => return Err(Errno::EINVAL),
     };
@@ -171,7 +171,7 @@ pub async fn readlinkat(caller: Caller, descriptor: u64, path: u64, to: u64, siz
 /// `getcwd`.
 pub async fn getcwd(caller: Caller, to: u64, size: u64) -> Result<u64, Errno> {
     let node = caller.thread.process.directory.lock().0.clone();
-    let mut path = node.path().ok_or(Errno::ENOENT)?;
+    let mut path = Node::path(&node).ok_or(Errno::ENOENT)?;
     path.push(0);
     if path.len() as u64 > size {
         return Err(Errno::ERANGE);
@@ -206,7 +206,7 @@ pub async fn fchdir(caller: Caller, descriptor: u64) -> Result<u64, Errno> {
 pub async fn mkdirat(caller: Caller, descriptor: u64, path: u64, mode: u64) -> Result<u64, Errno> {
     let path = user::read_path(&caller.space, path).await?;
     let place = place(&caller, descriptor, &path, LastLink::Keep)?;
-    changes::make(&place, tree::directory(permissions(&caller, mode), tree::now()))?;
+    changes::make(&place, tree::directory(permissions(&caller, mode), tree::now())?)?;
     Ok(0)
 }
 
@@ -266,7 +266,7 @@ pub async fn symlinkat(caller: Caller, target: u64, descriptor: u64, path: u64) 
         return Err(Errno::ENOENT);
     }
     let place = place(&caller, descriptor, &path, LastLink::Keep)?;
-    changes::make(&place, Node::new(NodeKind::Link(target), 0o777, tree::now()))?;
+    changes::make(&place, Node::new(NodeKind::Link(target), 0o777, tree::now())?)?;
     Ok(0)
 }
 

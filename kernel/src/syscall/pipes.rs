@@ -1,6 +1,6 @@
 //! Reading and writing pipes, and the calls that are about them.
 
-use alloc::sync::Arc;
+use faultline_fallible::Arc;
 
 use faultline_executor::yield_now;
 use faultline_mm::Access;
@@ -99,12 +99,12 @@ pub async fn pipe2(caller: Caller, address: u64, flags: u64) -> Result<u64, Errn
         return Err(Errno::EINVAL);
     }
     has_headroom()?;
-    let pipe = Arc::new(Pipe::new());
+    let pipe = Arc::try_new(Pipe::new())?;
     let mode = flags & (linux::O_NONBLOCK | linux::O_DIRECT);
     let reader = FileKind::PipeReader(ReadEnd(pipe.clone()));
-    let reader = Arc::new(OpenFile::new(reader, None, linux::O_RDONLY | mode));
+    let reader = Arc::try_new(OpenFile::new(reader, None, linux::O_RDONLY | mode))?;
     let writer = FileKind::PipeWriter(WriteEnd(pipe));
-    let writer = Arc::new(OpenFile::new(writer, None, linux::O_WRONLY | mode));
+    let writer = Arc::try_new(OpenFile::new(writer, None, linux::O_WRONLY | mode))?;
     let close_on_exec = flags & linux::O_CLOEXEC != 0;
     let files = caller.thread.process.files();
     let (first, second) = {

@@ -12,7 +12,7 @@ use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
 
-use alloc::sync::Arc;
+use faultline_fallible::Arc;
 
 use faultline_executor::{HoldsQueue, WaitQueue, WaitQueued, yield_now};
 use faultline_fallible as fallible;

@@ -1,9 +1,9 @@
 //! `exit`, `execve` and the waits.
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
+use faultline_fallible::Arc;
 
 use faultline_trace::Kind;
 use linux_raw_sys::general as linux;
@@ -78,7 +78,7 @@ pub fn commit(process: &Process, image: &Image) {
     process.has_executed.store(true, Ordering::Relaxed);
     process.files().lock().close_for_exec();
     *process.started.lock() = Started {
-        arguments: image.arguments.clone(),
+        arguments: Some(image.arguments.clone()),
         node: Some(image.node.clone()),
     };
 }

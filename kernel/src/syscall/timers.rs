@@ -3,7 +3,7 @@
 //! The alarm of a process is a task that sleeps until it is due. It belongs to the process: setting the alarm anew, and
 //! the end of the process, cancel it.
 
-use alloc::sync::Arc;
+use faultline_fallible::Arc;
 
 use faultline_executor::{Class, JoinHandle};
 use linux_raw_sys::general as linux;
@@ -149,7 +149,7 @@ pub async fn timerfd_create(caller: Caller, clock: u64, flags: u64) -> Result<u6
     }
     has_headroom()?;
     let timer = FileKind::Timer(Timer::new(is_wall_clock)?);
-    let file = Arc::new(OpenFile::new(timer, None, linux::O_RDONLY | flags & linux::O_NONBLOCK));
+    let file = Arc::try_new(OpenFile::new(timer, None, linux::O_RDONLY | flags & linux::O_NONBLOCK))?;
     let files = caller.thread.process.files();
     files.lock().add(file, flags & linux::O_CLOEXEC != 0, 0)
 }

@@ -3,7 +3,6 @@
 //! Data moves between a file and user memory in pieces of at most [`CHUNK`] bytes, so that a large transfer lets other
 //! tasks run. A transfer that meets a bad address after it moved something reports what it moved, as on Linux.
 
-use alloc::sync::Arc;
 use core::future::poll_fn;
 
 use linux_raw_sys::general as linux;
@@ -13,6 +12,7 @@ use super::{Caller, Errno, pipes, user};
 use crate::fs::device::Rule;
 use crate::fs::file::Transfer;
 use crate::fs::{FileKind, OpenFile};
+use faultline_fallible::Arc;
 
 /// Most bytes moved between two looks at other tasks.
 const CHUNK: usize = 64 * 1024;

@@ -4,8 +4,8 @@
 //! `faultline_trace::calls` says points to a text or a structure an event with the number of bytes, and those in pieces
 //! of sixteen. Nothing here waits: of memory whose page is not there the trace has nothing.
 
-use alloc::sync::Arc;
 use core::hint::cold_path;
+use faultline_fallible::Arc;
 
 use faultline_trace::Kind;
 use faultline_trace::calls::{self, Argument, KEPT};

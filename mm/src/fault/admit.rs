@@ -1,8 +1,8 @@
 //! Admission: the first look at a fault, under the space's lock.
 
-use alloc::sync::Arc;
 use core::pin::Pin;
 use core::task::Waker;
+use faultline_fallible::Arc;
 
 use faultline_trace::{FaultClass, Kind};
 
@@ -63,14 +63,14 @@ impl<P: Platform> Space<P> {
     /// right, with no other fault on the page and a slot free. Claims the slot; `None`, with nothing done, for any other.
     #[inline(always)]
     pub(super) fn admit_usual(
-        self: &Arc<Self>,
+        this: &Arc<Self>,
         info: FaultInfo,
         fault: u64,
         waiter: Pin<&Waiter>,
         waker: &Waker,
     ) -> Option<SlotToken<P>> {
         let page = info.page()?.as_u64();
-        let mut inner = self.lock();
+        let mut inner = this.lock();
         // A fault of the side list may be on the same page, if it was there before the table.
         if inner.side != NONE || !inner.regions.has_summary(page) {
             return None;
@@ -80,12 +80,13 @@ impl<P: Platform> Space<P> {
             return None;
         }
         let arrival = Arrival::new(page, info.access, fault, found);
-        let entry = self.usual_leaf(&mut inner, page)?;
+        let entry = this.usual_leaf(&mut inner, page)?;
         let value = entry.get();
         if value.is_empty() {
-            let token = self.claim(&mut inner)?;
+            let token = this.claim(&mut inner)?;
             let class = small(arrival.class, info.access);
-            self.enter(
+            Self::enter(
+                this,
                 &mut inner,
                 &token,
                 Arrival { class, ..arrival },
@@ -97,9 +98,10 @@ impl<P: Platform> Space<P> {
             return Some(token);
         }
         if value.is_present() && !value.allows(info.access) {
-            let token = self.claim(&mut inner)?;
+            let token = this.claim(&mut inner)?;
             let class = FaultClass::CowCopy;
-            self.enter(
+            Self::enter(
+                this,
                 &mut inner,
                 &token,
                 Arrival { class, ..arrival },
@@ -152,66 +154,66 @@ impl<P: Platform> Space<P> {
     /// Looks at a fault: finishes it, joins it to one in flight, or claims a slot for it.
     #[inline(never)]
     pub(super) fn admit(
-        self: &Arc<Self>,
+        this: &Arc<Self>,
         info: FaultInfo,
         fault: u64,
         waiter: Pin<&Waiter>,
         waker: &Waker,
     ) -> Admission<P> {
         let Some(page) = info.page() else {
-            return self.denied(fault, outside(info));
+            return this.denied(fault, outside(info));
         };
         let page = page.as_u64();
-        let mut inner = self.lock();
+        let mut inner = this.lock();
         let found = match Self::find_region(&mut inner, page, info) {
             Ok(found) => found,
-            Err(error) => return self.denied(fault, error),
+            Err(error) => return this.denied(fault, error),
         };
         let arrival = Arrival::new(page, info.access, fault, found);
         let Some(root) = inner.root else {
-            return self.denied(fault, FaultError::SpaceGone { address: info.address });
+            return this.denied(fault, FaultError::SpaceGone { address: info.address });
         };
-        self.admit_at(inner, root, arrival, waiter, waker)
+        Self::admit_at(this, inner, root, arrival, waiter, waker)
     }
 
     /// Admits a fault that its region allows, by what is in the page tables.
     fn admit_at(
-        self: &Arc<Self>,
+        this: &Arc<Self>,
         mut inner: Guard<'_, P>,
         root: Pfn,
         arrival: Arrival,
         waiter: Pin<&Waiter>,
         waker: &Waker,
     ) -> Admission<P> {
-        let memory = self.memory;
+        let memory = this.memory;
         let Arrival {
             page, access, fault, ..
         } = arrival;
         let leaf = memory.leaf(root, page);
         match leaf {
-            Leaf::Own(_, value) | Leaf::Huge(value) if value.allows(access) => return self.spurious(fault, page),
+            Leaf::Own(_, value) | Leaf::Huge(value) if value.allows(access) => return this.spurious(fault, page),
             Leaf::Shared(value) if value.allows(access) && access != Access::Write => {
-                return self.spurious(fault, page);
+                return this.spurious(fault, page);
             }
             Leaf::Own(_, value) if let Some(marker) = value.marker() => {
                 debug_assert_eq!(memory.faults.slot(marker.slot).marker(), marker);
-                return self.join(marker.slot, fault, page, waiter, waker);
+                return this.join(marker.slot, fault, page, waiter, waker);
             }
             _ => {}
         }
-        if let Some(index) = self.find_side(&inner, page) {
-            return self.join(index, fault, page, waiter, waker);
+        if let Some(index) = this.find_side(&inner, page) {
+            return this.join(index, fault, page, waiter, waker);
         }
         let (class, entry, mark) = match leaf {
             Leaf::Own(entry, Entry::EMPTY) => (small(arrival.class, access), Some(entry), true),
             Leaf::Own(entry, _) => (FaultClass::CowCopy, Some(entry), false),
             Leaf::Shared(_) | Leaf::Huge(_) | Leaf::None => (class_without_table(&mut inner, arrival), None, false),
         };
-        let Some(token) = self.claim(&mut inner) else {
+        let Some(token) = this.claim(&mut inner) else {
             return Admission::NoSlot;
         };
         let arrival = Arrival { class, ..arrival };
-        self.enter(&mut inner, &token, arrival, entry, mark, waiter, waker);
+        Self::enter(this, &mut inner, &token, arrival, entry, mark, waiter, waker);
         Admission::Claimed(token)
     }
 
@@ -223,7 +225,7 @@ impl<P: Platform> Space<P> {
         reason = "one step of admission in two places, not an interface"
     )]
     fn enter(
-        self: &Arc<Self>,
+        this: &Arc<Self>,
         inner: &mut Inner<P>,
         token: &SlotToken<P>,
         arrival: Arrival,
@@ -244,7 +246,7 @@ impl<P: Platform> Space<P> {
         // SAFETY: the slot was just claimed, so no space links to it yet.
         let request = unsafe { slot.request_unlinked() };
         // A slot that the space keeps has it already.
-        let owner = request.owner.take().unwrap_or_else(|| Arc::clone(self));
+        let owner = request.owner.take().unwrap_or_else(|| Arc::clone(this));
         *request = Request {
             owner: Some(owner),
             page,
@@ -269,12 +271,12 @@ impl<P: Platform> Space<P> {
             shared.side_next = core::mem::replace(&mut inner.side, token.index());
         }
         inner.in_flight += 1;
-        self.memory.faults.count_claim(self.memory.platform.cpu());
+        this.memory.faults.count_claim(this.memory.platform.cpu());
         // SAFETY: 1. the waiter was in no list; 2. the space's lock, which owns the slot's list, is held.
         unsafe { waiter.enqueue(&mut shared.waiters, waker) };
-        self.memory
+        this.memory
             .platform
-            .trace(Kind::FaultQueue, self.id, fault, page, token.index().into());
+            .trace(Kind::FaultQueue, this.id, fault, page, token.index().into());
     }
 
     /// The region of a page, if it allows the access; grows a stack that the access is just below.

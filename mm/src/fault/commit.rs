@@ -1,7 +1,7 @@
 //! Commit and completion: what ends a fault, under the space's lock.
 
-use alloc::sync::Arc;
 use core::task::Waker;
+use faultline_fallible::Arc;
 
 use faultline_trace::{FaultClass, Kind};
 

@@ -3,8 +3,8 @@
 //! Every step ends in the same way: lock the space, see that the fault is not stale and its marker is still there,
 //! store the entry, complete. A frame that was taken and can't be published goes back by its token.
 
-use alloc::sync::Arc;
 use core::task::{Context, Poll};
+use faultline_fallible::Arc;
 
 use faultline_trace::{FaultClass, Kind};
 

@@ -1,9 +1,9 @@
 //! The future that a faulting thread awaits.
 
-use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
+use faultline_fallible::Arc;
 
 use faultline_trace::Kind;
 
@@ -91,7 +91,7 @@ impl<P: Platform> FaultFuture<'_, P> {
     fn start_usual(&mut self, waker: &Waker) -> bool {
         // SAFETY: the waiter is a field of a pinned future, from which nothing is moved.
         let waiter = unsafe { Pin::new_unchecked(&self.waiter) };
-        match self.space.admit_usual(self.info, self.fault, waiter, waker) {
+        match Space::admit_usual(self.space, self.info, self.fault, waiter, waker) {
             Some(token) => {
                 self.hand_over(token, waker);
                 true
@@ -137,7 +137,7 @@ impl<P: Platform> FaultFuture<'_, P> {
         loop {
             // SAFETY: the waiter is a field of a pinned future, from which nothing is moved.
             let waiter = unsafe { Pin::new_unchecked(&self.waiter) };
-            match self.space.admit(self.info, self.fault, waiter, waker) {
+            match Space::admit(self.space, self.info, self.fault, waiter, waker) {
                 Admission::Claimed(token) => {
                     self.hand_over(token, waker);
                     return self.look();

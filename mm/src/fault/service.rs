@@ -3,11 +3,11 @@
 //! The service never awaits on behalf of one fault while another could go on: a fault that finds no frame is parked in
 //! the order of arrival, one whose device works is parked with a waker of its own, and the next is served.
 
-use alloc::sync::Arc;
 use core::convert::Infallible;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
+use faultline_fallible::Arc;
 
 use faultline_trace::{FaultClass, Kind};
 

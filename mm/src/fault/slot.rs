@@ -28,10 +28,10 @@
 //! `request` is read-only until completion: for the token's holder at any time, for others under the space's lock while
 //! the slot is linked to the space by a marker or by the side list.
 
-use alloc::sync::Arc;
 use core::cell::UnsafeCell;
 use core::ops::Deref;
 use core::ptr;
+use faultline_fallible::Arc;
 
 use faultline_trace::FaultClass;
 

@@ -1,8 +1,8 @@
 //! All fault slots of a machine, and the lists that they are in.
 
-use alloc::boxed::Box;
 use core::ptr::{self, NonNull};
 use core::task::Waker;
+use faultline_fallible::Box;
 
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -100,7 +100,8 @@ unsafe impl<P: Platform> Sync for FaultTable<P> {}
 
 impl<P: Platform> FaultTable<P> {
     pub(crate) fn new(count: usize) -> Self {
-        let slots: Box<[Slot<P>]> = (0..count as u16).map(Slot::new).collect();
+        // Made once, at the start of the machine.
+        let slots = Box::try_from_iter((0..count as u16).map(Slot::new)).expect("there is memory for the fault slots");
         // SAFETY: the pointer comes from a box.
         let slots = unsafe { NonNull::new_unchecked(Box::into_raw(slots)) };
         let mut free = Fifo::EMPTY;

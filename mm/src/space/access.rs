@@ -5,7 +5,6 @@
 //! same fault future that a user thread would. So a bad pointer is a typed error, a lazy one is resolved, and no lock is
 //! held across an await.
 
-use alloc::vec::Vec;
 use core::marker::PhantomData;
 
 use super::{Inner, Space, VirtualAddressSpace};
@@ -67,28 +66,25 @@ impl<P: Platform> VirtualAddressSpace<P> {
         self.write_mapped(to, from) == from.len()
     }
 
-    /// Copies a zero-terminated string of at most `limit` bytes from user memory, without the zero. Without a zero in
-    /// `limit` bytes, returns `Ok(None)`.
+    /// Copies a zero-terminated string from user memory to `to`, and returns the part without the zero. Without a zero in as
+    /// many bytes as `to` has, returns `Ok(None)`.
     ///
     /// # Errors
     /// [`UserCopyError`] at the first byte that user mode could not read.
-    pub async fn read_user_string(&self, from: u64, limit: usize) -> Result<Option<Vec<u8>>, UserCopyError> {
-        let mut bytes = Vec::new();
-        while bytes.len() < limit {
-            let address = from.wrapping_add(bytes.len() as u64);
-            let take = chunk(address, limit - bytes.len()).min(256);
-            let mut buffer = [0; 256];
-            self.read_user(address, &mut buffer[..take])
-                .await
-                .map_err(|error| UserCopyError {
-                    copied: bytes.len() + error.copied,
-                    ..error
-                })?;
-            if let Some(end) = buffer[..take].iter().position(|&byte| byte == 0) {
-                bytes.extend_from_slice(&buffer[..end]);
-                return Ok(Some(bytes));
+    pub async fn read_user_string<'b>(&self, from: u64, to: &'b mut [u8]) -> Result<Option<&'b [u8]>, UserCopyError> {
+        let mut copied = 0;
+        while copied < to.len() {
+            let address = from.wrapping_add(copied as u64);
+            let take = chunk(address, to.len() - copied).min(256);
+            let part = &mut to[copied..copied + take];
+            self.read_user(address, part).await.map_err(|error| UserCopyError {
+                copied: copied + error.copied,
+                ..error
+            })?;
+            if let Some(end) = part.iter().position(|&byte| byte == 0) {
+                return Ok(Some(&to[..copied + end]));
             }
-            bytes.extend_from_slice(&buffer[..take]);
+            copied += take;
         }
         Ok(None)
     }

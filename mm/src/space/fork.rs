@@ -38,7 +38,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
     pub fn fork(&self) -> Result<Self, VasError> {
         let mut inner = self.lock();
         let root = inner.root()?;
-        let child = Self::with_layout(self.memory, inner.layout);
+        let child = Self::with_layout(self.memory, inner.layout)?;
         child.init()?;
         let special = {
             let mut copy = child.lock();

@@ -48,7 +48,7 @@ fn futures_hold_no_lock<P: Platform>(space: &VirtualAddressSpace<P>) {
     fn is_send<T: Send>(_: T) {}
     is_send(space.read_user(0, &mut []));
     is_send(space.write_user(0, &[]));
-    is_send(space.read_user_string(0, 0));
+    is_send(space.read_user_string(0, &mut []));
     is_send(space.flushed(0));
     is_send(space.handle_page_fault(crate::FaultInfo::user(0, crate::Access::Read)));
 }

@@ -1,6 +1,6 @@
 //! Making mappings at chosen addresses.
 
-use alloc::sync::{Arc, Weak};
+use faultline_fallible::{Arc, Weak};
 
 use x86_64::structures::paging::PhysFrame;
 use x86_64::{PhysAddr, VirtAddr};

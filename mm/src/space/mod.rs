@@ -18,10 +18,10 @@ mod remap;
 mod stats;
 mod unmap;
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Deref;
 use core::task::Waker;
+use faultline_fallible::Arc;
 
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +39,7 @@ pub use stats::SpaceStats;
 
 use crate::Memory;
 use crate::address::PageRange;
+use crate::error::VasError;
 use crate::fault::slot::{self, SlotToken};
 use crate::frame::{Pfn, QuarantineList};
 use crate::memory::MemoryRef;
@@ -127,12 +128,23 @@ pub struct VirtualAddressSpace<P: Platform> {
 
 impl<P: Platform> VirtualAddressSpace<P> {
     /// An empty space. Takes no frame.
+    ///
+    /// # Panics
+    /// If there is no memory for its record; [`try_new`](Self::try_new) returns an error.
     #[must_use]
     pub fn new(memory: &'static Memory<P>) -> Self {
+        Self::try_new(memory).expect("there is memory for an address space")
+    }
+
+    /// An empty space. Takes no frame.
+    ///
+    /// # Errors
+    /// [`VasError::NoKernelMemory`].
+    pub fn try_new(memory: &'static Memory<P>) -> Result<Self, VasError> {
         Self::with_layout(memory, Layout::default())
     }
 
-    pub(crate) fn with_layout(memory: MemoryRef<P>, layout: Layout) -> Self {
+    pub(crate) fn with_layout(memory: MemoryRef<P>, layout: Layout) -> Result<Self, VasError> {
         let inner = Inner {
             root: None,
             regions: RegionMap::default(),
@@ -159,7 +171,8 @@ impl<P: Platform> VirtualAddressSpace<P> {
             tlb: SpaceTlb::new(),
             inner: Mutex::new(inner),
         };
-        Self { space: Arc::new(space) }
+        let space = Arc::try_new(space)?;
+        Ok(Self { space })
     }
 
     /// The id of the space, never used again by another.

@@ -1,8 +1,8 @@
 //! Case 11: the kernel's accesses to user memory.
 
 use core::pin::pin;
+use faultline_fallible::Arc;
 use std::string::ToString;
-use std::sync::Arc;
 use std::vec::Vec;
 
 use super::machine::*;
@@ -143,7 +143,11 @@ fn case_11_strings_end_at_their_zero_wherever_it_is() {
     let text: Vec<u8> = (0..600).map(|index| b'a' + (index % 26) as u8).collect();
     let start = A + PAGE_SIZE - 300;
     world.run(space.write_user(start, &text)).unwrap();
-    let read = |from, limit| world.run(space.read_user_string(from, limit));
+    let read = |from, limit| -> Result<_, UserCopyError> {
+        let mut buffer = std::vec![0; limit];
+        let string = world.run(space.read_user_string(from, &mut buffer))?;
+        Ok(string.map(<[u8]>::to_vec))
+    };
     assert_eq!(read(start, 4096), Ok(Some(text.clone())));
     assert_eq!(read(start, 600), Ok(None), "no zero within the limit");
     assert_eq!(read(start, 601), Ok(Some(text.clone())));
@@ -243,7 +247,7 @@ fn copies_can_go_to_another_thread() {
     world.run(sendable(space.write_user(A, &[1; 8]))).unwrap();
     world.run(sendable(space.read_user(A, &mut bytes))).unwrap();
     drop(sendable(space.handle_page_fault(FaultInfo::user(A, Access::Read))));
-    drop(sendable(space.read_user_string(A, 8)));
+    drop(sendable(space.read_user_string(A, &mut [0; 8])));
     drop(sendable(space.flushed(1)));
     assert_eq!(bytes, [1; 8]);
 }

@@ -7,7 +7,7 @@ use crate::*;
 fn an_object_is_written_read_and_resized_and_gives_its_frames_back() {
     let world = World::new(64);
     let before = world.account();
-    let object = SharedMemory::empty(world.memory.frames());
+    let object = SharedMemory::empty(world.memory.frames()).unwrap();
     assert_eq!(
         object.write(world.memory, 0, b"x"),
         Ok(0),
@@ -56,7 +56,7 @@ fn an_object_is_written_read_and_resized_and_gives_its_frames_back() {
 #[test]
 fn a_write_without_frames_is_refused_and_changes_nothing() {
     let world = World::new(16);
-    let object = SharedMemory::empty(world.memory.frames());
+    let object = SharedMemory::empty(world.memory.frames()).unwrap();
     object.resize(16 * PAGE_SIZE).unwrap();
     let mut written = 0;
     while object.write(world.memory, written * PAGE_SIZE, b"x").is_ok() {

@@ -1,7 +1,7 @@
 //! Cases 1 to 14: demand paging.
 
 use core::pin::pin;
-use std::sync::Arc;
+use faultline_fallible::{Arc, unsize};
 
 use faultline_trace::{FaultClass, Kind};
 
@@ -308,7 +308,7 @@ fn case_09_a_page_never_shows_what_its_frame_held_before() {
 fn case_10_other_faults_go_on_while_one_waits_for_a_device() {
     let world = World::new(64);
     let space = world.space();
-    let file = Arc::new(TestFile::new(std::vec![7; 10_000]));
+    let file = Arc::try_new(TestFile::new(std::vec![7; 10_000])).unwrap();
     file.busy.lock().unwrap().0 = true;
     space
         .map_lazy(
@@ -316,7 +316,7 @@ fn case_10_other_faults_go_on_while_one_waits_for_a_device() {
             PAGE_SIZE,
             R,
             Backing::File {
-                file: file.clone(),
+                file: unsize!(file.clone() => dyn PageSource),
                 offset: 8192,
             },
         )
@@ -350,7 +350,7 @@ fn a_device_error_reaches_every_waiter_and_the_slot_is_free() {
             2 * PAGE_SIZE,
             R,
             Backing::File {
-                file: Arc::new(file),
+                file: source(file),
                 offset: 0,
             },
         )
@@ -376,7 +376,7 @@ fn a_device_error_reaches_every_waiter_and_the_slot_is_free() {
 fn a_frame_under_a_device_stays_the_services_until_the_device_is_done() {
     let world = World::new(64);
     let space = world.space();
-    let file = Arc::new(TestFile::new(std::vec![7; 4096]));
+    let file = Arc::try_new(TestFile::new(std::vec![7; 4096])).unwrap();
     file.busy.lock().unwrap().0 = true;
     space
         .map_lazy(
@@ -384,7 +384,7 @@ fn a_frame_under_a_device_stays_the_services_until_the_device_is_done() {
             PAGE_SIZE,
             R,
             Backing::File {
-                file: file.clone(),
+                file: unsize!(file.clone() => dyn PageSource),
                 offset: 0,
             },
         )
@@ -553,7 +553,7 @@ fn file_faults_map_neighbours_that_are_in_memory() {
             20 * PAGE_SIZE,
             RW,
             Backing::File {
-                file: Arc::new(file),
+                file: source(file),
                 offset: 0,
             },
         )
@@ -604,7 +604,7 @@ fn a_panic_of_a_backing_object_reaches_the_waiter_as_an_error() {
             PAGE_SIZE,
             R,
             Backing::File {
-                file: Arc::new(Broken),
+                file: source(Broken),
                 offset: 0,
             },
         )
@@ -631,7 +631,7 @@ fn a_file_in_the_last_pages_of_the_user_half_maps_its_neighbours() {
     }
     let start = USER_END - 4 * PAGE_SIZE;
     let backing = Backing::File {
-        file: Arc::new(file),
+        file: source(file),
         offset: 0,
     };
     space.map_lazy(at(start), 4 * PAGE_SIZE, R, backing).unwrap();

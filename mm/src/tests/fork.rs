@@ -1,7 +1,7 @@
 //! Cases 20 and 21: what a fork keeps, and a fork that fails.
 
 use core::pin::pin;
-use std::sync::Arc;
+use faultline_fallible::Arc;
 use std::vec::Vec;
 
 use super::cow::{A, check, page, written};

@@ -288,7 +288,7 @@ fn case_39_find_mapping_among_100_000_clones_nothing_and_its_cost_does_not_grow(
     let object = SharedMemory::new(world.memory.frames(), PAGE_SIZE).unwrap();
     for index in 0..100_000u64 {
         let backing = Backing::Shared {
-            object: std::sync::Arc::clone(&object),
+            object: faultline_fallible::Arc::clone(&object),
             offset: 0,
         };
         space
@@ -297,11 +297,11 @@ fn case_39_find_mapping_among_100_000_clones_nothing_and_its_cost_does_not_grow(
     }
     assert_eq!(space.get_stats().regions, 100_000);
     // Every region holds a reference to its object: whoever cloned a list would show here.
-    let count = std::sync::Arc::strong_count(&object);
+    let count = faultline_fallible::Arc::strong_count(&object);
     for index in [0, 1, 49_999, 77_777, 99_999u64] {
         let view = space.find_mapping(at(A + 2 * index * PAGE_SIZE + 5)).unwrap();
         assert_eq!(view.range.start(), A + 2 * index * PAGE_SIZE);
-        assert_eq!(std::sync::Arc::strong_count(&object), count + 1);
+        assert_eq!(faultline_fallible::Arc::strong_count(&object), count + 1);
         assert!(space.find_mapping(at(A + (2 * index + 1) * PAGE_SIZE)).is_none());
     }
     let before = allocations();

@@ -354,3 +354,9 @@ impl PageSource for TestFile {
         Poll::Ready(Ok(()))
     }
 }
+
+/// A file as a region has it.
+pub fn source(file: impl PageSource + 'static) -> faultline_fallible::Arc<dyn PageSource> {
+    let file = faultline_fallible::Arc::try_new(file).expect("the host has memory");
+    faultline_fallible::unsize!(file => dyn PageSource)
+}

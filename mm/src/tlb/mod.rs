@@ -28,9 +28,9 @@
 mod change;
 mod switch;
 
-use alloc::sync::Arc;
 use core::future::poll_fn;
 use core::task::{Poll, Waker};
+use faultline_fallible::Arc;
 
 use faultline_trace::Kind;
 use x86_64::VirtAddr;

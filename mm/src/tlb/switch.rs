@@ -1,6 +1,6 @@
 //! The side of the CPUs: which space each has loaded, under which PCID, and what it drops when it loads another.
 
-use alloc::sync::Arc;
+use faultline_fallible::Arc;
 
 use faultline_trace::Kind;
 use x86_64::VirtAddr;

@@ -1,7 +1,7 @@
 //! Parents and children: births, waits, adoption.
 
-use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use faultline_fallible::Arc;
 
 use super::place::{Line, Place, stage};
 use super::{COUNT, Pid, TREE, Tree};

@@ -5,8 +5,8 @@
 //! the group: its *anchors*, members whose parent could continue the group, and its stopped members. So it is known at
 //! once whether a group is orphaned, and whether its orphaning has to be told.
 
-use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
+use faultline_fallible::Arc;
 
 use super::place::{Line, Stamp, Word, stage};
 use super::{Pid, TREE, Tree};

@@ -5,8 +5,8 @@
 //! Only then has the process ended, and its parent is told. Its last thread does this, and others run in between: nothing
 //! of it needs memory, and however many children, groups and members a program has made, no piece is long.
 
-use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
+use faultline_fallible::Arc;
 
 use super::place::{Line, stage};
 use super::{PIECE, Pid, ROOTS_ENDED, TREE, Tree};

@@ -25,8 +25,8 @@ mod numbers;
 pub(super) mod place;
 mod walk;
 
-use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
+use faultline_fallible::Arc;
 
 use spin::Mutex;
 

@@ -7,8 +7,8 @@
 //! Entries lie in chunks, which are allocated when a number in them is given out and freed when the last one is free. So
 //! looking up a number is a step, whatever the number, and nothing grows with how many were given out before.
 
-use alloc::sync::Arc;
 use alloc::vec::Vec;
+use faultline_fallible::Arc;
 
 use crate::process::{Pid, Process, Thread};
 

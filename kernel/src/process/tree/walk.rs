@@ -3,7 +3,7 @@
 //! A process that joins the group while a walk is under way is visited too: what a member that was not visited yet makes
 //! does not escape. Nothing is allocated.
 
-use alloc::sync::Arc;
+use faultline_fallible::Arc;
 
 use super::{Pid, TREE};
 use crate::process::Process;

@@ -150,11 +150,12 @@ impl Run {
         let page = u64::from(argument >> 3 & 15);
         match argument >> 3 {
             12..=18 if !eager => {
-                let (object, offset) = (Arc::clone(&self.objects.shared), page * PAGE_SIZE);
+                let (object, offset) = (self.objects.shared.clone(), page * PAGE_SIZE);
                 (Backing::Shared { object, offset }, Content::Shared(page))
             }
             24..=30 if !eager => {
                 let (file, offset) = (self.objects.file.clone(), page * PAGE_SIZE);
+                let file = faultline_fallible::unsize!(file => dyn PageSource);
                 (Backing::File { file, offset }, Content::File(page))
             }
             _ => (Backing::Anonymous, Content::Private(0)),

@@ -1,6 +1,6 @@
 //! What an address space means: one record for each page, and the plainest code that changes them.
 
-use std::sync::Arc;
+use faultline_fallible::Arc;
 use std::vec::Vec;
 
 use crate::tests::machine::*;
@@ -90,7 +90,7 @@ impl Objects {
         Self {
             shared: SharedMemory::new(world.memory.frames(), OBJECT_PAGES * PAGE_SIZE).unwrap(),
             words: std::vec![0; OBJECT_PAGES as usize],
-            file: Arc::new(file),
+            file: Arc::try_new(file).unwrap(),
         }
     }
 
