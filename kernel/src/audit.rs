@@ -10,22 +10,19 @@
 //! Each check writes a line `audit ...` on the report port (COM4), and what it finds wrong a line `audit.error ...`, there
 //! and in the log. The report at the end has the number of checks and of errors. No check changes anything.
 
-use alloc::collections::BTreeMap;
 use core::convert::Infallible;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use faultline_fallible::OrderedMap;
+
 use crate::console::{self, Channel};
-use crate::heap;
 use crate::machine::memory;
 use crate::process::tree;
 use crate::time::{self, NANOSECONDS};
 
 /// How long faults may be in flight without a single answer.
 const PATIENCE: u64 = 20 * NANOSECONDS;
-
-/// Bytes of the kernel heap that must be free for generations to be remembered.
-const HEADROOM: usize = 1024 * 1024;
 
 static CHECKS: AtomicU64 = AtomicU64::new(0);
 static ERRORS: AtomicU64 = AtomicU64::new(0);
@@ -40,7 +37,7 @@ pub fn counts() -> (u64, u64) {
 #[derive(Default)]
 struct Audit {
     /// The TLB generation of each space that was alive, by its id.
-    generations: BTreeMap<u64, u64>,
+    generations: OrderedMap<u64, u64>,
     /// Faults answered so far, and since when it is so many.
     answered: u64,
     since: u64,
@@ -90,12 +87,7 @@ impl Audit {
     }
 
     fn check_generations(&mut self) {
-        // What is remembered lies in the kernel heap, which a storm may have filled.
-        if !heap::has_room(HEADROOM) {
-            self.generations.clear();
-            return;
-        }
-        let mut present = BTreeMap::new();
+        let mut present = OrderedMap::new();
         tree::for_each_living(|process| {
             let Some(space) = process.space() else { return };
             let (id, generation) = (space.id(), space.tlb_generation.load(Relaxed));
@@ -104,7 +96,9 @@ impl Audit {
                     "the TLB generation of space {id} went back from {before} to {generation}"
                 ));
             }
-            present.insert(id, generation);
+            // What is remembered lies in the kernel heap, which a storm may have filled: without memory one space is not looked
+            // at the next time.
+            let _ = present.try_insert(id, generation);
         });
         self.generations = present;
     }

@@ -14,8 +14,6 @@
 
 mod settings;
 
-use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 use core::convert::Infallible;
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +21,7 @@ use core::task::{Context, Poll};
 
 use crossbeam_queue::ArrayQueue;
 use faultline_executor::{Class, WaitQueue};
+use faultline_fallible::{Vec, VecDeque};
 use futures_util::task::AtomicWaker;
 use linux_raw_sys::general as linux;
 use spin::{Mutex, Once};
@@ -90,7 +89,14 @@ pub fn is_on() -> bool {
 
 /// Makes the serial line of the programs a terminal with a window of so many rows and columns.
 pub fn start([rows, columns]: [u16; 2]) {
-    TERMINAL.lock().window = [rows, columns, 0, 0];
+    {
+        let mut terminal = TERMINAL.lock();
+        terminal.window = [rows, columns, 0, 0];
+        // All that lines ever take, so that nothing that is typed is lost for want of memory.
+        let lines = terminal.line.try_reserve_exact(LINE + 1);
+        let room = lines.and_then(|()| terminal.finished.try_reserve_exact(4 * LINE + 1));
+        room.expect("there is memory for the terminal at the start");
+    }
     RECEIVED.call_once(|| ArrayQueue::new(QUEUE));
     IS_ON.store(true, Ordering::Relaxed);
     let task = executor().spawn("terminal", Class::Device, serve());
@@ -197,13 +203,19 @@ impl Terminal {
             self.finish_line();
         } else if byte == b'\n' {
             self.echo(byte);
-            self.line.push(byte);
+            self.add_to_line(byte);
             self.finish_line();
         } else if self.line.len() < LINE {
             self.echo(byte);
-            self.line.push(byte);
+            self.add_to_line(byte);
         }
         None
+    }
+
+    /// There is room: it was made at the start.
+    fn add_to_line(&mut self, byte: u8) {
+        let added = self.line.try_push(byte);
+        debug_assert!(added.is_ok());
     }
 
     /// Takes the last character of the line back; says whether there was one.
@@ -246,7 +258,8 @@ impl Terminal {
 
     fn finish(&mut self, bytes: &[u8]) {
         if self.finished.len() + bytes.len() <= 4 * LINE {
-            self.finished.extend(bytes);
+            let added = self.finished.try_extend_from_slice(bytes);
+            debug_assert!(added.is_ok());
         }
     }
 }

@@ -4,12 +4,10 @@
 //! those of whole pages straight from the archive's own frames. Only the page on which a segment's file part ends and
 //! its zeros begin is written here, and the first stack.
 
-use alloc::boxed::Box;
 use core::fmt;
 use core::sync::atomic::Ordering;
-use faultline_fallible::Arc;
 
-use faultline_fallible::{AllocError, unsize};
+use faultline_fallible::{AllocError, Arc, Box, unsize};
 use faultline_mm::{Backing, PageSource, Protection, RegionFlags, UserCopyError, VasError};
 use x86_64::VirtAddr;
 
@@ -146,13 +144,13 @@ pub async fn load(directory: Arc<Node>, process: &Process, arguments: Arguments)
     }
     space.set_heap_start(VirtAddr::new_truncate(base + plan.end() + placement.heap))?;
     let stack_pointer = make_stack(&space, &arguments, &describe(&plan, base), placement.strings).await?;
-    Ok(Box::new(Image {
+    Ok(Box::try_new(Image {
         space: Arc::try_new(space)?,
         entry: base + plan.entry,
         stack_pointer,
         arguments: Arc::try_new(arguments)?,
         node,
-    }))
+    })?)
 }
 
 /// A file that may be executed.

@@ -1,7 +1,6 @@
 //! What a user thread does about signals: the ones that its own instructions cause, and the ones that others raise.
 
-use alloc::boxed::Box;
-
+use faultline_fallible::Box;
 use faultline_mm::FaultError;
 use linux_raw_sys::general as linux;
 
@@ -111,7 +110,7 @@ impl UserThread {
                 let signal = info.signal;
                 let fpu = syscall::has_room_for_call().and_then(|()| FpuImage::of(&self.context));
                 let call = self.caller().zip(fpu.ok()).and_then(|(caller, fpu)| {
-                    let registers = Box::new(Registers::of(&self.context));
+                    let registers = Box::try_new(Registers::of(&self.context)).ok()?;
                     deliver::deliver(caller, info, action, registers, fpu).ok()
                 });
                 match call {

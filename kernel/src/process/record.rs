@@ -1,8 +1,7 @@
 //! The record of a process: what its threads share.
 
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use faultline_fallible::{AllocError, Arc};
+use faultline_fallible::{AllocError, Arc, Vec};
 
 use faultline_executor::WaitQueue;
 use spin::{Mutex, Once};
@@ -295,12 +294,12 @@ impl Process {
         if self.ending().is_some() {
             return Err(AddError::Ending);
         }
-        threads.try_reserve(1).map_err(|_| AddError::OutOfMemory)?;
+        let place = threads.len();
+        threads.try_push(thread.clone()).map_err(|_| AddError::OutOfMemory)?;
         if self.job.is_stopped() {
             thread.stop();
         }
-        thread.set_place(Some(threads.len()));
-        threads.push(thread.clone());
+        thread.set_place(Some(place));
         Ok(())
     }
 

@@ -183,6 +183,7 @@ impl UserThread {
                 self.context.fpu_mut().replace(&image.bytes);
             }
             Outcome::Execute(image) => {
+                let image = image.into_inner();
                 let process = &self.thread.process;
                 drop(self.space.replace(image.space.clone()));
                 drop(process.replace_space(Some(image.space)));

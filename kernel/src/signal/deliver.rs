@@ -4,8 +4,7 @@
 //! that is done at once ([`try_deliver`], [`try_sigreturn`]); else by a future ([`deliver`], [`sigreturn`]), so that they
 //! may fault, and be served, on the way. A frame that can't be written ends the process with `SIGSEGV`, as on Linux.
 
-use alloc::boxed::Box;
-
+use faultline_fallible::Box;
 use faultline_mm::{Access, PAGE_SIZE, UserBytes};
 use faultline_trace::Kind;
 use linux_raw_sys::general as linux;
@@ -181,7 +180,7 @@ async fn enter(
     let thread = &caller.thread;
     tracing::record(Kind::SignalDeliver, u64::from(info.signal.number()), action.handler);
     let plan = Plan::new(thread, &action, registers.rsp)?;
-    let bytes = Box::new(plan.frame(&registers, &action, &info).map(u64::to_le_bytes));
+    let bytes = Box::try_new(plan.frame(&registers, &action, &info).map(u64::to_le_bytes))?;
     user::write(&caller.space, plan.fpu, &fpu.bytes).await?;
     user::write(&caller.space, plan.address, bytes.as_flattened()).await?;
     plan.begin(thread, &info, &action, &mut registers)?;
@@ -267,7 +266,7 @@ pub fn sigreturn(caller: Caller, registers: Box<Registers>) -> Result<Call, Errn
 }
 
 async fn leave(caller: &Caller, registers: &Registers) -> Result<Outcome, Errno> {
-    let mut words = Box::new([[0; 8]; frame::WORDS]);
+    let mut words = Box::try_new([[0; 8]; frame::WORDS])?;
     user::read(&caller.space, registers.rsp.wrapping_sub(8), words.as_flattened_mut()).await?;
     let saved = frame::decode(|offset| u64::from_le_bytes(words[offset / 8]));
     if !saved.registers.is_resumable() {
@@ -282,8 +281,8 @@ async fn leave(caller: &Caller, registers: &Registers) -> Result<Outcome, Errno>
             Some(image)
         }
     };
+    let registers = Box::try_new(saved.registers)?;
     resume(&caller.thread, &saved);
-    let registers = Box::new(saved.registers);
     Ok(match image {
         Some(image) => Outcome::ResumeWithFpu(registers, image),
         None => Outcome::Resume(registers),

@@ -12,12 +12,11 @@
 //! The module turns registers into bytes and back. What comes back from user mode is not trusted:
 //! [`Registers::sanitize`] keeps only the flags that user mode may change.
 
-use alloc::boxed::Box;
-use alloc::vec::Vec;
+use faultline_fallible::{Box, Vec};
 
 use super::{AlternateStack, SignalInfo, SignalSet};
 use crate::arch::{UserContext, fpu};
-use crate::syscall::{Errno, user};
+use crate::syscall::Errno;
 
 /// Size of the frame in bytes, without the FPU area.
 pub const SIZE: usize = 440;
@@ -155,7 +154,7 @@ pub struct Saved {
 }
 
 /// A copy of an FPU state as it lies in a signal frame.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct FpuImage {
     /// The bytes of the image.
     pub bytes: Vec<u8>,
@@ -168,10 +167,8 @@ impl FpuImage {
     /// `ENOMEM`.
     pub fn of(context: &UserContext) -> Result<Box<Self>, Errno> {
         let image = context.fpu().image();
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(image.len())?;
-        bytes.extend_from_slice(image);
-        Ok(Box::new(Self { bytes }))
+        let bytes = Vec::try_from_slice(image)?;
+        Ok(Box::try_new(Self { bytes })?)
     }
 
     /// Room for an FPU state.
@@ -179,8 +176,8 @@ impl FpuImage {
     /// # Errors
     /// `ENOMEM`.
     pub fn blank() -> Result<Box<Self>, Errno> {
-        let bytes = user::buffer(fpu::area_size())?;
-        Ok(Box::new(Self { bytes }))
+        let bytes = Vec::try_of(0, fpu::area_size())?;
+        Ok(Box::try_new(Self { bytes })?)
     }
 
     /// Drops what lies behind the legacy area unless the image says that it is extended.

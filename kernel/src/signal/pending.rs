@@ -1,13 +1,12 @@
 //! Signals that wait, and what a thread blocks.
 
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use faultline_fallible::Vec;
 use linux_raw_sys::general as linux;
 
 use super::{Disposition, Signal, SignalInfo, SignalSet};
 use crate::process::Thread;
-use crate::syscall::has_headroom;
 
 /// Most signals that wait in queues, in the whole machine, which has one user. `RLIMIT_SIGPENDING` can be set to less.
 pub const LIMIT: usize = 1024;
@@ -69,11 +68,10 @@ impl Pending {
 
     fn queue_up(&mut self, info: SignalInfo, most: u64) -> Result<(), QueueFull> {
         let queued = QUEUED.load(Ordering::Relaxed);
-        if queued >= LIMIT || queued as u64 >= most || has_headroom().is_err() || self.queue.try_reserve(1).is_err() {
+        if queued >= LIMIT || queued as u64 >= most || self.queue.try_push(info).is_err() {
             return Err(QueueFull);
         }
         QUEUED.fetch_add(1, Ordering::Relaxed);
-        self.queue.push(info);
         Ok(())
     }
 

@@ -1,8 +1,7 @@
 //! `fork`, `vfork`, `clone` and `clone3`: new threads and new processes.
 
-use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, Ordering};
-use faultline_fallible::Arc;
+use faultline_fallible::{Arc, Box};
 
 use linux_raw_sys::general as linux;
 use spin::Mutex;
@@ -103,7 +102,7 @@ pub fn clone(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
 /// `ENOMEM`.
 pub fn clone3(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
     let (address, size) = (context.rdi, context.rsi);
-    let context = Box::new(context.fork()?);
+    let context = Box::try_new(context.fork()?)?;
     value(|| async move {
         if size < ARGS_VERSION_0 {
             return Err(Errno::EINVAL);
@@ -143,7 +142,7 @@ pub fn clone3(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
 }
 
 fn perform(caller: Caller, context: &UserContext, request: Request) -> Result<Call, Errno> {
-    let context = Box::new(context.fork()?);
+    let context = Box::try_new(context.fork()?)?;
     value(|| run(caller, context, request))
 }
 
@@ -153,7 +152,7 @@ async fn run(caller: Caller, context: Box<UserContext>, request: Request) -> Res
     if !tree::has_room(caller.thread.process.limits.current(Resource::NPROC)) {
         return Err(Errno::EAGAIN);
     }
-    let child = make(&caller, *context, &request).await?;
+    let child = make(&caller, context.into_inner(), &request).await?;
     if request.has(linux::CLONE_VFORK) {
         // The child's end or `execve` lets its parent go on. A signal has to wait, as on Linux.
         let child = &child.process;

@@ -12,10 +12,9 @@
 //! or the waker finds the waiter. A waiter is woken once: the waker takes it out of the queue, marks it and wakes its
 //! task. A waiter whose future is dropped takes itself out.
 
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::task::{Poll, Waker};
-use faultline_fallible::Arc;
+use faultline_fallible::{Arc, Vec};
 
 use linux_raw_sys::general as linux;
 use spin::Mutex;
@@ -88,8 +87,7 @@ impl Queued {
         };
         let waiter = Arc::try_new(waiter)?;
         let mut queue = TABLE[bucket].lock();
-        queue.try_reserve(1)?;
-        queue.push(waiter.clone());
+        queue.try_push(waiter.clone())?;
         Ok(Self(waiter))
     }
 
@@ -283,13 +281,16 @@ fn requeue(from: Key, to: Key, most: u32, moved_most: u32) -> Result<(u64, u64),
         (&mut *upper, &mut *lower)
     };
     new.try_reserve(old.len().min(moved_most as usize))?;
+    // There is room for all that move, so none is lost.
+    let mut room = Ok(());
     old.retain(|waiter| {
         let taken = take(waiter);
-        if taken {
-            new.push(waiter.clone());
+        if taken && room.is_ok() {
+            room = new.try_push(waiter.clone());
         }
         !taken
     });
+    room?;
     Ok((woken, u64::from(moved)))
 }
 

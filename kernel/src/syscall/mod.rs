@@ -36,12 +36,11 @@ pub mod timers;
 pub mod transfer;
 pub mod user;
 
-use alloc::boxed::Box;
 use core::future::Future;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll};
-use faultline_fallible::Arc;
+use faultline_fallible::{Arc, Box};
 
 use faultline_fallible as fallible;
 use faultline_trace::Kind;
@@ -183,7 +182,8 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
     if number == u64::from(linux::__NR_rt_sigreturn) {
         let thread = caller.thread.clone();
         if has_room_to_leave()
-            && let Ok(call) = signal::deliver::sigreturn(caller, Box::new(Registers::of(context)))
+            && let Ok(registers) = Box::try_new(Registers::of(context))
+            && let Ok(call) = signal::deliver::sigreturn(caller, registers)
         {
             return Ok(call);
         }

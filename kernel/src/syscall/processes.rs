@@ -1,9 +1,8 @@
 //! `exit`, `execve` and the waits.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use faultline_fallible::Arc;
+use faultline_fallible::{Arc, Box};
 
 use faultline_trace::Kind;
 use linux_raw_sys::general as linux;

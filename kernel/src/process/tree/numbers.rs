@@ -7,8 +7,7 @@
 //! Entries lie in chunks, which are allocated when a number in them is given out and freed when the last one is free. So
 //! looking up a number is a step, whatever the number, and nothing grows with how many were given out before.
 
-use alloc::vec::Vec;
-use faultline_fallible::Arc;
+use faultline_fallible::{Arc, Vec};
 
 use crate::process::{Pid, Process, Thread};
 
@@ -96,8 +95,9 @@ impl Numbers {
             }
             if chunk.entries.is_empty() {
                 let entries = &mut chunk.entries;
-                entries.try_reserve_exact(CHUNK).map_err(|_| NumberError::OutOfMemory)?;
-                entries.resize_with(CHUNK, Entry::default);
+                entries
+                    .try_resize_with(CHUNK, Entry::default)
+                    .map_err(|_| NumberError::OutOfMemory)?;
             }
             let entry = &mut chunk.entries[number as usize % CHUNK];
             if entry.is_free() {
