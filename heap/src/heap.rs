@@ -98,17 +98,30 @@ impl<P: Pages> Heap<P> {
     /// Takes a block for `layout`, charged to `account`; null if there is none, or the account holds its share.
     #[inline]
     pub fn allocate(&self, layout: Layout, account: Account) -> *mut u8 {
+        self.allocate_within(layout, account, 0)
+    }
+
+    /// As [`Heap::allocate`], for what is given back soon: an account that holds its share may hold `beyond` bytes more of
+    /// it, and half of the reserve is for it too. So a process that has filled its share can still make the calls with
+    /// which it gives something back.
+    #[cold]
+    pub fn allocate_beyond(&self, layout: Layout, account: Account, beyond: usize) -> *mut u8 {
+        self.allocate_within(layout, account, beyond)
+    }
+
+    #[inline(always)]
+    fn allocate_within(&self, layout: Layout, account: Account, beyond: usize) -> *mut u8 {
         let Some(index) = class::of(layout) else {
-            return self.allocate_run(layout, account);
+            return self.allocate_run(layout, account, beyond);
         };
         let size = CLASSES[index].size;
-        if !self.may_charge(account, size) {
+        if !self.may_charge(account, size, beyond) {
             return null_mut();
         }
         let object = self.classes[index].lock().take(&CLASSES[index], account.0);
         let object = match object {
             Some(object) => object,
-            None => match self.grow(index, account) {
+            None => match self.grow(index, account, beyond) {
                 Some(object) => object,
                 None => return null_mut(),
             },
@@ -120,8 +133,8 @@ impl<P: Pages> Heap<P> {
     /// Takes a slab and an object of it.
     #[cold]
     #[inline(never)]
-    fn grow(&self, index: usize, account: Account) -> Option<NonNull<u8>> {
-        let run = self.take_run(CLASSES[index].order, account)?;
+    fn grow(&self, index: usize, account: Account, beyond: usize) -> Option<NonNull<u8>> {
+        let run = self.take_run(CLASSES[index].order, account, beyond)?;
         let mut class = self.classes[index].lock();
         // SAFETY: the run was just taken, with the class's order.
         unsafe { class.add(run) };
@@ -129,8 +142,12 @@ impl<P: Pages> Heap<P> {
     }
 
     /// Takes a run of pages; for an account only while the reserve stays.
-    fn take_run(&self, order: u8, account: Account) -> Option<NonNull<u8>> {
-        if account != Account::KERNEL && self.pages.available() < self.pages.reserve() + (PAGE << order) {
+    fn take_run(&self, order: u8, account: Account, beyond: usize) -> Option<NonNull<u8>> {
+        let reserve = match beyond {
+            0 => self.pages.reserve(),
+            _ => self.pages.reserve() / 2,
+        };
+        if account != Account::KERNEL && self.pages.available() < reserve + (PAGE << order) {
             return None;
         }
         let run = self.pages.take(order)?;
@@ -140,14 +157,14 @@ impl<P: Pages> Heap<P> {
 
     #[cold]
     #[inline(never)]
-    fn allocate_run(&self, layout: Layout, account: Account) -> *mut u8 {
+    fn allocate_run(&self, layout: Layout, account: Account, beyond: usize) -> *mut u8 {
         let Some(order) = order_of(layout) else {
             return null_mut();
         };
-        if !self.may_charge(account, PAGE << order) {
+        if !self.may_charge(account, PAGE << order, beyond) {
             return null_mut();
         }
-        let Some(run) = self.take_run(order, account) else {
+        let Some(run) = self.take_run(order, account, beyond) else {
             return null_mut();
         };
         self.pages.owner(run).store(account.0, Relaxed);
@@ -254,22 +271,22 @@ impl<P: Pages> Heap<P> {
 
     /// Whether `bytes` more are within the account's share.
     pub fn has_room(&self, account: Account, bytes: usize) -> bool {
-        self.may_charge(account, bytes)
+        self.may_charge(account, bytes, 0)
     }
 
     #[inline(always)]
-    fn may_charge(&self, account: Account, bytes: usize) -> bool {
+    fn may_charge(&self, account: Account, bytes: usize, beyond: usize) -> bool {
         account == Account::KERNEL
             || self.counter(account).bytes() + bytes <= self.share.load(Relaxed).max(GUARANTEED)
-            || self.may_charge_now(account, bytes)
+            || self.may_charge_now(account, bytes, beyond)
     }
 
     /// The share that was noted may be old.
     #[cold]
     #[inline(never)]
-    fn may_charge_now(&self, account: Account, bytes: usize) -> bool {
+    fn may_charge_now(&self, account: Account, bytes: usize, beyond: usize) -> bool {
         self.refresh();
-        self.counter(account).bytes() + bytes <= self.share.load(Relaxed)
+        self.counter(account).bytes() + bytes <= self.share.load(Relaxed).max(GUARANTEED) + beyond
     }
 
     #[inline(always)]

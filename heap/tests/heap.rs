@@ -253,6 +253,28 @@ fn the_reserve_is_the_kernels() {
 }
 
 #[test]
+fn what_is_given_back_soon_may_exceed_a_full_share() {
+    let heap = heap(256, 16);
+    let layout = Layout::new::<[u64; 16]>();
+    let hog = heap.open().unwrap();
+    let mut blocks = fill(&heap, layout, hog);
+    let full = heap.charged(hog);
+    assert!(heap.allocate(layout, hog).is_null());
+    let beyond: Vec<_> = std::iter::from_fn(|| NonNull::new(heap.allocate_beyond(layout, hog, 32 * 1024))).collect();
+    // The last run that came made the share smaller.
+    let more = heap.charged(hog) - full;
+    assert!((24 * 1024..=32 * 1024).contains(&more), "{more} bytes beyond the share");
+    for block in beyond {
+        // SAFETY: it was taken with this layout, and nobody uses it.
+        unsafe { heap.free(block, layout) };
+    }
+    blocks.drain(..).for_each(|block| block.give(&heap));
+    // SAFETY: it is closed once.
+    unsafe { heap.close(hog) };
+    assert_eq!((heap.usage().used, heap.usage().accounts), (0, 0));
+}
+
+#[test]
 fn what_is_larger_than_the_largest_run_is_refused() {
     let heap = heap(64, 0);
     for size in [LARGEST_RUN + 1, usize::MAX / 4] {

@@ -28,6 +28,8 @@ pub struct PerCpu {
     pub(super) tss: TaskStateSegment,
     /// The heap account of whose turn it is, as a number.
     account: u32,
+    /// Bytes that may be charged to it beyond its share.
+    beyond: u32,
 }
 
 /// Offset of [`PerCpu::kernel_rsp`].
@@ -56,6 +58,7 @@ pub(super) static BOOT_CPU: PerCpuCell = PerCpuCell(UnsafeCell::new(PerCpu {
     index: 0,
     tss: TaskStateSegment::new(),
     account: 0,
+    beyond: 0,
 }));
 
 /// Points the GS base to the boot CPU's block.
@@ -96,6 +99,27 @@ pub fn set_account(account: u32) {
     // SAFETY: writes a field of this CPU's block through the GS base; no Rust reference to the field exists.
     unsafe {
         asm!("mov gs:[{offset}], {:e}", in(reg) account, offset = const offset_of!(PerCpu, account),
+            options(nostack, preserves_flags));
+    }
+}
+
+/// How many bytes may be charged to that account beyond its share.
+pub fn beyond() -> u32 {
+    let beyond: u32;
+    // SAFETY: as in `index`.
+    unsafe {
+        asm!("mov {:e}, gs:[{offset}]", out(reg) beyond, offset = const offset_of!(PerCpu, beyond),
+            options(nostack, preserves_flags, readonly));
+    }
+    beyond
+}
+
+/// Sets how many bytes may be charged to that account beyond its share.
+#[inline(always)]
+pub fn set_beyond(beyond: u32) {
+    // SAFETY: as in `set_account`.
+    unsafe {
+        asm!("mov gs:[{offset}], {:e}", in(reg) beyond, offset = const offset_of!(PerCpu, beyond),
             options(nostack, preserves_flags));
     }
 }

@@ -32,13 +32,16 @@ use crate::arch::cpu;
 use crate::memory::BootMemory;
 use pages::MachinePages;
 
-pub use account::{ProcessAccount, charge, charge_nobody};
+pub use account::{ProcessAccount, charge, charge_nobody, for_a_while};
 
 /// The reserve is one part in this many of RAM.
 const RESERVE_SHARE: u64 = 128;
 
 /// The stock is one part in this many of RAM.
 const STOCK_SHARE: u64 = 64;
+
+/// Bytes that a call and what it holds while it lasts take at most, in most cases.
+const ROOM_FOR_A_CALL: usize = 16 * 1024;
 
 static HEAP: Heap<MachinePages> = Heap::new(MachinePages::new());
 
@@ -58,7 +61,11 @@ unsafe impl GlobalAlloc for KernelHeap {
         }
         // SAFETY: `charge` asks that the account stays open for as long as it is noted.
         let account = unsafe { Account::from_bits(cpu::account()) };
-        HEAP.allocate(layout, account)
+        let block = HEAP.allocate(layout, account);
+        if block.is_null() {
+            return self.alloc_beyond(layout, account);
+        }
+        block
     }
 
     #[inline]
@@ -80,6 +87,18 @@ unsafe impl GlobalAlloc for KernelHeap {
                 self.dealloc(block, layout);
             }
             new
+        }
+    }
+}
+
+impl KernelHeap {
+    /// What [`for_a_while`] allows beyond a share.
+    #[cold]
+    #[inline(never)]
+    fn alloc_beyond(&self, layout: Layout, account: Account) -> *mut u8 {
+        match cpu::beyond() {
+            0 => core::ptr::null_mut(),
+            beyond => HEAP.allocate_beyond(layout, account, beyond as usize),
         }
     }
 }
@@ -113,6 +132,14 @@ pub fn usage() -> Usage {
 /// Frames that the heap has from the frame allocator: pinned ones, in the account.
 pub fn frames() -> u64 {
     HEAP.pages().frames()
+}
+
+/// Whether so little is left that a call could find no room even for itself.
+pub fn is_short() -> bool {
+    use faultline_heap::Pages;
+
+    let pages = HEAP.pages();
+    pages.available() < pages.reserve() / 2 + ROOM_FOR_A_CALL
 }
 
 /// Whether `bytes` more are there beyond the reserve, and within the share of whose turn it is.

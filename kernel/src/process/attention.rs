@@ -8,9 +8,9 @@ use super::ExitStatus;
 use super::jobs;
 use super::thread::{KILLED, SIGNALLED, STOPPED};
 use super::user_thread::{State, UserThread};
+use crate::heap;
 use crate::signal::frame::{FpuImage, Registers};
 use crate::signal::{Disposition, Signal, SignalInfo, deliver, pending, raise};
-use crate::syscall;
 
 /// What to do after the attention word was looked at.
 pub(super) enum Attended {
@@ -74,7 +74,7 @@ impl UserThread {
         if attention & SIGNALLED == 0 {
             return Attended::Proceed;
         }
-        if syscall::has_room_for_call().is_err() && self.waits_for_room < PATIENCE {
+        if heap::is_short() && self.waits_for_room < PATIENCE {
             // Others are on their way into or out of the kernel; what they use comes free.
             self.waits_for_room += 1;
             return Attended::Later;
@@ -108,10 +108,10 @@ impl UserThread {
                 }
                 // Without room for the frame, ever, the handler can't run, and the signal has to act in some way.
                 let signal = info.signal;
-                let fpu = syscall::has_room_for_call().and_then(|()| FpuImage::of(&self.context));
-                let call = self.caller().zip(fpu.ok()).and_then(|(caller, fpu)| {
+                let call = heap::for_a_while(|| {
+                    let fpu = FpuImage::of(&self.context).ok()?;
                     let registers = Box::try_new(Registers::of(&self.context)).ok()?;
-                    deliver::deliver(caller, info, action, registers, fpu).ok()
+                    deliver::deliver(self.caller()?, info, action, registers, fpu).ok()
                 });
                 match call {
                     Some(call) => self.state = State::Call(call),

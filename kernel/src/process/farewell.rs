@@ -17,7 +17,7 @@ use faultline_executor::yield_now;
 
 use super::Thread;
 use crate::machine::{Space, memory};
-use crate::syscall::{self, Call, Outcome, futex, has_room_to_leave, user};
+use crate::syscall::{self, Call, Outcome, futex, user};
 use crate::time;
 
 /// Most robust futexes that are looked at, as on Linux.
@@ -56,7 +56,7 @@ pub fn begin(thread: &Arc<Thread>, space: &Arc<Space>) -> Option<Call> {
     if rest.list == 0 && rest.word != 0 && futex::clear_and_wake_now(space, rest.word) {
         rest.word = 0;
     }
-    if rest.list == 0 && rest.word == 0 || !has_room_to_leave() {
+    if rest.list == 0 && rest.word == 0 {
         return None;
     }
     syscall::boxed(|| finish(thread.clone(), space.clone(), rest)).ok()

@@ -12,6 +12,7 @@ use linux_raw_sys::general as linux;
 use super::frame::{self, FpuImage, Registers, Saved};
 use super::{Action, AlternateStack, Signal, SignalInfo, SignalSet, pending};
 use crate::arch::{USER_SELECTORS, UserContext, fpu};
+use crate::heap;
 use crate::machine::Space;
 use crate::process::{ExitStatus, Thread};
 use crate::syscall::{self, Call, Caller, Errno, Outcome, user};
@@ -180,7 +181,7 @@ async fn enter(
     let thread = &caller.thread;
     tracing::record(Kind::SignalDeliver, u64::from(info.signal.number()), action.handler);
     let plan = Plan::new(thread, &action, registers.rsp)?;
-    let bytes = Box::try_new(plan.frame(&registers, &action, &info).map(u64::to_le_bytes))?;
+    let bytes = heap::for_a_while(|| Box::try_new(plan.frame(&registers, &action, &info).map(u64::to_le_bytes)))?;
     user::write(&caller.space, plan.fpu, &fpu.bytes).await?;
     user::write(&caller.space, plan.address, bytes.as_flattened()).await?;
     plan.begin(thread, &info, &action, &mut registers)?;
@@ -266,7 +267,7 @@ pub fn sigreturn(caller: Caller, registers: Box<Registers>) -> Result<Call, Errn
 }
 
 async fn leave(caller: &Caller, registers: &Registers) -> Result<Outcome, Errno> {
-    let mut words = Box::try_new([[0; 8]; frame::WORDS])?;
+    let mut words = heap::for_a_while(|| Box::try_new([[0; 8]; frame::WORDS]))?;
     user::read(&caller.space, registers.rsp.wrapping_sub(8), words.as_flattened_mut()).await?;
     let saved = frame::decode(|offset| u64::from_le_bytes(words[offset / 8]));
     if !saved.registers.is_resumable() {
@@ -275,13 +276,13 @@ async fn leave(caller: &Caller, registers: &Registers) -> Result<Outcome, Errno>
     let image = match saved.fpu {
         0 => None,
         address => {
-            let mut image = FpuImage::blank()?;
+            let mut image = heap::for_a_while(FpuImage::blank)?;
             user::read(&caller.space, address, &mut image.bytes).await?;
             image.recognise();
             Some(image)
         }
     };
-    let registers = Box::try_new(saved.registers)?;
+    let registers = heap::for_a_while(|| Box::try_new(saved.registers))?;
     resume(&caller.thread, &saved);
     Ok(match image {
         Some(image) => Outcome::ResumeWithFpu(registers, image),

@@ -96,19 +96,6 @@ pub fn has_headroom() -> Result<(), Errno> {
     keep_free(LASTING_RESERVE)
 }
 
-/// Whether a call, or a signal frame, may use the kernel heap while it lasts.
-///
-/// # Errors
-/// `ENOMEM` if it may not.
-pub fn has_room_for_call() -> Result<(), Errno> {
-    keep_free(LASTING_RESERVE / 2)
-}
-
-/// Whether a thread may use the kernel heap on its way out of a signal handler, or of its life.
-pub fn has_room_to_leave() -> bool {
-    keep_free(LASTING_RESERVE / 8).is_ok()
-}
-
 fn keep_free(reserve: usize) -> Result<(), Errno> {
     if heap::has_room(reserve) {
         Ok(())
@@ -154,7 +141,7 @@ pub fn boxed<F>(make: impl FnOnce() -> F) -> Result<Call, Errno>
 where
     F: Future<Output = Outcome> + Send + 'static,
 {
-    let future = fallible::Box::try_new_with(make)?;
+    let future = heap::for_a_while(|| fallible::Box::try_new_with(make))?;
     Ok(future
         .unsize::<dyn Future<Output = Outcome> + Send>(|inner| inner)
         .into_pin())
@@ -181,8 +168,7 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
     let Arguments([a, b, c, d, e, f]) = Arguments::of(context);
     if number == u64::from(linux::__NR_rt_sigreturn) {
         let thread = caller.thread.clone();
-        if has_room_to_leave()
-            && let Ok(registers) = Box::try_new(Registers::of(context))
+        if let Ok(registers) = heap::for_a_while(|| Box::try_new(Registers::of(context)))
             && let Ok(call) = signal::deliver::sigreturn(caller, registers)
         {
             return Ok(call);
@@ -190,7 +176,6 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         thread.process.begin_exit(ExitStatus::Killed(Signal::SIGSEGV));
         return Err(Errno::ENOMEM);
     }
-    has_room_for_call()?;
     let call = match u32::try_from(number).map_err(|_| unknown(number))? {
         linux::__NR_read => value(|| transfer::read(caller, a, b, c))?,
         linux::__NR_write => value(|| transfer::write(caller, a, b, c))?,
