@@ -1,9 +1,11 @@
 //! The bundle: one `newc` archive that holds the kernel, its configuration and the root file system.
 //!
-//! The data of every regular file starts on a page boundary of the archive, and QEMU puts the archive on a page
-//! boundary of memory, so a page of a program can be mapped where it lies. The alignment comes from NULs that lengthen
-//! the member's *name* (readers stop at the first one, as Linux does).
+//! The data of every regular file that fills a page starts on a page boundary of the archive, and QEMU puts the archive on
+//! a page boundary of memory, so a page of a program can be mapped where it lies. The alignment comes from NULs that
+//! lengthen the member's *name* (readers stop at the first one, as Linux does). A smaller file has no page to map: it
+//! takes the room that it needs, so that a hundred thousand small files fit into a small machine.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 
 use cpio::newc::{Builder, ModeFileType, trailer};
@@ -17,7 +19,7 @@ const HEADER: usize = 110;
 /// An archive that is being written to memory.
 pub struct Bundle {
     archive: Vec<u8>,
-    directories: Vec<String>,
+    directories: HashSet<String>,
     inode: u32,
 }
 
@@ -29,7 +31,7 @@ impl Bundle {
     pub fn new(kernel: &[u8], config: &str) -> io::Result<Self> {
         let mut bundle = Self {
             archive: Vec::new(),
-            directories: Vec::new(),
+            directories: HashSet::new(),
             inode: 1,
         };
         bundle.member("boot/kernel", 0o755, kernel)?;
@@ -75,7 +77,7 @@ impl Bundle {
     fn parents(&mut self, path: &str) -> io::Result<()> {
         for (end, _) in path.match_indices('/') {
             let parent = &path[..end];
-            if !self.directories.iter().any(|known| known == parent) {
+            if !self.directories.contains(parent) {
                 self.directory(parent)?;
             }
         }
@@ -91,7 +93,7 @@ impl Bundle {
     }
 
     fn directory(&mut self, path: &str) -> io::Result<()> {
-        self.directories.push(path.to_owned());
+        self.directories.insert(path.to_owned());
         let builder = Builder::new(path).ino(self.next_inode()).nlink(2).mode(0o755);
         builder
             .set_mode_file_type(ModeFileType::Directory)
@@ -104,8 +106,11 @@ impl Bundle {
         let size = u32::try_from(data.len())
             .map_err(|_| io::Error::new(io::ErrorKind::FileTooLarge, format!("{name} is larger than 4 GiB")))?;
         // The writer adds the NUL that ends the name.
-        let padding = (self.archive.len() + HEADER + name.len() + 1).next_multiple_of(PAGE)
-            - (self.archive.len() + HEADER + name.len() + 1);
+        let start = self.archive.len() + HEADER + name.len() + 1;
+        let padding = match data.len() {
+            ..PAGE => 0,
+            _ => start.next_multiple_of(PAGE) - start,
+        };
         let padded = format!("{name}{}", "\0".repeat(padding));
         let builder = Builder::new(&padded).ino(self.next_inode()).nlink(1).mode(mode);
         let mut writer = builder
@@ -150,7 +155,7 @@ mod tests {
             let mut data = Vec::new();
             reader.read_to_end(&mut data).unwrap();
             if regular {
-                assert_eq!(offset % PAGE as u64, 0, "{name} is not aligned");
+                assert!(data.len() < PAGE || offset.is_multiple_of(PAGE as u64), "{name} is not aligned");
                 let at = usize::try_from(offset).unwrap();
                 assert_eq!(archive[at..at + data.len()], data);
             }
