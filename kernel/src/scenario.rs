@@ -24,6 +24,7 @@ use crate::config::{Config, PollTime, SelfTest, ServiceTurn};
 use crate::console::{self, Channel};
 use crate::exec::ExecError;
 use crate::exec::stack::Arguments;
+use crate::exec::strings::Strings;
 use crate::heap::inject::Failures;
 use crate::machine::{executor, longest_poller, memory};
 use crate::process::{ExitStatus, Pid, start, tree};
@@ -35,6 +36,9 @@ use crate::{
 
 /// How long the task that zeroes frames sleeps when the pool is full, in nanoseconds.
 const POOL_PAUSE: u64 = 2_000_000;
+
+/// Frames of files that were cut off or removed that are given back between two turns.
+const GIVEN_BACK: usize = 256;
 
 /// A program of the run.
 struct Program {
@@ -66,8 +70,9 @@ struct Outcome {
 
 /// Runs the configured programs to their ends, writes the report and ends the machine.
 pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>) -> ! {
-    fs::tree::install(archive, archive_at);
     information::seed_random(config.seed);
+    fs::directory::set_key(information::mix(config.seed ^ u64::from_le_bytes(*b"director")));
+    fs::tree::install(archive, archive_at);
     exec::placement::set_seed(config.seed);
     tracing::start(config);
     spawn_services(config);
@@ -98,6 +103,7 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     memory().leave_spaces();
     // What the programs wrote to files is not needed any more; it is in frames, which have to be free then.
     fs::tree::clear();
+    while memory().give_back_left(GIVEN_BACK) {}
     tracing::finish();
     if config.audit > 0 {
         audit::conclude();
@@ -157,18 +163,10 @@ async fn zero_frames() -> Infallible {
 }
 
 fn start_programs(config: &Config) -> Vec<Program> {
-    let bytes = |text: &String| text.clone().into_bytes();
     let start = |program: &crate::config::Program| {
-        let mut strings: Vec<Vec<u8>> = program.arguments.iter().map(bytes).collect();
-        if strings.is_empty() {
-            strings.push(bytes(&program.path));
-        }
-        let arguments = Arguments {
-            path: bytes(&program.path),
-            arguments: strings,
-            environment: config.environment.iter().map(bytes).collect(),
-        };
-        let state = start::program(arguments).map_or_else(State::Refused, State::Running);
+        let state = arguments_of(program, &config.environment)
+            .and_then(start::program)
+            .map_or_else(State::Refused, State::Running);
         if let State::Running(pid) = &state {
             terminal::adopt(*pid);
         }
@@ -180,6 +178,26 @@ fn start_programs(config: &Config) -> Vec<Program> {
     config.programs.iter().map(start).collect()
 }
 
+/// What a configured program is started with.
+fn arguments_of(program: &crate::config::Program, environment: &[String]) -> Result<Arguments, Errno> {
+    let mut arguments = Arguments {
+        path: faultline_fallible::Vec::try_from_slice(program.path.as_bytes())?,
+        script: faultline_fallible::Vec::new(),
+        arguments: Strings::new()?,
+        environment: Strings::new()?,
+    };
+    for argument in &program.arguments {
+        arguments.arguments.push(argument.as_bytes())?;
+    }
+    if program.arguments.is_empty() {
+        arguments.arguments.push(program.path.as_bytes())?;
+    }
+    for variable in environment {
+        arguments.environment.push(variable.as_bytes())?;
+    }
+    Ok(arguments)
+}
+
 /// Turns the executor until every program, and everything that it started, is gone.
 fn drive(config: &Config, programs: &mut [Program]) {
     let (executor, cpu) = (executor(), arch::cpu::index());
@@ -187,6 +205,7 @@ fn drive(config: &Config, programs: &mut [Program]) {
     let mut seen = 0;
     loop {
         let turn = executor.turn(cpu);
+        let some_left = memory().give_back_left(GIVEN_BACK);
         tracing::drain_between_turns(turn.idle);
         let ended = tree::roots_ended();
         if ended != seen {
@@ -200,7 +219,7 @@ fn drive(config: &Config, programs: &mut [Program]) {
             return;
         }
         shortage.look(turn.idle);
-        if turn.idle && !executor.has_work(cpu) {
+        if turn.idle && !some_left && !executor.has_work(cpu) {
             arch::idle();
         }
     }

@@ -4,16 +4,15 @@
 //! neither goes nor moves meanwhile. Spaces that have mapped the object may write at the same time; bytes are copied as
 //! they are.
 
-use faultline_fallible::{AllocError, Arc, Box, Vec};
-
-use crate::sync::Mutex;
+use faultline_fallible::{AllocError, Arc};
 
 use crate::address::PAGE_SIZE;
 use crate::error::VasError;
-use crate::frame::{FrameAllocator, OutOfFrames, Pfn};
+use crate::frame::{FrameAllocator, Pfn};
 use crate::memory::Memory;
 use crate::platform::Platform;
-use crate::shared::SharedMemory;
+use crate::shared::{AT_ONCE, SharedMemory};
+use crate::sync::Mutex;
 
 impl SharedMemory {
     /// An object without pages, which [`resize`](Self::resize) gives some.
@@ -23,33 +22,41 @@ impl SharedMemory {
     pub fn empty(frames: &'static FrameAllocator) -> Result<Arc<Self>, AllocError> {
         Arc::try_new(Self {
             frames,
-            pages: Mutex::new(Box::default()),
+            pages: Mutex::default(),
         })
     }
 
-    /// Makes the object `size` bytes long, rounded up to whole pages. New pages are zero and take no frame; those that
+    /// Makes the object `size` bytes long, rounded up to whole pages. New pages are zero and take no memory; those that
     /// are cut off go, but a space that has mapped one keeps seeing it until it unmaps it.
-    ///
-    /// # Errors
-    /// [`VasError::OutOfMemory`] if there is no kernel memory for the table, or more pages are asked for than the
-    /// machine has frames. Nothing has changed then.
-    pub fn resize(&self, size: u64) -> Result<(), VasError> {
-        let count = size.div_ceil(PAGE_SIZE);
-        let none = VasError::OutOfMemory {
-            needed: (count * size_of::<Pfn>() as u64).div_ceil(PAGE_SIZE),
-        };
-        if count > u64::from(self.frames.end().number()) {
-            return Err(none);
-        }
-        let mut table = Vec::try_with_capacity(count as usize).map_err(|_| none)?;
+    pub fn resize(&self, size: u64) {
         let mut pages = self.pages.lock();
-        let kept = pages.len().min(count as usize);
-        table.try_extend_from_slice(&pages[..kept])?;
-        table.try_resize(count as usize, Pfn::NONE)?;
-        let old = core::mem::replace(&mut *pages, table.try_into_boxed_slice()?);
+        let end = size.div_ceil(PAGE_SIZE);
+        let cut = pages.end > end;
+        pages.end = end;
+        if cut {
+            self.detach(&mut pages, end, u64::MAX);
+        }
         drop(pages);
-        self.give_back(&old[kept..]);
-        Ok(())
+        self.frames.give_back_left(AT_ONCE);
+    }
+
+    /// Takes the frames of the pages from `first` up to `end` away: they read as zeros then. A space that has mapped one
+    /// keeps seeing it until it unmaps it.
+    pub fn punch(&self, first: u64, end: u64) {
+        self.detach(&mut self.pages.lock(), first, end);
+        self.frames.give_back_left(AT_ONCE);
+    }
+
+    /// The first page from `start` on that has a frame.
+    #[must_use]
+    pub fn next_resident(&self, start: u64) -> Option<u64> {
+        self.pages.lock().tree.next_page(start)
+    }
+
+    /// The first page from `start` on that has no frame.
+    #[must_use]
+    pub fn next_absent(&self, start: u64) -> u64 {
+        self.pages.lock().tree.next_hole(start)
     }
 
     /// Copies bytes from `offset` on to `to`, at most up to the end of its page; says how many. A page without a frame
@@ -60,8 +67,8 @@ impl SharedMemory {
         let length = to.len().min(PAGE_SIZE as usize - start);
         let to = &mut to[..length];
         let pages = self.pages.lock();
-        match pages.get(page as usize).copied() {
-            Some(frame) if frame != Pfn::NONE => {
+        match pages.tree.get(page) {
+            frame if frame != Pfn::NONE => {
                 let from = memory.platform().phys_to_virt(frame.address());
                 // SAFETY: 1. `phys_to_virt` is valid for the whole frame, which the object holds while the lock is held;
                 // 2. `start + length` stays in it; 3. `to` is the caller's, so they do not overlap.
@@ -76,25 +83,33 @@ impl SharedMemory {
     /// Beyond the end nothing is copied.
     ///
     /// # Errors
-    /// [`OutOfFrames`]; nothing was copied.
-    pub fn write<P: Platform>(
-        &self,
-        memory: &'static Memory<P>,
-        offset: u64,
-        bytes: &[u8],
-    ) -> Result<usize, OutOfFrames> {
+    /// [`VasError::OutOfMemory`] without a frame, or without kernel memory for the page's place; nothing was copied.
+    pub fn write<P: Platform>(&self, memory: &'static Memory<P>, offset: u64, bytes: &[u8]) -> Result<usize, VasError> {
         let (page, start) = (offset / PAGE_SIZE, (offset % PAGE_SIZE) as usize);
         let length = bytes.len().min(PAGE_SIZE as usize - start);
         let mut pages = self.pages.lock();
-        let Some(place) = pages.get_mut(page as usize) else {
+        if page >= pages.end {
             return Ok(0);
-        };
-        if *place == Pfn::NONE {
-            *place = memory.zeroed_frame()?.map();
         }
-        let to = memory.platform().phys_to_virt(place.address());
+        let mut frame = pages.tree.get(page);
+        if frame == Pfn::NONE {
+            const NONE: VasError = VasError::OutOfMemory { needed: 1 };
+            let new = memory.zeroed_frame().map_err(|_| NONE)?;
+            pages.tree.prepare(page).map_err(|_| NONE)?;
+            frame = new.map();
+            pages.tree.insert(page, frame);
+        }
+        let to = memory.platform().phys_to_virt(frame.address());
         // SAFETY: as in `read`, in the other direction.
         unsafe { to.add(start).copy_from_nonoverlapping(bytes.as_ptr(), length) }
         Ok(length)
+    }
+}
+
+impl<P: Platform> Memory<P> {
+    /// Gives back about `most` of the frames that shared objects have lost; says whether some are left. A kernel calls it
+    /// now and then until nothing is.
+    pub fn give_back_left(&self, most: usize) -> bool {
+        self.frames().give_back_left(most)
     }
 }

@@ -29,6 +29,7 @@ mod protection;
 mod region;
 mod shared;
 mod space;
+mod sparse;
 mod stats;
 mod sync;
 mod tables;
@@ -49,8 +50,8 @@ pub use protection::{Access, FaultInfo, Protection};
 pub use region::{Region, RegionFlags};
 pub use shared::SharedMemory;
 pub use space::{
-    Advice, GlobalMemory, Layout, MapRequest, MappedRegion, Placement, RegionView, RemapTarget, Space, SpaceStats,
-    UserBytes, UserCopy, VirtualAddressSpace,
+    Advice, GlobalMemory, Layout, MapRequest, MappedRegion, PageCounts, Placement, RegionView, RemapTarget, Space,
+    SpaceStats, UserBytes, UserCopy, VirtualAddressSpace,
 };
 pub use stats::MemoryStats;
 

@@ -2,99 +2,125 @@
 
 use core::fmt;
 
-use faultline_fallible::{Arc, Box, Vec};
+use faultline_fallible::Arc;
 
 use crate::sync::Mutex;
 
 use crate::address::PAGE_SIZE;
 use crate::error::VasError;
 use crate::frame::{FrameAllocator, Pfn, ReservedFrame};
+use crate::sparse::{Left, Sparse};
 
 /// An object of zeroed memory whose pages appear when they are first touched, by whichever space.
 ///
 /// The object holds one reference to each of its frames, and every entry that maps one holds another; a frame is free
-/// when the object and all mappings are gone. The table of pages is made at once, 4 bytes for each page, so that a fault
-/// allocates no kernel memory.
+/// when the object and all mappings are gone. A page without a frame takes no memory: the tree of pages grows with those
+/// that were touched. What an object loses at once, when it is cut off or dropped, goes back piece by piece:
+/// [`Memory::give_back_left`](crate::Memory::give_back_left).
 pub struct SharedMemory {
     pub(crate) frames: &'static FrameAllocator,
-    pub(crate) pages: Mutex<Box<[Pfn]>>,
+    pub(crate) pages: Mutex<Pages>,
 }
+
+/// The pages of an object.
+#[derive(Default)]
+pub(crate) struct Pages {
+    /// How many there may be.
+    pub end: u64,
+    /// Those with a frame; all are below the end.
+    pub tree: Sparse,
+}
+
+/// Frames that go back at once when an object is cut off; the others follow.
+pub(crate) const AT_ONCE: usize = 256;
 
 impl SharedMemory {
     /// An object of `size` bytes, rounded up to whole pages. Takes no frame.
     ///
     /// # Errors
-    /// [`VasError::EmptyRange`] for size 0; [`VasError::OutOfMemory`] if there is no kernel memory for the table.
+    /// [`VasError::EmptyRange`] for size 0; [`VasError::OutOfMemory`] if there is no kernel memory for the object, or
+    /// if it has more pages than the machine has frames.
     pub fn new(frames: &'static FrameAllocator, size: u64) -> Result<Arc<Self>, VasError> {
         let count = size.div_ceil(PAGE_SIZE);
         if count == 0 {
             return Err(VasError::EmptyRange { start: 0 });
         }
-        let none = VasError::OutOfMemory {
-            needed: (count * size_of::<Pfn>() as u64).div_ceil(PAGE_SIZE),
-        };
-        // More pages than the machine has frames can't all be had; refuse before the table is made.
+        // More pages than the machine has frames can't all be had.
         if count > u64::from(frames.end().number()) {
-            return Err(none);
+            return Err(VasError::OutOfMemory { needed: count });
         }
-        let pages = Vec::try_of(Pfn::NONE, count as usize).map_err(|_| none)?;
-        Ok(Arc::try_new(Self {
-            frames,
-            pages: Mutex::new(pages.try_into_boxed_slice()?),
-        })?)
+        let object = Self::empty(frames)?;
+        object.pages.lock().end = count;
+        Ok(object)
     }
 
     /// Length in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.pages.lock().len() as u64 * PAGE_SIZE
+        self.pages.lock().end * PAGE_SIZE
     }
 
     /// Pages that have a frame.
     #[must_use]
     pub fn resident(&self) -> usize {
-        self.pages.lock().iter().filter(|&&page| page != Pfn::NONE).count()
+        self.pages.lock().tree.count()
     }
 
     /// A new reference to the frame of a page, if it has one.
     pub(crate) fn reference(&self, page: u64) -> Option<Pfn> {
         let pages = self.pages.lock();
-        let frame = *pages.get(page as usize).filter(|&&frame| frame != Pfn::NONE)?;
+        let frame = pages.tree.get(page);
         self.frames.add_mapping(frame).ok()?;
         Some(frame)
     }
 
     /// Gives a page its frame, or drops `new` if another fault was faster; returns a new reference to the frame that
-    /// the page has now. `None` beyond the end.
+    /// the page has now. `None` beyond the end, and without kernel memory for the page's place.
     pub(crate) fn insert(&self, page: u64, new: ReservedFrame<'static>) -> Option<Pfn> {
         let mut pages = self.pages.lock();
-        let place = pages.get_mut(page as usize)?;
-        if *place == Pfn::NONE {
-            *place = new.map();
+        if page >= pages.end {
+            return None;
         }
-        self.frames.add_mapping(*place).ok()?;
-        Some(*place)
+        let mut frame = pages.tree.get(page);
+        if frame == Pfn::NONE {
+            pages.tree.prepare(page).ok()?;
+            frame = new.map();
+            pages.tree.insert(page, frame);
+        }
+        self.frames.add_mapping(frame).ok()?;
+        Some(frame)
+    }
+
+    /// Takes the frames of the pages from `start` up to `end` away from the object, whose lock the caller has.
+    pub(crate) fn detach(&self, pages: &mut Pages, start: u64, end: u64) {
+        let mut lost = Left::new();
+        pages.tree.detach(start, end, &mut lost);
+        if !lost.is_empty() {
+            self.frames.left.lock().append(self.frames, lost);
+        }
     }
 }
 
-impl SharedMemory {
-    /// Drops the object's references to frames that are in its table no more.
-    pub(crate) fn give_back(&self, pages: &[Pfn]) {
-        for &page in pages {
-            if page != Pfn::NONE
-                && let Ok(Some(retired)) = self.frames.remove_mapping(page, 0)
-            {
-                // Every mapping held a reference until its own flush, so no TLB knows the frame.
-                retired.free();
+impl FrameAllocator {
+    /// Gives back about `most` frames that shared objects have lost; says whether some are left.
+    pub(crate) fn give_back_left(&self, most: usize) -> bool {
+        let mut given = 0;
+        let mut left = self.left.lock();
+        while given < most {
+            match left.give_back_one(self) {
+                Some(count) => given += count + 1,
+                None => break,
             }
         }
+        !left.is_empty()
     }
 }
 
 impl Drop for SharedMemory {
     fn drop(&mut self) {
-        let pages = core::mem::take(self.pages.get_mut());
-        self.give_back(&pages);
+        let mut pages = core::mem::take(self.pages.get_mut());
+        self.detach(&mut pages, 0, u64::MAX);
+        self.frames.give_back_left(AT_ONCE);
     }
 }
 

@@ -155,7 +155,10 @@ mod tests {
             let mut data = Vec::new();
             reader.read_to_end(&mut data).unwrap();
             if regular {
-                assert!(data.len() < PAGE || offset.is_multiple_of(PAGE as u64), "{name} is not aligned");
+                assert!(
+                    data.len() < PAGE || offset.is_multiple_of(PAGE as u64),
+                    "{name} is not aligned"
+                );
                 let at = usize::try_from(offset).unwrap();
                 assert_eq!(archive[at..at + data.len()], data);
             }

@@ -11,6 +11,7 @@
 //! Addresses of a position-independent plan are relative to a base that the loader chooses.
 
 use core::fmt;
+use core::ops::Range;
 
 use elf::abi;
 use elf::endian::LittleEndian;
@@ -218,13 +219,64 @@ impl Plan {
     }
 }
 
-/// Reads the headers of `file`.
+/// Size of the file header in bytes, which is what [`table_of`] and [`plan_of`] want of a file.
+pub const HEAD: usize = HEADER_SIZE;
+
+/// The largest table of program headers, as on Linux.
+const MAX_TABLE: u64 = 64 * 1024;
+
+/// Reads the headers of `file`, which is in memory as a whole.
 ///
 /// # Errors
 /// The first thing found wrong, as [`ElfError`] says.
+#[cfg(test)]
 pub fn plan(file: &[u8]) -> Result<Plan, ElfError> {
-    let header = read_header(file)?;
-    let table = read_table(file, &header)?;
+    let size = file.len() as u64;
+    let table = table_of(file, size)?;
+    let bytes = file.get(table.start as usize..table.end as usize).unwrap_or_default();
+    plan_of(file, bytes, size)
+}
+
+/// Where the program headers are in a file of `size` bytes that begins with `head`.
+///
+/// # Errors
+/// The first thing found wrong, as [`ElfError`] says.
+pub fn table_of(head: &[u8], size: u64) -> Result<Range<u64>, ElfError> {
+    let header = read_header(head, size)?;
+    if header.e_phnum == 0 {
+        return Err(ElfError::NoSegments);
+    }
+    if usize::from(header.e_phentsize) != ENTRY_SIZE {
+        return Err(ElfError::BadHeader {
+            field: "e_phentsize",
+            offset: 54,
+        });
+    }
+    let offset = header.e_phoff;
+    let length = u64::from(header.e_phnum) * ENTRY_SIZE as u64;
+    let needed = offset.checked_add(length).ok_or(ElfError::BadHeader {
+        field: "e_phoff",
+        offset: 32,
+    })?;
+    if needed > size {
+        return Err(ElfError::Truncated { offset, needed, size });
+    }
+    if length > MAX_TABLE {
+        return Err(ElfError::BadHeader {
+            field: "e_phnum",
+            offset: 56,
+        });
+    }
+    Ok(offset..needed)
+}
+
+/// The plan of a file of `size` bytes that begins with `head` and whose program headers are `table`.
+///
+/// # Errors
+/// The first thing found wrong, as [`ElfError`] says.
+pub fn plan_of(head: &[u8], table: &[u8], size: u64) -> Result<Plan, ElfError> {
+    let header = read_header(head, size)?;
+    let table = SegmentTable::new(LittleEndian, Class::ELF64, table);
     if table.iter().any(|entry| entry.p_type == abi::PT_INTERP) {
         return Err(ElfError::Dynamic);
     }
@@ -246,7 +298,7 @@ pub fn plan(file: &[u8]) -> Result<Plan, ElfError> {
         return Err(ElfError::TooManySegments(count));
     }
     for entry in table.iter().filter(loadable) {
-        plan.segments[plan.count] = read_segment(&entry, file.len() as u64, plan.segments().last())?;
+        plan.segments[plan.count] = read_segment(&entry, size, plan.segments().last())?;
         plan.count += 1;
         if entry.p_align.is_power_of_two() && entry.p_align <= 1 << 30 {
             plan.alignment = plan.alignment.max(entry.p_align);
@@ -255,8 +307,7 @@ pub fn plan(file: &[u8]) -> Result<Plan, ElfError> {
     finish(plan, header.e_phoff)
 }
 
-fn read_header(file: &[u8]) -> Result<FileHeader<LittleEndian>, ElfError> {
-    let size = file.len() as u64;
+fn read_header(file: &[u8], size: u64) -> Result<FileHeader<LittleEndian>, ElfError> {
     if !file.starts_with(&abi::ELFMAGIC) {
         return Err(ElfError::NotElf);
     }
@@ -302,36 +353,6 @@ fn read_header(file: &[u8]) -> Result<FileHeader<LittleEndian>, ElfError> {
         return Err(ElfError::NotExecutable(header.e_type));
     }
     Ok(header)
-}
-
-fn read_table<'a>(
-    file: &'a [u8],
-    header: &FileHeader<LittleEndian>,
-) -> Result<SegmentTable<'a, LittleEndian>, ElfError> {
-    if header.e_phnum == 0 {
-        return Err(ElfError::NoSegments);
-    }
-    if usize::from(header.e_phentsize) != ENTRY_SIZE {
-        return Err(ElfError::BadHeader {
-            field: "e_phentsize",
-            offset: 54,
-        });
-    }
-    let offset = header.e_phoff;
-    let needed = offset
-        .checked_add(u64::from(header.e_phnum) * ENTRY_SIZE as u64)
-        .ok_or(ElfError::BadHeader {
-            field: "e_phoff",
-            offset: 32,
-        })?;
-    let range = usize::try_from(offset).ok().zip(usize::try_from(needed).ok());
-    let bytes = range.and_then(|(from, to)| file.get(from..to));
-    let bytes = bytes.ok_or(ElfError::Truncated {
-        offset,
-        needed,
-        size: file.len() as u64,
-    })?;
-    Ok(SegmentTable::new(LittleEndian, Class::ELF64, bytes))
 }
 
 fn read_segment(entry: &ProgramHeader, size: u64, before: Option<&Segment>) -> Result<Segment, ElfError> {

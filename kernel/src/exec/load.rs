@@ -7,26 +7,21 @@
 use core::fmt;
 use core::sync::atomic::Ordering;
 
-use faultline_fallible::{AllocError, Arc, Box, unsize};
-use faultline_mm::{Backing, PageSource, Protection, RegionFlags, UserCopyError, VasError};
+use faultline_fallible::{AllocError, Arc, Box, Vec, unsize};
+use faultline_mm::{Backing, PageSource, Protection, UserCopyError, VasError};
 use x86_64::VirtAddr;
 
 use super::elf::{self, ElfError, Plan, Segment};
 use super::placement::Placement;
 use super::script;
-use super::stack::{self, Arguments, MAX_BYTES};
+use super::stack::{self, Arguments};
 use crate::arch;
-use crate::fs::Node;
-use crate::fs::memory_file::MemoryFile;
 use crate::fs::path::{LastLink, look_up};
-use crate::fs::proc::ProcFile;
 use crate::fs::tree::{Content, NodeKind};
+use crate::fs::{Node, RamdiskFile};
 use crate::machine::{Space, memory};
-use crate::process::Process;
-use crate::syscall::{Errno, has_headroom, information, user};
-
-/// The part of the stack that is mapped from the start; it grows by itself from there.
-const FIRST_STACK: u64 = 128 * 1024;
+use crate::process::{Started, Thread};
+use crate::syscall::{Errno, information};
 
 /// How many scripts may have each other as interpreters, as on Linux.
 const MOST_SCRIPTS: usize = 5;
@@ -80,7 +75,7 @@ impl fmt::Display for ExecError {
             Self::Elf(error) => error.fmt(f),
             Self::Space(error) => error.fmt(f),
             Self::Memory(error) => error.fmt(f),
-            Self::TooManyArguments => write!(f, "arguments and environment take more than {MAX_BYTES} bytes"),
+            Self::TooManyArguments => f.write_str("arguments and environment are too large"),
             Self::NoKernelMemory => f.write_str("the kernel heap is full"),
         }
     }
@@ -112,26 +107,25 @@ pub struct Image {
     pub entry: u64,
     /// Its first stack pointer.
     pub stack_pointer: u64,
-    /// What it was started with.
-    pub arguments: Arc<Arguments>,
-    /// Its file.
-    pub node: Arc<Node>,
+    /// What it was started as.
+    pub started: Started,
 }
 
-/// Builds the space of the program that `arguments.path` names, seen from `directory` by `process`.
+/// Builds the space of the program that `arguments.path` names, seen from `directory` by `thread`, unless the arguments
+/// and the environment take more than `room` bytes.
 ///
 /// # Errors
 /// [`ExecError`]; nothing of the new space is left then.
-pub async fn load(directory: Arc<Node>, process: &Process, arguments: Arguments) -> Result<Box<Image>, ExecError> {
-    let (program, arguments) = resolve(&directory, process, arguments)?;
-    let Program { node, content } = program;
-    let (plan, file): (Plan, Arc<dyn PageSource>) = match content {
-        Content::Archive(file) => (
-            elf::plan(file.bytes()).map_err(ExecError::Elf)?,
-            unsize!(file => dyn PageSource),
-        ),
-        Content::Memory(file) => (plan_of(&file)?, unsize!(file => dyn PageSource)),
-    };
+pub async fn load(
+    directory: &Arc<Node>,
+    thread: &Thread,
+    mut arguments: Arguments,
+    room: u64,
+) -> Result<Box<Image>, ExecError> {
+    let program = resolve(directory, thread, &mut arguments, room).await?;
+    let process = &thread.process;
+    let plan = program.plan()?;
+    let file = program.source()?;
 
     let space = Space::try_new(memory())?;
     space.init()?;
@@ -143,13 +137,18 @@ pub async fn load(directory: Arc<Node>, process: &Process, arguments: Arguments)
         map_segment(&space, &file, segment, base).await?;
     }
     space.set_heap_start(VirtAddr::new_truncate(base + plan.end() + placement.heap))?;
-    let stack_pointer = make_stack(&space, &arguments, &describe(&plan, base), placement.strings).await?;
+    let stack = stack::make(&space, &arguments, &describe(&plan, base), placement.strings).await?;
     Ok(Box::try_new(Image {
         space: Arc::try_new(space)?,
         entry: base + plan.entry,
-        stack_pointer,
-        arguments: Arc::try_new(arguments)?,
-        node,
+        stack_pointer: stack.pointer,
+        started: Started {
+            path: Some(Arc::try_new(arguments.path)?),
+            arguments: stack.arguments,
+            environment: stack.environment,
+            auxiliary: stack.auxiliary,
+            node: Some(program.node),
+        },
     })?)
 }
 
@@ -160,13 +159,9 @@ struct Program {
 }
 
 impl Program {
-    fn find(directory: &Arc<Node>, process: &Process, path: &[u8]) -> Result<Self, ExecError> {
-        let found = look_up(directory, path, LastLink::Follow, process.pid);
-        let mut node = found.map_err(ExecError::NotFound)?;
-        if let NodeKind::Proc(ProcFile::Executable, _) = &node.kind {
-            let own = process.started.lock().node.clone();
-            node = own.ok_or(ExecError::NotExecutable)?;
-        }
+    async fn find(directory: &Arc<Node>, thread: &Thread, path: &[u8]) -> Result<Self, ExecError> {
+        let found = look_up(directory, path, LastLink::Follow, thread).await;
+        let node = found.map_err(ExecError::NotFound)?;
         let content = match &node.kind {
             NodeKind::File(content) => content.lock().clone(),
             _ => return Err(ExecError::NotExecutable),
@@ -177,70 +172,101 @@ impl Program {
         Ok(Self { node, content })
     }
 
+    /// Copies bytes from `offset` on; says how many.
+    fn read(&self, offset: u64, to: &mut [u8]) -> usize {
+        let mut read = 0;
+        match &self.content {
+            Content::Archive(bytes) => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                let bytes = bytes.get(start..).unwrap_or_default();
+                read = bytes.len().min(to.len());
+                to[..read].copy_from_slice(&bytes[..read]);
+            }
+            // Bytes of one page at a time.
+            Content::Memory(file) => loop {
+                match file.read(offset + read as u64, &mut to[read..]) {
+                    0 => break,
+                    more => read += more,
+                }
+            },
+        }
+        read
+    }
+
+    fn size(&self) -> u64 {
+        match &self.content {
+            Content::Archive(bytes) => bytes.len() as u64,
+            Content::Memory(file) => file.length(),
+        }
+    }
+
+    /// Where its pages come from.
+    fn source(&self) -> Result<Arc<dyn PageSource>, AllocError> {
+        Ok(match &self.content {
+            Content::Archive(bytes) => {
+                let file = Arc::try_new(RamdiskFile::new(bytes))?;
+                unsize!(file => dyn PageSource)
+            }
+            Content::Memory(file) => {
+                let file = file.clone();
+                unsize!(file => dyn PageSource)
+            }
+        })
+    }
+
     /// Its first bytes, filled up with NULs.
     fn head(&self) -> [u8; script::HEAD] {
         let mut head = [0; script::HEAD];
-        match &self.content {
-            Content::Archive(file) => {
-                let bytes = file.bytes();
-                let length = bytes.len().min(head.len());
-                head[..length].copy_from_slice(&bytes[..length]);
-            }
-            Content::Memory(file) => {
-                // The first page holds all of it.
-                let _ = file.read(0, &mut head);
-            }
-        }
+        self.read(0, &mut head);
         head
+    }
+
+    /// Its plan. Only its headers are read.
+    fn plan(&self) -> Result<Plan, ExecError> {
+        let mut head = [0; elf::HEAD];
+        let read = self.read(0, &mut head);
+        let (head, size) = (&head[..read], self.size());
+        let range = elf::table_of(head, size).map_err(ExecError::Elf)?;
+        let mut table = Vec::try_of(0, (range.end - range.start) as usize)?;
+        let read = self.read(range.start, &mut table);
+        // The file may have been cut off meanwhile.
+        elf::plan_of(head, &table[..read], size).map_err(ExecError::Elf)
     }
 }
 
-/// The program behind a path, and the arguments that it gets: those of a script's interpreter if the path is a script's.
-fn resolve(
+/// The program behind a path. If that is a script, its interpreter, and the arguments begin with what that one gets.
+async fn resolve(
     directory: &Arc<Node>,
-    process: &Process,
-    mut arguments: Arguments,
-) -> Result<(Program, Arguments), ExecError> {
-    let mut path = arguments.path.clone();
+    thread: &Thread,
+    arguments: &mut Arguments,
+    room: u64,
+) -> Result<Program, ExecError> {
+    let mut path = arguments.path.try_clone()?;
     for _ in 0..=MOST_SCRIPTS {
-        if arguments.size() > MAX_BYTES {
+        if arguments.size() > room {
             return Err(ExecError::TooManyArguments);
         }
-        let program = Program::find(directory, process, &path)?;
+        let program = Program::find(directory, thread, &path).await?;
         let head = program.head();
         let Some(interpreter) = script::interpreter(&head).map_err(|_| ExecError::NoInterpreter)? else {
-            return Ok((program, arguments));
+            return Ok(program);
         };
         if interpreter.path.is_empty() {
             // Linux takes it for the working directory.
             return Err(ExecError::NotExecutable);
         }
         // Argument 0 gives way to the interpreter, its argument, and the path of the script.
-        let script = core::mem::replace(&mut path, interpreter.path.to_vec());
-        let own = [
-            Some(path.clone()),
-            interpreter.argument.map(<[u8]>::to_vec),
-            Some(script),
-        ];
-        let given = 0..arguments.arguments.len().min(1);
-        arguments.arguments.splice(given, own.into_iter().flatten());
+        let script = core::mem::replace(&mut path, Vec::try_from_slice(interpreter.path)?);
+        if !arguments.script.is_empty() {
+            arguments.script.remove(0);
+        }
+        arguments.script.try_insert(0, script)?;
+        if let Some(argument) = interpreter.argument {
+            arguments.script.try_insert(0, Vec::try_from_slice(argument)?)?;
+        }
+        arguments.script.try_insert(0, path.try_clone()?)?;
     }
     Err(ExecError::TooManyScripts)
-}
-
-/// The plan of a program in frames. Its headers are read from a copy, which lasts no longer than that.
-fn plan_of(file: &MemoryFile) -> Result<Plan, ExecError> {
-    let length = usize::try_from(file.length()).unwrap_or(usize::MAX);
-    let mut bytes = user::buffer(length).map_err(|_| ExecError::NoKernelMemory)?;
-    has_headroom().map_err(|_| ExecError::NoKernelMemory)?;
-    let mut at = 0;
-    while at < length {
-        match file.read(at as u64, &mut bytes[at..]) {
-            0 => break,
-            read => at += read,
-        }
-    }
-    elf::plan(&bytes).map_err(ExecError::Elf)
 }
 
 fn choose_base(plan: &Plan, placement: &Placement) -> u64 {
@@ -287,28 +313,6 @@ async fn map_segment(space: &Space, file: &Arc<dyn PageSource>, segment: &Segmen
             .await?;
     }
     Ok(())
-}
-
-/// Maps and writes the first stack, whose strings end `skipped` bytes below its top; says where it begins.
-async fn make_stack(
-    space: &Space,
-    arguments: &Arguments,
-    program: &stack::Program,
-    skipped: u64,
-) -> Result<u64, ExecError> {
-    let top = space.stack_top().as_u64();
-    let first = stack::lay_out(top - skipped, arguments, program).map_err(|_| ExecError::NoKernelMemory)?;
-    let size = FIRST_STACK.max((top - first.pointer).next_multiple_of(PAGE) + PAGE);
-    let bottom = VirtAddr::new_truncate(top - size);
-    space.map_with(
-        bottom,
-        size,
-        Protection::READ_WRITE,
-        Backing::Anonymous,
-        RegionFlags::STACK,
-    )?;
-    space.write_user(first.pointer, &first.bytes).await?;
-    Ok(first.pointer)
 }
 
 fn describe(plan: &Plan, base: u64) -> stack::Program {

@@ -5,5 +5,6 @@ pub mod load;
 pub mod placement;
 pub mod script;
 pub mod stack;
+pub mod strings;
 
 pub use load::{ExecError, Image, load};

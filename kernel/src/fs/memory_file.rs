@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll};
 use faultline_fallible::{AllocError, Arc};
 
+use faultline_executor::yield_now;
 use faultline_mm::{FillError, PAGE_SIZE, PageSource, SharedMemory};
 use spin::Mutex;
 use x86_64::structures::paging::PhysFrame;
@@ -11,10 +12,18 @@ use x86_64::structures::paging::PhysFrame;
 use super::file::{File, Transfer, Written};
 use super::tree;
 use crate::machine::{frame_totals, memory};
+use crate::process::limits::Resource;
+use crate::signal::{Signal, SignalInfo, raise};
 use crate::syscall::{Errno, has_headroom};
 
 /// Files leave this part of all frames to programs, whose faults could only wait for one.
 const RESERVE: u64 = 8;
+
+/// Frames that are given back at a time when a file wants one and there is none.
+const PIECE: usize = 256;
+
+/// The longest file, as on Linux.
+const LONGEST: u64 = i64::MAX as u64;
 
 /// Bytes of a file, page by page in frames; a page that nobody wrote takes none.
 pub struct MemoryFile {
@@ -38,17 +47,21 @@ impl MemoryFile {
         })
     }
 
-    /// A copy of bytes.
+    /// Adds bytes at the end, letting others run in between.
     ///
     /// # Errors
-    /// `ENOSPC` if there are not enough frames, `ENOMEM`.
-    pub fn copy_of(bytes: &[u8]) -> Result<Self, Errno> {
-        let file = Self::new()?;
-        let mut at = 0;
+    /// `ENOSPC` if there are not enough frames.
+    pub async fn append_all(&self, bytes: &[u8]) -> Result<(), Errno> {
+        const TURN: usize = 16;
+        let (mut at, mut steps) = (0, 0_usize);
         while at < bytes.len() {
-            at += file.write(Some(at as u64), &bytes[at..])?.1;
+            at += self.write(Some(at as u64), &bytes[at..])?.1;
+            steps += 1;
+            if steps.is_multiple_of(TURN) {
+                yield_now().await;
+            }
         }
-        Ok(file)
+        Ok(())
     }
 
     /// Length in bytes.
@@ -82,23 +95,19 @@ impl MemoryFile {
     /// says where, and how many.
     ///
     /// # Errors
-    /// `ENOSPC` if there is no frame, `ENOMEM`.
+    /// `ENOSPC` if there is no frame, `EFBIG` beyond the longest file.
     pub fn write(&self, offset: Option<u64>, bytes: &[u8]) -> Result<(u64, usize), Errno> {
         let mut length = self.length.lock();
         let offset = offset.unwrap_or(*length);
-        let part = (bytes.len() as u64).min(PAGE_SIZE - offset % PAGE_SIZE);
-        let end = offset.checked_add(part).ok_or(Errno::EFBIG)?;
-        let (total, free) = frame_totals();
-        if free < total / RESERVE {
-            return Err(Errno::ENOSPC);
-        }
-        let room = self.pages.size();
-        if end > room {
-            // A file that grows by small pieces must not copy its table for each of them.
-            let generous = self.pages.resize(end.max(room + room / 8));
-            generous
-                .or_else(|_| self.pages.resize(end))
-                .map_err(|_| Errno::ENOSPC)?;
+        let room = LONGEST
+            .checked_sub(offset)
+            .filter(|&room| room > 0)
+            .ok_or(Errno::EFBIG)?;
+        let part = (bytes.len() as u64).min(PAGE_SIZE - offset % PAGE_SIZE).min(room);
+        let end = offset + part;
+        check_frames()?;
+        if end > self.pages.size() {
+            self.pages.resize(end);
         }
         let written = self
             .pages
@@ -109,34 +118,141 @@ impl MemoryFile {
         Ok((offset, written))
     }
 
-    /// Cuts the file off, or makes it longer by zeros.
+    /// Cuts the file off, or makes it longer by zeros, which take no frame.
     ///
     /// # Errors
-    /// `ENOSPC` for a length beyond the machine's memory.
+    /// `EFBIG` for a length beyond the longest file; `ENOSPC` if a page that is cut in two is mapped nowhere and can't be.
     pub fn truncate(&self, wanted: u64) -> Result<(), Errno> {
+        if wanted > LONGEST {
+            return Err(Errno::EFBIG);
+        }
         let mut length = self.length.lock();
-        self.pages.resize(wanted).map_err(|_| Errno::ENOSPC)?;
-        let tail = wanted % PAGE_SIZE;
-        if wanted < *length && tail != 0 {
+        self.pages.resize(wanted);
+        if wanted < *length {
             // What was behind the new end must not come back when the file grows again.
-            const ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
-            self.pages
-                .write(memory(), wanted, &ZEROS[tail as usize..])
-                .map_err(|_| Errno::ENOSPC)?;
+            self.clear(wanted, wanted.next_multiple_of(PAGE_SIZE));
         }
         *length = wanted;
         self.modified.store(tree::now(), Ordering::Relaxed);
         Ok(())
     }
 
-    /// The pages, for a shared mapping: exactly as many as the file has.
+    /// Makes a hole: the bytes from `start` up to `end` are zeros then, and whole pages of them take no frame.
+    pub fn punch(&self, start: u64, end: u64) {
+        let length = self.length.lock();
+        let end = end.min(length.next_multiple_of(PAGE_SIZE));
+        if start >= end {
+            return;
+        }
+        let (first, last) = (start.next_multiple_of(PAGE_SIZE), end & !(PAGE_SIZE - 1));
+        if first <= last {
+            self.clear(start, first);
+            self.pages.punch(first / PAGE_SIZE, last / PAGE_SIZE);
+            self.clear(last, end);
+        } else {
+            self.clear(start, end);
+        }
+        self.modified.store(tree::now(), Ordering::Relaxed);
+    }
+
+    /// Writes zeros to a part of one page, if it has a frame.
+    fn clear(&self, start: u64, end: u64) {
+        const ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
+        let page = start / PAGE_SIZE;
+        if start < end && self.pages.next_resident(page) == Some(page) {
+            // A page that has its frame needs no other.
+            let _ = self.pages.write(memory(), start, &ZEROS[..(end - start) as usize]);
+        }
+    }
+
+    /// Gives the pages of a part of the file their frames, and makes the file longer if `grow`. Does as much as a piece of
+    /// work may be; says from where to go on, if that is not all.
     ///
     /// # Errors
-    /// `ENOMEM`.
-    pub fn shared_pages(&self) -> Result<Arc<SharedMemory>, Errno> {
+    /// `ENOSPC`, `EFBIG`.
+    pub fn reserve(&self, start: u64, end: u64, grow: bool) -> Result<Option<u64>, Errno> {
+        const PIECE: u64 = 64 * PAGE_SIZE;
+        if end > LONGEST {
+            return Err(Errno::EFBIG);
+        }
+        let mut length = self.length.lock();
+        let stop = end.min((start & !(PAGE_SIZE - 1)).saturating_add(PIECE));
+        if stop > self.pages.size() {
+            self.pages.resize(stop);
+        }
+        let mut page = start / PAGE_SIZE;
+        while page * PAGE_SIZE < stop {
+            check_frames()?;
+            // Nothing is written but the page is made.
+            self.pages
+                .write(memory(), page * PAGE_SIZE, &[])
+                .map_err(|_| Errno::ENOSPC)?;
+            page += 1;
+        }
+        if grow && stop > *length {
+            *length = stop;
+        }
+        Ok((stop < end).then_some(stop))
+    }
+
+    /// Bytes that take memory.
+    #[must_use]
+    pub fn allocated(&self) -> u64 {
+        self.pages.resident() as u64 * PAGE_SIZE
+    }
+
+    /// Where the next data, or the next hole, is from `start` on; the end of the file counts as a hole. None at the end.
+    #[must_use]
+    pub fn next(&self, start: u64, what: Part) -> Option<u64> {
+        let length = self.length();
+        if start >= length {
+            return None;
+        }
+        let page = match what {
+            Part::Data => self.pages.next_resident(start / PAGE_SIZE)?,
+            Part::Hole => self.pages.next_absent(start / PAGE_SIZE),
+        };
+        let at = page.saturating_mul(PAGE_SIZE).max(start);
+        match what {
+            Part::Data => (at < length).then_some(at),
+            Part::Hole => Some(at.min(length)),
+        }
+    }
+
+    /// The pages, for a shared mapping: exactly as many as the file has.
+    #[must_use]
+    pub fn shared_pages(&self) -> Arc<SharedMemory> {
         let length = self.length.lock();
-        self.pages.resize(*length)?;
-        Ok(self.pages.clone())
+        self.pages.resize(*length);
+        self.pages.clone()
+    }
+}
+
+/// What `SEEK_DATA` and `SEEK_HOLE` look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Pages that were written.
+    Data,
+    /// Pages that nobody wrote.
+    Hole,
+}
+
+/// Whether a file may take another frame.
+fn check_frames() -> Result<(), Errno> {
+    loop {
+        let (total, free) = frame_totals();
+        if free >= total / RESERVE {
+            return Ok(());
+        }
+        // What other files have lost may not be free yet.
+        if !memory().give_back_left(PIECE) {
+            let (total, free) = frame_totals();
+            return if free < total / RESERVE {
+                Err(Errno::ENOSPC)
+            } else {
+                Ok(())
+            };
+        }
     }
 }
 
@@ -167,7 +283,15 @@ impl File for MemoryFile {
     }
 
     fn poll_write(&self, transfer: Transfer<'_>, from: &[u8], _: &mut Context<'_>) -> Poll<Result<Written, Errno>> {
-        let written = has_headroom().and_then(|()| self.write(transfer.offset, from));
+        let thread = transfer.thread;
+        let limit = thread.process.limits.current(Resource::FSIZE);
+        let at = transfer.offset.unwrap_or_else(|| self.length());
+        let room = limit.saturating_sub(at).min(from.len() as u64) as usize;
+        if room == 0 && !from.is_empty() {
+            raise::to_thread(thread, SignalInfo::kernel(Signal::SIGXFSZ));
+            return Poll::Ready(Err(Errno::EFBIG));
+        }
+        let written = has_headroom().and_then(|()| self.write(transfer.offset, &from[..room]));
         Poll::Ready(written.map(|(at, length)| Written {
             length,
             end: at + length as u64,

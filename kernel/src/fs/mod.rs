@@ -4,10 +4,13 @@
 //! file ([`OpenFile`]) is shared by all descriptors that were duplicated or inherited from one another, offset included,
 //! as POSIX says.
 
+pub mod boot;
 pub mod changes;
 pub mod console;
 pub mod device;
+pub mod directory;
 pub mod file;
+pub mod locks;
 pub mod memory_file;
 pub mod open_file;
 pub mod page;

@@ -1,6 +1,5 @@
 //! Open files.
 
-use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, Ordering};
 use faultline_fallible::Arc;
 
@@ -12,10 +11,14 @@ use super::device::Rule;
 use super::file::{File, INPUT, OUTPUT};
 use super::memory_file::MemoryFile;
 use super::pipe::{Pipe, ReadEnd, WriteEnd};
+use super::proc::Text;
 use super::timer::Timer;
-use super::tree::{Content, Device, Node, NodeKind};
-use super::{RamdiskFile, changes, proc};
-use crate::syscall::{Caller, Errno};
+use super::tree::{self, Content, Device, NodeKind};
+use super::{RamdiskFile, changes};
+use crate::syscall::Errno;
+
+/// A node of the tree, held.
+type Node = Arc<tree::Node>;
 
 /// What an open file reads and writes.
 pub enum FileKind {
@@ -29,8 +32,8 @@ pub enum FileKind {
     Ramdisk(Arc<RamdiskFile>),
     /// A file in frames.
     Memory(Arc<MemoryFile>),
-    /// Text that was made when the file was opened.
-    Text(Box<[u8]>),
+    /// A file of `/proc`.
+    Text(Text),
     /// A timer.
     Timer(faultline_fallible::Arc<Timer>),
     /// A directory.
@@ -42,6 +45,18 @@ pub enum FileKind {
 }
 
 impl FileKind {
+    /// What `/proc` says that a descriptor of it leads to, if it has no path.
+    #[must_use]
+    pub const fn title(&self) -> &'static str {
+        match self {
+            Self::Console(_) => "/dev/console",
+            Self::PipeReader(_) | Self::PipeWriter(_) => "pipe:[1]",
+            Self::Timer(_) => "anon_inode:[timerfd]",
+            Self::Memory(_) => "/memfd: (deleted)",
+            _ => "anon_inode:[file]",
+        }
+    }
+
     /// What can be done with it; none for a directory, and for what was opened for its name only.
     #[must_use]
     pub fn as_file(&self) -> Option<&dyn File> {
@@ -63,7 +78,7 @@ pub struct OpenFile {
     /// What it reads and writes.
     pub kind: FileKind,
     /// The node that was opened, if it was one.
-    pub node: Option<Arc<Node>>,
+    pub node: Option<Node>,
     /// Where the next read starts.
     pub offset: Mutex<u64>,
     /// `O_*` flags.
@@ -73,7 +88,7 @@ pub struct OpenFile {
 impl OpenFile {
     /// An open file at offset 0.
     #[must_use]
-    pub const fn new(kind: FileKind, node: Option<Arc<Node>>, flags: u32) -> Self {
+    pub const fn new(kind: FileKind, node: Option<Node>, flags: u32) -> Self {
         Self {
             kind,
             node,
@@ -87,26 +102,31 @@ impl OpenFile {
     /// # Errors
     /// `EISDIR`, `ENOTDIR`, `ELOOP`, `EACCES` as `open` reports them; `ENOSPC` without frames for a file of the archive
     /// that is to be written.
-    pub fn open(caller: &Caller, node: Arc<Node>, flags: u32) -> Result<Self, Errno> {
+    pub async fn open(node: Node, flags: u32) -> Result<Self, Errno> {
         let cut = flags & linux::O_TRUNC != 0;
         let writes = flags & linux::O_ACCMODE != linux::O_RDONLY || cut;
         if flags & linux::O_DIRECTORY != 0 && !node.is_directory() {
             return Err(Errno::ENOTDIR);
         }
+        if flags & linux::O_PATH != 0 {
+            // Nothing else is asked of it.
+            let kept = linux::O_PATH | linux::O_DIRECTORY | linux::O_NOFOLLOW | linux::O_CLOEXEC;
+            return Ok(Self::new(FileKind::Path, Some(node), flags & kept));
+        }
         let kind = match &node.kind {
-            NodeKind::Directory(_) | NodeKind::Process(_) if writes => return Err(Errno::EISDIR),
-            NodeKind::Directory(_) | NodeKind::Process(_) => FileKind::Directory,
-            _ if flags & linux::O_PATH != 0 => FileKind::Path,
-            NodeKind::File(content) if writes => FileKind::Memory(changes::writable(content, cut)?),
+            _ if node.is_directory() && writes => return Err(Errno::EISDIR),
+            _ if node.is_directory() => FileKind::Directory,
+            _ if node.is_link() => return Err(Errno::ELOOP),
+            NodeKind::File(content) if writes => FileKind::Memory(changes::writable(content, cut).await?),
             NodeKind::File(content) => match &*content.lock() {
-                Content::Archive(file) => FileKind::Ramdisk(file.clone()),
+                Content::Archive(bytes) => FileKind::Ramdisk(Arc::try_new(RamdiskFile::new(bytes))?),
                 Content::Memory(file) => FileKind::Memory(file.clone()),
             },
-            NodeKind::Proc(..) if writes => return Err(Errno::EACCES),
-            NodeKind::Proc(file, pid) => FileKind::Text(proc::content(*file, *pid, caller)?),
-            NodeKind::Link(_) | NodeKind::OwnProcess => return Err(Errno::ELOOP),
+            NodeKind::Proc(proc) if writes && !Text::is_writable(*proc) => return Err(Errno::EACCES),
+            NodeKind::Proc(proc) => FileKind::Text(Text::new(*proc)),
             NodeKind::Device(Device::Rule(rule)) => FileKind::Device(*rule),
             NodeKind::Device(Device::Console) => FileKind::Console(Port::Output),
+            NodeKind::Link(_) | NodeKind::Directory(_) => return Err(Errno::ELOOP),
         };
         Ok(Self::new(kind, Some(node), flags))
     }
@@ -171,10 +191,7 @@ impl OpenFile {
 
     /// Its length, if it has one.
     pub fn length(&self) -> u64 {
-        match &self.kind {
-            FileKind::Text(text) => text.len() as u64,
-            kind => kind.as_file().map_or(0, File::length),
-        }
+        self.kind.as_file().map_or(0, File::length)
     }
 
     /// The part of the pages of what it reads and writes that each of its descriptors answers for; `descriptors` is their
@@ -193,8 +210,13 @@ impl OpenFile {
     pub fn bytes(&self) -> Option<&[u8]> {
         match &self.kind {
             FileKind::Ramdisk(file) => Some(file.bytes()),
-            FileKind::Text(text) => Some(text),
             _ => None,
         }
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        super::locks::release_of_file(self);
     }
 }

@@ -1,18 +1,24 @@
 //! From a path to a node.
+//!
+//! A walk keeps no copy of what is still to be walked: each symbolic link on the way is a place in its own target, and
+//! there are at most [`MAX_LINKS`]. Programs choose how many parts all of them have, so a long walk lets others run.
 
-use alloc::format;
-use alloc::vec::Vec;
-use faultline_fallible::Arc;
+use core::ops::Range;
 
-use super::tree::{self, Node, NodeKind};
-use crate::process::Pid;
+use faultline_executor::yield_now;
+use faultline_fallible::{Arc, Vec};
+
+use super::directory::NAME_MAX;
+use super::proc;
+use super::tree::{self, InTree, Node, NodeKind};
+use crate::process::Thread;
 use crate::syscall::Errno;
 
 /// Most symbolic links that one look-up follows.
 const MAX_LINKS: usize = 40;
 
-/// Longest name of a file.
-const NAME_MAX: usize = 255;
+/// Parts that are walked before others run.
+const TURN: usize = 128;
 
 /// Whether a symbolic link at the end of the path is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,16 +39,18 @@ pub struct Place {
     pub node: Option<Arc<Node>>,
     /// The path ends with a slash: what it names has to be a directory.
     pub wants_directory: bool,
+    /// The last part is `.`.
+    pub is_dot: bool,
 }
 
-/// The node that `path` names, seen from the directory `from` by the process `viewer`.
+/// The node that `path` names, seen from the directory `from` by the thread `viewer`.
 ///
 /// # Errors
-/// `ENOENT`, `ENOTDIR`, `ENAMETOOLONG` or `ELOOP`, as POSIX says.
-pub fn look_up(from: &Arc<Node>, path: &[u8], last_link: LastLink, viewer: Pid) -> Result<Arc<Node>, Errno> {
-    let place = locate(from, path, last_link, viewer)?;
-    let node = place.node.ok_or(Errno::ENOENT)?;
-    if place.wants_directory && !node.is_directory() {
+/// `ENOENT`, `ENOTDIR`, `ENAMETOOLONG` or `ELOOP`, as POSIX says; `ENOMEM`.
+pub async fn look_up(from: &Arc<Node>, path: &[u8], last_link: LastLink, viewer: &Thread) -> Result<Arc<Node>, Errno> {
+    let walked = walk(from, path, last_link, viewer).await?;
+    let node = walked.node.ok_or(Errno::ENOENT)?;
+    if walked.wants_directory && !node.is_directory() {
         return Err(Errno::ENOTDIR);
     }
     Ok(node)
@@ -52,88 +60,185 @@ pub fn look_up(from: &Arc<Node>, path: &[u8], last_link: LastLink, viewer: Pid) 
 ///
 /// # Errors
 /// As [`look_up`], about all parts but the last.
-pub fn locate(from: &Arc<Node>, path: &[u8], last_link: LastLink, viewer: Pid) -> Result<Place, Errno> {
-    if path.is_empty() {
-        return Err(Errno::ENOENT);
-    }
-    let mut at = if path[0] == b'/' {
-        tree::root().clone()
-    } else {
-        from.clone()
-    };
-    let mut links = 0;
-    // Parts that are still to be walked, the next one last.
-    let mut left: Vec<Vec<u8>> = parts(path);
-    let mut wants_directory = path.ends_with(b"/");
-    while let Some(part) = left.pop() {
-        if !at.is_directory() {
-            return Err(Errno::ENOTDIR);
-        }
-        if part == b".." {
-            at = Node::parent(&at);
-            continue;
-        }
-        if part.len() > NAME_MAX {
-            return Err(Errno::ENAMETOOLONG);
-        }
-        let next = match at.child(&part) {
-            Ok(next) => next,
-            Err(Errno::ENOENT) if left.is_empty() => {
-                return Ok(Place {
-                    directory: at,
-                    name: part,
-                    node: None,
-                    wants_directory,
-                });
-            }
-            Err(errno) => return Err(errno),
-        };
-        let target = match &next.kind {
-            NodeKind::Link(target) => target.clone(),
-            NodeKind::OwnProcess => format!("{viewer}").into_bytes(),
-            _ if left.is_empty() => {
-                return Ok(Place {
-                    directory: at,
-                    name: part,
-                    node: Some(next),
-                    wants_directory,
-                });
-            }
-            _ => {
-                at = next;
-                continue;
-            }
-        };
-        if left.is_empty() && last_link == LastLink::Keep && !wants_directory {
-            return Ok(Place {
-                directory: at,
-                name: part,
-                node: Some(next),
-                wants_directory,
-            });
-        }
-        links += 1;
-        if links > MAX_LINKS {
-            return Err(Errno::ELOOP);
-        }
-        if target.first() == Some(&b'/') {
-            at = tree::root().clone();
-        }
-        wants_directory |= left.is_empty() && target.ends_with(b"/");
-        left.extend(parts(&target));
-    }
+pub async fn locate(from: &Arc<Node>, path: &[u8], last_link: LastLink, viewer: &Thread) -> Result<Place, Errno> {
+    let walked = walk(from, path, last_link, viewer).await?;
     Ok(Place {
-        directory: at.clone(),
-        name: Vec::new(),
-        node: Some(at),
-        wants_directory,
+        name: Vec::try_from_slice(walked.name())?,
+        is_dot: last_part(path) == b".",
+        directory: walked.directory,
+        node: walked.node,
+        wants_directory: walked.wants_directory,
     })
 }
 
-/// The parts of a path that lead somewhere, the first one last.
-fn parts(path: &[u8]) -> Vec<Vec<u8>> {
+fn last_part(path: &[u8]) -> &[u8] {
     path.rsplit(|&byte| byte == b'/')
-        .filter(|part| !part.is_empty() && *part != b".")
-        .map(<[u8]>::to_vec)
-        .collect()
+        .find(|part| !part.is_empty())
+        .unwrap_or_default()
+}
+
+/// A text that is being walked: the path itself, or the target of a link.
+enum Text<'a> {
+    Path(&'a [u8]),
+    Link(Arc<Node>),
+}
+
+impl Text<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Path(path) => path,
+            Self::Link(node) => match &node.kind {
+                NodeKind::Link(target) => target,
+                _ => &[],
+            },
+        }
+    }
+}
+
+/// Where a walk is in a text.
+struct Way<'a> {
+    text: Text<'a>,
+    at: usize,
+}
+
+impl Way<'_> {
+    /// The next part that leads somewhere.
+    fn next(&mut self) -> Option<Range<usize>> {
+        let text = self.text.bytes();
+        loop {
+            let start = self.at + text[self.at..].iter().position(|&byte| byte != b'/')?;
+            let end = text[start..]
+                .iter()
+                .position(|&byte| byte == b'/')
+                .map_or(text.len(), |length| start + length);
+            self.at = end;
+            if &text[start..end] != b"." {
+                return Some(start..end);
+            }
+        }
+    }
+
+    /// Whether nothing is left that leads somewhere.
+    fn is_done(&self) -> bool {
+        self.text.bytes()[self.at..]
+            .split(|&byte| byte == b'/')
+            .all(|part| part.is_empty() || part == b".")
+    }
+}
+
+/// What a walk came to.
+struct Walked<'a> {
+    directory: Arc<Node>,
+    node: Option<Arc<Node>>,
+    wants_directory: bool,
+    /// The text with the last part, and where that is.
+    last: Option<(Text<'a>, Range<usize>)>,
+}
+
+impl Walked<'_> {
+    fn name(&self) -> &[u8] {
+        match &self.last {
+            Some((text, range)) => &text.bytes()[range.clone()],
+            None => &[],
+        }
+    }
+}
+
+async fn walk<'a>(from: &Arc<Node>, path: &'a [u8], last_link: LastLink, viewer: &Thread) -> Result<Walked<'a>, Errno> {
+    if path.is_empty() {
+        return Err(Errno::ENOENT);
+    }
+    let mut at = start(from, path);
+    let mut wants_directory = ends_in_directory(path);
+    let mut ways: Vec<Way<'a>> = Vec::new();
+    ways.try_push(Way {
+        text: Text::Path(path),
+        at: 0,
+    })?;
+    let (mut links, mut steps) = (0, 0_usize);
+    while let Some(way) = ways.last_mut() {
+        let Some(part) = way.next() else {
+            ways.pop();
+            continue;
+        };
+        steps += 1;
+        if steps.is_multiple_of(TURN) {
+            yield_now().await;
+        }
+        if !at.is_directory() {
+            return Err(Errno::ENOTDIR);
+        }
+        let Some(way) = ways.last() else { break };
+        let name = &way.text.bytes()[part.clone()];
+        if name == b".." {
+            at = at.parent();
+            continue;
+        }
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let next = match at.child(name) {
+            Ok(next) => Some(next),
+            Err(Errno::ENOENT) => None,
+            Err(errno) => return Err(errno),
+        };
+        let is_last = ways.iter().all(Way::is_done);
+        let follows = !is_last || last_link == LastLink::Follow || wants_directory;
+        match next {
+            Some(link) if link.is_link() && follows => {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(Errno::ELOOP);
+                }
+                if let NodeKind::Proc(node) = &link.kind {
+                    at = proc::follow(*node, viewer)?;
+                    if is_last {
+                        return Ok(Walked {
+                            directory: at.parent(),
+                            node: Some(at),
+                            wants_directory,
+                            last: None,
+                        });
+                    }
+                    continue;
+                }
+                let text = Text::Link(link);
+                at = start(&at, text.bytes());
+                wants_directory |= is_last && ends_in_directory(text.bytes());
+                while ways.last().is_some_and(Way::is_done) && ways.len() > 1 {
+                    ways.pop();
+                }
+                ways.try_push(Way { text, at: 0 })?;
+            }
+            node if is_last => {
+                return Ok(Walked {
+                    directory: at,
+                    node,
+                    wants_directory,
+                    last: ways.pop().map(|way| (way.text, part)),
+                });
+            }
+            Some(node) => at = node,
+            None => return Err(Errno::ENOENT),
+        }
+    }
+    Ok(Walked {
+        directory: at.clone(),
+        node: Some(at),
+        wants_directory,
+        last: None,
+    })
+}
+
+fn start(from: &Arc<Node>, path: &[u8]) -> Arc<Node> {
+    if path.first() == Some(&b'/') {
+        tree::root().clone()
+    } else {
+        from.clone()
+    }
+}
+
+/// Whether a path names a directory by its form: it ends with a slash, or with `.` or `..`.
+fn ends_in_directory(path: &[u8]) -> bool {
+    matches!(path.rsplit(|&byte| byte == b'/').next(), Some(b"" | b"." | b".."))
 }

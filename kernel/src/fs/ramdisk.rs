@@ -7,6 +7,7 @@
 use core::task::{Context, Poll};
 
 use faultline_mm::{FillError, PageSource};
+use spin::Once;
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
@@ -15,24 +16,37 @@ use crate::syscall::Errno;
 
 const PAGE: u64 = 4096;
 
+/// Where the archive begins: its address in the kernel and, if it is contiguous, its physical address.
+static ARCHIVE: Once<(usize, Option<PhysAddr>)> = Once::new();
+
 /// The bytes of a file in the boot archive.
 #[derive(Debug)]
 pub struct RamdiskFile {
     bytes: &'static [u8],
-    physical: Option<PhysAddr>,
 }
 
 impl RamdiskFile {
-    /// A file of `bytes`. They lie contiguously from the physical address `physical` on; `None` if they do not.
+    /// Says where the archive is, so that pages of its files can be mapped where they lie.
+    pub fn set_archive(archive: &'static [u8], physical: Option<PhysAddr>) {
+        ARCHIVE.call_once(|| (archive.as_ptr() as usize, physical));
+    }
+
+    /// A file of these bytes of the archive.
     #[must_use]
-    pub const fn new(bytes: &'static [u8], physical: Option<PhysAddr>) -> Self {
-        Self { bytes, physical }
+    pub const fn new(bytes: &'static [u8]) -> Self {
+        Self { bytes }
     }
 
     /// Its bytes.
     #[must_use]
     pub const fn bytes(&self) -> &'static [u8] {
         self.bytes
+    }
+
+    /// The physical address of its first byte.
+    fn physical(&self) -> Option<PhysAddr> {
+        let (start, physical) = *ARCHIVE.get()?;
+        Some(physical? + (self.bytes.as_ptr() as usize - start) as u64)
     }
 }
 
@@ -46,7 +60,7 @@ impl PageSource for RamdiskFile {
         if end > self.len() {
             return None;
         }
-        PhysFrame::from_start_address(self.physical? + index * PAGE).ok()
+        PhysFrame::from_start_address(self.physical()? + index * PAGE).ok()
     }
 
     fn poll_fill(&self, index: u64, page: &mut [u8; 4096], _: &mut Context<'_>) -> Poll<Result<(), FillError>> {

@@ -5,7 +5,6 @@ use core::sync::atomic::Ordering;
 use linux_raw_sys::general as linux;
 
 use super::device::Rule;
-use super::proc::ProcFile;
 use super::tree::{Content, Device, Node, NodeKind};
 use super::{FileKind, OpenFile};
 
@@ -15,6 +14,43 @@ pub const SIZE: usize = 144;
 /// Size of `struct statx` in bytes.
 pub const STATX_SIZE: usize = 256;
 
+/// What a directory says about its entries: the `d_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Link,
+    /// A device.
+    Device,
+}
+
+impl Sort {
+    /// Of a node.
+    #[must_use]
+    pub const fn of(node: &Node) -> Self {
+        match &node.kind {
+            _ if node.is_directory() => Self::Directory,
+            _ if node.is_link() => Self::Link,
+            NodeKind::Device(_) => Self::Device,
+            _ => Self::File,
+        }
+    }
+
+    /// The `d_type`.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Directory => linux::DT_DIR as u8,
+            Self::File => linux::DT_REG as u8,
+            Self::Link => linux::DT_LNK as u8,
+            Self::Device => linux::DT_CHR as u8,
+        }
+    }
+}
+
 /// What there is to say about a file.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Status {
@@ -23,6 +59,7 @@ pub struct Status {
     links: u64,
     device: u64,
     size: u64,
+    blocks: u64,
     modified: u64,
 }
 
@@ -31,23 +68,27 @@ impl Status {
     #[must_use]
     pub fn of_node(node: &Node) -> Self {
         let mut modified = node.modified.load(Ordering::Relaxed);
+        let mut blocks = None;
         let (kind, size, device) = match &node.kind {
-            NodeKind::Directory(_) => (linux::S_IFDIR, node.len() as u64 * 32, 0),
-            NodeKind::Process(_) => (linux::S_IFDIR, 0, 0),
+            NodeKind::Directory(entries) => (linux::S_IFDIR, entries.len() as u64 * 32, 0),
             NodeKind::File(content) => {
                 let size = match &*content.lock() {
-                    Content::Archive(file) => file.bytes().len() as u64,
+                    Content::Archive(bytes) => {
+                        blocks = Some((bytes.len() as u64).div_ceil(4096) * 8);
+                        bytes.len() as u64
+                    }
                     Content::Memory(file) => {
                         modified = file.modified();
+                        blocks = Some(file.allocated() / 512);
                         file.length()
                     }
                 };
                 (linux::S_IFREG, size, 0)
             }
             NodeKind::Link(target) => (linux::S_IFLNK, target.len() as u64, 0),
-            NodeKind::OwnProcess => (linux::S_IFLNK, 0, 0),
-            NodeKind::Proc(ProcFile::Executable, _) => (linux::S_IFLNK, 0, 0),
-            NodeKind::Proc(..) => (linux::S_IFREG, 0, 0),
+            NodeKind::Proc(proc) if proc.is_directory() => (linux::S_IFDIR, 0, 0),
+            NodeKind::Proc(proc) if proc.is_link() => (linux::S_IFLNK, 0, 0),
+            NodeKind::Proc(_) => (linux::S_IFREG, 0, 0),
             NodeKind::Device(device) => (linux::S_IFCHR, 0, number_of(*device)),
         };
         Self {
@@ -60,6 +101,7 @@ impl Status {
             },
             device,
             size,
+            blocks: blocks.unwrap_or(0),
             modified,
         }
     }
@@ -82,20 +124,15 @@ impl Status {
             links: 1,
             device,
             size: file.length(),
-            modified: 0,
+            blocks: match &file.kind {
+                FileKind::Memory(memory) => memory.allocated() / 512,
+                _ => 0,
+            },
+            modified: match &file.kind {
+                FileKind::Memory(memory) => memory.modified(),
+                _ => 0,
+            },
         }
-    }
-
-    /// The `d_type` of a directory entry.
-    #[must_use]
-    pub const fn directory_type(&self) -> u8 {
-        (self.mode >> 12) as u8
-    }
-
-    /// The inode number.
-    #[must_use]
-    pub const fn inode(&self) -> u64 {
-        self.inode
     }
 
     /// `struct stat`.
@@ -110,7 +147,7 @@ impl Status {
             self.device,
             self.size,
             4096,
-            self.size.div_ceil(512),
+            self.blocks,
             self.modified,
             0,
             self.modified,
@@ -135,7 +172,7 @@ impl Status {
         put(28, &(self.mode as u16).to_le_bytes());
         put(32, &self.inode.to_le_bytes());
         put(40, &self.size.to_le_bytes());
-        put(48, &self.size.div_ceil(512).to_le_bytes());
+        put(48, &self.blocks.to_le_bytes());
         for offset in [64, 80, 96, 112] {
             put(offset, &self.modified.to_le_bytes());
         }

@@ -6,24 +6,22 @@
 //! its data are in the account of frames. [`clear`] gives all of it back.
 //!
 //! Each directory has a lock of its own, held for one look or one change. Changes of names take [`CHANGES`] first, so
-//! that a change of two directories is one step.
+//! that a change of two directories is one step. Nothing here recurses: programs choose how deep directories are.
 
-use alloc::borrow::ToOwned;
-use alloc::collections::BTreeMap;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use faultline_fallible::{AllocError, Arc, Weak};
 
-use cpio_reader::Mode;
+use faultline_fallible::{AllocError, Arc, Vec, Weak};
 use spin::{Mutex, Once};
 use x86_64::PhysAddr;
 
-use super::RamdiskFile;
+use super::boot;
 use super::device::Rule;
+use super::directory::{Entries, Room};
 use super::memory_file::MemoryFile;
-use super::proc::{self, ProcFile};
+use super::proc::{self, ProcNode};
+use super::ramdisk::RamdiskFile;
+use super::stat::Sort;
 use crate::arch::clock;
-use crate::process::{Pid, tree as processes};
 use crate::syscall::Errno;
 use crate::time::NANOSECONDS;
 
@@ -40,7 +38,7 @@ pub enum Device {
 #[derive(Clone)]
 pub enum Content {
     /// In the archive.
-    Archive(Arc<RamdiskFile>),
+    Archive(&'static [u8]),
     /// In frames.
     Memory(Arc<MemoryFile>),
 }
@@ -52,32 +50,30 @@ pub enum NodeKind {
     /// A regular file.
     File(Mutex<Content>),
     /// A symbolic link: its target.
-    Link(Vec<u8>),
+    Link(Target),
     /// A device.
     Device(Device),
-    /// `/proc/self`: a link to the directory of whoever looks.
-    OwnProcess,
-    /// The directory of a process in `/proc`.
-    Process(Pid),
-    /// A file whose content is made when it is opened; of a process, or of the machine.
-    Proc(ProcFile, Option<Pid>),
+    /// What `/proc` shows.
+    Proc(ProcNode),
 }
 
-/// The names in a directory.
-#[derive(Default)]
-pub struct Entries {
-    names: Mutex<BTreeMap<Vec<u8>, Entry>>,
-    /// Whether the directories of processes are listed as well.
-    pub processes: bool,
+/// The target of a symbolic link.
+pub enum Target {
+    /// Where it stands in the boot archive, or in the kernel.
+    Static(&'static [u8]),
+    /// A copy.
+    Own(Vec<u8>),
 }
 
-/// A name in a directory.
-#[derive(Clone)]
-pub struct Entry {
-    /// What it names.
-    pub node: Arc<Node>,
-    /// Grows from entry to entry, so that a listing can go on after changes.
-    pub cookie: u64,
+impl core::ops::Deref for Target {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Static(target) => target,
+            Self::Own(target) => target,
+        }
+    }
 }
 
 /// A node of the tree.
@@ -88,12 +84,25 @@ pub struct Node {
     pub inode: u64,
     /// Permission bits.
     pub permissions: AtomicU32,
-    /// Time of its last change, in seconds; that of a file in frames is kept there.
-    pub modified: AtomicU64,
     /// How many names it has.
     pub links: AtomicU32,
-    /// The directory that names it, and the name; none for the root and for what was removed.
-    place: Mutex<Option<(Weak<Node>, Vec<u8>)>>,
+    /// Time of its last change, in seconds; that of a file in frames is kept there.
+    pub modified: AtomicU64,
+    /// The directory that named it last, and the place of the name in it; none for the root and what had no name yet.
+    place: Mutex<Option<(Weak<Node>, u64)>>,
+}
+
+/// An entry of a directory, as a listing shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// Its place among the entries.
+    pub place: u64,
+    /// The number of what it names.
+    pub inode: u64,
+    /// What it names.
+    pub sort: Sort,
 }
 
 /// Taken for every change of names.
@@ -104,19 +113,30 @@ static NEXT: AtomicU64 = AtomicU64::new(2);
 
 /// The root directory: empty but for devices and `/proc` until [`install`] was called.
 pub fn root() -> &'static Arc<Node> {
-    TREE.call_once(|| build(&[], None).expect(ROOM))
+    TREE.call_once(|| boot::build(&[]))
 }
 
 /// Builds the tree from the boot archive, which lies at the physical address `physical`, if it is contiguous.
 pub fn install(archive: &'static [u8], physical: Option<PhysAddr>) {
-    TREE.call_once(|| build(archive, physical).expect(ROOM));
+    RamdiskFile::set_archive(archive, physical);
+    TREE.call_once(|| boot::build(archive));
 }
 
 /// Gives back everything that the tree holds, at the end of a run.
 pub fn clear() {
-    if let NodeKind::Directory(entries) = &root().kind {
-        let names = core::mem::take(&mut *entries.names.lock());
-        drop(names);
+    take_apart(root());
+}
+
+/// Takes a subtree apart that nobody uses any more: from the leaves upwards, one name a step.
+pub fn take_apart(top: &Arc<Node>) {
+    let mut at = top.clone();
+    while let NodeKind::Directory(entries) = &at.kind {
+        match entries.take_apart() {
+            Some(Some(deeper)) => at = deeper,
+            Some(None) => {}
+            None if Arc::ptr_eq(&at, top) => return,
+            None => at = at.parent(),
+        }
     }
 }
 
@@ -129,7 +149,7 @@ impl Node {
     /// A node without a name.
     ///
     /// # Errors
-    /// There is no memory.
+    /// [`AllocError`].
     pub fn new(kind: NodeKind, permissions: u32, modified: u64) -> Result<Arc<Self>, AllocError> {
         let inode = NEXT.fetch_add(1, Ordering::Relaxed);
         let node = Self::numbered(kind, permissions, inode)?;
@@ -140,21 +160,21 @@ impl Node {
     /// A node without a name that has this number.
     ///
     /// # Errors
-    /// There is no memory.
+    /// [`AllocError`].
     pub fn numbered(kind: NodeKind, permissions: u32, inode: u64) -> Result<Arc<Self>, AllocError> {
         Arc::try_new(Self {
             kind,
             inode,
             permissions: AtomicU32::new(permissions),
-            modified: AtomicU64::new(0),
             links: AtomicU32::new(0),
+            modified: AtomicU64::new(0),
             place: Mutex::new(None),
         })
     }
 
     /// Its names, if it is a directory of the tree.
     #[must_use]
-    pub fn entries(&self) -> Option<&Entries> {
+    pub const fn entries(&self) -> Option<&Entries> {
         match &self.kind {
             NodeKind::Directory(entries) => Some(entries),
             _ => None,
@@ -164,240 +184,206 @@ impl Node {
     /// Whether it is a directory.
     #[must_use]
     pub const fn is_directory(&self) -> bool {
-        matches!(self.kind, NodeKind::Directory(_) | NodeKind::Process(_))
+        match &self.kind {
+            NodeKind::Directory(_) => true,
+            NodeKind::Proc(node) => node.is_directory(),
+            _ => false,
+        }
     }
 
-    /// The directory that holds it; the root, and what was removed, holds itself.
+    /// Whether it is a symbolic link of any kind.
     #[must_use]
-    pub fn parent(this: &Arc<Self>) -> Arc<Node> {
-        match &this.kind {
-            NodeKind::Process(_) => proc::directory().unwrap_or_else(|| root().clone()),
-            _ => {
-                let place = this.place.lock();
-                let parent = place.as_ref().and_then(|(parent, _)| parent.upgrade());
-                parent.unwrap_or_else(|| this.clone())
-            }
+    pub const fn is_link(&self) -> bool {
+        match &self.kind {
+            NodeKind::Link(_) => true,
+            NodeKind::Proc(node) => node.is_link(),
+            _ => false,
         }
     }
 
     /// What `name` names in this directory, `.` and `..` aside.
     ///
     /// # Errors
-    /// `ENOTDIR`, `ENOENT`.
+    /// `ENOTDIR`, `ENOENT`, `ENOMEM`.
     pub fn child(&self, name: &[u8]) -> Result<Arc<Node>, Errno> {
         match &self.kind {
-            NodeKind::Directory(entries) => {
-                let found = entries.names.lock().get(name).map(|entry| entry.node.clone());
-                match found {
-                    Some(node) => Ok(node),
-                    None if entries.processes => proc::process_directory(name).ok_or(Errno::ENOENT),
-                    None => Err(Errno::ENOENT),
-                }
-            }
-            NodeKind::Process(pid) => proc::file_of_process(*pid, name).ok_or(Errno::ENOENT),
+            NodeKind::Directory(entries) => match entries.get(name) {
+                Some(node) => Ok(node),
+                None if entries.processes => proc::process_directory(name),
+                None => Err(Errno::ENOENT),
+            },
+            NodeKind::Proc(node) if node.is_directory() => proc::child(*node, name),
             _ => Err(Errno::ENOTDIR),
         }
     }
 
-    /// The entries of a directory whose cookies are above `after`, in the order of the cookies.
+    /// It has lost a name. It still knows the directory that it was in, to which `..` leads.
+    fn lost_name(&self) {
+        self.links.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a node can do with its place in the tree, which takes a hold on it.
+pub trait InTree {
+    /// Whether it has lost its last name.
+    #[must_use]
+    fn is_removed(&self) -> bool;
+
+    /// The directory that holds it, or held it last; the root holds itself, and so does what has lost its directory.
+    #[must_use]
+    fn parent(&self) -> Arc<Node>;
+
+    /// Calls `each` with the entries of a directory behind the place `after`, in the order of their places. Ends when it returns false. Nothing is copied; the lock of the directory is held for as
+    /// long as `each` goes on.
+    fn list(&self, after: u64, each: &mut dyn FnMut(Listed<'_>) -> bool);
+
+    /// Puts its name in front of what stands in `path` from `start` on, and a slash before it; returns where it begins
+    /// and the directory that it is in.
     ///
     /// # Errors
-    /// `ENOTDIR`, `ENOMEM`.
-    pub fn list(this: &Arc<Self>, after: u64) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
-        /// Cookies of `.` and `..`; those of names are inode numbers, and higher.
-        const OWN: [(&[u8], u64); 2] = [(b".", 1), (b"..", 2)];
-        /// Cookies of processes are above those of names.
-        const PROCESSES: u64 = 1 << 48;
-        let mut list = Vec::new();
-        for ((name, cookie), node) in OWN.into_iter().zip([this.clone(), Self::parent(this)]) {
-            list.push((name.to_vec(), Entry { node, cookie }));
-        }
-        match &this.kind {
-            NodeKind::Directory(entries) => {
-                let names = entries.names.lock();
-                list.try_reserve(names.len())?;
-                list.extend(names.iter().map(|(name, entry)| (name.clone(), entry.clone())));
-                drop(names);
-                if entries.processes {
-                    processes::for_each_living(|process| {
-                        let name = alloc::format!("{}", process.pid).into_bytes();
-                        if let Some(node) = proc::process_directory(&name) {
-                            let cookie = PROCESSES + u64::from(process.pid);
-                            list.push((name, Entry { node, cookie }));
-                        }
-                    });
-                }
-            }
-            NodeKind::Process(pid) => {
-                for (index, file) in ProcFile::OF_PROCESS.iter().enumerate() {
-                    if let Some(node) = proc::file_of_process(*pid, file.name()) {
-                        let cookie = 3 + index as u64;
-                        list.push((file.name().to_vec(), Entry { node, cookie }));
-                    }
-                }
-            }
-            _ => return Err(Errno::ENOTDIR),
-        }
-        list.retain(|(_, entry)| entry.cookie > after);
-        list.sort_unstable_by_key(|(_, entry)| entry.cookie);
-        Ok(list)
-    }
+    /// `ENOENT` for what was removed, `ENAMETOOLONG` without room.
+    fn prepend_name(&self, path: &mut [u8], start: usize) -> Result<(usize, Arc<Node>), Errno>;
 
-    /// The absolute path; `None` for what was removed.
-    #[must_use]
-    pub fn path(this: &Arc<Self>) -> Option<Vec<u8>> {
-        let mut names = Vec::new();
-        let mut at = this.clone();
-        while !Arc::ptr_eq(&at, root()) {
-            let (parent, name) = match &at.kind {
-                NodeKind::Process(pid) => (proc::directory()?, alloc::format!("{pid}").into_bytes()),
-                _ => {
-                    let place = at.place.lock();
-                    let (parent, name) = place.as_ref()?;
-                    (parent.upgrade()?, name.clone())
-                }
-            };
-            names.push(name);
-            at = parent;
-        }
-        let mut path = Vec::new();
-        for name in names.into_iter().rev() {
-            path.push(b'/');
-            path.extend_from_slice(&name);
-        }
-        if path.is_empty() {
-            path.push(b'/');
-        }
-        Some(path)
-    }
+    /// Writes the absolute path to the end of `path`; says where it begins. The work is bounded by the size of `path`.
+    ///
+    /// # Errors
+    /// `ENOENT` for what was removed, `ENAMETOOLONG` for what does not fit.
+    fn path(&self, path: &mut [u8]) -> Result<usize, Errno>;
 
     /// Adds a name; what it named before is given back.
-    pub fn insert(this: &Arc<Self>, name: &[u8], node: Arc<Node>) -> Option<Arc<Node>> {
-        let entries = this.entries()?;
-        *node.place.lock() = Some((Arc::downgrade(this), name.to_owned()));
-        node.links.fetch_add(1, Ordering::Relaxed);
-        let cookie = NEXT.fetch_add(1, Ordering::Relaxed);
-        let old = entries.names.lock().insert(name.to_owned(), Entry { node, cookie });
-        this.modified.store(now(), Ordering::Relaxed);
-        old.map(|old| {
-            old.node.lost_name();
-            old.node
-        })
-    }
+    fn insert(&self, room: Room, node: Arc<Node>) -> Option<Arc<Node>>;
 
     /// Takes a name away; the caller lets go of the node when it holds no lock.
-    pub fn remove(&self, name: &[u8]) -> Option<Arc<Node>> {
-        let old = self.entries()?.names.lock().remove(name)?;
-        old.node.lost_name();
-        self.modified.store(now(), Ordering::Relaxed);
-        Some(old.node)
+    fn remove(&self, name: &[u8]) -> Option<Arc<Node>>;
+
+    /// Lets two names name what the other named.
+    fn exchange(&self, name: &[u8], other: &Arc<Node>, other_name: &[u8]) -> Option<()>;
+}
+
+impl InTree for Arc<Node> {
+    fn is_removed(&self) -> bool {
+        !Arc::ptr_eq(self, root()) && !matches!(self.kind, NodeKind::Proc(_)) && self.links.load(Ordering::Relaxed) == 0
     }
 
-    fn lost_name(&self) {
-        if self.links.fetch_sub(1, Ordering::Relaxed) == 1 {
-            *self.place.lock() = None;
+    fn parent(&self) -> Arc<Node> {
+        let parent = match &self.kind {
+            NodeKind::Proc(node) => proc::parent(*node),
+            _ => {
+                let place = self.place.lock();
+                place.as_ref().and_then(|(parent, _)| parent.upgrade())
+            }
+        };
+        parent.unwrap_or_else(|| self.clone())
+    }
+
+    fn list(&self, after: u64, each: &mut dyn FnMut(Listed<'_>) -> bool) {
+        for (name, place, node) in [(&b"."[..], 1, self.clone()), (b"..", 2, self.parent())] {
+            let listed = Listed {
+                name,
+                place,
+                inode: node.inode,
+                sort: Sort::Directory,
+            };
+            if after < place && !each(listed) {
+                return;
+            }
+        }
+        match &self.kind {
+            NodeKind::Directory(entries) => {
+                let mut goes_on = true;
+                entries.list(after, |name, place, node| {
+                    goes_on = each(Listed {
+                        name,
+                        place,
+                        inode: node.inode,
+                        sort: Sort::of(node),
+                    });
+                    goes_on
+                });
+                if goes_on && entries.processes {
+                    proc::list_processes(after, each);
+                }
+            }
+            NodeKind::Proc(node) => proc::list(*node, after, each),
+            _ => {}
         }
     }
 
-    /// Whether a directory has no names.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries().is_some_and(|entries| entries.names.lock().is_empty())
+    fn prepend_name(&self, path: &mut [u8], start: usize) -> Result<(usize, Arc<Node>), Errno> {
+        let mut put = |name: &[u8]| {
+            let begin = start.checked_sub(name.len() + 1).ok_or(Errno::ENAMETOOLONG)?;
+            path[begin] = b'/';
+            path[begin + 1..start].copy_from_slice(name);
+            Ok::<usize, Errno>(begin)
+        };
+        if let NodeKind::Proc(node) = &self.kind
+            && node.is_directory()
+        {
+            let begin = node.with_name(put).ok_or(Errno::ENOENT)??;
+            return Ok((begin, proc::parent(*node).ok_or(Errno::ENOENT)?));
+        }
+        if self.is_removed() {
+            return Err(Errno::ENOENT);
+        }
+        let (parent, place) = {
+            let place = self.place.lock();
+            let (parent, place) = place.as_ref().ok_or(Errno::ENOENT)?;
+            (parent.upgrade().ok_or(Errno::ENOENT)?, *place)
+        };
+        let entries = parent.entries().ok_or(Errno::ENOENT)?;
+        let begin = entries.name_at(place, self, &mut put).ok_or(Errno::ENOENT)??;
+        Ok((begin, parent))
     }
 
-    /// How many names a directory has.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.entries().map_or(0, |entries| entries.names.lock().len())
+    fn path(&self, path: &mut [u8]) -> Result<usize, Errno> {
+        let mut start = path.len();
+        let mut at = self.clone();
+        while !Arc::ptr_eq(&at, root()) {
+            (start, at) = at.prepend_name(path, start)?;
+        }
+        if start == path.len() {
+            start = start.checked_sub(1).ok_or(Errno::ENAMETOOLONG)?;
+            path[start] = b'/';
+        }
+        Ok(start)
+    }
+
+    fn insert(&self, room: Room, node: Arc<Node>) -> Option<Arc<Node>> {
+        let entries = self.entries()?;
+        node.links.fetch_add(1, Ordering::Relaxed);
+        let (place, old) = entries.insert(room, node.clone());
+        *node.place.lock() = Some((Arc::downgrade(self), place));
+        self.modified.store(now(), Ordering::Relaxed);
+        if let Some(old) = &old {
+            old.lost_name();
+        }
+        old
+    }
+
+    fn remove(&self, name: &[u8]) -> Option<Arc<Node>> {
+        let old = self.entries()?.remove(name)?;
+        old.lost_name();
+        self.modified.store(now(), Ordering::Relaxed);
+        Some(old)
+    }
+
+    fn exchange(&self, name: &[u8], other: &Arc<Node>, other_name: &[u8]) -> Option<()> {
+        let first = self.entries()?.get(name)?;
+        let second = other.entries()?.get(other_name)?;
+        self.entries()?.replace(name, second.clone())?;
+        other.entries()?.replace(other_name, first.clone())?;
+        for (node, directory, name) in [(&first, other, other_name), (&second, self, name)] {
+            *node.place.lock() = Some((Arc::downgrade(directory), super::directory::place_of(name)));
+            directory.modified.store(now(), Ordering::Relaxed);
+        }
+        Some(())
     }
 }
 
 /// A new directory.
 ///
 /// # Errors
-/// There is no memory.
+/// [`AllocError`].
 pub fn directory(permissions: u32, modified: u64) -> Result<Arc<Node>, AllocError> {
     Node::new(NodeKind::Directory(Entries::default()), permissions, modified)
-}
-
-/// The tree is made at the start, when a machine of the least size has room for it.
-const ROOM: &str = "there is memory for the ramdisk's tree";
-
-fn build(archive: &'static [u8], physical: Option<PhysAddr>) -> Result<Arc<Node>, AllocError> {
-    let root = directory(0o755, 0)?;
-    for entry in cpio_reader::iter_files(archive) {
-        // The packer pads names with NULs so that the bytes start on a page boundary.
-        let name = entry.name().split('\0').next().unwrap_or("").as_bytes();
-        let bytes = entry.file();
-        let mode = entry.mode();
-        let kind = if mode.contains(Mode::SYMBOLIK_LINK) {
-            NodeKind::Link(bytes.to_owned())
-        } else if mode.contains(Mode::REGULAR_FILE) {
-            let offset = bytes.as_ptr() as u64 - archive.as_ptr() as u64;
-            let file = RamdiskFile::new(bytes, physical.map(|start| start + offset));
-            NodeKind::File(Mutex::new(Content::Archive(Arc::try_new(file)?)))
-        } else if mode.contains(Mode::DIRECTORY) {
-            NodeKind::Directory(Entries::default())
-        } else {
-            continue;
-        };
-        add(&root, name, Node::new(kind, mode.bits() & 0o7777, entry.mtime())?)?;
-    }
-    for (path, device) in [
-        ("dev/null", Device::Rule(Rule::Null)),
-        ("dev/zero", Device::Rule(Rule::Zero)),
-        ("dev/full", Device::Rule(Rule::Full)),
-        ("dev/random", Device::Rule(Rule::Random)),
-        ("dev/urandom", Device::Rule(Rule::Random)),
-        ("dev/console", Device::Console),
-        ("dev/tty", Device::Console),
-    ] {
-        add(&root, path.as_bytes(), Node::new(NodeKind::Device(device), 0o666, 0)?)?;
-    }
-    add(&root, b"tmp", directory(0o1777, 0)?)?;
-    let entries = Entries {
-        processes: true,
-        ..Entries::default()
-    };
-    add(&root, b"proc", Node::new(NodeKind::Directory(entries), 0o555, 0)?)?;
-    add(&root, b"proc/self", Node::new(NodeKind::OwnProcess, 0o777, 0)?)?;
-    for &file in ProcFile::OF_MACHINE {
-        let path = [b"proc/", file.name()].concat();
-        add(&root, &path, Node::new(NodeKind::Proc(file, None), 0o444, 0)?)?;
-    }
-    Ok(root)
-}
-
-/// Adds a node, and the directories that lead to it; replaces one of the same path, but keeps a directory.
-fn add(root: &Arc<Node>, path: &[u8], node: Arc<Node>) -> Result<(), AllocError> {
-    let mut at = root.clone();
-    let mut parts = path
-        .split(|&byte| byte == b'/')
-        .filter(|part| !part.is_empty() && *part != b".")
-        .peekable();
-    while let Some(part) = parts.next() {
-        let existing = at.child(part).ok();
-        if parts.peek().is_none() {
-            match existing {
-                Some(old) if old.is_directory() && node.is_directory() => {
-                    let permissions = node.permissions.load(Ordering::Relaxed);
-                    old.permissions.store(permissions, Ordering::Relaxed);
-                    let modified = node.modified.load(Ordering::Relaxed);
-                    old.modified.store(modified, Ordering::Relaxed);
-                }
-                _ => drop(Node::insert(&at, part, node)),
-            }
-            return Ok(());
-        }
-        at = match existing {
-            Some(existing) if existing.is_directory() => existing,
-            Some(_) => return Ok(()),
-            None => {
-                let new = directory(0o755, node.modified.load(Ordering::Relaxed))?;
-                Node::insert(&at, part, new.clone());
-                new
-            }
-        };
-    }
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! The record of a process: what its threads share.
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use faultline_fallible::{AllocError, Arc, Vec};
 
@@ -12,11 +13,11 @@ use super::thread::Name;
 use super::tree::place::Place;
 use super::{ExitStatus, Pid, Thread};
 use crate::exec::ExecError;
-use crate::exec::stack::Arguments;
 use crate::fs::{Directory, FileTable, Node};
 use crate::heap::ProcessAccount;
 use crate::machine::Space;
 use crate::signal::{Actions, Pending, Signal};
+use crate::syscall::Errno;
 use crate::syscall::timers::Alarm;
 
 /// What is counted for a process, for `getrusage` and the report.
@@ -54,8 +55,14 @@ impl Usage {
 /// What a process was started as.
 #[derive(Clone, Default)]
 pub struct Started {
-    /// Path, arguments and environment.
-    pub arguments: Option<Arc<Arguments>>,
+    /// The path of its program.
+    pub path: Option<Arc<faultline_fallible::Vec<u8>>>,
+    /// Where its first stack has the arguments.
+    pub arguments: Range<u64>,
+    /// Where its first stack has the environment.
+    pub environment: Range<u64>,
+    /// Where its first stack has the auxiliary vector.
+    pub auxiliary: Range<u64>,
     /// The file of the program.
     pub node: Option<Arc<Node>>,
 }
@@ -236,6 +243,21 @@ impl Process {
         self.files.lock().as_ref().map_or_else(no_files, Arc::clone)
     }
 
+    /// Gives it a table of open files of its own, if it shares one.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn unshare_files(&self) -> Result<(), Errno> {
+        let shared = self.files();
+        // The record's hold and this one.
+        if Arc::strong_count(&shared) > 2 {
+            let own = Arc::try_new(Mutex::new(shared.lock().try_clone()?))?;
+            let old = self.files.lock().replace(own);
+            drop(old);
+        }
+        Ok(())
+    }
+
     /// Lets go of its open files; they are closed unless another process shares them.
     pub fn release_files(&self) {
         let files = self.files.lock().take();
@@ -259,8 +281,8 @@ impl Process {
 
     /// The last part of the path of its program, as far as it fits.
     pub fn program_name(&self) -> Name {
-        let arguments = self.started.lock().arguments.clone();
-        let path = arguments.as_ref().map_or(&[][..], |arguments| &arguments.path);
+        let path = self.started.lock().path.clone();
+        let path = path.as_ref().map_or(&[][..], |path| path);
         let base = path.rsplit(|&byte| byte == b'/').next().unwrap_or(b"");
         let mut name = Name::default();
         let length = base.len().min(name.len() - 1);
@@ -278,6 +300,11 @@ impl Process {
     /// Calls `act` for every thread; `act` must not add or remove one.
     pub fn for_each_thread(&self, act: impl Fn(&Thread)) {
         self.threads.lock().iter().for_each(|thread| act(thread));
+    }
+
+    /// Calls `act` with the number of every thread.
+    pub fn for_each_thread_number(&self, mut act: impl FnMut(u32)) {
+        self.threads.lock().iter().for_each(|thread| act(thread.tid()));
     }
 
     /// How many threads it has.

@@ -85,7 +85,7 @@ pub fn program(arguments: Arguments) -> Result<Pid, Errno> {
     };
     let process = Arc::try_new(Process::new(pid, None, inherited))?;
     let record = Arc::try_new(Thread::new(pid, process.clone(), SignalSet::EMPTY, None))?;
-    let (context, first) = (UserContext::new(0, 0)?, first_load(process.clone(), arguments)?);
+    let (context, first) = (UserContext::new(0, 0)?, first_load(record.clone(), arguments)?);
     tree::add_process(&process, None).map_err(|_| Errno::EAGAIN)?;
     let started = thread(&record, None, context, Some(first));
     if started.is_err() {
@@ -95,15 +95,16 @@ pub fn program(arguments: Arguments) -> Result<Pid, Errno> {
 }
 
 /// What the first thread of a program does before it enters user mode.
-fn first_load(process: Arc<Process>, arguments: Arguments) -> Result<Call, Errno> {
+fn first_load(thread: Arc<Thread>, arguments: Arguments) -> Result<Call, Errno> {
     syscall::boxed(|| async move {
-        match exec::load(fs_tree::root().clone(), &process, arguments).await {
+        let room = processes::argument_room(&thread.process);
+        match exec::load(fs_tree::root(), &thread, arguments, room).await {
             Ok(image) => {
-                processes::commit(&process, &image);
+                processes::commit(&thread.process, &image);
                 Outcome::Execute(image)
             }
             Err(error) => {
-                process.start_error.call_once(|| error);
+                thread.process.start_error.call_once(|| error);
                 Outcome::End(ExitStatus::Exited(error.shell_status()))
             }
         }

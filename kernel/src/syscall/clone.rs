@@ -237,7 +237,7 @@ fn inherit(parent: &Process, request: &Request) -> Result<Inherited, Errno> {
     let files = if request.has(linux::CLONE_FILES) {
         files
     } else {
-        Arc::try_new(Mutex::new(files.lock().clone()))?
+        Arc::try_new(Mutex::new(files.lock().try_clone()?))?
     };
     let (directory, umask) = if request.has(linux::CLONE_FS) {
         (parent.directory.clone(), parent.umask.clone())

@@ -6,12 +6,12 @@ use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general as linux;
 
-use super::{Errno, has_headroom};
-use crate::fs::{Descriptor, FileKind, table};
-use crate::process::Process;
-
-/// `CLOSE_RANGE_CLOEXEC`.
-const CLOSE_RANGE_CLOEXEC: u64 = 4;
+use super::Errno;
+use crate::fs::memory_file::Part;
+use crate::fs::{Descriptor, FileKind};
+use crate::process::limits::Resource;
+use crate::process::{Process, Thread};
+use crate::signal::{Signal, SignalInfo, raise};
 
 /// `close`.
 ///
@@ -27,38 +27,95 @@ pub fn close(process: &Process, descriptor: u64) -> Result<u64, Errno> {
 /// `close_range`.
 ///
 /// # Errors
-/// `EINVAL` for an inverted range.
+/// `EINVAL` for an inverted range, and for unknown flags.
 pub fn close_range(process: &Process, first: u64, last: u64, flags: u64) -> Result<u64, Errno> {
+    const UNSHARE: u64 = 2;
+    const MARK: u64 = 4;
     let (first, last) = (first as u32 as usize, last as u32 as usize);
-    if first > last {
+    if flags & !(UNSHARE | MARK) != 0 || first > last {
         return Err(Errno::EINVAL);
     }
-    let mark_only = flags & CLOSE_RANGE_CLOEXEC != 0;
-    process.files().lock().close_range(first, last, mark_only);
-    Ok(0)
+    if flags & UNSHARE != 0 {
+        process.unshare_files()?;
+    }
+    let files = process.files();
+    if flags & MARK != 0 {
+        files.lock().mark(first, last);
+        return Ok(0);
+    }
+    // One at a time, and each is closed when the lock is gone.
+    loop {
+        let closed = files.lock().take(first, last, false);
+        if closed.is_none() {
+            return Ok(0);
+        }
+    }
 }
 
-/// A call that only wants to know that the descriptor is open.
+/// A call that only wants to know that the descriptor is open, and not only by name.
 ///
 /// # Errors
 /// `EBADF`.
 pub fn check(process: &Process, descriptor: u64) -> Result<u64, Errno> {
-    process.files().lock().entry(descriptor).map(|_| 0)
+    match process.files().lock().entry(descriptor)?.file.kind {
+        FileKind::Path => Err(Errno::EBADF),
+        _ => Ok(0),
+    }
 }
 
-/// `ftruncate`, and `fallocate` where it only makes a file longer.
+/// `fsync`, `fdatasync`: there is nothing to write to.
 ///
 /// # Errors
-/// `EBADF`, `EINVAL` for what is no file in memory, `ENOSPC`.
-pub fn ftruncate(process: &Process, descriptor: u64, length: u64, only_longer: bool) -> Result<u64, Errno> {
-    let file = process.files().lock().get(descriptor)?;
-    has_headroom()?;
+/// `EBADF`; `EINVAL` for what is no file.
+pub fn fsync(process: &Process, descriptor: u64) -> Result<u64, Errno> {
+    match process.files().lock().entry(descriptor)?.file.kind {
+        FileKind::Path => Err(Errno::EBADF),
+        FileKind::PipeReader(_) | FileKind::PipeWriter(_) | FileKind::Timer(_) | FileKind::Console(_) => {
+            Err(Errno::EINVAL)
+        }
+        _ => Ok(0),
+    }
+}
+
+/// `fadvise64`: whatever is advised is so.
+///
+/// # Errors
+/// `EBADF`, `ESPIPE` for a pipe, `EINVAL` for what is no advice.
+pub fn fadvise(process: &Process, descriptor: u64, length: i64, advice: u32) -> Result<u64, Errno> {
+    match process.files().lock().entry(descriptor)?.file.kind {
+        FileKind::Path => Err(Errno::EBADF),
+        FileKind::PipeReader(_) | FileKind::PipeWriter(_) => Err(Errno::ESPIPE),
+        _ if length < 0 || advice > linux::POSIX_FADV_NOREUSE => Err(Errno::EINVAL),
+        _ => Ok(0),
+    }
+}
+
+/// Whether a file may have a length, by `RLIMIT_FSIZE`.
+///
+/// # Errors
+/// `EFBIG`, and the thread gets `SIGXFSZ`.
+pub fn check_size(thread: &Thread, length: u64) -> Result<(), Errno> {
+    if length > thread.process.limits.current(Resource::FSIZE) {
+        raise::to_thread(thread, SignalInfo::kernel(Signal::SIGXFSZ));
+        return Err(Errno::EFBIG);
+    }
+    Ok(())
+}
+
+/// `ftruncate`.
+///
+/// # Errors
+/// `EBADF`, `EINVAL` for what is no file in memory, `EFBIG`.
+pub fn ftruncate(thread: &Thread, descriptor: u64, length: u64) -> Result<u64, Errno> {
+    let file = thread.process.files().lock().get(descriptor)?;
     match &file.kind {
         _ if length > i64::MAX as u64 => Err(Errno::EINVAL),
+        FileKind::Path => Err(Errno::EBADF),
         FileKind::Memory(memory) if file.is_writable() => {
-            if !only_longer || length > memory.length() {
-                memory.truncate(length)?;
+            if length > memory.length() {
+                check_size(thread, length)?;
             }
+            memory.truncate(length)?;
             Ok(0)
         }
         _ => Err(Errno::EINVAL),
@@ -71,6 +128,9 @@ pub fn ftruncate(process: &Process, descriptor: u64, length: u64, only_longer: b
 /// `EBADF`.
 pub fn fchmod(process: &Process, descriptor: u64, mode: u32) -> Result<u64, Errno> {
     let file = process.files().lock().get(descriptor)?;
+    if matches!(file.kind, FileKind::Path) {
+        return Err(Errno::EBADF);
+    }
     if let Some(node) = &file.node {
         node.permissions.store(mode & 0o7777, Ordering::Relaxed);
     }
@@ -83,10 +143,31 @@ pub fn fchmod(process: &Process, descriptor: u64, mode: u32) -> Result<u64, Errn
 /// `EBADF`, `ESPIPE`, `EINVAL`.
 pub fn lseek(process: &Process, descriptor: u64, distance: i64, whence: u32) -> Result<u64, Errno> {
     let file = process.files().lock().get(descriptor)?;
+    if matches!(file.kind, FileKind::Path) {
+        return Err(Errno::EBADF);
+    }
     if !file.is_seekable() {
         return Err(Errno::ESPIPE);
     }
     let mut offset = file.offset.lock();
+    let part = match whence {
+        linux::SEEK_DATA => Some(Part::Data),
+        linux::SEEK_HOLE => Some(Part::Hole),
+        _ => None,
+    };
+    if let Some(part) = part {
+        let start = u64::try_from(distance).map_err(|_| Errno::ENXIO)?;
+        *offset = match &file.kind {
+            FileKind::Memory(memory) => memory.next(start, part),
+            FileKind::Ramdisk(_) if start >= file.length() => None,
+            // All of it is data.
+            FileKind::Ramdisk(_) if part == Part::Data => Some(start),
+            FileKind::Ramdisk(_) => Some(file.length()),
+            _ => return Err(Errno::EINVAL),
+        }
+        .ok_or(Errno::ENXIO)?;
+        return Ok(*offset);
+    }
     let base = match whence {
         linux::SEEK_SET => 0,
         linux::SEEK_CUR => *offset,
@@ -116,18 +197,19 @@ pub fn dup(process: &Process, descriptor: u64) -> Result<u64, Errno> {
 /// # Errors
 /// `EBADF`, `EINVAL`, `ENOMEM`.
 pub fn dup3(process: &Process, from: u64, to: u64, flags: u32, same_is_fine: bool) -> Result<u64, Errno> {
-    if flags & !linux::O_CLOEXEC != 0 {
+    let (from, to) = (u64::from(from as u32), u64::from(to as u32));
+    if flags & !linux::O_CLOEXEC != 0 || (from == to && !same_is_fine) {
         return Err(Errno::EINVAL);
     }
     let files = process.files();
     let mut files = files.lock();
-    let file = files.get(from)?;
     if from == to {
-        return if same_is_fine { Ok(to) } else { Err(Errno::EINVAL) };
+        return files.get(from).map(|_| to);
     }
-    if to >= table::LIMIT as u64 {
+    if to >= files.limit() as u64 {
         return Err(Errno::EBADF);
     }
+    let file = files.get(from)?;
     let entry = Descriptor {
         file,
         close_on_exec: flags & linux::O_CLOEXEC != 0,
@@ -148,16 +230,17 @@ pub fn fcntl(process: &Process, descriptor: u64, command: u32, argument: u64) ->
     let file = files.get(descriptor)?;
     match command {
         linux::F_DUPFD | linux::F_DUPFD_CLOEXEC => {
-            if argument >= table::LIMIT as u64 {
+            if argument as u32 as usize >= files.limit() {
                 return Err(Errno::EINVAL);
             }
-            files.add(file, command == linux::F_DUPFD_CLOEXEC, argument as usize)
+            files.add(file, command == linux::F_DUPFD_CLOEXEC, argument as u32 as usize)
         }
         linux::F_GETFD => Ok(u64::from(files.entry(descriptor)?.close_on_exec)),
         linux::F_SETFD => files
             .set_close_on_exec(descriptor, argument & u64::from(linux::FD_CLOEXEC) != 0)
             .map(|()| 0),
         linux::F_GETFL => Ok(u64::from(file.flags() & !linux::O_CLOEXEC)),
+        _ if matches!(file.kind, FileKind::Path) => Err(Errno::EBADF),
         linux::F_SETFL => {
             file.set_flags(argument as u32);
             Ok(0)

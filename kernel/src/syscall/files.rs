@@ -5,41 +5,52 @@ use faultline_fallible::Arc;
 use linux_raw_sys::{general as linux, ioctl};
 
 use super::transfer::opened;
-use super::{Caller, Errno, has_headroom, user};
+use super::{Caller, Errno, descriptors, has_headroom, user};
 use crate::fs::memory_file::MemoryFile;
 use crate::fs::stat::Status;
-use crate::fs::{FileKind, OpenFile};
+use crate::fs::tree::{InTree, Listed};
+use crate::fs::{FileKind, OpenFile, locks};
 use crate::process::tree;
 use crate::terminal;
 
-/// `getdents64`. The file's offset is the cookie of the last entry.
+/// `getdents64`. The file's offset is the place of the last entry. What is not read yet is not in memory: entries go
+/// straight from the directory to the buffer, as many as it takes.
 pub async fn getdents64(caller: Caller, descriptor: u64, address: u64, size: u64) -> Result<u64, Errno> {
     let file = opened(&caller, descriptor)?;
+    if matches!(file.kind, FileKind::Path) {
+        return Err(Errno::EBADF);
+    }
     let node = file.node.as_ref().filter(|_| matches!(file.kind, FileKind::Directory));
     let node = node.ok_or(Errno::ENOTDIR)?;
-    has_headroom()?;
     let start = *file.offset.lock();
-    let list = crate::fs::Node::list(node, start)?;
-    let mut buffer = user::buffer((size as usize).min(32 * 1024))?;
-    let (mut used, mut last) = (0, start);
-    for (name, entry) in &list {
+    let mut buffer = user::buffer((size as u32 as usize).min(32 * 1024))?;
+    let (mut used, mut last, mut is_full) = (0, start, false);
+    node.list(start, &mut |listed| {
+        let Listed {
+            name,
+            place,
+            inode,
+            sort,
+        } = listed;
         let length = (19 + name.len() + 1).next_multiple_of(8);
         let Some(record) = buffer.get_mut(used..used + length) else {
-            break;
+            is_full = true;
+            return false;
         };
-        let status = Status::of_node(&entry.node);
-        last = entry.cookie;
-        record[..8].copy_from_slice(&status.inode().to_le_bytes());
-        record[8..16].copy_from_slice(&last.to_le_bytes());
+        record[..8].copy_from_slice(&inode.to_le_bytes());
+        record[8..16].copy_from_slice(&place.to_le_bytes());
         record[16..18].copy_from_slice(&(length as u16).to_le_bytes());
-        record[18] = status.directory_type();
+        record[18] = sort.number();
         record[19..19 + name.len()].copy_from_slice(name);
-        used += length;
-    }
-    if used == 0 && !list.is_empty() {
+        (used, last) = (used + length, place);
+        true
+    });
+    if used == 0 && is_full {
         return Err(Errno::EINVAL);
     }
-    drop(list);
+    if used == 0 && node.is_removed() {
+        return Err(Errno::ENOENT);
+    }
     user::write(&caller.space, address, &buffer[..used]).await?;
     *file.offset.lock() = last;
     Ok(used as u64)
@@ -142,5 +153,156 @@ pub async fn memfd_create(caller: Caller, name: u64, flags: u64) -> Result<u64, 
 pub async fn fstat(caller: Caller, descriptor: u64, to: u64) -> Result<u64, Errno> {
     let status = Status::of_file(&*opened(&caller, descriptor)?);
     user::write(&caller.space, to, &status.to_stat()).await?;
+    Ok(0)
+}
+
+/// `fcntl` about locks.
+pub async fn fcntl_lock(caller: Caller, descriptor: u64, command: u32, address: u64) -> Result<u64, Errno> {
+    let files = caller.thread.process.files();
+    let (file, process) = {
+        let files = files.lock();
+        (files.get(descriptor)?, locks::Owner::Process(files.owner()))
+    };
+    if matches!(file.kind, FileKind::Path) {
+        return Err(Errno::EBADF);
+    }
+    // type, whence and padding; start; length; process and padding
+    let [kinds, start, length, pid] = user::read_words::<4>(&caller.space, address).await?;
+    let (kind, whence) = (u32::from(kinds as u16), u32::from((kinds >> 16) as u16));
+    let of_file = matches!(command, linux::F_OFD_GETLK | linux::F_OFD_SETLK | linux::F_OFD_SETLKW);
+    if of_file && pid as u32 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let base = match whence {
+        linux::SEEK_SET => 0,
+        linux::SEEK_CUR => *file.offset.lock() as i64,
+        linux::SEEK_END => file.length() as i64,
+        _ => return Err(Errno::EINVAL),
+    };
+    let (start, end) = lock_range(base, start as i64, length as i64)?;
+    let wanted = locks::Lock {
+        owner: if of_file { locks::owner(&file, false) } else { process },
+        pid: caller.thread.process.pid,
+        exclusive: kind == linux::F_WRLCK,
+        start,
+        end,
+    };
+    if matches!(command, linux::F_GETLK | linux::F_OFD_GETLK) {
+        if kind != linux::F_RDLCK && kind != linux::F_WRLCK {
+            return Err(Errno::EINVAL);
+        }
+        let words = match locks::find(&file, &wanted)? {
+            None => [
+                kinds & !0xffff | u64::from(linux::F_UNLCK),
+                start_word(&wanted, base, whence),
+                length,
+                pid,
+            ],
+            Some(found) => {
+                let kind = if found.exclusive {
+                    linux::F_WRLCK
+                } else {
+                    linux::F_RDLCK
+                };
+                let length = if found.end >= i64::MAX as u64 {
+                    0
+                } else {
+                    found.end - found.start + 1
+                };
+                let pid = match found.owner {
+                    locks::Owner::Process(_) => u64::from(found.pid),
+                    _ => u64::from(u32::MAX),
+                };
+                [kinds & !0xffff_ffff | u64::from(kind), found.start, length, pid]
+            }
+        };
+        user::write_words(&caller.space, address, words).await?;
+        return Ok(0);
+    }
+    match kind {
+        linux::F_UNLCK => return locks::release(&file, wanted).map(|()| 0),
+        linux::F_RDLCK if !file.is_readable() => return Err(Errno::EBADF),
+        linux::F_WRLCK if !file.is_writable() => return Err(Errno::EBADF),
+        linux::F_RDLCK | linux::F_WRLCK => {}
+        _ => return Err(Errno::EINVAL),
+    }
+    let waits = matches!(command, linux::F_SETLKW | linux::F_OFD_SETLKW);
+    locks::take(&caller.thread, &file, wanted, waits).await?;
+    // The descriptor may have been closed while the lock was waited for: then nobody would ever give it up.
+    let still = caller.thread.process.files().lock().get(descriptor);
+    if !of_file && !still.is_ok_and(|now| Arc::ptr_eq(&now, &file)) {
+        locks::release(&file, wanted)?;
+        return Err(Errno::EBADF);
+    }
+    Ok(0)
+}
+
+/// What a lock that nobody is in the way of says about its start: what was asked.
+fn start_word(wanted: &locks::Lock, base: i64, whence: u32) -> u64 {
+    if whence == linux::SEEK_SET {
+        wanted.start
+    } else {
+        (wanted.start as i64 - base) as u64
+    }
+}
+
+/// The first and the last byte of a lock; length 0 is up to the end, a negative one is before the start.
+fn lock_range(base: i64, start: i64, length: i64) -> Result<(u64, u64), Errno> {
+    let start = base.checked_add(start).ok_or(Errno::EOVERFLOW)?;
+    let (first, last) = match length {
+        0 => (start, i64::MAX),
+        1.. => (start, start.checked_add(length - 1).ok_or(Errno::EOVERFLOW)?),
+        _ => (start.checked_add(length).ok_or(Errno::EINVAL)?, start - 1),
+    };
+    if first < 0 {
+        return Err(Errno::EINVAL);
+    }
+    Ok((first as u64, last as u64))
+}
+
+/// `flock`.
+pub async fn flock(caller: Caller, descriptor: u64, operation: u64) -> Result<u64, Errno> {
+    let file = opened(&caller, descriptor)?;
+    locks::flock(&caller.thread, &file, operation as u32).await.map(|()| 0)
+}
+
+/// `fallocate`.
+pub async fn fallocate(caller: Caller, descriptor: u64, mode: u64, offset: u64, length: u64) -> Result<u64, Errno> {
+    const KNOWN: u32 = linux::FALLOC_FL_KEEP_SIZE | linux::FALLOC_FL_PUNCH_HOLE;
+    let (mode, offset, length) = (mode as u32, offset as i64, length as i64);
+    let file = opened(&caller, descriptor)?;
+    if matches!(file.kind, FileKind::Path) {
+        return Err(Errno::EBADF);
+    }
+    if offset < 0 || length <= 0 {
+        return Err(Errno::EINVAL);
+    }
+    if mode & !KNOWN != 0 || mode & KNOWN == linux::FALLOC_FL_PUNCH_HOLE {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if !file.is_writable() {
+        return Err(Errno::EBADF);
+    }
+    let memory = match &file.kind {
+        FileKind::Memory(memory) => memory,
+        FileKind::PipeReader(_) | FileKind::PipeWriter(_) => return Err(Errno::ESPIPE),
+        _ => return Err(Errno::ENODEV),
+    };
+    let end = offset.checked_add(length).ok_or(Errno::EFBIG)? as u64;
+    if mode & linux::FALLOC_FL_PUNCH_HOLE != 0 {
+        memory.punch(offset as u64, end);
+        return Ok(0);
+    }
+    let grow = mode & linux::FALLOC_FL_KEEP_SIZE == 0;
+    if grow {
+        descriptors::check_size(&caller.thread, end)?;
+    }
+    has_headroom()?;
+    let mut next = offset as u64;
+    while let Some(more) = memory.reserve(next, end, grow)? {
+        next = more;
+        has_headroom()?;
+        faultline_executor::yield_now().await;
+    }
     Ok(0)
 }

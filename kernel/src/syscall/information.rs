@@ -133,10 +133,14 @@ pub async fn prlimit64(caller: Caller, pid: u64, resource: u64, new: u64, old: u
 }
 
 fn set_limit(process: &Process, resource: Resource, limit: Limit) -> Result<Limit, Errno> {
-    process.limits.set(resource, limit).map_err(|error| match error {
+    let before = process.limits.set(resource, limit).map_err(|error| match error {
         LimitError::Disordered => Errno::EINVAL,
         LimitError::Raised => Errno::EPERM,
-    })
+    })?;
+    if resource == Resource::NOFILE {
+        process.files().lock().set_limit(limit.current);
+    }
+    Ok(before)
 }
 
 /// `setrlimit`.

@@ -155,6 +155,9 @@ pub(super) fn place(hint: u64, size: u64, flags: u64) -> Result<Placement, Errno
 /// The backing that a descriptor stands for. A shared mapping of a read-only file shows the file as a private one does,
 /// as long as it is never written.
 fn file_backing(file: &OpenFile, offset: u64, shared: bool, protection: Protection) -> Result<Backing, Errno> {
+    if matches!(file.kind, FileKind::Path) {
+        return Err(Errno::EBADF);
+    }
     if !file.is_readable() {
         return Err(Errno::EACCES);
     }
@@ -169,7 +172,7 @@ fn file_backing(file: &OpenFile, offset: u64, shared: bool, protection: Protecti
                 return Err(Errno::EACCES);
             }
             Ok(Backing::Shared {
-                object: memory.shared_pages()?,
+                object: memory.shared_pages(),
                 offset,
             })
         }

@@ -159,6 +159,19 @@ where
     boxed(|| Value(make()))
 }
 
+/// Whether a command of `fcntl` is about locks, which can wait.
+const fn is_about_locks(command: u64) -> bool {
+    matches!(
+        command as u32,
+        linux::F_GETLK
+            | linux::F_SETLK
+            | linux::F_SETLKW
+            | linux::F_OFD_GETLK
+            | linux::F_OFD_SETLK
+            | linux::F_OFD_SETLKW
+    )
+}
+
 /// Starts a call that can wait.
 ///
 /// # Errors
@@ -202,9 +215,10 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
             value(|| paths::newfstatat(caller, paths::AT_CWD, a, b, u64::from(linux::AT_SYMLINK_NOFOLLOW)))?
         }
         linux::__NR_newfstatat => value(|| paths::newfstatat(caller, a, b, c, d))?,
-        linux::__NR_statx => value(|| paths::statx(caller, a, b, c, e))?,
-        linux::__NR_access => value(|| paths::faccessat(caller, paths::AT_CWD, a, b))?,
-        linux::__NR_faccessat | linux::__NR_faccessat2 => value(|| paths::faccessat(caller, a, b, c))?,
+        linux::__NR_statx => value(|| paths::statx(caller, a, b, c, d, e))?,
+        linux::__NR_access => value(|| paths::faccessat(caller, paths::AT_CWD, a, b, 0))?,
+        linux::__NR_faccessat => value(|| paths::faccessat(caller, a, b, c, 0))?,
+        linux::__NR_faccessat2 => value(|| paths::faccessat(caller, a, b, c, d))?,
         linux::__NR_readlink => value(|| paths::readlinkat(caller, paths::AT_CWD, a, b, c))?,
         linux::__NR_readlinkat => value(|| paths::readlinkat(caller, a, b, c, d))?,
         linux::__NR_getcwd => value(|| paths::getcwd(caller, a, b))?,
@@ -223,12 +237,20 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_symlink => value(|| paths::symlinkat(caller, a, paths::AT_CWD, b))?,
         linux::__NR_symlinkat => value(|| paths::symlinkat(caller, a, b, c))?,
         linux::__NR_truncate => value(|| paths::truncate(caller, a, b))?,
-        linux::__NR_chmod => value(|| paths::fchmodat(caller, paths::AT_CWD, a, b))?,
-        linux::__NR_fchmodat => value(|| paths::fchmodat(caller, a, b, c))?,
-        linux::__NR_chown | linux::__NR_lchown => value(|| paths::fchownat(caller, paths::AT_CWD, a))?,
-        linux::__NR_fchownat => value(|| paths::fchownat(caller, a, b))?,
-        linux::__NR_utimensat => value(|| paths::utimensat(caller, a, b, c))?,
-        linux::__NR_statfs | linux::__NR_fstatfs => value(|| paths::statfs(caller, b))?,
+        linux::__NR_chmod => value(|| paths::fchmodat(caller, paths::AT_CWD, a, b, 0))?,
+        linux::__NR_fchmodat => value(|| paths::fchmodat(caller, a, b, c, 0))?,
+        linux::__NR_fchmodat2 => value(|| paths::fchmodat(caller, a, b, c, d))?,
+        linux::__NR_chown => value(|| paths::fchownat(caller, paths::AT_CWD, a, 0))?,
+        linux::__NR_lchown => {
+            value(|| paths::fchownat(caller, paths::AT_CWD, a, u64::from(linux::AT_SYMLINK_NOFOLLOW)))?
+        }
+        linux::__NR_fchownat => value(|| paths::fchownat(caller, a, b, e))?,
+        linux::__NR_utimensat => value(|| paths::utimensat(caller, a, b, c, d))?,
+        linux::__NR_statfs => value(|| paths::statfs(caller, a, b))?,
+        linux::__NR_fstatfs => value(|| paths::fstatfs(caller, a, b))?,
+        linux::__NR_fcntl => value(|| files::fcntl_lock(caller, a, b as u32, c))?,
+        linux::__NR_flock => value(|| files::flock(caller, a, b))?,
+        linux::__NR_fallocate => value(|| files::fallocate(caller, a, b, c, d))?,
         linux::__NR_poll => value(|| polling::poll(caller, a, b, c))?,
         linux::__NR_ppoll => value(|| polling::ppoll(caller, a, b, c, d))?,
 

@@ -1,25 +1,22 @@
 //! Calls that name files by path.
 
-use alloc::format;
-use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use faultline_fallible::Arc;
 
+use faultline_fallible::{Arc, Vec};
 use linux_raw_sys::general as linux;
 
-use super::{Caller, Errno, has_headroom, user};
+use super::{Caller, Errno, descriptors, has_headroom, user};
 use crate::fs::path::{LastLink, Place, locate, look_up};
-use crate::fs::proc::ProcFile;
+use crate::fs::proc::ProcNode;
 use crate::fs::stat::Status;
-use crate::fs::tree::{self, Content, NodeKind};
+use crate::fs::tree::{self, Content, InTree, NodeKind, Target};
 use crate::fs::{Directory, FileKind, Node, OpenFile, changes};
 use crate::machine;
-use crate::process::{Pid, tree as processes};
+use crate::process::tree as processes;
 
 /// The working directory, where a descriptor of a directory is asked for.
 pub const AT_CWD: u64 = linux::AT_FDCWD as i64 as u64;
 
-const W_OK: u64 = 2;
 const X_OK: u64 = 1;
 
 const UTIME_NOW: u64 = 0x3fff_ffff;
@@ -36,38 +33,40 @@ fn base(caller: &Caller, descriptor: u64, path: &[u8]) -> Result<Arc<Node>, Errn
         return Ok(caller.thread.process.directory.lock().0.clone());
     }
     let file = caller.thread.process.files().lock().get(descriptor)?;
-    match (&file.kind, &file.node) {
-        (FileKind::Directory, Some(node)) => Ok(node.clone()),
-        (FileKind::Path, Some(node)) if node.is_directory() => Ok(node.clone()),
+    match &file.node {
+        Some(node) if node.is_directory() => Ok(node.clone()),
         _ => Err(Errno::ENOTDIR),
     }
 }
 
 /// The place that a path names, for calls that change it.
-fn place(caller: &Caller, descriptor: u64, path: &[u8], last_link: LastLink) -> Result<Place, Errno> {
-    locate(
-        &base(caller, descriptor, path)?,
-        path,
-        last_link,
-        caller.thread.process.pid,
-    )
+async fn place(caller: &Caller, descriptor: u64, path: &[u8], last_link: LastLink) -> Result<Place, Errno> {
+    locate(&base(caller, descriptor, path)?, path, last_link, &caller.thread).await
 }
 
-fn find(caller: &Caller, descriptor: u64, path: &[u8], last_link: LastLink) -> Result<Arc<Node>, Errno> {
-    let viewer = caller.thread.process.pid;
-    let node = look_up(&base(caller, descriptor, path)?, path, last_link, viewer)?;
-    // `/proc/PID/exe` names the running program itself.
-    match &node.kind {
-        NodeKind::Proc(ProcFile::Executable, pid) if last_link == LastLink::Follow => {
-            program_of(pid.unwrap_or(viewer)).ok_or(Errno::ENOENT)
-        }
-        _ => Ok(node),
+async fn find(caller: &Caller, descriptor: u64, path: &[u8], last_link: LastLink) -> Result<Arc<Node>, Errno> {
+    look_up(&base(caller, descriptor, path)?, path, last_link, &caller.thread).await
+}
+
+/// How the last link of a path is taken, if `flags` has `no_follow`.
+const fn last_link(flags: u32, no_follow: u32) -> LastLink {
+    if flags & no_follow != 0 {
+        LastLink::Keep
+    } else {
+        LastLink::Follow
     }
 }
 
-/// The file of the program that a process runs.
-fn program_of(pid: Pid) -> Option<Arc<Node>> {
-    processes::find_process(pid)?.started.lock().node.clone()
+/// The node that a path names or, with `AT_EMPTY_PATH` and an empty path, a descriptor's.
+async fn find_or_own(caller: &Caller, descriptor: u64, path: &[u8], flags: u32) -> Result<Arc<Node>, Errno> {
+    if path.is_empty() && flags & linux::AT_EMPTY_PATH != 0 {
+        if descriptor as i32 == linux::AT_FDCWD {
+            return Ok(caller.thread.process.directory.lock().0.clone());
+        }
+        let file = caller.thread.process.files().lock().get(descriptor)?;
+        return file.node.clone().ok_or(Errno::ENOENT);
+    }
+    find(caller, descriptor, path, last_link(flags, linux::AT_SYMLINK_NOFOLLOW)).await
 }
 
 /// `openat`.
@@ -75,73 +74,119 @@ pub async fn openat(caller: Caller, descriptor: u64, path: u64, flags: u64, mode
     let path = user::read_path(&caller.space, path).await?;
     has_headroom()?;
     let flags = flags as u32;
+    if flags & linux::O_TMPFILE == linux::O_TMPFILE {
+        return Err(Errno::EOPNOTSUPP);
+    }
     let exclusive = flags & (linux::O_CREAT | linux::O_EXCL) == linux::O_CREAT | linux::O_EXCL;
-    let last_link = if flags & linux::O_NOFOLLOW != 0 || exclusive {
+    let creates = flags & linux::O_CREAT != 0 && flags & linux::O_PATH == 0;
+    let last_link = if creates && exclusive {
         LastLink::Keep
     } else {
-        LastLink::Follow
+        last_link(flags, linux::O_NOFOLLOW)
     };
-    let node = if flags & linux::O_CREAT == 0 {
-        find(&caller, descriptor, &path, last_link)?
-    } else {
-        let place = place(&caller, descriptor, &path, last_link)?;
+    let node = if creates {
+        let place = place(&caller, descriptor, &path, last_link).await?;
         match &place.node {
             Some(_) if exclusive => return Err(Errno::EEXIST),
             Some(node) if node.is_directory() => return Err(Errno::EISDIR),
-            Some(_) => find(&caller, descriptor, &path, last_link)?,
-            None if place.wants_directory => return Err(Errno::EISDIR),
+            _ if place.wants_directory => return Err(Errno::EISDIR),
+            Some(node) => node.clone(),
             None => {
                 let node = changes::empty_file(permissions(&caller, mode))?;
-                changes::make(&place, node.clone())?;
-                node
+                match changes::make(&place, node.clone()) {
+                    Ok(()) => node,
+                    // Somebody else was faster.
+                    Err(Errno::EEXIST) if !exclusive => place.directory.child(&place.name)?,
+                    Err(errno) => return Err(errno),
+                }
             }
         }
+    } else {
+        find(&caller, descriptor, &path, last_link).await?
     };
-    let file = OpenFile::open(&caller, node, flags)?;
     let files = caller.thread.process.files();
-    files.lock().add(Arc::try_new(file)?, flags & linux::O_CLOEXEC != 0, 0)
+    let close_on_exec = flags & linux::O_CLOEXEC != 0;
+    if let NodeKind::Proc(ProcNode::Descriptor(pid, number)) = &node.kind
+        && last_link == LastLink::Follow
+    {
+        // What it leads to has no node of the tree, so it is opened by being shared.
+        let process = processes::find_process(*pid).ok_or(Errno::ENOENT)?;
+        let file = process
+            .files()
+            .lock()
+            .get(u64::from(*number))
+            .map_err(|_| Errno::ENOENT)?;
+        return files.lock().add(file, close_on_exec, 0);
+    }
+    let file = Arc::try_new(OpenFile::open(node, flags).await?)?;
+    files.lock().add(file, close_on_exec, 0)
 }
 
 /// What `stat` and its relatives look at.
-fn status(caller: &Caller, descriptor: u64, path: &[u8], flags: u32) -> Result<Status, Errno> {
-    if path.is_empty() && flags & linux::AT_EMPTY_PATH != 0 {
-        if descriptor as i32 == linux::AT_FDCWD {
-            return Ok(Status::of_node(&caller.thread.process.directory.lock().0));
-        }
+async fn status(caller: &Caller, descriptor: u64, path: &[u8], flags: u32) -> Result<Status, Errno> {
+    if path.is_empty() && flags & linux::AT_EMPTY_PATH != 0 && descriptor as i32 != linux::AT_FDCWD {
         return Ok(Status::of_file(&*caller.thread.process.files().lock().get(descriptor)?));
     }
-    let last_link = if flags & linux::AT_SYMLINK_NOFOLLOW != 0 {
-        LastLink::Keep
-    } else {
-        LastLink::Follow
-    };
-    Ok(Status::of_node(&*find(caller, descriptor, path, last_link)?))
+    Ok(Status::of_node(&*find_or_own(caller, descriptor, path, flags).await?))
+}
+
+/// The path of a call that takes `AT_EMPTY_PATH`, with which Linux also takes no pointer for an empty path.
+async fn optional_path(caller: &Caller, path: u64, flags: u32) -> Result<alloc::vec::Vec<u8>, Errno> {
+    if path == 0 && flags & linux::AT_EMPTY_PATH != 0 {
+        return Ok(alloc::vec::Vec::new());
+    }
+    user::read_path(&caller.space, path).await
 }
 
 /// `newfstatat`.
 pub async fn newfstatat(caller: Caller, descriptor: u64, path: u64, to: u64, flags: u64) -> Result<u64, Errno> {
-    let path = user::read_path(&caller.space, path).await?;
-    let status = status(&caller, descriptor, &path, flags as u32)?;
+    let known = linux::AT_SYMLINK_NOFOLLOW | linux::AT_NO_AUTOMOUNT | linux::AT_EMPTY_PATH | AT_STATX_SYNC;
+    let flags = check_flags(flags, known)?;
+    let path = optional_path(&caller, path, flags).await?;
+    let status = status(&caller, descriptor, &path, flags).await?;
     user::write(&caller.space, to, &status.to_stat()).await?;
     Ok(0)
 }
 
 /// `statx`.
-pub async fn statx(caller: Caller, descriptor: u64, path: u64, flags: u64, to: u64) -> Result<u64, Errno> {
-    let path = user::read_path(&caller.space, path).await?;
-    let status = status(&caller, descriptor, &path, flags as u32)?;
+pub async fn statx(caller: Caller, descriptor: u64, path: u64, flags: u64, mask: u64, to: u64) -> Result<u64, Errno> {
+    let known = linux::AT_SYMLINK_NOFOLLOW | linux::AT_NO_AUTOMOUNT | linux::AT_EMPTY_PATH | AT_STATX_SYNC;
+    if mask as u32 & linux::STATX__RESERVED != 0 || flags as u32 & AT_STATX_SYNC == AT_STATX_SYNC {
+        return Err(Errno::EINVAL);
+    }
+    let flags = check_flags(flags, known)?;
+    let path = optional_path(&caller, path, flags).await?;
+    let status = status(&caller, descriptor, &path, flags).await?;
     user::write(&caller.space, to, &status.to_statx()).await?;
     Ok(0)
 }
 
-/// `faccessat`: everything is readable and, but for `/proc`, writable; execution is as the mode says.
-pub async fn faccessat(caller: Caller, descriptor: u64, path: u64, mode: u64) -> Result<u64, Errno> {
-    let path = user::read_path(&caller.space, path).await?;
-    let node = find(&caller, descriptor, &path, LastLink::Follow)?;
-    if mode & W_OK != 0 && matches!(node.kind, NodeKind::Proc(..)) {
-        return Err(Errno::EACCES);
+/// `AT_STATX_SYNC_TYPE`: both of its bits.
+const AT_STATX_SYNC: u32 = linux::AT_STATX_FORCE_SYNC | linux::AT_STATX_DONT_SYNC;
+
+/// The flags of a call, an `int`.
+fn check_flags(flags: u64, known: u32) -> Result<u32, Errno> {
+    if flags as u32 & !known != 0 {
+        return Err(Errno::EINVAL);
     }
-    if mode & X_OK != 0 && node.permissions.load(Ordering::Relaxed) & 0o111 == 0 {
+    Ok(flags as u32)
+}
+
+/// `faccessat`, and `faccessat2` with flags: everything is readable and, but for `/proc`, writable; execution is as the
+/// mode says.
+pub async fn faccessat(caller: Caller, descriptor: u64, path: u64, mode: u64, flags: u64) -> Result<u64, Errno> {
+    const KNOWN: u32 = linux::AT_SYMLINK_NOFOLLOW | linux::AT_EMPTY_PATH | linux::AT_EACCESS;
+    let flags = check_flags(flags, KNOWN)?;
+    if mode as u32 & !0o7 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let path = optional_path(&caller, path, flags).await?;
+    let node = match find_or_own(&caller, descriptor, &path, flags).await {
+        // A pipe or its like can be read and written.
+        Err(Errno::ENOENT) if path.is_empty() && flags & linux::AT_EMPTY_PATH != 0 => return Ok(0),
+        node => node?,
+    };
+    if mode & X_OK != 0 && !node.is_directory() && node.permissions.load(Ordering::Relaxed) & 0o111 == 0 {
         return Err(Errno::EACCES);
     }
     Ok(0)
@@ -149,21 +194,27 @@ pub async fn faccessat(caller: Caller, descriptor: u64, path: u64, mode: u64) ->
 
 /// `readlinkat`.
 pub async fn readlinkat(caller: Caller, descriptor: u64, path: u64, to: u64, size: u64) -> Result<u64, Errno> {
-    let path = user::read_path(&caller.space, path).await?;
-    if size == 0 || size > i32::MAX as u64 {
+    if size as i32 <= 0 {
         return Err(Errno::EINVAL);
     }
-    let viewer = caller.thread.process.pid;
-    let node = find(&caller, descriptor, &path, LastLink::Keep)?;
-    let target: Vec<u8> = match &node.kind {
-        NodeKind::Link(target) => target.clone(),
-        NodeKind::OwnProcess => format!("{viewer}").into_bytes(),
-        NodeKind::Proc(ProcFile::Executable, pid) => program_of(pid.unwrap_or(viewer))
-            .and_then(|program| Node::path(&program))
-            .ok_or(Errno::ENOENT)?,
+    let size = size as u32 as usize;
+    let path = user::read_path(&caller.space, path).await?;
+    let node = match path.is_empty() {
+        true => find_or_own(&caller, descriptor, &path, linux::AT_EMPTY_PATH).await?,
+        false => find(&caller, descriptor, &path, LastLink::Keep).await?,
+    };
+    let mut buffer;
+    let target: &[u8] = match &node.kind {
+        NodeKind::Link(target) => target,
+        NodeKind::Proc(proc) if proc.is_link() => {
+            buffer = Vec::try_of(0, user::PATH_MAX)?;
+            let start = crate::fs::proc::read_link(*proc, &caller.thread, &mut buffer)?;
+            &buffer[start..]
+        }
+        _ if path.is_empty() => return Err(Errno::ENOENT),
         _ => return Err(Errno::EINVAL),
     };
-    let length = target.len().min(size as usize);
+    let length = target.len().min(size);
     user::write(&caller.space, to, &target[..length]).await?;
     Ok(length as u64)
 }
@@ -171,12 +222,14 @@ pub async fn readlinkat(caller: Caller, descriptor: u64, path: u64, to: u64, siz
 /// `getcwd`.
 pub async fn getcwd(caller: Caller, to: u64, size: u64) -> Result<u64, Errno> {
     let node = caller.thread.process.directory.lock().0.clone();
-    let mut path = Node::path(&node).ok_or(Errno::ENOENT)?;
-    path.push(0);
+    let mut buffer = Vec::try_of(0, user::PATH_MAX)?;
+    let end = buffer.len() - 1;
+    let start = node.path(&mut buffer[..end])?;
+    let path = &buffer[start..];
     if path.len() as u64 > size {
         return Err(Errno::ERANGE);
     }
-    user::write(&caller.space, to, &path).await?;
+    user::write(&caller.space, to, path).await?;
     Ok(path.len() as u64)
 }
 
@@ -192,7 +245,7 @@ fn enter(caller: &Caller, node: Arc<Node>) -> Result<u64, Errno> {
 /// `chdir`.
 pub async fn chdir(caller: Caller, path: u64) -> Result<u64, Errno> {
     let path = user::read_path(&caller.space, path).await?;
-    let node = find(&caller, AT_CWD, &path, LastLink::Follow)?;
+    let node = find(&caller, AT_CWD, &path, LastLink::Follow).await?;
     enter(&caller, node)
 }
 
@@ -205,7 +258,7 @@ pub async fn fchdir(caller: Caller, descriptor: u64) -> Result<u64, Errno> {
 /// `mkdirat`.
 pub async fn mkdirat(caller: Caller, descriptor: u64, path: u64, mode: u64) -> Result<u64, Errno> {
     let path = user::read_path(&caller.space, path).await?;
-    let place = place(&caller, descriptor, &path, LastLink::Keep)?;
+    let place = place(&caller, descriptor, &path, LastLink::Keep).await?;
     changes::make(&place, tree::directory(permissions(&caller, mode), tree::now())?)?;
     Ok(0)
 }
@@ -216,7 +269,7 @@ pub async fn unlinkat(caller: Caller, descriptor: u64, path: u64, flags: u64) ->
         return Err(Errno::EINVAL);
     }
     let path = user::read_path(&caller.space, path).await?;
-    let place = place(&caller, descriptor, &path, LastLink::Keep)?;
+    let place = place(&caller, descriptor, &path, LastLink::Keep).await?;
     changes::remove(&place, flags != 0)?;
     Ok(0)
 }
@@ -232,29 +285,36 @@ pub async fn renameat2(caller: Caller, from: [u64; 2], to: [u64; 2], flags: u64)
         user::read_path(&caller.space, old).await?,
         user::read_path(&caller.space, new).await?,
     );
-    let old = place(&caller, from[0], &old, LastLink::Keep)?;
-    let new = place(&caller, to[0], &new, LastLink::Keep)?;
-    if flags == exchange {
-        changes::exchange(&old, &new)?;
-    } else {
-        changes::rename(&old, &new, flags == keep)?;
+    loop {
+        let old = place(&caller, from[0], &old, LastLink::Keep).await?;
+        let new = place(&caller, to[0], &new, LastLink::Keep).await?;
+        let renamed = if flags == exchange {
+            changes::exchange(&old, &new).await
+        } else {
+            changes::rename(&old, &new, flags == keep).await
+        };
+        match renamed {
+            Err(changes::MOVED) => faultline_executor::yield_now().await,
+            other => return other.map(|()| 0),
+        }
     }
-    Ok(0)
 }
 
 /// `linkat`.
 pub async fn linkat(caller: Caller, from: [u64; 2], to: [u64; 2], flags: u64) -> Result<u64, Errno> {
+    let flags = check_flags(flags, linux::AT_SYMLINK_FOLLOW | linux::AT_EMPTY_PATH)?;
     let (old, new) = (
         user::read_path(&caller.space, from[1]).await?,
         user::read_path(&caller.space, to[1]).await?,
     );
-    let last_link = if flags & u64::from(linux::AT_SYMLINK_FOLLOW) != 0 {
-        LastLink::Follow
+    let own = flags & linux::AT_EMPTY_PATH;
+    let keep = if flags & linux::AT_SYMLINK_FOLLOW != 0 {
+        0
     } else {
-        LastLink::Keep
+        linux::AT_SYMLINK_NOFOLLOW
     };
-    let node = find(&caller, from[0], &old, last_link)?;
-    changes::link(&node, &place(&caller, to[0], &new, LastLink::Keep)?)?;
+    let node = find_or_own(&caller, from[0], &old, own | keep).await?;
+    changes::link(&node, &place(&caller, to[0], &new, LastLink::Keep).await?)?;
     Ok(0)
 }
 
@@ -265,8 +325,12 @@ pub async fn symlinkat(caller: Caller, target: u64, descriptor: u64, path: u64) 
     if target.is_empty() {
         return Err(Errno::ENOENT);
     }
-    let place = place(&caller, descriptor, &path, LastLink::Keep)?;
-    changes::make(&place, Node::new(NodeKind::Link(target), 0o777, tree::now())?)?;
+    let place = place(&caller, descriptor, &path, LastLink::Keep).await?;
+    if place.node.is_none() && place.wants_directory {
+        return Err(Errno::ENOENT);
+    }
+    let link = NodeKind::Link(Target::Own(Vec::try_from_slice(&target)?));
+    changes::make(&place, Node::new(link, 0o777, tree::now())?)?;
     Ok(0)
 }
 
@@ -276,30 +340,41 @@ pub async fn truncate(caller: Caller, path: u64, length: u64) -> Result<u64, Err
     if length > i64::MAX as u64 {
         return Err(Errno::EINVAL);
     }
-    match &find(&caller, AT_CWD, &path, LastLink::Follow)?.kind {
-        NodeKind::File(content) => changes::writable(content, length == 0)?.truncate(length)?,
-        NodeKind::Directory(_) | NodeKind::Process(_) => return Err(Errno::EISDIR),
+    let node = find(&caller, AT_CWD, &path, LastLink::Follow).await?;
+    match &node.kind {
+        NodeKind::File(content) => {
+            descriptors::check_size(&caller.thread, length)?;
+            changes::writable(content, length == 0).await?.truncate(length)?;
+        }
+        _ if node.is_directory() => return Err(Errno::EISDIR),
         _ => return Err(Errno::EINVAL),
     }
     Ok(0)
 }
 
-/// `fchmodat`.
-pub async fn fchmodat(caller: Caller, descriptor: u64, path: u64, mode: u64) -> Result<u64, Errno> {
+/// `fchmodat`, and `fchmodat2` with flags.
+pub async fn fchmodat(caller: Caller, descriptor: u64, path: u64, mode: u64, flags: u64) -> Result<u64, Errno> {
+    let flags = check_flags(flags, linux::AT_SYMLINK_NOFOLLOW | linux::AT_EMPTY_PATH)?;
     let path = user::read_path(&caller.space, path).await?;
-    let node = find(&caller, descriptor, &path, LastLink::Follow)?;
-    node.permissions.store(mode as u32 & 0o7777, Ordering::Relaxed);
+    let node = find_or_own(&caller, descriptor, &path, flags).await?;
+    match &node.kind {
+        NodeKind::Link(_) => return Err(Errno::EOPNOTSUPP),
+        NodeKind::Proc(_) => return Err(Errno::EPERM),
+        _ => node.permissions.store(mode as u32 & 0o7777, Ordering::Relaxed),
+    }
     Ok(0)
 }
 
 /// `fchownat`: there is one user, to whom everything belongs.
-pub async fn fchownat(caller: Caller, descriptor: u64, path: u64) -> Result<u64, Errno> {
+pub async fn fchownat(caller: Caller, descriptor: u64, path: u64, flags: u64) -> Result<u64, Errno> {
+    let flags = check_flags(flags, linux::AT_SYMLINK_NOFOLLOW | linux::AT_EMPTY_PATH)?;
     let path = user::read_path(&caller.space, path).await?;
-    find(&caller, descriptor, &path, LastLink::Keep).map(|_| 0)
+    find_or_own(&caller, descriptor, &path, flags).await.map(|_| 0)
 }
 
 /// `utimensat`: the time of the last change; there is no other.
-pub async fn utimensat(caller: Caller, descriptor: u64, path: u64, times: u64) -> Result<u64, Errno> {
+pub async fn utimensat(caller: Caller, descriptor: u64, path: u64, times: u64, flags: u64) -> Result<u64, Errno> {
+    let flags = check_flags(flags, linux::AT_SYMLINK_NOFOLLOW | linux::AT_EMPTY_PATH)?;
     let seconds = match times {
         0 => tree::now(),
         pointer => {
@@ -313,10 +388,13 @@ pub async fn utimensat(caller: Caller, descriptor: u64, path: u64, times: u64) -
     };
     let node = if path == 0 {
         let file = caller.thread.process.files().lock().get(descriptor)?;
+        if matches!(file.kind, FileKind::Path) {
+            return Err(Errno::EBADF);
+        }
         file.node.clone().ok_or(Errno::EINVAL)?
     } else {
         let path = user::read_path(&caller.space, path).await?;
-        find(&caller, descriptor, &path, LastLink::Follow)?
+        find_or_own(&caller, descriptor, &path, flags).await?
     };
     node.modified.store(seconds, Ordering::Relaxed);
     if let NodeKind::File(content) = &node.kind
@@ -327,12 +405,37 @@ pub async fn utimensat(caller: Caller, descriptor: u64, path: u64, times: u64) -
     Ok(0)
 }
 
-/// `statfs` and `fstatfs`: a file system in memory that can take all frames.
-pub async fn statfs(caller: Caller, to: u64) -> Result<u64, Errno> {
+/// `statfs`.
+pub async fn statfs(caller: Caller, path: u64, to: u64) -> Result<u64, Errno> {
+    let path = user::read_path(&caller.space, path).await?;
+    let node = find(&caller, AT_CWD, &path, LastLink::Follow).await?;
+    write_statfs(&caller, Some(&node), to).await
+}
+
+/// `fstatfs`.
+pub async fn fstatfs(caller: Caller, descriptor: u64, to: u64) -> Result<u64, Errno> {
+    let file = caller.thread.process.files().lock().get(descriptor)?;
+    write_statfs(&caller, file.node.as_ref(), to).await
+}
+
+/// A file system in memory that can take all frames; `/proc` has none.
+async fn write_statfs(caller: &Caller, node: Option<&Arc<Node>>, to: u64) -> Result<u64, Errno> {
     const TMPFS_MAGIC: u64 = 0x0102_1994;
-    let (total, free) = machine::frame_totals();
+    const PROC_MAGIC: u64 = 0x9fa0;
+    let of_proc = node.is_some_and(|node| match &node.kind {
+        NodeKind::Proc(_) => true,
+        NodeKind::Directory(entries) => entries.processes,
+        _ => false,
+    });
+    let (kind, total, free) = match of_proc {
+        true => (PROC_MAGIC, 0, 0),
+        false => {
+            let (total, free) = machine::frame_totals();
+            (TMPFS_MAGIC, total, free)
+        }
+    };
     // type, block size, blocks, free, available, files, free files, identity, name length, fragment size
-    let words = [TMPFS_MAGIC, 4096, total, free, free, 0, 0, 0, 255, 4096, 0, 0, 0, 0, 0];
+    let words = [kind, 4096, total, free, free, 0, 0, 0, 255, 4096, 0, 0, 0, 0, 0];
     user::write_words(&caller.space, to, words).await?;
     Ok(0)
 }

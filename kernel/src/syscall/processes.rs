@@ -1,18 +1,21 @@
 //! `exit`, `execve` and the waits.
 
-use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use faultline_fallible::{Arc, Box};
 
+use faultline_executor::yield_now;
 use faultline_trace::Kind;
 use linux_raw_sys::general as linux;
 
 use super::{Caller, Errno, Outcome, has_headroom, user};
-use crate::exec::stack::{Arguments, MAX_BYTES};
+use crate::exec::stack::Arguments;
+use crate::exec::strings::Strings;
 use crate::exec::{self, Image};
+use crate::fs::table::LIMIT;
+use crate::process::limits::Resource;
 use crate::process::tree::{Found, Interest, Wanted, look_for_child};
 use crate::process::waiting::event;
-use crate::process::{ChildChange, ExitStatus, Process, Started, Thread, farewell, tree};
+use crate::process::{ChildChange, ExitStatus, Process, Thread, farewell, tree};
 use crate::{time, tracing};
 
 /// Longest single argument, its NUL included.
@@ -37,14 +40,20 @@ pub async fn execve(caller: Caller, path: u64, arguments: u64, environment: u64)
 async fn prepare(caller: &Caller, path: u64, arguments: u64, environment: u64) -> Result<Box<Image>, Errno> {
     has_headroom()?;
     let path = user::read_path(&caller.space, path).await?;
-    let mut room = MAX_BYTES;
-    let arguments = Arguments {
+    let most = argument_room(&caller.thread.process);
+    let mut room = most.saturating_sub(path.len() as u64 + 1);
+    let mut arguments = Arguments {
+        path: faultline_fallible::Vec::try_from_slice(&path)?,
+        script: faultline_fallible::Vec::new(),
         arguments: read_strings(caller, arguments, &mut room).await?,
         environment: read_strings(caller, environment, &mut room).await?,
-        path,
     };
+    if arguments.arguments.count() == 0 {
+        // A program finds its own name there; Linux gives it an empty one.
+        arguments.arguments.push(b"")?;
+    }
     let directory = caller.thread.process.directory.lock().0.clone();
-    let image = exec::load(directory, &caller.thread.process, arguments).await?;
+    let image = exec::load(&directory, &caller.thread, arguments, most).await?;
     become_single(caller).await;
     if let Some(rest) = farewell::begin(&caller.thread, &caller.space) {
         rest.await;
@@ -68,36 +77,81 @@ async fn become_single(caller: &Caller) {
 
 /// What `execve` changes in the process.
 pub fn commit(process: &Process, image: &Image) {
-    let path = &image.arguments.path;
+    let path = image.started.path.as_ref().map_or(&[][..], |path| path);
     let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
     tracing::name(process.pid, name);
     tracing::record_for(process.pid, Kind::TaskExec, image.space.id(), image.entry);
     process.actions.lock().forget_handlers();
     tree::become_usual(process);
     process.has_executed.store(true, Ordering::Relaxed);
-    process.files().lock().close_for_exec();
-    *process.started.lock() = Started {
-        arguments: Some(image.arguments.clone()),
-        node: Some(image.node.clone()),
-    };
+    let files = process.files();
+    loop {
+        // Each is closed when the lock is gone.
+        let closed = files.lock().take(0, LIMIT, true);
+        if closed.is_none() {
+            break;
+        }
+    }
+    let old = core::mem::replace(&mut *process.started.lock(), image.started.clone());
+    drop(old);
 }
 
-/// Reads an array of strings that ends with a null pointer; `room` shrinks by what they take.
-async fn read_strings(caller: &Caller, array: u64, room: &mut usize) -> Result<Vec<Vec<u8>>, Errno> {
-    let mut strings = Vec::new();
+/// Bytes that arguments, environment and their pointers may take together, as on Linux: a quarter of the stack's limit,
+/// within bounds.
+pub fn argument_room(process: &Process) -> u64 {
+    let limit = process.limits.current(Resource::STACK) / 4;
+    limit.clamp(128 * 1024, 6 << 20)
+}
+
+/// Reads an array of strings that ends with a null pointer; `room` shrinks by what they take. Others run in between.
+async fn read_strings(caller: &Caller, array: u64, room: &mut u64) -> Result<Strings, Errno> {
+    /// Strings that are read before others run.
+    const TURN: u64 = 16;
+    let mut strings = Strings::new()?;
     if array == 0 {
         return Ok(strings);
     }
     loop {
-        let at = array.wrapping_add(strings.len() as u64 * 8);
+        let at = array.wrapping_add(strings.count() * 8);
         let [pointer] = user::read_words(&caller.space, at).await?;
         if pointer == 0 {
             return Ok(strings);
         }
-        let string = user::read_string(&caller.space, pointer, MAX_STRING.min(*room), Errno::E2BIG).await?;
-        *room = room.checked_sub(string.len() + 9).ok_or(Errno::E2BIG)?;
-        strings.try_reserve(1)?;
-        strings.push(string);
+        *room = room.checked_sub(8).ok_or(Errno::E2BIG)?;
+        read_string(caller, pointer, room, &mut strings).await?;
+        if strings.count().is_multiple_of(TURN) {
+            yield_now().await;
+        }
+    }
+}
+
+/// Adds the string at `address`.
+async fn read_string(caller: &Caller, address: u64, room: &mut u64, strings: &mut Strings) -> Result<(), Errno> {
+    const PIECE: usize = 256;
+    let mut piece = [0; PIECE];
+    let mut length = 0;
+    loop {
+        // A read that stops at the end of its page touches no page that the string may not reach.
+        let at = address.wrapping_add(length);
+        let size = PIECE.min(4096 - (at % 4096) as usize);
+        let piece = &mut piece[..size];
+        user::read(&caller.space, at, piece).await?;
+        let end = piece.iter().position(|&byte| byte == 0);
+        let part = &piece[..end.unwrap_or(size)];
+        length += part.len() as u64;
+        if length >= MAX_STRING as u64 {
+            return Err(Errno::E2BIG);
+        }
+        *room = room
+            .checked_sub(part.len() as u64 + u64::from(end.is_some()))
+            .ok_or(Errno::E2BIG)?;
+        strings.append(part)?;
+        if end.is_some() {
+            return strings.end();
+        }
+        if length.is_multiple_of(4096) {
+            yield_now().await;
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use super::pieces::{Pieces, Source};
 use super::{Caller, Errno, pipes, user};
 use crate::fs::device::Rule;
 use crate::fs::file::Transfer;
+use crate::fs::proc::Text;
 use crate::fs::{FileKind, OpenFile};
 use faultline_fallible::Arc;
 
@@ -91,9 +92,10 @@ async fn read_piece(
     at: Option<u64>,
 ) -> Result<u64, Errno> {
     let start = at.unwrap_or_else(|| *file.offset.lock());
-    let moved = match file.bytes() {
-        None => copy_from(caller, file, start, address, length).await?,
-        Some(bytes) => {
+    let moved = match (&file.kind, file.bytes()) {
+        (FileKind::Text(text), _) => copy_text(caller, text, start, address, length).await?,
+        (_, None) => copy_from(caller, file, start, address, length).await?,
+        (_, Some(bytes)) => {
             let bytes = bytes
                 .get(usize::try_from(start).unwrap_or(usize::MAX)..)
                 .unwrap_or_default();
@@ -102,6 +104,30 @@ async fn read_piece(
     };
     if at.is_none() && file.is_seekable() {
         *file.offset.lock() = start.saturating_add(moved);
+    }
+    Ok(moved)
+}
+
+/// Copies text of `/proc` to user memory as it is made.
+async fn copy_text(caller: &Caller, text: &Text, start: u64, address: u64, length: usize) -> Result<u64, Errno> {
+    let mut buffer = user::buffer(length.min(PAGE))?;
+    let mut moved = 0;
+    while (moved as usize) < length {
+        let part = (length - moved as usize).min(PAGE);
+        let read = match text
+            .read(&caller.thread, start.saturating_add(moved), &mut buffer[..part])
+            .await
+        {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(errno) if moved == 0 => return Err(errno),
+            Err(_) => break,
+        };
+        match user::write(&caller.space, address.wrapping_add(moved), &buffer[..read]).await {
+            Ok(()) => moved += read as u64,
+            Err(errno) if moved == 0 => return Err(errno),
+            Err(_) => break,
+        }
     }
     Ok(moved)
 }
@@ -134,6 +160,14 @@ async fn copy_from(caller: &Caller, file: &OpenFile, start: u64, address: u64, l
 
 /// Writes to a file at `at`, or at its offset, or at its end if it was opened so; moves the offset, unless `at` is given.
 async fn write_to(caller: &Caller, file: &OpenFile, at: Option<u64>, bytes: &[u8]) -> Result<usize, Errno> {
+    if let FileKind::Text(text) = &file.kind {
+        let from = at.unwrap_or_else(|| *file.offset.lock());
+        let written = text.write(from, bytes).await?;
+        if at.is_none() {
+            *file.offset.lock() = from + written as u64;
+        }
+        return Ok(written);
+    }
     let target = file.kind.as_file().ok_or(Errno::EINVAL)?;
     let append = file.flags() & linux::O_APPEND != 0;
     let mut done = 0;
@@ -180,7 +214,7 @@ async fn transfer_out(caller: &Caller, file: &OpenFile, pieces: &mut Pieces, at:
         FileKind::Device(_) => Ok(pieces.left()),
         FileKind::Console(port) => port.write(caller, file, Source::User(pieces)).await,
         FileKind::PipeWriter(end) => pipes::write(caller, file, &end.0, Source::User(pieces)).await,
-        FileKind::Memory(_) => {
+        FileKind::Memory(_) | FileKind::Text(_) => {
             let (mut moved, mut pace) = (0, Pace::default());
             while let Some((address, length)) = pieces.next() {
                 let at = at.map(|at| at.saturating_add(moved));
@@ -268,8 +302,8 @@ pub async fn write(caller: Caller, descriptor: u64, address: u64, length: u64) -
 }
 
 /// Checks a descriptor and the offset of `pread` and its kin.
-fn check_offset(caller: &Caller, descriptor: u64, offset: u64) -> Result<(), Errno> {
-    if offset > i64::MAX as u64 {
+fn check_offset(caller: &Caller, descriptor: u64, offset: u64, length: u64) -> Result<(), Errno> {
+    if offset.checked_add(length).is_none_or(|end| end > i64::MAX as u64) {
         return Err(Errno::EINVAL);
     }
     if opened(caller, descriptor)?.is_seekable() {
@@ -281,14 +315,14 @@ fn check_offset(caller: &Caller, descriptor: u64, offset: u64) -> Result<(), Err
 
 /// `pread64`.
 pub async fn pread(caller: Caller, descriptor: u64, address: u64, length: u64, offset: u64) -> Result<u64, Errno> {
-    check_offset(&caller, descriptor, offset)?;
+    check_offset(&caller, descriptor, offset, length)?;
     let file = opened_for_reading(&caller, descriptor)?;
     transfer_in(&caller, &file, &mut Pieces::one(address, length)?, Some(offset)).await
 }
 
 /// `pwrite64`.
 pub async fn pwrite(caller: Caller, descriptor: u64, address: u64, length: u64, offset: u64) -> Result<u64, Errno> {
-    check_offset(&caller, descriptor, offset)?;
+    check_offset(&caller, descriptor, offset, length)?;
     let file = opened_for_writing(&caller, descriptor)?;
     transfer_out(&caller, &file, &mut Pieces::one(address, length)?, Some(offset)).await
 }
@@ -309,7 +343,7 @@ pub async fn writev(caller: Caller, descriptor: u64, pieces: u64, count: u64) ->
 
 /// `preadv`.
 pub async fn preadv(caller: Caller, descriptor: u64, pieces: u64, count: u64, offset: u64) -> Result<u64, Errno> {
-    check_offset(&caller, descriptor, offset)?;
+    check_offset(&caller, descriptor, offset, 0)?;
     let file = opened_for_reading(&caller, descriptor)?;
     let mut pieces = Pieces::list(&caller, pieces, count).await?;
     transfer_in(&caller, &file, &mut pieces, Some(offset)).await
@@ -317,7 +351,7 @@ pub async fn preadv(caller: Caller, descriptor: u64, pieces: u64, count: u64, of
 
 /// `pwritev`.
 pub async fn pwritev(caller: Caller, descriptor: u64, pieces: u64, count: u64, offset: u64) -> Result<u64, Errno> {
-    check_offset(&caller, descriptor, offset)?;
+    check_offset(&caller, descriptor, offset, 0)?;
     let file = opened_for_writing(&caller, descriptor)?;
     let mut pieces = Pieces::list(&caller, pieces, count).await?;
     transfer_out(&caller, &file, &mut pieces, Some(offset)).await

@@ -17,6 +17,7 @@ use super::pfn::{FRAME_SIZE, Pfn};
 use super::tally::Tally;
 use super::token::ReservedFrame;
 use super::waiter::Waiter;
+use crate::sparse::Left;
 
 /// The most CPUs that can have a cache of their own.
 pub const MAX_CPUS: usize = 64;
@@ -60,6 +61,8 @@ pub struct FrameAllocator {
     pub(super) buddy: Mutex<Buddy>,
     pub(super) total: AtomicU64,
     pub(super) pinned: AtomicU64,
+    /// What shared objects have lost.
+    pub(crate) left: Mutex<Left>,
     #[cfg(any(test, feature = "fault-injection"))]
     pub(super) injector: Injector,
 }
@@ -127,6 +130,7 @@ impl FrameAllocator {
             zeroed_target: AtomicU32::new(0),
             total: AtomicU64::new(buddy.free()),
             pinned: AtomicU64::new(0),
+            left: Mutex::new(Left::new()),
             buddy: Mutex::new(buddy),
             #[cfg(any(test, feature = "fault-injection"))]
             injector: Injector::new(),

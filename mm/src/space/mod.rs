@@ -35,7 +35,7 @@ pub(crate) use lock::Guard;
 pub use map::{MappedRegion, RegionView};
 pub use mmap::{MapRequest, Placement};
 pub use remap::RemapTarget;
-pub use stats::SpaceStats;
+pub use stats::{PageCounts, SpaceStats};
 
 use crate::Memory;
 use crate::address::PageRange;

@@ -3,11 +3,12 @@
 use faultline_trace::FaultClass;
 
 use super::VirtualAddressSpace;
-use crate::address::PAGE_SIZE;
+use crate::address::{PAGE_SIZE, PageRange};
 use crate::backing::Backing;
 use crate::entry::Entry;
+use crate::frame::Pfn;
 use crate::platform::Platform;
-use crate::tables::{index, span};
+use crate::tables::{Leaf, index, span};
 
 /// What a space holds. Sizes in bytes, the others are counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +41,19 @@ pub struct SpaceStats {
     pub served: [u64; FaultClass::ALL.len()],
     /// Frames that wait for a flush.
     pub quarantined: usize,
+}
+
+/// Pages of a range that have a frame, and the tables that hold them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageCounts {
+    /// Pages that nobody else has.
+    pub own: u64,
+    /// Pages whose frames others have too.
+    pub shared: u64,
+    /// Pages of files that lie in memory anyway.
+    pub borrowed: u64,
+    /// Last-level tables.
+    pub tables: u64,
 }
 
 impl<P: Platform> VirtualAddressSpace<P> {
@@ -97,6 +111,54 @@ impl<P: Platform> VirtualAddressSpace<P> {
             }
         }
         stats
+    }
+
+    /// Counts the pages of a range. The lock is held for as long as that takes, which grows with the page tables under the
+    /// range: large ranges are for several calls.
+    #[must_use]
+    pub fn count_pages(&self, range: PageRange) -> PageCounts {
+        let mut counts = PageCounts::default();
+        let inner = self.lock();
+        let Some(root) = inner.root else { return counts };
+        let memory = self.memory;
+        memory.for_each_level2(root, range, |address, entry| {
+            let above = entry.get();
+            let spanned = PageRange::spanning(address, address + span(2));
+            let Some(part) = spanned.intersection(range) else {
+                return;
+            };
+            if above.has(Entry::PRESENT | Entry::HUGE) {
+                counts.own += part.size() / PAGE_SIZE;
+            } else if above.is_present() {
+                counts.tables += 1;
+                for page in part.iter() {
+                    let leaf = memory.entry(above.frame(), index(page, 1)).get();
+                    if leaf.is_present() {
+                        let borrowed = leaf.has(Entry::BORROWED);
+                        *match above.has(Entry::SHARED) || memory.frames.mapping_count(leaf.frame()) > 1 {
+                            _ if borrowed => &mut counts.borrowed,
+                            true => &mut counts.shared,
+                            false => &mut counts.own,
+                        } += 1;
+                    }
+                }
+            }
+        });
+        counts
+    }
+
+    /// The frame that the page of an address has, and whether others have it too.
+    #[must_use]
+    pub fn frame_of(&self, address: u64) -> Option<(Pfn, bool)> {
+        let inner = self.lock();
+        match self.memory.leaf(inner.root?, address) {
+            Leaf::Own(_, value) if value.is_present() => {
+                let shared = value.has(Entry::BORROWED) || self.memory.frames.mapping_count(value.frame()) > 1;
+                Some((value.frame(), shared))
+            }
+            Leaf::Shared(value) | Leaf::Huge(value) if value.is_present() => Some((value.frame(), true)),
+            _ => None,
+        }
     }
 
     /// Bytes in all regions.

@@ -13,7 +13,7 @@ fn an_object_is_written_read_and_resized_and_gives_its_frames_back() {
         Ok(0),
         "nothing fits into an empty object"
     );
-    object.resize(3 * PAGE_SIZE).unwrap();
+    object.resize(3 * PAGE_SIZE);
     assert_eq!(object.resident(), 0);
 
     // A write ends with its page; the page between the two stays without a frame.
@@ -37,11 +37,11 @@ fn an_object_is_written_read_and_resized_and_gives_its_frames_back() {
         .unwrap();
     let word = u64::from_le_bytes(*b"cd\0\0\0\0\0\0");
     assert_eq!(world.read(&space, 0x1000_2000), Ok(word));
-    object.resize(PAGE_SIZE).unwrap();
+    object.resize(PAGE_SIZE);
     assert_eq!(object.resident(), 1);
     assert_eq!(world.read(&space, 0x1000_2000), Ok(word));
     assert!(world.read(&space, 0x1000_1000).is_err(), "a page beyond the end");
-    object.resize(3 * PAGE_SIZE).unwrap();
+    object.resize(3 * PAGE_SIZE);
     assert_eq!(object.read(world.memory, 2 * PAGE_SIZE, &mut bytes), 4);
     assert_eq!(bytes, [0; 4], "what was cut off does not come back");
 
@@ -57,13 +57,82 @@ fn an_object_is_written_read_and_resized_and_gives_its_frames_back() {
 fn a_write_without_frames_is_refused_and_changes_nothing() {
     let world = World::new(16);
     let object = SharedMemory::empty(world.memory.frames()).unwrap();
-    object.resize(16 * PAGE_SIZE).unwrap();
+    object.resize(16 * PAGE_SIZE);
     let mut written = 0;
     while object.write(world.memory, written * PAGE_SIZE, b"x").is_ok() {
         written += 1;
         assert!(written < 16, "more pages than frames");
     }
     assert_eq!(object.resident() as u64, written);
-    assert!(object.resize(u64::MAX).is_err());
-    assert_eq!(object.size(), 16 * PAGE_SIZE);
+}
+
+#[test]
+fn a_large_object_takes_what_was_written_and_finds_it() {
+    const FAR: u64 = 1 << 50;
+    let world = World::new(1024);
+    let before = world.account();
+    let object = SharedMemory::empty(world.memory.frames()).unwrap();
+    object.resize(FAR * PAGE_SIZE + 1);
+    for page in [FAR, 5, 1 << 20, 6, 7, 1 << 35] {
+        assert_eq!(
+            object.write(world.memory, page * PAGE_SIZE + 1, &[page as u8 + 1]),
+            Ok(1)
+        );
+    }
+    assert_eq!(object.resident(), 6);
+    let mut byte = [0];
+    assert_eq!(object.read(world.memory, 7 * PAGE_SIZE + 1, &mut byte), 1);
+    assert_eq!(byte, [8]);
+    let mut found = std::vec::Vec::new();
+    let mut next = 0;
+    while let Some(page) = object.next_resident(next) {
+        found.push(page);
+        next = page + 1;
+    }
+    assert_eq!(found, [5, 6, 7, 1 << 20, 1 << 35, FAR]);
+    assert_eq!(object.next_absent(0), 0);
+    assert_eq!(object.next_absent(5), 8);
+    assert_eq!(object.next_absent(FAR), FAR + 1);
+
+    // A hole, its ends within a leaf and within a branch.
+    object.punch(6, 1 << 20);
+    assert_eq!(object.next_resident(6), Some(1 << 20));
+    object.punch(0, 1 << 36);
+    assert_eq!(object.next_resident(0), Some(FAR));
+    assert_eq!(object.resident(), 1);
+    assert_eq!(object.read(world.memory, 5 * PAGE_SIZE + 1, &mut byte), 1);
+    assert_eq!(byte, [0]);
+    object.resize(0);
+    assert_eq!((object.resident(), object.next_resident(0)), (0, None));
+    assert_eq!(world.account().available(), before.available());
+}
+
+#[test]
+fn what_a_large_object_loses_goes_back_piece_by_piece() {
+    const PAGES: u64 = 3000;
+    let world = World::new(PAGES as u32 + 64);
+    let before = world.account();
+    let object = SharedMemory::empty(world.memory.frames()).unwrap();
+    object.resize(PAGES * PAGE_SIZE);
+    for page in 0..PAGES {
+        assert_eq!(object.write(world.memory, page * PAGE_SIZE, b"x"), Ok(1));
+    }
+    assert_eq!(object.next_absent(1), PAGES);
+    let full = world.account().available();
+    object.resize(PAGE_SIZE);
+    assert_eq!(object.resident(), 1);
+    let early = world.account().available() - full;
+    assert!((100..1000).contains(&early), "{early} frames at once");
+    let mut pieces = 0;
+    let mut available = world.account().available();
+    while world.memory.give_back_left(100) {
+        pieces += 1;
+        let now = world.account().available();
+        assert!(now - available < 200, "a piece is bounded");
+        available = now;
+    }
+    assert!(pieces > 10);
+    drop(object);
+    assert!(!world.memory.give_back_left(1));
+    assert_eq!(world.account().available(), before.available());
 }

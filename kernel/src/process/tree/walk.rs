@@ -26,9 +26,15 @@ impl Walk {
     /// A walk over all processes, in the order of their numbers.
     #[must_use]
     pub const fn all() -> Self {
+        Self::above(0)
+    }
+
+    /// A walk over the processes with numbers above `last`, in the order of their numbers.
+    #[must_use]
+    pub const fn above(last: Pid) -> Self {
         Self {
             over: Over::All,
-            last: 0,
+            last,
             joined: 0,
         }
     }
