@@ -100,7 +100,11 @@ fn the_page_shows_the_figures_of_the_recording() {
         "the page's script did not run to its end"
     );
     let number = |value: u64| grouped(&value.to_string());
-    for (id, expected) in [("faults", &figures.faults), ("bystage", &figures.stages)] {
+    for (id, expected) in [
+        ("faults", &figures.faults),
+        ("cpuwaits", &figures.cpu_waits),
+        ("bystage", &figures.stages),
+    ] {
         let cells = |l: &Lengths| {
             let numbers = [l.count, l.mean, l.p50, l.p90, l.p99, l.p999, l.max].map(number);
             [l.name.clone()].into_iter().chain(numbers).collect::<Vec<_>>()
@@ -130,6 +134,19 @@ fn the_page_shows_the_figures_of_the_recording() {
         number(figures.slowest[0].ticks),
         figures.slowest[0].id
     )));
+    let functions: Vec<_> = rows(&dom, "functions").into_iter().map(|row| row[0].clone()).collect();
+    let expected: Vec<_> = figures.functions.iter().map(|one| one.name.clone()).collect();
+    assert!(
+        expected.iter().any(|name| name.starts_with("threads: ")),
+        "{expected:?}"
+    );
+    assert_eq!(functions.len(), expected.len());
+    assert!(text(part(&dom, "window", "</p>")).contains("threads 1 to "));
+    // A link to a fault shows it on the timeline, with its story.
+    let link = format!("{}#{}", file.display(), figures.slowest[0].id);
+    let linked = open(&browser, Path::new(&link), folder.path());
+    let story = part(&linked, "detail", "</div>");
+    assert!(story.contains(&format!("fault {}: ", figures.slowest[0].id)), "{story}");
     // The curves and the histograms are there.
     for id in ["frames", "flight", "heat"] {
         assert!(part(&dom, id, "</section>").contains("<svg"), "{id} has a picture");

@@ -15,6 +15,7 @@ use values::{html_file, megabytes, positive_seconds, scenarios, seconds, variabl
 
 use crate::config::{Fault, Service, Switch};
 use crate::gdb::Debugger;
+use crate::lab::Shard;
 use crate::machine::Accel;
 use crate::recording;
 use crate::recording::faults::Filter;
@@ -91,6 +92,12 @@ pub enum Command {
     /// Every task checks every word that it reads, and the kernel checks its frames, faults and TLB generations at
     /// intervals. The exit status is 0 only if nothing at all was wrong; else a folder with a trace is left.
     Storm(Storm),
+    /// Make an experiment: programs, parameters and systems, every combination a run, then tables and plots
+    ///
+    /// The file says what is run and which figures are read; docs/lab has three. Each run is a boot, and its result a line
+    /// in the folder of the experiment, so that one that was interrupted goes on where it stopped. The exit status is 1 if
+    /// a run failed.
+    Lab(Lab),
     /// Watch a running kernel: its tasks and what they wait for, faults, frames, flushes
     ///
     /// Keys: q quit, s sort, / filter, p pause the view, arrows select a task, k kill its process. Ends with the status 125
@@ -297,6 +304,26 @@ pub struct Storm {
     /// Let the kernel lose a frame, so that the storm fails
     #[arg(long, hide = true)]
     pub leak: bool,
+}
+
+/// `lab`.
+#[derive(Debug, Args)]
+pub struct Lab {
+    /// The experiment
+    #[arg(value_name = "FILE.toml")]
+    pub file: PathBuf,
+    /// The folder for results, tables and plots; target/lab/NAME if not given
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Make part K of N equal parts of the runs, for several machines with one folder; the last one that ends has all
+    #[arg(long, value_name = "K/N", default_value = "1/1")]
+    pub shard: Shard,
+    /// Make every run, also those whose results are there
+    #[arg(long)]
+    pub again: bool,
+    /// Only list the runs
+    #[arg(long)]
+    pub list: bool,
 }
 
 /// `demo`.

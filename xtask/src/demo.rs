@@ -179,6 +179,7 @@ fn record(
     let hardware = options.hardware(Accel::Icount);
     let bundle = session::pack(artifacts, &config, &tasks, &hardware)?;
     let mut recorder = arguments.recording.start(&tasks)?;
+    options.describe(Accel::Icount, &mut recorder);
     let trace = recorder.port();
     let ended = session::boot_traced(artifacts, &hardware, &bundle, ports, trace, options.limit_or(LIMIT))?;
     recorder.finish(ended.as_ref().map(|(_, outcome)| outcome.report.as_str()).ok())?;

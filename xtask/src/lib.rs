@@ -12,7 +12,8 @@
 //!    back-traces into names. [`recording`] keeps the events of a run and makes timelines, pages and figures of them.
 //!
 //! [`mod@bench`] makes such runs on Faultline and on Linux and lays the figures side by side; [`executor`] lets the kernel
-//! measure its own executor; [`storm`] makes long runs and proves that nothing was lost.
+//! measure its own executor; [`storm`] makes long runs and proves that nothing was lost; [`lab`] makes the runs of an
+//! experiment and tables and plots of them.
 //!
 //! The system tests call the same functions as the command-line tool.
 #![warn(missing_docs)]
@@ -27,6 +28,7 @@ pub mod executor;
 pub mod gdb;
 pub mod interrupt;
 pub mod kernel_image;
+pub mod lab;
 pub mod machine;
 pub mod manual;
 pub mod ports;

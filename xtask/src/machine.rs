@@ -52,6 +52,15 @@ pub enum Accel {
     Icount,
 }
 
+impl fmt::Display for Accel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcg => "tcg",
+            Self::Icount => "icount",
+        })
+    }
+}
+
 /// The firmware that starts the boot stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Firmware {

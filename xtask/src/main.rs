@@ -8,7 +8,7 @@ use faultline_xtask::machine::QEMU;
 use faultline_xtask::recording::show;
 use faultline_xtask::session::FAILED;
 use faultline_xtask::setup::{CoreLibrary, KERNEL_TARGET, Linker};
-use faultline_xtask::{bench, demo, executor, interrupt, manual, run, setup, shell, sim, storm, top};
+use faultline_xtask::{bench, demo, executor, interrupt, lab, manual, run, setup, shell, sim, storm, top};
 
 fn main() -> ExitCode {
     interrupt::end_with_reader();
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
             Some(Command::Executor(arguments)) => executor::run(arguments),
             Some(Command::Trace(arguments)) => show::run(arguments),
             Some(Command::Storm(arguments)) => storm::run(arguments),
+            Some(Command::Lab(arguments)) => lab::run(arguments),
             Some(Command::Top(arguments)) => top::run(arguments),
             Some(Command::Shell(arguments)) => shell::run(arguments),
             Some(Command::Sim(arguments)) => sim::run(arguments),

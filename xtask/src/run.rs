@@ -76,6 +76,7 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
     hardware.gdb = waiting.as_ref().map(|waiting| waiting.port);
     let ports = Ports::of_this_process(arguments.recording.log());
     let mut recorder = arguments.recording.start(&tasks)?;
+    options.describe(arguments.accel, &mut recorder);
     let trace = if arguments.strace {
         Some(TracePort {
             events: Box::new(strace::Live::new(io::stderr())),

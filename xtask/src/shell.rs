@@ -72,6 +72,7 @@ pub fn run(arguments: &cli::Shell) -> anyhow::Result<u8> {
     let hardware = options.hardware(Accel::default());
     let bundle = session::pack_with(&artifacts, &config, &tasks, &root, &hardware)?;
     let mut recorder = arguments.recording.start(&tasks)?;
+    options.describe(Accel::default(), &mut recorder);
     let terminal = RawTerminal::of_standard_input()?;
     let mut log = arguments.recording.log();
     let limit = options.limit();

@@ -123,6 +123,8 @@ pub enum Attachment {
     Report,
     /// Names of addresses: one `SPACE ADDRESS NAME` a line, both numbers hexadecimal.
     Symbols,
+    /// What was run and how: one `NAME VALUE` a line.
+    About,
 }
 
 impl Body {

@@ -9,7 +9,7 @@
 
 mod chart;
 mod figures;
-mod linux;
+pub(crate) mod linux;
 mod profile;
 mod tables;
 

@@ -10,6 +10,7 @@ use super::values::{closest, megabytes, seconds};
 use crate::config::keys::{self, Values};
 use crate::config::{Config, Fault, Service, Switch};
 use crate::machine::{Accel, Firmware, Hardware};
+use crate::recording::Recorder;
 
 /// What every command that boots can be told.
 #[derive(Debug, Args)]
@@ -61,6 +62,14 @@ impl Options {
             .set("slice", self.slice)?
             .set("seed", self.seed)?;
         self.settings.configure(config)
+    }
+
+    /// Notes them in a recording.
+    pub fn describe(&self, accel: Accel, recorder: &mut Recorder) {
+        recorder.say("accelerator", accel);
+        recorder.say("memory", format_args!("{} MiB", self.mem));
+        recorder.say("seed", self.seed);
+        recorder.say("faults", format_args!("{}, service {}", self.fault, self.service));
     }
 
     /// The machine that was asked for.

@@ -34,6 +34,8 @@ pub struct Recording {
     pub ended: bool,
     /// The kernel's report, if there was one.
     pub report: Option<String>,
+    /// What was run and how, one `NAME VALUE` a line; empty if that is not known.
+    pub about: String,
     /// Names of addresses, by address space.
     pub names: BTreeMap<(u64, u64), String>,
 }
@@ -60,8 +62,14 @@ impl Recording {
             damage: Damage::default(),
             ended: false,
             report: None,
+            about: String::new(),
             names: BTreeMap::new(),
         }
+    }
+
+    /// What is known of the run: names and values.
+    pub fn about(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.about.lines().filter_map(|line| line.split_once(' '))
     }
 
     /// Reads a stream to its end.
@@ -111,6 +119,7 @@ impl Recording {
                 match kind {
                     Attachment::Report => self.report = Some(text),
                     Attachment::Symbols => self.names = parse_names(&text),
+                    Attachment::About => self.about = text,
                 }
             }
             Frame::End { lost, .. } => {
@@ -182,6 +191,9 @@ pub fn write(recording: &Recording, to: &mut dyn Write) -> io::Result<()> {
         writeln!(names, "{space:x} {address:x} {name}").expect("a string takes any text");
     }
     frames.attach(Attachment::Symbols, &names)?;
+    if !recording.about.is_empty() {
+        frames.attach(Attachment::About, &recording.about)?;
+    }
     if let Some(report) = &recording.report {
         frames.attach(Attachment::Report, report)?;
     }
@@ -248,6 +260,7 @@ mod tests {
             damage: Damage::default(),
             ended: true,
             report: Some("report.end 1\n".to_owned()),
+            about: "seed 7\n".to_owned(),
             names: BTreeMap::from([((2, 0x1000), "touch: main+0x4".to_owned())]),
         }
     }
@@ -260,6 +273,7 @@ mod tests {
         let read = Recording::read(bytes.as_slice()).unwrap();
         assert_eq!(read.events, written.events);
         assert_eq!((&read.names, &read.report), (&written.names, &written.report));
+        assert_eq!(read.about().collect::<Vec<_>>(), [("seed", "7")]);
         assert!(read.damage.is_none() && read.ended);
         assert_eq!((read.counter_hz, read.nanoseconds(300)), (2_000_000_000, 100));
     }

@@ -308,6 +308,7 @@ pub(crate) mod tests {
             damage: Damage::default(),
             ended: true,
             report: None,
+            about: String::new(),
             names: BTreeMap::new(),
         }
     }

@@ -1,8 +1,10 @@
 //! The recorder: takes a kernel's frames while the machine runs, and makes files of them afterwards.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail};
@@ -11,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{Options, Recording, TraceTo, file, names};
 use crate::ports::{Commands, TracePort};
 use crate::session::Task;
+use crate::workspace;
 
 /// Takes the events of one run.
 #[derive(Debug)]
@@ -21,6 +24,7 @@ pub struct Recorder {
     csv: Option<PathBuf>,
     jsonl: Option<PathBuf>,
     tasks: Vec<Task>,
+    about: String,
 }
 
 /// What the port writes to.
@@ -57,6 +61,7 @@ impl Recorder {
             csv,
             jsonl,
             tasks: if recorded { tasks.to_vec() } else { Vec::new() },
+            about: if recorded { about(tasks) } else { String::new() },
         })
     }
 
@@ -64,6 +69,13 @@ impl Recorder {
         match trace {
             TraceTo::Perfetto(file) | TraceTo::Recording(file) => Some(file),
             TraceTo::Off | TraceTo::Text => None,
+        }
+    }
+
+    /// Notes how the run is made, for whoever reads its recording.
+    pub fn say(&mut self, name: &str, value: impl fmt::Display) {
+        if self.raw.is_some() {
+            self.about += &format!("{name} {value}\n");
         }
     }
 
@@ -95,6 +107,7 @@ impl Recorder {
             bail!("the kernel sent no trace: the end of its log says why (--trace text shows it)");
         }
         recording.report = report.map(str::to_owned);
+        recording.about = self.about;
         names::resolve(&mut recording, &self.tasks);
         if recording.lost > 0 || !recording.damage.is_none() {
             eprintln!(
@@ -122,6 +135,35 @@ impl Recorder {
         }
         Ok(())
     }
+}
+
+/// What is run, from which state of the sources, and when.
+fn about(tasks: &[Task]) -> String {
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    let line = |text: String| text.replace(['\n', '\r'], " ");
+    let git = |words: &[&str]| {
+        let output = Command::new("git")
+            .args(words)
+            .current_dir(workspace::root())
+            .output()
+            .ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        (output.status.success() && !text.is_empty()).then_some(text)
+    };
+    let mut about = format!("command {}\n", line(format!("cargo run -- {}", words.join(" "))));
+    let programs: Vec<_> = tasks.iter().map(|task| task.name.as_str()).collect();
+    about += &format!("programs {}\n", line(programs.join(" ")));
+    if let Some(revision) = git(&["describe", "--always", "--dirty", "--abbrev=12"]) {
+        about += &format!("revision {}\n", line(revision));
+    }
+    let date = Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]).output();
+    if let Some(date) = date.ok().filter(|date| date.status.success()) {
+        about += &format!(
+            "date {}\n",
+            line(String::from_utf8_lossy(&date.stdout).trim().to_owned())
+        );
+    }
+    about
 }
 
 /// Writes a file that was asked for.

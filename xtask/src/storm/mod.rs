@@ -161,10 +161,7 @@ fn repeat(arguments: &cli::Storm) -> String {
         arguments.seed,
         arguments.mem,
         arguments.scenario,
-        match arguments.accel {
-            Accel::Tcg => "tcg",
-            Accel::Icount => "icount",
-        },
+        arguments.accel,
         arguments.fault,
         arguments.service,
         arguments.zero_pool,
@@ -217,6 +214,9 @@ fn boot(
         stderr: Box::new(stderr.clone()),
     };
     let mut recorder = recording.start(&tasks)?;
+    recorder.say("accelerator", arguments.accel);
+    recorder.say("memory", format_args!("{} MiB", arguments.mem));
+    recorder.say("seed", arguments.seed);
     let trace = recorder.port();
     let ended = session::boot_traced(artifacts, &hardware, &bundle, ports, trace, Some(limit))?;
     recorder.finish(ended.as_ref().map(|(_, machine)| machine.report.as_str()).ok())?;
