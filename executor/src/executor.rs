@@ -261,11 +261,10 @@ impl<H: Hooks> Executor<H> {
         self.push(queue, slot);
     }
 
-    /// Wakes a task of the user class that had to wait although its turn is not over, because of a page fault, say, and is
-    /// woken by the task that served it; or, from its own poll, a task that wants to go on. If no other task of the class was
-    /// taken since, it goes on where it stopped, before all others and with what the CPU has cached of it, until its turn is
-    /// over. Otherwise it is woken as usual.
-    #[inline(always)]
+    /// Wakes a task of the user class that had to wait although its turn is not over, or, from its own poll, a task that wants
+    /// to go on. If no other task of the class was taken since, it goes on where it stopped, before all others and with what
+    /// the CPU has cached of it, until its turn is over. Otherwise it is woken as usual.
+    #[inline]
     pub fn wake_next(&'static self, waker: Waker) {
         let Some((slot, tag)) = task::waker_parts::<H>(&waker) else {
             return waker.wake();

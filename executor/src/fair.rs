@@ -15,7 +15,7 @@
 //! # Turns
 //!
 //! The task that is taken has the CPU for a *turn* of [`Config::slice`](crate::Config::slice). Waiting does not end a turn
-//! as long as no other task was taken: a thread whose page fault was served ([`Executor::wake_next`](crate::Executor::wake_next))
+//! as long as no other task was taken: a thread whose page fault was served ([`Hooks::serve_left`](crate::Hooks::serve_left))
 //! goes on before all others, with the address space that is loaded. What happens between its polls, in the service of its
 //! faults for example, is counted as its own time; what happens between two turns of the executor (due timers, an idle
 //! CPU) is nobody's. A turn is over when its time is up and another task has less virtual time. A task that yields may go
@@ -218,6 +218,13 @@ impl Fair {
     #[inline(always)]
     pub(crate) fn is_runner(&self, slot: &'static Slot) -> bool {
         self.runner.load(Ordering::Relaxed) == slot.as_ptr()
+    }
+
+    /// Whether it is this task's turn, and the turn is not over.
+    #[inline(always)]
+    pub(crate) fn turn_goes_on(&self, slot: Option<&'static Slot>, now: u32) -> bool {
+        slot.is_some_and(|slot| self.is_runner(slot))
+            && self.until.load(Ordering::Relaxed).wrapping_sub(now).cast_signed() > 0
     }
 
     /// Lets the runner go on. The caller has set its `ENQUEUED`.

@@ -1,5 +1,7 @@
 //! The seam between the executor and the machine.
 
+use core::task::Waker;
+
 use crate::{Class, TaskId};
 
 /// What the executor needs from the machine it runs on. This trait is the only seam to hardware.
@@ -49,6 +51,27 @@ pub trait Hooks: Send + Sync + 'static {
     fn longest_poll(&self, task: TaskId, name: &'static str, length: u32) {
         let _ = (task, name, length);
     }
+
+    /// Whether the poll that has just ended has left something with the CPU: work that its task waits for, and that somebody
+    /// else would have to be woken for. One test of a variable.
+    #[inline(always)]
+    fn has_left(&self) -> bool {
+        false
+    }
+
+    /// Does at once what the poll of the task with the waker `polled` has left with the CPU. Returns whether that was all
+    /// that the task waits for: then it was not woken, and may be polled again. Called in the turn, between two polls, if no
+    /// task of a class above [`Class::User`] is runnable.
+    #[inline(always)]
+    fn serve_left(&self, polled: &Waker) -> bool {
+        let _ = polled;
+        false
+    }
+
+    /// Queues what was left with the CPU for whoever does such work in its turn: something else is due first. The task is
+    /// woken when that is done.
+    #[inline(always)]
+    fn queue_left(&self) {}
 
     /// Whether [`Hooks::trace`] wants to be called: one test of a variable.
     #[inline(always)]

@@ -129,12 +129,11 @@ impl ClassQueue {
     pub(crate) unsafe fn charge(&self) -> bool {
         // SAFETY: the cell is the owner's.
         self.left.with_mut(|left| unsafe {
-            let (rest, spent) = (*left).overflowing_sub(1);
-            *left = rest;
-            if spent {
-                *left = 0;
+            let may = *left != 0;
+            if may {
+                *left -= 1;
             }
-            !spent
+            may
         })
     }
 
@@ -154,6 +153,12 @@ impl ClassQueue {
     #[inline(always)]
     pub(crate) fn list_word(&self) -> usize {
         self.list.load(Ordering::Relaxed).addr()
+    }
+
+    /// Not 0 if a task is queued, or for the mark.
+    #[inline(always)]
+    pub(crate) fn word(&self) -> usize {
+        self.list_word() | self.inbox_word()
     }
 
     /// Marks the inbox of a CPU that goes to sleep. `false` if something is in it.

@@ -95,7 +95,7 @@ impl<H: Hooks> Executor<H> {
                 let lower = unsafe { self.next_user(cpu, user).or_else(|| next_of(cpu, idle)) };
                 let Some(slot) = lower else { return };
                 // SAFETY: as above.
-                unsafe { self.run(cpu, slot) };
+                unsafe { self.run_lower(cpu, slot) };
                 if fault_service.inbox_word() | device.inbox_word() != 0 {
                     break;
                 }
@@ -191,29 +191,139 @@ impl<H: Hooks> Executor<H> {
     /// The turn of the CPU is the caller's.
     #[inline(always)]
     unsafe fn run(&'static self, cpu: &'static Cpu, slot: &'static Slot) {
-        if !mutant!(ClearAfterPoll) {
-            slot.state.begin_poll();
-        }
-        cpu.current.store(slot.as_ptr(), Ordering::Relaxed);
-        let unwind = Unwind { executor: self, cpu };
-        if H::TRACE_POLLS && self.hooks.tracing() {
-            self.hooks.trace(TaskEvent::Polled { task: slot.id() });
-        }
-        // SAFETY: a slot that was popped is `LIVE`, and this is its home CPU, which alone releases `LIVE`. Unless it is `DONE`
-        // the storage is ours and has a future; if it is, the function is `bury` or `divert`, which look at that.
-        let poll = unsafe { slot.poll()(slot) };
-        // From here on `current` says which task it was: one register less to keep over the poll.
-        if mutant!(ClearAfterPoll)
-            && let Some(slot) = cpu.current()
-        {
-            slot.state.begin_poll();
-        }
+        let unwind = self.begin(cpu, slot);
+        // SAFETY: the task was popped.
+        let poll = unsafe { self.poll_once(cpu, slot) };
         if poll == Poll::Ready(()) {
             core::mem::forget(unwind);
             self.finish(cpu);
         } else {
             self.measure(cpu);
             core::mem::forget(unwind);
+        }
+        if self.hooks.has_left() {
+            self.hooks.queue_left();
+        }
+    }
+
+    /// Polls a task of the lower two classes that was taken from a queue. What its poll leaves with the CPU is done at once,
+    /// and the task then goes on without having been queued, as long as it may ([`Executor::goes_on`]).
+    ///
+    /// # Safety
+    /// The turn of the CPU is the caller's.
+    #[inline(always)]
+    unsafe fn run_lower(&'static self, cpu: &'static Cpu, slot: &'static Slot) {
+        let unwind = self.begin(cpu, slot);
+        // SAFETY: the task was popped.
+        let first = unsafe { slot.poll() };
+        loop {
+            // SAFETY: the task was popped, and has not ended since.
+            let poll = unsafe {
+                if mutant!(PollKilled) {
+                    first(slot)
+                } else {
+                    self.poll_once(cpu, slot)
+                }
+            };
+            if poll == Poll::Ready(()) {
+                core::mem::forget(unwind);
+                self.finish(cpu);
+                if self.hooks.has_left() {
+                    self.hooks.queue_left();
+                }
+                return;
+            }
+            // SAFETY: the turn is ours.
+            if !self.hooks.has_left() || !unsafe { self.serve_left(cpu) } {
+                break;
+            }
+            // One reading of the clock for the poll and the service of what it has left.
+            self.measure(cpu);
+            // SAFETY: as above.
+            if !unsafe { self.goes_on(cpu) } {
+                core::mem::forget(unwind);
+                return self.queue_served(cpu);
+            }
+        }
+        self.measure(cpu);
+        core::mem::forget(unwind);
+    }
+
+    /// Begins to poll a task that was taken from a queue.
+    #[inline(always)]
+    fn begin(&'static self, cpu: &'static Cpu, slot: &'static Slot) -> Unwind<H> {
+        if !mutant!(ClearAfterPoll) {
+            slot.state.begin_poll();
+        }
+        cpu.current.store(slot.as_ptr(), Ordering::Relaxed);
+        Unwind { executor: self, cpu }
+    }
+
+    /// Polls the task that was begun with.
+    ///
+    /// # Safety
+    /// The task was popped, and has not ended since.
+    #[inline(always)]
+    unsafe fn poll_once(&'static self, cpu: &'static Cpu, slot: &'static Slot) -> Poll<()> {
+        if H::TRACE_POLLS && self.hooks.tracing() {
+            self.hooks.trace(TaskEvent::Polled { task: slot.id() });
+        }
+        // SAFETY: a slot that was popped is `LIVE`, and this is its home CPU, which alone releases `LIVE`. Unless it is `DONE`
+        // the storage is ours and has a future; if it is, the function is `bury` or `divert`, which look at that.
+        let poll = unsafe { slot.poll()(slot) };
+        // The slot may be free by now; `current` says so.
+        if mutant!(ClearAfterPoll)
+            && let Some(slot) = cpu.current()
+        {
+            slot.state.begin_poll();
+        }
+        poll
+    }
+
+    /// Does what the poll that has just ended has left with the CPU, unless a task of a class above is runnable, which goes
+    /// first. Returns whether the polled task may go on.
+    ///
+    /// # Safety
+    /// The turn of the CPU is the caller's.
+    #[inline(always)]
+    unsafe fn serve_left(&'static self, cpu: &'static Cpu) -> bool {
+        let [fault_service, device, ..] = &cpu.queues;
+        let above = fault_service.word() | device.word();
+        match cpu.current() {
+            Some(slot) if above == 0 => {
+                // SAFETY: the task is `LIVE`, and nobody but this CPU touches its context.
+                unsafe { slot.with_context(|context| self.hooks.serve_left(context.waker())) }
+            }
+            _ => {
+                self.hooks.queue_left();
+                false
+            }
+        }
+    }
+
+    /// Whether the task whose poll has left something that is done by now may be polled again: nobody was woken since, its
+    /// turn is not over, and a share is left, so that due timers are not passed over.
+    ///
+    /// # Safety
+    /// The turn of the CPU is the caller's.
+    #[inline(always)]
+    unsafe fn goes_on(&'static self, cpu: &'static Cpu) -> bool {
+        let [fault_service, device, user, _] = &cpu.queues;
+        let woken = fault_service.inbox_word() | device.inbox_word() | user.word();
+        // SAFETY: the caller is the owner.
+        mutant!(PassDueTimers)
+            || (woken == 0 || mutant!(PollKilled))
+                && cpu.fair.turn_goes_on(cpu.current(), self.turn_clock(cpu))
+                && unsafe { user.charge() }
+    }
+
+    /// Queues the task whose poll has left something that is done by now.
+    #[cold]
+    #[inline(never)]
+    fn queue_served(&'static self, cpu: &'static Cpu) {
+        if let Some(slot) = cpu.current() {
+            // SAFETY: the task is `LIVE`, and nobody but this CPU touches its context.
+            unsafe { slot.with_context(|context| self.wake_next(context.waker().clone())) };
         }
     }
 

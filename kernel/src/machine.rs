@@ -17,7 +17,7 @@ use x86_64::{PhysAddr, VirtAddr};
 
 use crate::arch;
 use crate::arch::features::{Features, features};
-use crate::config::{Config, FaultMode, PollTime};
+use crate::config::{Config, FaultMode, PollTime, ServiceTurn};
 use crate::heap;
 use crate::memory::{BootMemory, phys_to_virt};
 use crate::process::{self, Tid};
@@ -94,11 +94,6 @@ unsafe impl Platform for Machine {
     }
 
     #[inline(always)]
-    fn wake_faulting(&self, waker: Waker) {
-        executor().wake_next(waker);
-    }
-
-    #[inline(always)]
     fn traces(&self, kind: Kind) -> bool {
         tracing::is_on(kind)
     }
@@ -158,6 +153,21 @@ impl Hooks for Machine {
     }
 
     #[inline(always)]
+    fn has_left(&self) -> bool {
+        started_memory().has_left_fault()
+    }
+
+    #[inline(always)]
+    fn serve_left(&self, polled: &Waker) -> bool {
+        started_memory().serve_left_fault(polled)
+    }
+
+    #[inline]
+    fn queue_left(&self) {
+        memory().queue_left_fault();
+    }
+
+    #[inline(always)]
     fn tracing(&self) -> bool {
         tracing::is_on(Kind::TaskWake)
     }
@@ -188,6 +198,14 @@ static EXECUTOR: Once<&'static Executor<Machine>> = Once::new();
 #[inline]
 pub fn memory() -> &'static Memory<Machine> {
     MEMORY.get().expect("the machine was started")
+}
+
+/// The machine's memory, for the executor's hooks.
+#[inline(always)]
+fn started_memory() -> &'static Memory<Machine> {
+    debug_assert!(MEMORY.get().is_some(), "the executor is made after the memory");
+    // SAFETY: an executor exists, and `start` makes it after the memory.
+    unsafe { MEMORY.get_unchecked() }
 }
 
 /// The machine's executor.
@@ -230,7 +248,8 @@ pub fn start(mut boot: BootMemory, config: &Config) {
     let mut settings = MemoryConfig::new(kernel_root);
     settings.fault_slots = FAULT_SLOTS;
     settings.fault_mode = match config.fault {
-        FaultMode::Queued => faultline_mm::FaultMode::Queued,
+        FaultMode::Queued if config.service == ServiceTurn::Last => faultline_mm::FaultMode::Queued,
+        FaultMode::Queued => faultline_mm::FaultMode::HandedOff,
         FaultMode::Inline => faultline_mm::FaultMode::Inline,
     };
     MEMORY.call_once(|| Memory::new(Machine, frames, settings));

@@ -19,6 +19,10 @@ pub enum FaultMode {
     /// Every fault is queued to the fault service (the default).
     #[default]
     Queued,
+    /// Every fault is left with the CPU whose poll admitted it, until that poll is over. Whoever polls calls, after every
+    /// poll, if [`Memory::has_left_fault`]: [`Memory::serve_left_fault`] if nothing else is due, or
+    /// [`Memory::queue_left_fault`].
+    HandedOff,
     /// The first poll of the fault serves it, and queues it only if it has to wait.
     Inline,
 }

@@ -4,8 +4,6 @@
 //! translations, load a root. The kernel implements it with `mov cr3` and `invlpg`; host tests implement it with a
 //! buffer and a modelled TLB.
 
-use core::task::Waker;
-
 use faultline_trace::Kind;
 use x86_64::structures::paging::PhysFrame;
 use x86_64::{PhysAddr, VirtAddr};
@@ -78,13 +76,6 @@ pub unsafe trait Platform: Sized + Send + Sync + 'static {
         // SAFETY: 1. both are valid for 4096 bytes and do not alias by the trait's first promise; 2. the caller owns
         // `to`; 3. `from` is mapped read-only wherever it is mapped, and the caller holds a reference to it.
         unsafe { from.copy_to_nonoverlapping(to, 4096) }
-    }
-
-    /// Wakes the thread whose fault was served. An executor may let it go on before others of its class: it has lost its
-    /// turn to the fault, not used it up.
-    #[inline(always)]
-    fn wake_faulting(&self, waker: Waker) {
-        waker.wake();
     }
 
     /// Whether events of this kind are recorded: one test, so that what an event says is worked out only if it is.

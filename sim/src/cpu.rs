@@ -45,6 +45,8 @@ pub(crate) struct Cpu {
     pub space: Cell<Option<usize>>,
     /// It waits for a lock, and nobody else has run since.
     pub spins: Cell<bool>,
+    /// Polls in its turn so far.
+    pub polls: Cell<u32>,
     /// When its next timer is due.
     pub deadline: Cell<Option<u64>>,
     /// The space that a call of its thread changes: from the end of the call's hold of the lock to the change of the

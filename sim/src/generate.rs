@@ -1,6 +1,6 @@
 //! Scripts from seeds.
 
-use faultline_mm::Protection;
+use faultline_mm::{FaultMode, Protection};
 
 use crate::random::Random;
 use crate::schedule::{Kind, Schedule};
@@ -112,7 +112,12 @@ fn settings(profile: Profile, random: &mut Random) -> Settings {
             _ => random.pick(&[0, 0, 1, 2, 3, 8]),
         },
         slots: random.pick(&[1, 2, 3, 8, 16]),
-        inline: random.chance(1, 4),
+        mode: random.pick(&[
+            FaultMode::Queued,
+            FaultMode::HandedOff,
+            FaultMode::HandedOff,
+            FaultMode::Inline,
+        ]),
         lateness: random.pick(&[0, 3, 6, 7]),
         zeroed: random.pick(&[0, 0, 0, 2, 12]),
         speculation: random.pick(&[0, 2, 8, 14]),
@@ -192,6 +197,11 @@ impl Generator<'_> {
                 steps.extend(self.hot.iter().map(|&page| Step::Read { page }));
                 steps.push(Step::Fork { process: next });
                 next += 1;
+            }
+            if self.profile == Profile::Race && self.random.chance(1, 10) {
+                let page = self.hot[self.random.index(self.hot.len())];
+                steps.push(Step::DontNeed { page, count: 1 });
+                steps.push(Step::Abandon { page });
             }
             let step = if self.restless {
                 self.restless_step(process > 0 || thread == 1)

@@ -6,9 +6,10 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
 
 use faultline_executor::{Hooks, TaskEvent};
-use faultline_mm::{Access, Entry, FrameMeta, FrameState, PAGE_SIZE, Pcid, Platform};
+use faultline_mm::{Access, Entry, FrameMeta, FrameState, Memory, PAGE_SIZE, Pcid, Platform};
 use faultline_probe as probe;
 use faultline_trace::Kind;
 use x86_64::structures::paging::PhysFrame;
@@ -304,6 +305,11 @@ unsafe impl Platform for Virtual {
     }
 }
 
+/// The memory of the world, while there is one.
+fn memory() -> Option<&'static Memory<Virtual>> {
+    world().memory.get()
+}
+
 impl Hooks for Virtual {
     // The longest poll is remembered from one world to the next, which would make the second depend on the first.
     const MEASURE_POLLS: bool = false;
@@ -318,6 +324,20 @@ impl Hooks for Virtual {
 
     fn notify(&self, cpu: usize) {
         world().notify(cpu);
+    }
+
+    fn has_left(&self) -> bool {
+        memory().is_some_and(Memory::has_left_fault)
+    }
+
+    fn serve_left(&self, polled: &Waker) -> bool {
+        memory().is_some_and(|memory| memory.serve_left_fault(polled))
+    }
+
+    fn queue_left(&self) {
+        if let Some(memory) = memory() {
+            memory.queue_left_fault();
+        }
     }
 
     fn tracing(&self) -> bool {

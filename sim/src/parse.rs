@@ -2,7 +2,7 @@
 
 use core::str::FromStr;
 
-use faultline_mm::Protection;
+use faultline_mm::{FaultMode, Protection};
 use thiserror::Error;
 
 use crate::schedule::Schedule;
@@ -167,8 +167,9 @@ fn parse_setting(settings: &mut Settings, name: &str, value: &str) -> Result<(),
         "frames" => settings.frames = number(value)?,
         "pcids" => settings.pcids = number(value)?,
         "slots" => settings.slots = number(value)?,
-        "mode" if value == "inline" => settings.inline = true,
-        "mode" if value == "queued" => settings.inline = false,
+        "mode" if value == "inline" => settings.mode = FaultMode::Inline,
+        "mode" if value == "handed-off" => settings.mode = FaultMode::HandedOff,
+        "mode" if value == "queued" => settings.mode = FaultMode::Queued,
         "lateness" => settings.lateness = number(value)?,
         "zeroed" => settings.zeroed = number(value)?,
         "speculation" => settings.speculation = number(value)?,

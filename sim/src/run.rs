@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use corosensei::stack::DefaultStack;
-use faultline_executor::{Config, Executor};
+use faultline_executor::{Config, Executor, Shares};
 use faultline_probe as probe;
 
 use crate::coverage::Coverage;
@@ -62,6 +62,8 @@ fn executor(cpus: usize) -> &'static Executor<Virtual> {
                 cpus,
                 capacity: 64,
                 reserve: 64,
+                // Small, so that turns end within a world.
+                shares: Shares::new(8, 8, 8, 8),
                 stall: u32::MAX,
                 ..Config::default()
             };
@@ -146,6 +148,7 @@ fn run_cpu(cpu: usize) {
     loop {
         state.notified.set(false);
         world.take_interrupts();
+        state.polls.set(0);
         let turn = world.executor.turn(cpu);
         state.deadline.set(turn.next_deadline);
         if turn.idle && !world.executor.has_work(cpu) && !world.has_interrupt(cpu) && !state.notified.get() {

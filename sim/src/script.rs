@@ -19,7 +19,7 @@
 
 use core::fmt;
 
-use faultline_mm::Protection;
+use faultline_mm::{FaultMode, Protection};
 
 use crate::schedule::Schedule;
 
@@ -155,8 +155,8 @@ pub struct Settings {
     pub pcids: u16,
     /// Fault slots.
     pub slots: usize,
-    /// Faults are served by their own first poll where they can.
-    pub inline: bool,
+    /// Whether faults are queued to the service, served when the poll that met them is over, or by that poll.
+    pub mode: FaultMode,
     /// In how many of 8 cases a CPU in user mode does not yet take an interrupt that is due.
     pub lateness: u64,
     /// Frames that the idle task keeps zeroed.
@@ -174,7 +174,7 @@ impl Default for Settings {
             frames: 160,
             pcids: 0,
             slots: 8,
-            inline: false,
+            mode: FaultMode::Queued,
             lateness: 0,
             zeroed: 0,
             speculation: 0,
@@ -284,13 +284,17 @@ impl fmt::Display for Script {
             frames,
             pcids,
             slots,
-            inline,
+            mode,
             lateness,
             zeroed,
             speculation,
             disk_errors,
         } = self.settings;
-        let mode = if inline { "inline" } else { "queued" };
+        let mode = match mode {
+            FaultMode::Queued => "queued",
+            FaultMode::HandedOff => "handed-off",
+            FaultMode::Inline => "inline",
+        };
         write!(
             f,
             "world cpus={cpus} frames={frames} pcids={pcids} slots={slots} mode={mode}"

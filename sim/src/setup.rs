@@ -1,7 +1,7 @@
 //! The beginning and the end of a world.
 
 use faultline_executor::Class;
-use faultline_mm::{FaultMode, FrameAllocator, Memory, MemoryConfig, PAGE_SIZE, SharedMemory, VirtualAddressSpace};
+use faultline_mm::{FrameAllocator, Memory, MemoryConfig, PAGE_SIZE, SharedMemory, VirtualAddressSpace};
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
@@ -28,9 +28,7 @@ pub(crate) fn set_up() {
     let mut config = MemoryConfig::new(PhysFrame::containing_address(PhysAddr::new(KERNEL_ROOT)));
     config.fault_slots = settings.slots;
     config.fault_around = 4;
-    if settings.inline {
-        config.fault_mode = FaultMode::Inline;
-    }
+    config.fault_mode = settings.mode;
     // Freed in `tear_down`, after everything that refers to it.
     let memory: &'static Memory<Virtual> = Box::leak(Box::new(Memory::new(Virtual, frames, config)));
     world.memory.set(Some(memory));

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use faultline_mm::FaultMode;
+
 use crate::lane::Lane;
 use crate::schedule::Schedule;
 use crate::script::{Script, Settings};
@@ -112,7 +114,7 @@ impl Shrinker {
             |settings| settings.disk_errors = 0,
             |settings| settings.zeroed = 0,
             |settings| settings.pcids = 0,
-            |settings| settings.inline = false,
+            |settings| settings.mode = FaultMode::Queued,
             |settings| settings.slots = 8,
         ];
         for change in plain {

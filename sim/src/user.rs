@@ -50,7 +50,15 @@ impl World {
             return;
         }
         self.spaces.borrow_mut()[process].threads += 1;
-        let future = run_thread(process, thread, Member(process));
+        let mut future = Box::pin(run_thread(process, thread, Member(process)));
+        let future = poll_fn(move |context| {
+            if world().cancelled.borrow().contains(&(process, thread)) {
+                fail(format!(
+                    "thread {thread} of process {process} is polled although it was cancelled"
+                ));
+            }
+            future.as_mut().poll(context)
+        });
         match self.executor.spawn_on(found.cpu, "thread", Class::User, future) {
             Ok(handle) => {
                 self.handles.borrow_mut().insert((process, thread), handle);
@@ -64,6 +72,7 @@ impl World {
         let handle = self.handles.borrow_mut().remove(&(process, thread));
         if let Some(handle) = handle {
             handle.cancel();
+            self.cancelled.borrow_mut().insert((process, thread));
             self.handles.borrow_mut().insert((process, thread), handle);
         }
     }
@@ -220,13 +229,22 @@ async fn touch(process: usize, vas: &Vas, page: usize, access: Access) {
 /// Begins a fault and drops it.
 async fn abandon(process: usize, vas: &Vas, page: usize) {
     let watched = Watched(world().watch(process, page, 1, Access::Write));
-    let mut fault = pin!(vas.handle_page_fault(FaultInfo::user(address_of(page), Access::Write)));
+    let mut fault = Box::pin(vas.handle_page_fault(FaultInfo::user(address_of(page), Access::Write)));
     let result: Poll<FaultResult> = poll_fn(|context| Poll::Ready(fault.as_mut().poll(context))).await;
     let possible = watched.possible();
     if let Poll::Ready(result) = result {
         check_result("a fault", result.map(meaning), possible);
-    } else if world().random.borrow_mut().chance(1, 2) {
-        yield_now().await;
+        return;
+    }
+    let choice = world().random.borrow_mut().below(3);
+    match choice {
+        0 => {}
+        1 => yield_now().await,
+        // It waits for something else when the fault is served, which somebody may have joined.
+        _ => {
+            drop(fault);
+            world().executor.timers().sleep(1).await;
+        }
     }
 }
 

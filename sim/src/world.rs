@@ -5,11 +5,11 @@
 //! called, because each call may switch to another virtual CPU.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use faultline_executor::{Executor, JoinHandle, TaskEvent};
-use faultline_mm::{Access, Memory, PAGE_SIZE, SharedMemory, VirtualAddressSpace};
+use faultline_mm::{Access, FaultMode, Memory, PAGE_SIZE, SharedMemory, VirtualAddressSpace};
 use faultline_trace::Kind;
 
 use crate::coverage::Coverage;
@@ -110,6 +110,8 @@ pub(crate) struct World {
     pub executor: &'static Executor<Virtual>,
     /// By process and thread.
     pub handles: RefCell<BTreeMap<(usize, usize), JoinHandle<()>>>,
+    /// Threads that were cancelled.
+    pub cancelled: RefCell<BTreeSet<(usize, usize)>>,
     /// Tasks of the kernel.
     pub service: RefCell<Vec<JoinHandle<()>>>,
     pub coverage: RefCell<Coverage>,
@@ -174,6 +176,7 @@ impl World {
             memory: Cell::new(None),
             executor,
             handles: RefCell::default(),
+            cancelled: RefCell::default(),
             service: RefCell::default(),
             coverage: RefCell::default(),
             counts: Cell::default(),
@@ -232,7 +235,9 @@ impl World {
     // What the hooks ask.
 
     pub fn traced(&self, kind: Kind, space: u64, fault: u64, a: u64, b: u64) {
-        self.coverage.borrow_mut().event(kind, fault, !self.settings().inline);
+        self.coverage
+            .borrow_mut()
+            .event(kind, fault, self.settings().mode != FaultMode::Inline);
         self.note(|| {
             let (first, second) = kind.payload();
             let mut text = format!("{} space={space}", kind.name());
@@ -272,6 +277,13 @@ impl World {
 
     pub fn task_event(&self, event: TaskEvent) {
         self.coverage.borrow_mut().task(event);
+        if let TaskEvent::Polled { .. } = event {
+            let polls = &self.cpus[self.current.get()].polls;
+            polls.set(polls.get() + 1);
+            if polls.get() > self.executor.config().shares.budget() {
+                fail("a turn goes on beyond all shares, and passes over due timers".to_owned());
+            }
+        }
         self.note(|| match event {
             TaskEvent::Spawned { task, name, .. } => format!("task {task} spawned: {name}"),
             TaskEvent::Woken { task } => format!("task {task} woken"),

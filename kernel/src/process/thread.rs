@@ -7,6 +7,7 @@
 //!
 //! | bit | set by | meaning | cleared by |
 //! |---|---|---|---|
+//! | [`NEW`] | its creation | leave your waker here, by which you can be woken | the first poll |
 //! | [`KILLED`] | the end of the process, `execve` by another thread | drop what you wait for and end | never |
 //! | [`STOPPED`] | a signal that stops the process | end your wait, and stay out of user mode | the process's continuation |
 //! | [`SIGNALLED`] | a raised signal with a handler, a changed mask | look at the pending signals | the look itself, before it looks |
@@ -37,6 +38,9 @@ pub const SIGNALLED: u32 = 2;
 
 /// The process is stopped.
 pub const STOPPED: u32 = 4;
+
+/// The thread's task was not polled yet.
+pub const NEW: u32 = 8;
 
 /// The name of a thread, filled up with at least one NUL.
 pub type Name = [u8; 16];
@@ -85,7 +89,7 @@ impl Thread {
             timer_slack: AtomicU64::new(slack),
             first_timer_slack: slack,
             no_new_privileges: AtomicBool::new(gave_up),
-            attention: AtomicU32::new(0),
+            attention: AtomicU32::new(NEW),
             waker: Once::new(),
             deadline: AtomicU64::new(0),
         }
@@ -161,9 +165,11 @@ impl Thread {
         self.attention.fetch_and(!SIGNALLED, Ordering::AcqRel);
     }
 
-    /// Remembers the waker of the thread's task. It never changes.
-    pub fn set_waker(&self, waker: &Waker) {
+    /// The first poll of the thread's task, whose waker never changes. To be called before the other marks are looked at.
+    #[cold]
+    pub fn begin(&self, waker: &Waker) {
         self.waker.call_once(|| waker.clone());
+        self.attention.fetch_and(!NEW, Ordering::AcqRel);
     }
 
     /// Makes the thread's task look again.

@@ -30,7 +30,7 @@ use faultline_mm::{FaultInfo, FaultOutcome};
 use faultline_trace::{Kind, TrapWord};
 
 use super::attention::Attended;
-use super::thread::{KILLED, STOPPED};
+use super::thread::{KILLED, NEW, STOPPED};
 use super::{Thread, exit, farewell};
 use crate::arch::{self, Trap, UserContext, clock};
 use crate::heap;
@@ -103,6 +103,17 @@ impl UserThread {
             leaves: false,
             waits_for_room: 0,
         }
+    }
+
+    /// Leaves the fault that has just begun with the CPU, if it is a usual one; the executor has it served when the poll is
+    /// over.
+    #[inline(always)]
+    fn leave_fault(&mut self, cx: &mut Context<'_>) -> bool {
+        let State::Fault { future, .. } = &mut self.state else {
+            return false;
+        };
+        // SAFETY: as in `poll_fault`.
+        unsafe { Pin::new_unchecked(future) }.leave(cx.waker())
     }
 
     /// Polls the fault that the thread waits for. `Ready` means that the loop goes on.
@@ -305,7 +316,12 @@ impl UserThread {
         // replaced or dropped only while `state` is not `Fault`: in `conclude`, which `poll_call` calls after it set
         // `state` to `User`, in `finish`, which does so first, and when `self` is dropped, `state` before `space`.
         let future = unsafe { mem::transmute::<FaultFuture<'_>, FaultFuture<'static>>(future) };
-        self.state = State::Fault { future, since };
+        debug_assert!(
+            matches!(self.state, State::User),
+            "a thread that waits is not in user mode"
+        );
+        // SAFETY: 1. the place is that of `state`; 2. what is overwritten without a drop is `User`, which has nothing to drop.
+        unsafe { (&raw mut self.state).write(State::Fault { future, since }) };
     }
 
     /// Runs the thread in user mode until its next trap, and does what the trap asks for as far as it can be done now.
@@ -323,9 +339,13 @@ impl UserThread {
             let next = match unsafe { arch::enter_user(&mut self.context) } {
                 Trap::PageFault { address, error } => {
                     self.start_fault(address, error);
-                    match self.poll_fault(cx) {
-                        Poll::Ready(()) => Next::Enter,
-                        Poll::Pending => Next::Wait,
+                    if self.leave_fault(cx) {
+                        Next::Wait
+                    } else {
+                        match self.poll_fault(cx) {
+                            Poll::Ready(()) => Next::Enter,
+                            Poll::Pending => Next::Wait,
+                        }
                     }
                 }
                 Trap::Syscall => self.call(),
@@ -355,13 +375,16 @@ impl Future for UserThread {
         // SAFETY: 1. only `state` holds something that must not move, and `poll_fault` is the one place that pins it;
         // 2. no method moves `state` out of `self`.
         let this = unsafe { self.get_unchecked_mut() };
-        this.thread.set_waker(cx.waker());
         statistics::entering(this.thread.tid());
         // SAFETY: the thread, which holds the process, is dropped after the poll.
         let _charge = unsafe { heap::charge(&this.thread.process.heap) };
         loop {
             let attention = this.thread.attention();
-            if attention & (KILLED | STOPPED) != 0 {
+            if attention & (NEW | KILLED | STOPPED) != 0 {
+                if attention & NEW != 0 {
+                    this.thread.begin(cx.waker());
+                    continue;
+                }
                 if attention & KILLED != 0 {
                     return this.finish(cx);
                 }

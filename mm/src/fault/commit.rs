@@ -29,8 +29,8 @@ impl<P: Platform> Memory<P> {
         self.complete(token, inner, ending)
     }
 
-    /// Ends a fault that was not served: withdraws what is left of it in the space, gives every waiter the result, wakes
-    /// them, frees the slot.
+    /// Ends a fault that was not served: withdraws what is left of it in the space, gives every waiter the result, frees the
+    /// slot, and wakes the waiters but for the first, which the caller wakes.
     pub(super) fn complete(&'static self, token: SlotToken<P>, mut inner: Guard<'_, P>, ending: Ending) -> Step<P> {
         let request = token.request();
         // SAFETY: the space's lock is held; the reference ends here, before `unlink_side` makes its own.
@@ -52,24 +52,29 @@ impl<P: Platform> Memory<P> {
         if !matches!(ending, Ending::Done(_)) {
             self.counters.denied.add(1);
         }
-        self.end(token, inner, ending)
+        self.end::<true>(token, inner, ending)
     }
 
-    /// Ends a fault whose entry was published: gives every waiter the result, wakes them, frees the slot.
+    /// Ends a fault whose entry was published, as [`complete`](Self::complete) one that was not served.
     #[inline(always)]
-    pub(super) fn resolved(&'static self, token: SlotToken<P>, mut inner: Guard<'_, P>, class: FaultClass) -> Step<P> {
+    pub(super) fn resolved<const TRACED: bool>(
+        &'static self,
+        token: SlotToken<P>,
+        mut inner: Guard<'_, P>,
+        class: FaultClass,
+    ) -> Step<P> {
         // SAFETY: the space's lock is held.
         if unsafe { token.slot().shared() }.side {
             token.request().space().unlink_side(&mut inner, token.index());
         }
         inner.served[class as usize] += 1;
         self.counters.served[class as usize].add(1);
-        self.end(token, inner, Ending::Done(FaultOutcome::Resolved(class)))
+        self.end::<TRACED>(token, inner, Ending::Done(FaultOutcome::Resolved(class)))
     }
 
     /// The end of every fault: the space no longer links to the slot.
     #[inline(always)]
-    fn end(&'static self, token: SlotToken<P>, mut inner: Guard<'_, P>, ending: Ending) -> Step<P> {
+    fn end<const TRACED: bool>(&'static self, token: SlotToken<P>, mut inner: Guard<'_, P>, ending: Ending) -> Step<P> {
         let slot = token.slot();
         let request = token.request();
         inner.in_flight -= 1;
@@ -78,10 +83,10 @@ impl<P: Platform> Memory<P> {
         let first = unsafe { complete_first(&mut slot.shared().waiters, ending) };
         // SAFETY: the space's lock is held.
         let more = !unsafe { slot.shared() }.waiters.is_empty();
-        if first.is_some() {
-            self.trace_page(Kind::FaultWake, request, 1);
-        } else {
+        if first.is_none() {
             self.nobody_waited(request);
+        } else if TRACED {
+            self.trace_page(Kind::FaultWake, request, 1);
         }
         // A slot that the space keeps may be in use again as soon as the lock is free.
         let left = if !more && token.index() == inner.own_slot {
@@ -91,14 +96,9 @@ impl<P: Platform> Memory<P> {
             Some(token)
         };
         drop(inner);
-        if let Some(waker) = first
-            && !mutant!(ForgetWake)
-        {
-            self.platform.wake_faulting(waker);
-        }
         match left {
-            None => Step::Completed(None),
-            Some(token) => self.end_shared(token, more, ending),
+            None => Step::Completed(first),
+            Some(token) => self.end_shared(token, first, more, ending),
         }
     }
 
@@ -112,8 +112,11 @@ impl<P: Platform> Memory<P> {
 
     /// The rest of the end of a fault that others wait for, or whose slot is not yet kept by the space.
     #[inline(never)]
-    fn end_shared(&'static self, token: SlotToken<P>, more: bool, ending: Ending) -> Step<P> {
+    fn end_shared(&'static self, token: SlotToken<P>, mut first: Option<Waker>, more: bool, ending: Ending) -> Step<P> {
         let slot = token.slot();
+        if more && let Some(first) = first.take() {
+            first.wake();
+        }
         if more && !mutant!(WakeOnlyFirst) {
             self.wake_others(slot, &token.request(), ending);
         }
@@ -124,7 +127,7 @@ impl<P: Platform> Memory<P> {
         }
         if token.index() == inner.own_slot {
             Self::put_back(&mut inner, token);
-            return Step::Completed(None);
+            return Step::Completed(first);
         }
         drop(inner);
         // SAFETY: the token is held, and the space no longer links to the slot.
@@ -134,7 +137,7 @@ impl<P: Platform> Memory<P> {
         self.faults.release(token);
         // This may be the last reference to a space that was destroyed. It goes with the step, when no caller that was
         // handed a guard of the space's lock is left.
-        Step::Completed(owner)
+        Step::Released(first, owner)
     }
 
     /// A space that ends gives up the slot that it keeps. Returns the slot's reference to the space, if it is not in use.

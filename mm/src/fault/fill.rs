@@ -65,66 +65,77 @@ impl<P: Platform> Memory<P> {
 
     /// A zeroed frame for a fault.
     #[inline(always)]
-    fn zeroed_for(&'static self, request: RequestRef<P>) -> Result<ReservedFrame<'static>, OutOfFrames> {
+    fn zeroed_for<const TRACED: bool>(
+        &'static self,
+        request: RequestRef<P>,
+    ) -> Result<ReservedFrame<'static>, OutOfFrames> {
         let cpu = self.platform.cpu();
         if self.frames.zeroed_target() > 0
             && let Some(frame) = self.frames.allocate_zeroed(cpu)
         {
             self.counters.pool_hits.add(1);
-            self.trace_request(Kind::FaultFrame, request, frame.address().as_u64(), 1);
+            if TRACED {
+                self.trace_request(Kind::FaultFrame, request, frame.address().as_u64(), 1);
+            }
             return Ok(frame);
         }
         let frame = self.frames.allocate(cpu)?;
         let address = frame.address().as_u64();
-        self.trace_request(Kind::FaultFrame, request, address, 0);
+        if TRACED {
+            self.trace_request(Kind::FaultFrame, request, address, 0);
+        }
         if !mutant!(ForgetZero) {
             self.platform.zero_frame(frame.frame());
         }
-        self.trace_request(Kind::FaultFill, request, address, 0);
+        if TRACED {
+            self.trace_request(Kind::FaultFill, request, address, 0);
+        }
         Ok(frame)
     }
 
     #[inline(always)]
-    fn publish(&self, request: RequestRef<P>, entry: EntryRef<'_>, value: Entry) {
+    fn publish<const TRACED: bool>(&self, request: RequestRef<P>, entry: EntryRef<'_>, value: Entry) {
         entry.set(value);
-        self.trace_page(Kind::FaultCommit, request, value.bits());
+        if TRACED {
+            self.trace_page(Kind::FaultCommit, request, value.bits());
+        }
     }
 
     /// A first write to anonymous memory: a zeroed frame.
     #[inline(always)]
-    pub(super) fn serve_demand_zero(
+    pub(super) fn serve_demand_zero<const TRACED: bool>(
         &'static self,
         token: SlotToken<P>,
         request: RequestRef<P>,
         entry: EntryRef<'_>,
     ) -> Step<P> {
-        let Ok(frame) = self.zeroed_for(request) else {
+        let Ok(frame) = self.zeroed_for::<TRACED>(request) else {
             return Step::NoMemory(token);
         };
         let (token, inner) = valid!(self.lock_valid(token, &request, entry));
-        self.publish(
+        self.publish::<TRACED>(
             request,
             entry,
             Entry::present(frame.map(), request.flags | Entry::DIRTY),
         );
-        self.resolved(token, inner, FaultClass::DemandZero)
+        self.resolved::<TRACED>(token, inner, FaultClass::DemandZero)
     }
 
     /// A first read of anonymous memory: the shared frame of zeros.
     #[inline(always)]
-    pub(super) fn serve_zero_page(
+    pub(super) fn serve_zero_page<const TRACED: bool>(
         &'static self,
         token: SlotToken<P>,
         request: RequestRef<P>,
         entry: EntryRef<'_>,
     ) -> Step<P> {
         let (token, inner) = valid!(self.lock_valid(token, &request, entry));
-        self.publish(
+        self.publish::<TRACED>(
             request,
             entry,
             Entry::present(self.zero_frame, read_only(request.flags) | Entry::BORROWED),
         );
-        self.resolved(token, inner, FaultClass::ZeroPage)
+        self.resolved::<TRACED>(token, inner, FaultClass::ZeroPage)
     }
 
     /// A write to a present entry that lacks the right: the last owner of the frame gets it back, any other gets a
@@ -151,9 +162,9 @@ impl<P: Platform> Memory<P> {
             let kept = before
                 .without(Entry::COW | Entry::BUSY)
                 .with(Entry::WRITABLE | Entry::DIRTY | Entry::ACCESSED);
-            self.publish(request, entry, kept);
+            self.publish::<true>(request, entry, kept);
             space.finish(&mut inner, Change::upgrade(request.page));
-            return self.resolved(token, inner, FaultClass::CowReuse);
+            return self.resolved::<true>(token, inner, FaultClass::CowReuse);
         }
         // A reference of our own keeps the old frame what it is while it is copied without the lock.
         if !borrowed && self.frames.add_mapping(old).is_err() {
@@ -189,7 +200,7 @@ impl<P: Platform> Memory<P> {
         } else {
             FaultClass::CowCopy
         };
-        self.resolved(token, inner, class)
+        self.resolved::<true>(token, inner, class)
     }
 
     /// A frame with the content of `old`.
@@ -200,7 +211,7 @@ impl<P: Platform> Memory<P> {
         borrowed: bool,
     ) -> Result<ReservedFrame<'static>, OutOfFrames> {
         if borrowed && old == self.zero_frame {
-            return self.zeroed_for(request);
+            return self.zeroed_for::<true>(request);
         }
         let copy = self.frames.allocate(self.platform.cpu())?;
         let address = copy.address().as_u64();
@@ -236,9 +247,9 @@ impl<P: Platform> Memory<P> {
             && let Some(frame) = resident
         {
             let flags = read_only(request.flags) | Entry::BORROWED;
-            self.publish(request, entry, Entry::present(Pfn::from(frame), flags));
+            self.publish::<true>(request, entry, Entry::present(Pfn::from(frame), flags));
             self.map_around(&mut inner, request, range, &*file, offset);
-            return self.resolved(token, inner, FaultClass::File);
+            return self.resolved::<true>(token, inner, FaultClass::File);
         }
         drop(inner);
 
@@ -276,8 +287,8 @@ impl<P: Platform> Memory<P> {
         }
         self.trace_request(Kind::FaultFill, request, address.as_u64(), 0);
         let (token, inner) = valid!(self.lock_valid(token, &request, entry));
-        self.publish(request, entry, Entry::present(frame.map(), request.flags));
-        self.resolved(token, inner, FaultClass::File)
+        self.publish::<true>(request, entry, Entry::present(frame.map(), request.flags));
+        self.resolved::<true>(token, inner, FaultClass::File)
     }
 
     /// Maps the neighbours of a file page that are in memory already, within an aligned window and the region.
@@ -332,7 +343,7 @@ impl<P: Platform> Memory<P> {
                 let frame = match object.reference(page) {
                     Some(frame) => frame,
                     None => {
-                        let Ok(frame) = self.zeroed_for(request) else {
+                        let Ok(frame) = self.zeroed_for::<true>(request) else {
                             return Step::NoMemory(token);
                         };
                         match object.insert(page, frame) {
@@ -351,14 +362,14 @@ impl<P: Platform> Memory<P> {
                         return step;
                     }
                 };
-                self.publish(request, entry, Entry::present(frame, request.flags | Entry::SHARED));
-                self.resolved(token, inner, FaultClass::Shared)
+                self.publish::<true>(request, entry, Entry::present(frame, request.flags | Entry::SHARED));
+                self.resolved::<true>(token, inner, FaultClass::Shared)
             }
             Backing::Physical { base, cache } => {
                 let flags = request.flags | Entry::SHARED | Entry::BORROWED | Entry::NO_EXECUTE;
                 let frame = Pfn::containing(base + into);
-                self.publish(request, entry, Entry::present(frame, flags | Entry::cache_flags(cache)));
-                self.resolved(token, inner, FaultClass::Shared)
+                self.publish::<true>(request, entry, Entry::present(frame, flags | Entry::cache_flags(cache)));
+                self.resolved::<true>(token, inner, FaultClass::Shared)
             }
             Backing::Anonymous | Backing::File { .. } => self.complete_stale(token, inner),
         }

@@ -86,30 +86,46 @@ impl<P: Platform> FaultFuture<'_, P> {
         Some(outcome)
     }
 
-    /// Admits the fault if it is one of the most usual and hands it over; false, with nothing done, if it is not.
-    #[inline(never)]
-    fn start_usual(&mut self, waker: &Waker) -> bool {
-        // SAFETY: the waiter is a field of a pinned future, from which nothing is moved.
-        let waiter = unsafe { Pin::new_unchecked(&self.waiter) };
-        match Space::admit_usual(self.space, self.info, self.fault, waiter, waker) {
-            Some(token) => {
-                self.hand_over(token, waker);
-                true
-            }
-            None => false,
+    /// The beginning of the first poll: admits the fault if it is one of the most usual and leaves it with the CPU
+    /// ([`FaultMode::HandedOff`]); false, with nothing done, if it is not. After true the future is pending.
+    #[inline(always)]
+    pub fn leave(self: Pin<&mut Self>, waker: &Waker) -> bool {
+        // SAFETY: nothing is moved out: `waiter` stays where it is.
+        let this = unsafe { self.get_unchecked_mut() };
+        let memory = this.space.memory;
+        if memory.config.fault_mode != FaultMode::HandedOff || this.stage != Stage::New {
+            return false;
         }
+        let Some(token) = this.admit_usual(waker) else {
+            return false;
+        };
+        this.stage = Stage::Waiting(token.index());
+        memory.faults.leave(token, memory.platform.cpu());
+        true
     }
 
-    /// Gives the slot of this fault to the service, or serves it at once.
     #[inline(always)]
-    fn hand_over(&mut self, token: SlotToken<P>, waker: &Waker) {
+    fn admit_usual(&mut self, waker: &Waker) -> Option<SlotToken<P>> {
+        // SAFETY: the waiter is a field of a pinned future, from which nothing is moved.
+        let waiter = unsafe { Pin::new_unchecked(&self.waiter) };
+        Space::admit_usual(self.space, self.info, self.fault, waiter, waker)
+    }
+
+    /// Gives the slot of this fault to the service, or serves it at once. Pending unless it is over by now.
+    #[inline(always)]
+    fn hand_over(&mut self, token: SlotToken<P>, waker: &Waker) -> Poll<FaultResult> {
         let memory = self.space.memory;
         self.stage = Stage::Waiting(token.index());
+        if memory.config.fault_mode == FaultMode::HandedOff {
+            memory.faults.leave(token, memory.platform.cpu());
+            return Poll::Pending;
+        }
         if memory.config.fault_mode == FaultMode::Queued {
             memory.faults.push(token);
         } else {
             memory.serve_now(token, waker);
         }
+        self.look()
     }
 
     /// Whether the fault is over.
@@ -125,10 +141,9 @@ impl<P: Platform> FaultFuture<'_, P> {
     /// Admits the fault; pending unless it is over at once.
     #[inline(always)]
     fn start(&mut self, waker: &Waker) -> Poll<FaultResult> {
-        if self.start_usual(waker) {
-            self.look()
-        } else {
-            self.start_unusual(waker)
+        match self.admit_usual(waker) {
+            Some(token) => self.hand_over(token, waker),
+            None => self.start_unusual(waker),
         }
     }
 
@@ -138,10 +153,7 @@ impl<P: Platform> FaultFuture<'_, P> {
             // SAFETY: the waiter is a field of a pinned future, from which nothing is moved.
             let waiter = unsafe { Pin::new_unchecked(&self.waiter) };
             match Space::admit(self.space, self.info, self.fault, waiter, waker) {
-                Admission::Claimed(token) => {
-                    self.hand_over(token, waker);
-                    return self.look();
-                }
+                Admission::Claimed(token) => return self.hand_over(token, waker),
                 Admission::Waiting(slot) => self.stage = Stage::Waiting(slot),
                 Admission::Ready(result) => {
                     self.stage = Stage::Done;

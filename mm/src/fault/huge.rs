@@ -79,7 +79,7 @@ impl<P: Platform> Memory<P> {
             value.bits(),
         );
         debug_assert_eq!(first.number() % (HUGE_PAGE_SIZE / PAGE_SIZE) as u32, 0);
-        self.resolved(token, inner, FaultClass::Huge)
+        self.resolved::<true>(token, inner, FaultClass::Huge)
     }
 
     /// The fault is served by a small page.

@@ -46,8 +46,10 @@ impl<P: Platform> Future for FaultService<P> {
         memory.retry_parked(context.waker());
         for _ in 0..BUDGET {
             let (token, last) = memory.faults.take(context.waker());
-            if let Some(token) = token {
-                memory.serve(token, context.waker());
+            if let Some(token) = token
+                && let Some(first) = memory.serve(token, context.waker())
+            {
+                first.wake();
             }
             if last {
                 return Poll::Pending;
@@ -70,14 +72,17 @@ impl<P: Platform> Drop for Unwinding<P> {
         // The step that held the token is gone, so this one stands for the slot.
         let request = token.request();
         let inner = request.space().lock();
-        let _ = self.memory.complete(token, inner, Ending::ReadFailed);
+        self.memory.complete(token, inner, Ending::ReadFailed).wake();
     }
 }
 
 /// What a step made of a fault.
+#[must_use = "a waiter may be left to be woken"]
 pub(super) enum Step<P: Platform> {
-    /// Every waiter has a result; the slot is free. Its reference to the space is left.
-    Completed(Option<Arc<Space<P>>>),
+    /// Every waiter has a result, and the space keeps the slot. The first waiter is left to be woken.
+    Completed(Option<Waker>),
+    /// Likewise, and the slot is free for all. Its reference to the space is left.
+    Released(Option<Waker>, Option<Arc<Space<P>>>),
     /// No frame is free.
     NoMemory(SlotToken<P>),
     /// A device works on the page.
@@ -88,7 +93,56 @@ pub(super) enum Step<P: Platform> {
     Reclassified(SlotToken<P>),
 }
 
+impl<P: Platform> Step<P> {
+    /// Wakes the first waiter of a fault that is over.
+    fn wake(self) {
+        if let Self::Completed(Some(first)) | Self::Released(Some(first), _) = self {
+            first.wake();
+        }
+    }
+}
+
 impl<P: Platform> Memory<P> {
+    /// Whether the poll that has just ended has left a fault with this CPU: see
+    /// [`FaultMode::HandedOff`](crate::FaultMode::HandedOff).
+    #[inline(always)]
+    #[must_use]
+    pub fn has_left_fault(&self) -> bool {
+        self.faults.has_left(self.platform.cpu())
+    }
+
+    /// Serves the fault that the poll of the task with the waker `polled` has left with this CPU, as the fault service
+    /// would. Returns whether that was all that the task waits for: then it was not woken, and may be polled again at once.
+    /// If faults wait for memory, this one is queued instead: it is the service that shares memory out.
+    ///
+    /// To be called by the executor between two polls.
+    #[inline(always)]
+    pub fn serve_left_fault(&'static self, polled: &Waker) -> bool {
+        let Some(token) = self.faults.take_left(self.platform.cpu()) else {
+            return false;
+        };
+        if self.faults.waiting_for_memory() > 0 {
+            self.faults.push(token);
+            return false;
+        }
+        match self.serve(token, polled) {
+            Some(first) if first.will_wake(polled) || mutant!(ResumeAny) => true,
+            Some(first) => {
+                first.wake();
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Queues the fault that the poll that has just ended has left with this CPU: something else is due first.
+    #[cold]
+    pub fn queue_left_fault(&self) {
+        if let Some(token) = self.faults.take_left(self.platform.cpu()) {
+            self.faults.push(token);
+        }
+    }
+
     /// Records an event of a fault in service; what it says is read only if it is recorded.
     #[inline(always)]
     pub(super) fn trace_request(&self, kind: Kind, request: RequestRef<P>, a: u64, b: u64) {
@@ -109,34 +163,36 @@ impl<P: Platform> Memory<P> {
     /// Serves one fault as far as it can go now, in the poll of the thread that it is of.
     #[inline(never)]
     pub(super) fn serve_now(&'static self, token: SlotToken<P>, waker: &Waker) {
-        self.serve(token, waker);
+        if let Some(first) = self.serve(token, waker) {
+            first.wake();
+        }
     }
 
-    /// Serves one fault as far as it can go now.
+    /// Serves one fault as far as it can go now. Returns its first waiter, to be woken, if it is over.
     #[inline(always)]
-    fn serve(&'static self, mut token: SlotToken<P>, waker: &Waker) {
+    fn serve(&'static self, mut token: SlotToken<P>, waker: &Waker) -> Option<Waker> {
         let guard = Unwinding {
             memory: self,
             slot: token.slot(),
         };
-        loop {
+        let first = loop {
             let request = token.request();
             if token.slot().abandoned.load(Ordering::Relaxed) {
                 self.give_up(token);
-                break;
+                break None;
             }
-            self.trace_page(Kind::FaultServe, request, request.class as u64);
-            let step = match (request.entry, request.class) {
-                (Some(entry), FaultClass::DemandZero) => self.serve_demand_zero(token, request, entry),
-                (Some(entry), FaultClass::ZeroPage) => self.serve_zero_page(token, request, entry),
-                (Some(entry), FaultClass::CowCopy) => self.serve_cow(token, request, entry),
-                (Some(entry), FaultClass::File) => self.serve_file(token, request, entry),
-                (Some(entry), FaultClass::Shared) => self.serve_shared(token, request, entry),
-                (None, FaultClass::Huge) => self.serve_huge(token, request),
-                _ => self.place(token, request),
+            // One test for all events of the usual step.
+            let step = if self.platform.traces(Kind::FaultServe) {
+                self.traced_step(token, request)
+            } else {
+                self.step::<false>(token, request)
             };
             match step {
-                Step::Completed(_owner) => break,
+                Step::Completed(first) => break first,
+                Step::Released(first, owner) => {
+                    drop(owner);
+                    break first;
+                }
                 Step::Reclassified(same) => {
                     token = same;
                     continue;
@@ -145,9 +201,32 @@ impl<P: Platform> Memory<P> {
                 Step::Device(same) => self.park_for_device(same),
                 Step::NoMemory(same) => self.park_for_memory(same, waker),
             }
-            break;
-        }
+            break None;
+        };
         core::mem::forget(guard);
+        first.filter(|_| !mutant!(ForgetWake))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn traced_step(&'static self, token: SlotToken<P>, request: RequestRef<P>) -> Step<P> {
+        self.trace_page(Kind::FaultServe, request, request.class as u64);
+        self.step::<true>(token, request)
+    }
+
+    /// The step for the class of the fault. `TRACED` is false if faults are not traced: then the most usual steps need not
+    /// ask for each of their events.
+    #[inline(always)]
+    fn step<const TRACED: bool>(&'static self, token: SlotToken<P>, request: RequestRef<P>) -> Step<P> {
+        match (request.entry, request.class) {
+            (Some(entry), FaultClass::DemandZero) => self.serve_demand_zero::<TRACED>(token, request, entry),
+            (Some(entry), FaultClass::ZeroPage) => self.serve_zero_page::<TRACED>(token, request, entry),
+            (Some(entry), FaultClass::CowCopy) => self.serve_cow(token, request, entry),
+            (Some(entry), FaultClass::File) => self.serve_file(token, request, entry),
+            (Some(entry), FaultClass::Shared) => self.serve_shared(token, request, entry),
+            (None, FaultClass::Huge) => self.serve_huge(token, request),
+            _ => self.place(token, request),
+        }
     }
 
     /// Finds or makes the entry of a fault that was admitted without one, and marks it.
@@ -198,7 +277,7 @@ impl<P: Platform> Memory<P> {
     fn give_up(&'static self, token: SlotToken<P>) {
         let request = token.request();
         let inner = request.space().lock();
-        let _ = self.complete(token, inner, Ending::Done(FaultOutcome::Retry));
+        self.complete(token, inner, Ending::Done(FaultOutcome::Retry)).wake();
     }
 
     #[cold]

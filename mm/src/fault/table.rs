@@ -5,7 +5,7 @@ use core::task::Waker;
 use faultline_fallible::Box;
 
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use super::slot::{Slot, SlotToken};
 use super::waiter::{WaitList, complete_first};
@@ -82,13 +82,21 @@ impl<P: Platform> Lists<P> {
 // SAFETY: the pointers are to slots, which may be reached from every CPU; the lists themselves are behind a lock.
 unsafe impl<P: Platform> Send for Lists<P> {}
 
+/// What one CPU has of its own; written by that CPU alone.
+#[repr(align(64))]
+struct Own<P: Platform> {
+    /// Slots that it has claimed, less those whose use it has ended.
+    in_use: AtomicUsize,
+    /// The slot that the poll in progress has left with the CPU, to be served when the poll is over.
+    left: AtomicPtr<Slot<P>>,
+}
+
 /// All fault slots of a machine.
 pub(crate) struct FaultTable<P: Platform> {
     /// Made from a box and given back in `drop`; the lists point into it.
     slots: NonNull<[Slot<P>]>,
     lists: Mutex<Lists<P>>,
-    /// Slots that each CPU has claimed, less those whose use it has ended; each is written by its CPU alone.
-    in_use: [AtomicUsize; MAX_CPUS],
+    own: [Own<P>; MAX_CPUS],
     /// Length of `Lists::memory`, to be looked at without the lock; written under it.
     waiting_for_memory: AtomicUsize,
 }
@@ -121,7 +129,10 @@ impl<P: Platform> FaultTable<P> {
         Self {
             slots,
             lists: Mutex::new(lists),
-            in_use: [const { AtomicUsize::new(0) }; MAX_CPUS],
+            own: core::array::from_fn(|_| Own {
+                in_use: AtomicUsize::new(0),
+                left: AtomicPtr::new(ptr::null_mut()),
+            }),
             waiting_for_memory: AtomicUsize::new(0),
         }
     }
@@ -135,21 +146,21 @@ impl<P: Platform> FaultTable<P> {
 
     /// Slots in use.
     pub(crate) fn in_use(&self) -> usize {
-        let counts = self.in_use.iter().map(|count| count.load(Ordering::Relaxed));
+        let counts = self.own.iter().map(|own| own.in_use.load(Ordering::Relaxed));
         counts.fold(0, usize::wrapping_add)
     }
 
     /// One more slot is in use.
     #[inline(always)]
     pub(super) fn count_claim(&self, cpu: usize) {
-        let count = &self.in_use[cpu];
+        let count = &self.own[cpu].in_use;
         count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
     /// A use has ended.
     #[inline(always)]
     pub(super) fn count_end(&self, cpu: usize) {
-        let count = &self.in_use[cpu];
+        let count = &self.own[cpu].in_use;
         count.store(count.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
     }
 
@@ -188,6 +199,43 @@ impl<P: Platform> FaultTable<P> {
         let mut lists = self.lists.lock();
         lists.queue.push(token.slot());
         lists.wake_service();
+    }
+
+    /// Leaves a slot with the CPU until the poll in progress is over. A poll can leave one: of several, which are of a task
+    /// that waits for many things at once, all are queued.
+    #[inline(always)]
+    pub(super) fn leave(&self, token: SlotToken<P>, cpu: usize) {
+        let left = &self.own[cpu].left;
+        if left.load(Ordering::Relaxed).is_null() {
+            left.store(ptr::from_ref(token.slot()).cast_mut(), Ordering::Relaxed);
+        } else {
+            self.queue_both(token, cpu);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn queue_both(&self, token: SlotToken<P>, cpu: usize) {
+        if let Some(first) = self.take_left(cpu) {
+            self.push(first);
+        }
+        self.push(token);
+    }
+
+    /// Whether a slot was left with the CPU.
+    #[inline(always)]
+    pub(super) fn has_left(&self, cpu: usize) -> bool {
+        !self.own[cpu].left.load(Ordering::Relaxed).is_null()
+    }
+
+    /// Takes the slot that was left with the CPU.
+    #[inline(always)]
+    pub(super) fn take_left(&self, cpu: usize) -> Option<SlotToken<P>> {
+        let left = &self.own[cpu].left;
+        // SAFETY: the cell holds a slot of the table, as the lists do, or null.
+        let slot: &'static Slot<P> = unsafe { left.load(Ordering::Relaxed).as_ref()? };
+        left.store(ptr::null_mut(), Ordering::Relaxed);
+        Some(SlotToken(slot))
     }
 
     /// Takes the oldest queued slot, and says whether it was the last: then, as with none, the service counts as asleep

@@ -8,6 +8,7 @@ mod contents;
 mod cow;
 mod faults;
 mod fork;
+mod handoff;
 mod hardware;
 mod huge;
 mod layout;

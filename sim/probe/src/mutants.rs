@@ -53,6 +53,9 @@ mutants! {
     CopyMarker, "fork copies markers";
     ShareMarkedTable, "fork shares a table that holds markers";
     ForgetWake, "a waiter has its result and is not woken";
+    ResumeAny, "a task is polled again although the fault that was served is not what it waits for";
+    PollKilled, "a task is polled again although it was cancelled meanwhile";
+    PassDueTimers, "a task goes on after its faults for ever, and passes over due timers";
     WakeOnlyFirst, "only the first waiter of a fault gets the result";
     ForgetSlotWaiter, "a slot that comes free wakes nobody";
     ForgetMemoryWaker, "the service does not ask to be woken by the next free frame";
