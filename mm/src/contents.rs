@@ -11,7 +11,7 @@ use crate::error::VasError;
 use crate::frame::{FrameAllocator, Pfn};
 use crate::memory::Memory;
 use crate::platform::Platform;
-use crate::shared::{AT_ONCE, SharedMemory};
+use crate::shared::{AT_ONCE, ObjectId, SharedMemory};
 use crate::sync::Mutex;
 
 impl SharedMemory {
@@ -21,6 +21,7 @@ impl SharedMemory {
     /// There is no kernel memory.
     pub fn empty(frames: &'static FrameAllocator) -> Result<Arc<Self>, AllocError> {
         Arc::try_new(Self {
+            id: ObjectId::new(),
             frames,
             pages: Mutex::default(),
         })

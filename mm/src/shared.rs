@@ -1,6 +1,7 @@
 //! Memory that several spaces see: `MAP_SHARED | MAP_ANONYMOUS`, memfd.
 
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use faultline_fallible::Arc;
 
@@ -11,6 +12,16 @@ use crate::error::VasError;
 use crate::frame::{FrameAllocator, Pfn, ReservedFrame};
 use crate::sparse::{Left, Sparse};
 
+/// The number of an object. It names the object even to who does not keep it alive.
+pub(crate) struct ObjectId(u64);
+
+impl ObjectId {
+    pub(crate) fn new() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
 /// An object of zeroed memory whose pages appear when they are first touched, by whichever space.
 ///
 /// The object holds one reference to each of its frames, and every entry that maps one holds another; a frame is free
@@ -18,6 +29,7 @@ use crate::sparse::{Left, Sparse};
 /// that were touched. What an object loses at once, when it is cut off or dropped, goes back piece by piece:
 /// [`Memory::give_back_left`](crate::Memory::give_back_left).
 pub struct SharedMemory {
+    pub(crate) id: ObjectId,
     pub(crate) frames: &'static FrameAllocator,
     pub(crate) pages: Mutex<Pages>,
 }
@@ -52,6 +64,12 @@ impl SharedMemory {
         let object = Self::empty(frames)?;
         object.pages.lock().end = count;
         Ok(object)
+    }
+
+    /// Its number, which no other object has or will have.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id.0
     }
 
     /// Length in bytes.

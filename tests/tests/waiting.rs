@@ -36,3 +36,13 @@ fn waits_are_seen_and_stopped_processes_take_nothing_and_keep_their_deadlines() 
         assert!(found, "nobody waits for {what}:\n{text}");
     }
 }
+
+#[test]
+fn futexes_are_as_on_linux_and_a_wake_costs_what_it_wakes() {
+    let program = program("futexes");
+    same_as_native(&program, &[]);
+    let guest = Run::file(&program, &["costs"]).counted().boot();
+    let lines = ["20 ended", "40 ended", "1020 ended", "moved 980, woken 980", "flat"];
+    let said = String::from_utf8_lossy(&guest.stderr).into_owned();
+    assert_eq!(output(&guest).lines().collect::<Vec<_>>(), lines, "{said}");
+}

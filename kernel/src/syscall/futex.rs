@@ -3,52 +3,50 @@
 //! # Keys
 //!
 //! A futex is named by what the word *is*, not by its address alone: in shared memory by the object and the offset in
-//! it, so that processes which map it at different addresses meet; anywhere else by the space and the address.
+//! it, so that processes which map it at different addresses meet; anywhere else by the space and the address. Numbers of
+//! objects and spaces are never used again, so a wake can't reach who waits for a word of memory that is gone.
 //!
 //! # Protocol
 //!
-//! A waiter first puts itself into its bucket's queue, then reads the word, and takes itself out if it differs from what
-//! was expected. A waker changes the word in user mode before it calls. So either the waiter's read sees the new word,
-//! or the waker finds the waiter. A waiter is woken once: the waker takes it out of the queue, marks it and wakes its
-//! task. A waiter whose future is dropped takes itself out.
+//! A waiter first puts itself into its queue, then reads the word, and takes itself out if it differs from what was
+//! expected. A waker changes the word in user mode before it calls. So either the waiter's read sees the new word, or the
+//! waker finds the waiter. A waiter is woken once, and a waiter whose future is dropped takes itself out.
+//! `FUTEX_CMP_REQUEUE` reads the word under the locks of both queues. The queues are the executor's
+//! ([`KeyedQueues`]): a wake takes steps for those that it wakes, of whom there are at most as many as threads.
 
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use core::task::{Poll, Waker};
-use faultline_fallible::{Arc, Vec};
+use core::future::poll_fn;
+use core::pin::pin;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::task::Poll;
 
+use faultline_executor::KeyedQueues;
+use faultline_mm::Access;
 use linux_raw_sys::general as linux;
-use spin::Mutex;
 
 use super::memory::shared_object;
-use super::{Caller, Errno, time as clocks, user};
+use super::{Caller, Errno, information, time as clocks, user};
+use crate::exec::elf::USER_END;
 use crate::machine::Space;
 use crate::process::waiting::event_of;
 use crate::time;
 
-/// Number of buckets; a power of two.
-const BUCKETS: usize = 64;
+/// Number of buckets.
+const BUCKETS: usize = 512;
 
 /// What a futex word is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key {
-    /// Id of the space, or address of the shared object.
+    /// Number of the space, or of the shared object.
     holder: u64,
     /// Address in the space, or offset in the object.
     place: u64,
     shared: bool,
 }
 
-struct Waiter {
-    key: Mutex<Key>,
-    bucket: AtomicUsize,
-    mask: u32,
-    waker: Waker,
-    woken: AtomicBool,
-}
+static QUEUES: KeyedQueues<Key, BUCKETS> = KeyedQueues::new();
 
-type Bucket = Mutex<Vec<Arc<Waiter>>>;
-
-static TABLE: [Bucket; BUCKETS] = [const { Mutex::new(Vec::new()) }; BUCKETS];
+/// What a program does not know of the places of keys; 0 until there is a key.
+static SECRET: AtomicU64 = AtomicU64::new(0);
 
 impl Key {
     fn of(space: &Space, address: u64, private: bool) -> Self {
@@ -66,51 +64,41 @@ impl Key {
         }
     }
 
-    fn bucket(&self) -> usize {
-        let mixed = (self.place >> 2 ^ self.holder).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 58) as usize % BUCKETS
+    /// The key of a word that is there: only then does a shared mapping have its object.
+    async fn resolved(space: &Space, address: u64, private: bool) -> Result<Self, Errno> {
+        if !private {
+            user::read_u32(space, address).await?;
+        }
+        Ok(Self::of(space, address, private))
     }
 }
 
-/// A waiter that is, or was, in a queue; dropping it takes it out.
-struct Queued(Arc<Waiter>);
-
-impl Queued {
-    fn new(key: Key, mask: u32, waker: Waker) -> Result<Self, Errno> {
-        let bucket = key.bucket();
-        let waiter = Waiter {
-            key: Mutex::new(key),
-            bucket: AtomicUsize::new(bucket),
-            mask,
-            waker,
-            woken: AtomicBool::new(false),
-        };
-        let waiter = Arc::try_new(waiter)?;
-        let mut queue = TABLE[bucket].lock();
-        queue.try_push(waiter.clone())?;
-        Ok(Self(waiter))
-    }
-
-    fn is_woken(&self) -> bool {
-        self.0.woken.load(Ordering::Acquire)
-    }
-}
-
-impl Drop for Queued {
-    fn drop(&mut self) {
-        // A requeue moves the waiter under the locks of both buckets; look again if it did so meanwhile.
-        while !self.is_woken() {
-            let bucket = self.0.bucket.load(Ordering::Acquire);
-            let mut queue = TABLE[bucket].lock();
-            if self.0.bucket.load(Ordering::Acquire) == bucket {
-                queue.retain(|other| !Arc::ptr_eq(other, &self.0));
-                return;
+impl faultline_executor::Key for Key {
+    fn hash(&self) -> u64 {
+        let mut secret = SECRET.load(Ordering::Relaxed);
+        if secret == 0 {
+            let mut bytes = [0; 8];
+            information::fill_random(&mut bytes);
+            secret = u64::from_le_bytes(bytes) | 1;
+            // Whoever is first says what it is.
+            if let Err(other) = SECRET.compare_exchange(0, secret, Ordering::Relaxed, Ordering::Relaxed) {
+                secret = other;
             }
         }
+        let mix = |word: u64| {
+            let product = u128::from(word ^ secret).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+            (product >> 64) as u64 ^ product as u64
+        };
+        mix(mix(self.place).wrapping_add(self.holder << 1 | u64::from(self.shared)))
     }
 }
 
-/// `futex` operations that only wake, which never wait; `None` for others.
+/// How many a wake is for: at least one, as on Linux, and never less than nobody.
+fn count(value: u32) -> u32 {
+    (value as i32).max(1) as u32
+}
+
+/// `futex` operations that only wake, if they need not wait; `None` for others.
 #[must_use]
 pub fn wake_now(space: &Space, address: u64, operation: u32, value: u32, mask: u32) -> Option<u64> {
     let private = operation & linux::FUTEX_PRIVATE_FLAG != 0;
@@ -119,10 +107,14 @@ pub fn wake_now(space: &Space, address: u64, operation: u32, value: u32, mask: u
         linux::FUTEX_WAKE_BITSET if mask != 0 => mask,
         _ => return None,
     };
-    if !address.is_multiple_of(4) || address >= crate::exec::elf::USER_END {
+    if !address.is_multiple_of(4) || address >= USER_END {
         return None;
     }
-    Some(wake(Key::of(space, address, private), value, mask))
+    // A word that processes share has to be there.
+    if !private && !space.try_read_user(address, &mut [0; 4]) {
+        return None;
+    }
+    Some(wake(&Key::of(space, address, private), count(value), mask))
 }
 
 /// `futex`.
@@ -137,54 +129,70 @@ pub async fn futex(
 ) -> Result<u64, Errno> {
     let private = operation & linux::FUTEX_PRIVATE_FLAG != 0;
     let command = operation & !(linux::FUTEX_PRIVATE_FLAG | linux::FUTEX_CLOCK_REALTIME);
-    if !address.is_multiple_of(4) {
-        return Err(Errno::EINVAL);
-    }
-    if address >= crate::exec::elf::USER_END {
-        return Err(Errno::EFAULT);
-    }
-    let key = |address| Key::of(&caller.space, address, private);
+    let check = |address: u64| {
+        if !address.is_multiple_of(4) {
+            return Err(Errno::EINVAL);
+        }
+        if address >= USER_END {
+            Err(Errno::EFAULT)
+        } else {
+            Ok(())
+        }
+    };
+    let space = &caller.space;
     match command {
         linux::FUTEX_WAIT | linux::FUTEX_WAIT_BITSET => {
-            let mask = if command == linux::FUTEX_WAIT { u32::MAX } else { third };
-            if mask == 0 {
-                return Err(Errno::EINVAL);
-            }
+            let kept = caller.thread.take_deadline();
             let deadline = match timeout {
                 0 => None,
                 pointer => {
-                    let time = clocks::from_timespec(user::read_words(&caller.space, pointer).await?)?;
+                    let time = clocks::from_timespec(user::read_words(space, pointer).await?)?;
                     let now = time::now();
-                    Some(match command {
+                    kept.or(Some(match command {
                         linux::FUTEX_WAIT => now.saturating_add(time),
                         _ if operation & linux::FUTEX_CLOCK_REALTIME != 0 => {
                             now.saturating_add(time.saturating_sub(clocks::wall_clock()))
                         }
                         _ => time,
-                    })
+                    }))
                 }
             };
-            let deadline = caller.thread.take_deadline().or(deadline);
+            let mask = if command == linux::FUTEX_WAIT { u32::MAX } else { third };
+            if mask == 0 {
+                return Err(Errno::EINVAL);
+            }
+            check(address)?;
             wait(&caller, address, private, value, mask, deadline).await
         }
         linux::FUTEX_WAKE | linux::FUTEX_WAKE_BITSET => {
-            wake_now(&caller.space, address, operation, value, third).ok_or(Errno::EINVAL)
-        }
-        linux::FUTEX_REQUEUE | linux::FUTEX_CMP_REQUEUE => {
-            if !second.is_multiple_of(4) {
+            let mask = if command == linux::FUTEX_WAKE { u32::MAX } else { third };
+            if mask == 0 {
                 return Err(Errno::EINVAL);
             }
-            if command == linux::FUTEX_CMP_REQUEUE && user::read_u32(&caller.space, address).await? != third {
-                return Err(Errno::EAGAIN);
-            }
-            let (woken, moved) = requeue(key(address), key(second), value, timeout as u32)?;
-            Ok(if command == linux::FUTEX_REQUEUE {
-                woken
-            } else {
-                woken + moved
-            })
+            check(address)?;
+            let key = Key::resolved(space, address, private).await?;
+            Ok(wake(&key, count(value), mask))
         }
-        linux::FUTEX_WAKE_OP => wake_op(&caller, key(address), key(second), second, value, timeout as u32, third).await,
+        linux::FUTEX_REQUEUE | linux::FUTEX_CMP_REQUEUE => {
+            let most_moved = timeout as u32;
+            if (value as i32) < 0 || (most_moved as i32) < 0 {
+                return Err(Errno::EINVAL);
+            }
+            check(address)?;
+            check(second)?;
+            let expected = (command == linux::FUTEX_CMP_REQUEUE).then_some(third);
+            requeue(space, [address, second], private, [value, most_moved], expected).await
+        }
+        linux::FUTEX_WAKE_OP => {
+            check(address)?;
+            check(second)?;
+            let keys = [
+                Key::resolved(space, address, private).await?,
+                Key::resolved(space, second, private).await?,
+            ];
+            let most = [count(value), count(timeout as u32)];
+            wake_op(space, keys, second, most, third).await
+        }
         _ => Err(Errno::ENOSYS),
     }
 }
@@ -197,113 +205,79 @@ async fn wait(
     mask: u32,
     deadline: Option<u64>,
 ) -> Result<u64, Errno> {
-    // The word's page is made present first: only then does a shared mapping have its object.
-    user::read_u32(&caller.space, address).await?;
-    let waker = core::future::poll_fn(|context| Poll::Ready(context.waker().clone())).await;
-    let queued = Queued::new(Key::of(&caller.space, address, private), mask, waker)?;
+    let key = Key::resolved(&caller.space, address, private).await?;
+    let mut wait = pin!(QUEUES.wait(key, mask));
+    poll_fn(|context| Poll::Ready(wait.as_mut().poll(context).is_ready())).await;
     if user::read_u32(&caller.space, address).await? != expected {
-        return if queued.is_woken() { Ok(0) } else { Err(Errno::EAGAIN) };
+        return if wait.is_woken() { Ok(0) } else { Err(Errno::EAGAIN) };
     }
-    let woken = core::future::poll_fn(|_| {
-        if queued.is_woken() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    });
+    let (thread, event) = (&caller.thread, event_of("futex", address));
     let result = match deadline {
-        None => caller
-            .thread
-            .interruptible(event_of("futex", address), woken)
-            .await
-            .map(Ok),
+        None => thread.interruptible(event, wait.as_mut()).await.map(Ok),
         Some(deadline) => {
-            caller
-                .thread
-                .interruptible(event_of("futex", address), time::timeout(deadline, woken))
-                .await
+            let wait = time::timeout(deadline, wait.as_mut());
+            thread.interruptible(event, wait).await
         }
     };
-    match result {
-        Ok(Ok(())) => Ok(0),
-        _ if queued.is_woken() => Ok(0),
-        Ok(Err(_)) => Err(Errno::ETIMEDOUT),
-        Err(_) if let Some(deadline) = deadline => {
-            caller.thread.keep_deadline(deadline);
+    match (result, deadline) {
+        (Ok(Ok(())), _) => Ok(0),
+        _ if wait.is_woken() => Ok(0),
+        (Ok(Err(_)), _) => Err(Errno::ETIMEDOUT),
+        (Err(_), None) => Err(Errno::ERESTARTSYS),
+        (Err(_), Some(deadline)) => {
+            thread.keep_deadline(deadline);
             Err(Errno::ERESTARTBLOCK)
         }
-        Err(_) => Err(Errno::ERESTARTSYS),
     }
 }
 
 /// Wakes up to `most` waiters of a key whose mask meets `mask`; says how many.
-fn wake(key: Key, most: u32, mask: u32) -> u64 {
-    let mut woken = 0;
-    TABLE[key.bucket()].lock().retain(|waiter| {
-        let taken = woken < most.max(1) && waiter.mask & mask != 0 && *waiter.key.lock() == key;
-        if taken {
-            waiter.woken.store(true, Ordering::Release);
-            waiter.waker.wake_by_ref();
-            woken += 1;
-        }
-        !taken
-    });
-    u64::from(woken)
+fn wake(key: &Key, most: u32, mask: u32) -> u64 {
+    u64::from(QUEUES.wake(key, most, mask))
 }
 
-/// Wakes up to `most` waiters of `from` and moves up to `moved_most` others to `to`.
-fn requeue(from: Key, to: Key, most: u32, moved_most: u32) -> Result<(u64, u64), Errno> {
-    let woken = if most == 0 { 0 } else { wake(from, most, u32::MAX) };
-    let mut moved = 0;
-    let (source, target) = (from.bucket(), to.bucket());
-    let mut take = |waiter: &Arc<Waiter>| {
-        let mut key = waiter.key.lock();
-        let taken = moved < moved_most && *key == from;
-        if taken {
-            *key = to;
-            waiter.bucket.store(target, Ordering::Release);
-            moved += 1;
-        }
-        taken
-    };
-    if source == target {
-        TABLE[source].lock().iter().for_each(|waiter| {
-            take(waiter);
+/// Why a requeue did nothing.
+enum Refused {
+    /// The word is another.
+    Changed,
+    /// The word is not there.
+    Absent,
+}
+
+/// Wakes waiters of the first word and moves others to the second, at most so many of each, if the first word is as
+/// expected.
+async fn requeue(
+    space: &Space,
+    words: [u64; 2],
+    private: bool,
+    most: [u32; 2],
+    expected: Option<u32>,
+) -> Result<u64, Errno> {
+    loop {
+        let from = Key::resolved(space, words[0], private).await?;
+        let to = Key::resolved(space, words[1], private).await?;
+        let done = QUEUES.requeue(&from, &to, most[0], most[1], || {
+            let Some(expected) = expected else { return Ok(()) };
+            let mut word = [0; 4];
+            if !space.try_read_user(words[0], &mut word) {
+                return Err(Refused::Absent);
+            }
+            if u32::from_le_bytes(word) == expected {
+                Ok(())
+            } else {
+                Err(Refused::Changed)
+            }
         });
-        return Ok((woken, u64::from(moved)));
-    }
-    // Whoever holds two buckets took the lower one first.
-    let mut lower = TABLE[source.min(target)].lock();
-    let mut upper = TABLE[source.max(target)].lock();
-    let (old, new) = if source < target {
-        (&mut *lower, &mut *upper)
-    } else {
-        (&mut *upper, &mut *lower)
-    };
-    new.try_reserve(old.len().min(moved_most as usize))?;
-    // There is room for all that move, so none is lost.
-    let mut room = Ok(());
-    old.retain(|waiter| {
-        let taken = take(waiter);
-        if taken && room.is_ok() {
-            room = new.try_push(waiter.clone());
+        match done {
+            Ok(done) => return Ok(u64::from(done.woken) + u64::from(done.moved)),
+            Err(Refused::Changed) => return Err(Errno::EAGAIN),
+            Err(Refused::Absent) => user::resolve(space, words[0], Access::Read).await?,
         }
-        !taken
-    });
-    room?;
-    Ok((woken, u64::from(moved)))
+    }
 }
 
 /// `FUTEX_WAKE_OP`: changes the second word and wakes waiters of both.
-async fn wake_op(
-    caller: &Caller,
-    first: Key,
-    second: Key,
-    address: u64,
-    most: u32,
-    second_most: u32,
-    encoded: u32,
-) -> Result<u64, Errno> {
+async fn wake_op(space: &Space, keys: [Key; 2], address: u64, most: [u32; 2], encoded: u32) -> Result<u64, Errno> {
     let operand = |shift: u32| ((encoded << (20 - shift)) as i32 >> 20) as u32;
     let (mut argument, compared) = (operand(12), operand(0));
     if encoded >> 28 & linux::FUTEX_OP_OPARG_SHIFT != 0 {
@@ -318,7 +292,7 @@ async fn wake_op(
         _ => None,
     };
     change(0).ok_or(Errno::ENOSYS)?;
-    let old = user::update_u32(&caller.space, address, change).await?;
+    let old = user::update_u32(space, address, change).await?;
     let (signed, limit) = (old as i32, compared as i32);
     let also = match encoded >> 24 & 15 {
         linux::FUTEX_OP_CMP_EQ => signed == limit,
@@ -329,8 +303,9 @@ async fn wake_op(
         linux::FUTEX_OP_CMP_GE => signed >= limit,
         _ => return Err(Errno::ENOSYS),
     };
-    let woken = wake(first, most, u32::MAX);
-    Ok(woken + if also { wake(second, second_most, u32::MAX) } else { 0 })
+    let [first, second] = keys;
+    let woken = wake(&first, most[0], u32::MAX);
+    Ok(woken + if also { wake(&second, most[1], u32::MAX) } else { 0 })
 }
 
 /// Stores 0 at `address` and wakes one waiter: the end of a thread that asked for it.
@@ -374,6 +349,6 @@ pub async fn orphan(space: &Space, address: u64, tid: u32, taking: bool) -> Resu
 
 /// Wakes a waiter of a word, whether it waits for it as private or as shared.
 fn wake_any(space: &Space, address: u64) {
-    wake(Key::of(space, address, false), 1, u32::MAX);
-    wake(Key::of(space, address, true), 1, u32::MAX);
+    wake(&Key::of(space, address, false), 1, u32::MAX);
+    wake(&Key::of(space, address, true), 1, u32::MAX);
 }

@@ -3,7 +3,7 @@
 //! Argument checks that Linux makes before it looks at the address space are made here; the rest is the space's
 //! business, and its errors become numbers in [`errno`](super::errno).
 
-use faultline_fallible::{Arc, unsize};
+use faultline_fallible::unsize;
 
 use faultline_mm::{
     Access, Advice, Backing, MapRequest, PageRange, PageSource, Placement, Protection, RegionFlags, SharedMemory,
@@ -494,15 +494,12 @@ fn set_all_locked(space: &Space, locked: bool) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The shared object behind a user address, by its own address, and the offset in it.
+/// The shared object behind a user address, by its number, and the offset in it.
 #[must_use]
 pub fn shared_object(space: &Space, place: u64) -> Option<(u64, u64)> {
     let region = space.find_mapping(address(place, Errno::EFAULT).ok()?)?;
     match region.backing {
-        Backing::Shared { object, offset } => Some((
-            Arc::as_ptr(&object).addr() as u64,
-            offset + (place - region.range.start()),
-        )),
+        Backing::Shared { object, offset } => Some((object.id(), offset + (place - region.range.start()))),
         _ => None,
     }
 }
