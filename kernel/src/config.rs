@@ -15,6 +15,17 @@ use faultline_trace::Category;
 
 use crate::heap::inject::Failures;
 
+/// What standard input is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// At its end.
+    None,
+    /// A pipe from the host.
+    Pipe,
+    /// A terminal.
+    Terminal,
+}
+
 /// What the kernel does after start-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -145,8 +156,8 @@ pub struct Config {
     pub executor_tasks: u32,
     /// Seed of everything that is random; 0 leaves programs at their places.
     pub seed: u64,
-    /// Whether standard input is a terminal.
-    pub terminal: bool,
+    /// What standard input is.
+    pub input: Input,
     /// Rows and columns of the terminal's window.
     pub window: [u16; 2],
     /// Whether each channel has a port of its own.
@@ -176,7 +187,7 @@ impl Default for Config {
             floor: false,
             executor_tasks: 0,
             seed: 0,
-            terminal: false,
+            input: Input::None,
             window: [24, 80],
             split_console: true,
             selftest: None,
@@ -292,7 +303,14 @@ impl Config {
             "floor" => self.floor = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
             "executor" => self.executor_tasks = value.parse().map_err(|_| bad())?,
             "seed" => self.seed = value.parse().map_err(|_| bad())?,
-            "input" => self.terminal = choose(value, &[("none", false), ("terminal", true)]).ok_or_else(bad)?,
+            "input" => {
+                let kinds = [
+                    ("none", Input::None),
+                    ("pipe", Input::Pipe),
+                    ("terminal", Input::Terminal),
+                ];
+                self.input = choose(value, &kinds).ok_or_else(bad)?;
+            }
             "window" => self.window = window(value).ok_or_else(bad)?,
             "console" => self.split_console = choose(value, &[("split", true), ("com1", false)]).ok_or_else(bad)?,
             "selftest" => self.selftest = Some(choose(value, &SELF_TESTS).ok_or_else(bad)?),

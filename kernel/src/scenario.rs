@@ -20,7 +20,7 @@ use faultline_mm::frame::FrameAccount;
 use faultline_trace::FaultClass;
 use x86_64::PhysAddr;
 
-use crate::config::{Config, PollTime, SelfTest, ServiceTurn};
+use crate::config::{Config, Input, PollTime, SelfTest, ServiceTurn};
 use crate::console::{self, Channel};
 use crate::exec::ExecError;
 use crate::exec::stack::Arguments;
@@ -79,8 +79,10 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     if config.executor_tasks > 0 {
         executor_costs::measure(config.executor_tasks);
     }
-    if config.terminal {
-        terminal::start(config.window);
+    match config.input {
+        Input::None => {}
+        Input::Pipe => fs::input::start(),
+        Input::Terminal => terminal::start(config.window),
     }
     let (before, heap_before) = (memory().account(), heap::frames());
     ::log::info!("{before}");

@@ -10,7 +10,8 @@
 //! readers are futures that the task wakes. The queue cannot overflow: the handler, its only producer, leaves bytes in the
 //! port while there is no room, and the task looks at the port again whenever it has emptied the queue.
 //!
-//! Without `input=terminal` in the configuration nothing is a terminal, and standard input is at its end.
+//! Without `input=terminal` in the configuration nothing is a terminal: standard input is at its end, or a pipe
+//! ([`crate::fs::input`]).
 
 mod settings;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use faultline_xtask::build::Artifacts;
 use faultline_xtask::config::{Config, Fault};
-use faultline_xtask::machine::{Accel, Attached, End, Firmware, Hardware};
+use faultline_xtask::machine::{Accel, Attached, End, Firmware, Hardware, Input, InputKind};
 use faultline_xtask::ports::{Captured, Commands, Ports, TracePort};
 use faultline_xtask::recording::{Recording, names};
 use faultline_xtask::report::Report;
@@ -197,13 +197,14 @@ impl Run {
             events: Box::new(frames.clone()),
             commands: Commands::default(),
         });
-        let input = self.typed.map(|script| -> Box<dyn io::Read + Send> {
-            Box::new(Typist {
+        let input = self.typed.map(|script| Input {
+            from: Box::new(Typist {
                 script: script.into_iter().collect(),
                 output: stdout.clone(),
                 read: 0,
                 rest: "",
-            })
+            }),
+            kind: InputKind::Keys,
         });
         let attached = Attached { trace, input };
         let ended = session::boot_attached(

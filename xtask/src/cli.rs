@@ -60,8 +60,10 @@ impl Cli {
 pub enum Command {
     /// Boot with one program as the first user task
     ///
-    /// The program's standard output and error arrive on the tool's own, byte for byte. The exit status is the
-    /// program's: 128 + N if signal N ended it; 124 at the time limit; 125 if the kernel or this tool failed; 126 if the
+    /// The program's standard output and error arrive on the tool's own, byte for byte, and what comes on the tool's
+    /// standard input is the program's: a pipe, or a terminal if input and output are one (then Ctrl-] ends the machine;
+    /// standard error goes the way of standard output). With icount, a program that reads a pipe does not repeat exactly.
+    /// The exit status is the program's: 128 + N if signal N ended it; 124 at the time limit; 125 if the kernel or this tool failed; 126 if the
     /// file can't be a user task; 127 if there is no such file.
     Run(Run),
     /// Boot into an interactive shell, with the sample tasks in its /bin

@@ -45,5 +45,6 @@ pub mod storm;
 pub mod symbols;
 pub mod top;
 pub mod trace;
+pub mod typing;
 pub mod unwind;
 pub mod workspace;

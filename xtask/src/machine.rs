@@ -10,6 +10,7 @@
 //! - **Verdict.** Only the kernel's own words through the debug-exit port count as an orderly end. A reset of the
 //!   machine ends QEMU with status 0, and counts as a failure of the kernel.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Read, Seek, Write};
@@ -260,8 +261,25 @@ pub fn run_traced(
 pub struct Attached {
     /// A virtio serial port for a binary trace.
     pub trace: Option<TracePort>,
-    /// What is typed on COM2; its end is the end of input (Ctrl-D).
-    pub input: Option<Box<dyn Read + Send>>,
+    /// What the programs read.
+    pub input: Option<Input>,
+}
+
+/// What comes on COM2 for the programs.
+pub struct Input {
+    /// The bytes.
+    pub from: Box<dyn Read + Send>,
+    /// How the kernel takes them.
+    pub kind: InputKind,
+}
+
+/// How the kernel takes what comes on COM2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputKind {
+    /// `input=terminal`: keys; at the end Ctrl-D is pressed.
+    Keys,
+    /// `input=pipe`: any bytes, with escapes for the end of input (see the kernel's `fs::input`).
+    Pipe,
 }
 
 /// The same with whatever is attached.
@@ -356,7 +374,7 @@ pub fn run_attached(
     };
     let log = carry("the log", com1, log, LOG_TAIL, says.clone());
     if let Some(input) = input {
-        type_in(
+        send(
             input,
             com2.try_clone().context("no second hold of a serial port")?,
             listening,
@@ -405,7 +423,7 @@ struct Listening<W: Write> {
 
 impl<W: Write> Write for Listening<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        const SAYS: &[u8] = b"standard input is a terminal";
+        const SAYS: &[u8] = b"standard input is a ";
         for &byte in bytes {
             if self.said.is_none() {
                 break;
@@ -428,30 +446,55 @@ impl<W: Write> Write for Listening<W> {
 
 /// Copies input to a port as it comes, once the kernel listens, and says at its end that there is no more. The thread is
 /// left alone when the machine ends: a read of a terminal can't be called back.
-fn type_in(mut input: Box<dyn Read + Send>, mut port: UnixStream, listening: mpsc::Receiver<()>) {
-    const END: u8 = 4;
+fn send(input: Input, mut port: UnixStream, listening: mpsc::Receiver<()>) {
+    let Input { mut from, kind } = input;
     thread::spawn(move || {
         // The other end goes when the kernel listens, or with the machine.
         let _ = listening.recv();
-        let (mut buffer, mut last) = ([0; 256], b'\n');
+        let (mut buffer, mut last) = ([0; 4096], b'\n');
         loop {
-            match input.read(&mut buffer) {
+            match from.read(&mut buffer) {
                 Ok(count @ 1..) => {
                     last = buffer[count - 1];
-                    if port.write_all(&buffer[..count]).is_err() {
+                    if port.write_all(&kind.encoded(&buffer[..count])).is_err() {
                         break;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 _ => {
-                    // The key ends the input only at the start of a line.
-                    let end: &[u8] = if last == b'\n' { &[END] } else { &[b'\n', END] };
-                    let _ = port.write_all(end);
+                    let _ = port.write_all(kind.end(last));
                     break;
                 }
             }
         }
     });
+}
+
+impl InputKind {
+    /// The byte that begins an escape in a pipe.
+    const ESCAPE: u8 = 0x10;
+
+    /// Bytes as they go over the line.
+    fn encoded(self, bytes: &[u8]) -> Cow<'_, [u8]> {
+        if self == Self::Keys || !bytes.contains(&Self::ESCAPE) {
+            return Cow::Borrowed(bytes);
+        }
+        let doubled = bytes.iter().flat_map(|&byte| {
+            let times = if byte == Self::ESCAPE { 2 } else { 1 };
+            std::iter::repeat_n(byte, times)
+        });
+        Cow::Owned(doubled.collect())
+    }
+
+    /// What says that there is no more, after this byte.
+    fn end(self, last: u8) -> &'static [u8] {
+        match (self, last) {
+            (Self::Pipe, _) => &[Self::ESCAPE, b'E'],
+            // The key ends the input only at the start of a line.
+            (Self::Keys, b'\n') => &[4],
+            (Self::Keys, _) => b"\n\x04",
+        }
+    }
 }
 
 /// Waits until every port is closed, which QEMU does when it ends, or until there is a reason to stop it.

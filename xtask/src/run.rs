@@ -1,7 +1,8 @@
 //! `run`: one program as the first user task.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 
@@ -10,13 +11,14 @@ use crate::cli;
 use crate::cli::values::closest;
 use crate::config::{self, Config};
 use crate::gdb::{self, Debugger};
-use crate::machine::Accel;
+use crate::machine::{Accel, Attached, End, InputKind};
 use crate::ports::{Commands, Ports, TracePort};
 use crate::program::Unsuitable;
 use crate::recording::strace;
 use crate::report::Summary;
 use crate::root::Root;
 use crate::session::{self, FAILED, NOT_FOUND, Task, UNSUITABLE};
+use crate::typing::{self, Keyboard, RawTerminal, ReturnCarriage, Source};
 
 /// Boots with the program and returns the exit status of the tool.
 ///
@@ -64,6 +66,21 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
     } else {
         arguments.recording.configure(&mut config)?;
     }
+    // A debugger that runs in this terminal reads it itself.
+    let source = match arguments.gdb {
+        Some(Debugger::Run) => Source::Nothing,
+        _ => typing::source(),
+    };
+    match source {
+        Source::Nothing => {}
+        Source::Pipe => drop(config.set("input", "pipe")?),
+        Source::Terminal => {
+            config.set("input", "terminal")?;
+            if let Some((rows, columns)) = typing::window() {
+                config.set("window", format!("{rows}x{columns}"))?;
+            }
+        }
+    }
     options.configure(&mut config)?;
 
     let mut hardware = options.hardware(arguments.accel);
@@ -74,12 +91,11 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
         .map(|debugger| gdb::prepare(debugger, &artifacts, &tasks[0], options.seed))
         .transpose()?;
     hardware.gdb = waiting.as_ref().map(|waiting| waiting.port);
-    let ports = Ports::of_this_process(arguments.recording.log());
     let mut recorder = arguments.recording.start(&tasks)?;
     options.describe(arguments.accel, &mut recorder);
     let trace = if arguments.strace {
         Some(TracePort {
-            events: Box::new(strace::Live::new(io::stderr())),
+            events: Box::new(strace::Live::new(lines(source, Box::new(io::stderr())))),
             commands: Commands::default(),
         })
     } else {
@@ -96,11 +112,30 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
         }
         _ => None,
     };
-    let ended = session::boot_traced(&artifacts, &hardware, &bundle, ports, trace, options.limit())?;
+    let ports = Ports::of_this_process(lines(source, arguments.recording.log()));
+    let terminal = match source {
+        Source::Terminal => RawTerminal::of_standard_input()?,
+        _ => None,
+    };
+    let commands = trace.as_ref().map(|port| port.commands.clone());
+    let keyboard = Keyboard::new(terminal.is_some(), commands);
+    let escaped = keyboard.escaped();
+    let input = match source {
+        Source::Nothing => None,
+        Source::Pipe => Some(keyboard.input(InputKind::Pipe)),
+        Source::Terminal => Some(keyboard.input(InputKind::Keys)),
+    };
+    let attached = Attached { trace, input };
+    let ended = session::boot_attached(&artifacts, &hardware, &bundle, ports, attached, options.limit());
+    drop(terminal);
     drop(debugging);
+    let ended = ended?;
     recorder.finish(ended.as_ref().map(|(_, outcome)| outcome.report.as_str()).ok())?;
     let (report, _) = match ended {
         Ok(orderly) => orderly,
+        Err(failure) if escaped.load(Ordering::Relaxed) && matches!(failure.outcome.end, End::Interrupted(_)) => {
+            return Ok(0);
+        }
         Err(failure) => {
             eprintln!("faultline: {failure}");
             return Ok(failure.status());
@@ -149,6 +184,14 @@ fn from_file(folder: Option<&Path>, root: &Root, program: &str, args: &[String])
         return Task::from_file(program.as_ref(), args).map(Some);
     }
     Ok(None)
+}
+
+/// Lines for standard error: on a terminal in raw mode they begin at the left edge only if they are told to.
+fn lines(source: Source, to: Box<dyn Write + Send>) -> Box<dyn Write + Send> {
+    match source {
+        Source::Terminal => Box::new(ReturnCarriage(to)),
+        _ => to,
+    }
 }
 
 /// What a person may have meant by a name that is neither a file nor a sample task.

@@ -5,30 +5,22 @@
 //! recorded, the kernel is asked to end every process, so that the trace has its orderly end.
 
 use std::fs;
-use std::io::{self, IsTerminal, Read, Write};
-use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, bail};
 
 use crate::build;
 use crate::cli;
 use crate::config::Config;
-use crate::interrupt;
-use crate::machine::{Accel, Attached, End};
-use crate::ports::{Commands, Ports};
+use crate::machine::{Accel, Attached, End, InputKind};
+use crate::ports::Ports;
 use crate::program;
 use crate::root::Root;
 use crate::session::{self, Task};
+use crate::typing::{Keyboard, RawTerminal, ReturnCarriage, window};
 use crate::workspace;
-
-/// The key that ends the machine: Ctrl-].
-const ESCAPE: u8 = 0x1d;
 
 /// Boots with the shell and returns its exit status.
 ///
@@ -82,13 +74,11 @@ pub fn run(arguments: &cli::Shell) -> anyhow::Result<u8> {
     }
     let ports = Ports::of_this_process(log);
     let trace = recorder.port();
-    let escaped = Arc::new(AtomicBool::new(false));
+    let commands = trace.as_ref().map(|port| port.commands.clone());
+    let keyboard = Keyboard::new(terminal.is_some(), commands);
+    let escaped = keyboard.escaped();
     let attached = Attached {
-        input: Some(Box::new(Keyboard {
-            is_terminal: terminal.is_some(),
-            commands: trace.as_ref().map(|port| port.commands.clone()),
-            escaped: Arc::clone(&escaped),
-        })),
+        input: Some(keyboard.input(InputKind::Keys)),
         trace,
     };
     let ended = session::boot_attached(&artifacts, &hardware, &bundle, ports, attached, limit);
@@ -180,101 +170,6 @@ fn succeed(command: &mut Command) -> anyhow::Result<()> {
         bail!("{name}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
-}
-
-/// Standard input, with the key that ends the machine taken out if a person types.
-struct Keyboard {
-    is_terminal: bool,
-    /// The way to the kernel, where a trace is recorded.
-    commands: Option<Commands>,
-    /// Whether the key was pressed.
-    escaped: Arc<AtomicBool>,
-}
-
-/// How long the kernel may take to end every process.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-impl Read for Keyboard {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = io::stdin().read(buffer)?;
-        if self.is_terminal && buffer[..count].contains(&ESCAPE) {
-            self.escaped.store(true, Ordering::Relaxed);
-            let is_asked = self.commands.as_ref().is_some_and(|commands| commands.send("end"));
-            if is_asked {
-                thread::sleep(PATIENCE);
-            }
-            // It ended long ago, or it does not end by itself.
-            interrupt::request();
-            return Ok(0);
-        }
-        Ok(count)
-    }
-}
-
-/// Lines for a terminal in raw mode, which goes down a line at a line feed and does not go back to its start.
-struct ReturnCarriage(Box<dyn Write + Send>);
-
-impl Write for ReturnCarriage {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-            match line.strip_suffix(b"\n") {
-                Some(text) => self.0.write_all(&[text, b"\r\n"].concat())?,
-                None => self.0.write_all(line)?,
-            }
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-/// Rows and columns of the terminal of this process, if it has one that says so.
-fn window() -> Option<(u16, u16)> {
-    let mut size = MaybeUninit::<libc::winsize>::uninit();
-    // SAFETY: the call writes the size to a place that is large enough, and says whether it has.
-    if unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCGWINSZ, size.as_mut_ptr()) } != 0 {
-        return None;
-    }
-    // SAFETY: the call above has succeeded.
-    let size = unsafe { size.assume_init() };
-    (size.ws_row != 0 && size.ws_col != 0).then_some((size.ws_row, size.ws_col))
-}
-
-/// The terminal of this process in raw mode; as it was, when the value goes.
-struct RawTerminal(libc::termios);
-
-impl RawTerminal {
-    /// Nothing if standard input is no terminal.
-    fn of_standard_input() -> io::Result<Option<Self>> {
-        if !io::stdin().is_terminal() {
-            return Ok(None);
-        }
-        let mut settings = MaybeUninit::<libc::termios>::uninit();
-        // SAFETY: the call writes the settings to a place that is large enough, and says whether it has.
-        if unsafe { libc::tcgetattr(libc::STDIN_FILENO, settings.as_mut_ptr()) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the call above has succeeded.
-        let before = unsafe { settings.assume_init() };
-        let mut raw = before;
-        // SAFETY: both calls get settings that are whole.
-        unsafe {
-            libc::cfmakeraw(&raw mut raw);
-            if libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &raw const raw) != 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-        Ok(Some(Self(before)))
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        // SAFETY: the settings are those that the terminal had.
-        unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &raw const self.0) };
-    }
 }
 
 #[cfg(test)]

@@ -98,8 +98,8 @@ keys! {
         "measure at the start what the executor's steps cost, with this many tasks alive; 0: do not";
     "seed": Values::Number(u64::MAX), "0",
         "the number behind getrandom, AT_RANDOM and the places of programs in memory; 0: programs are not moved";
-    "input": Values::Words(&["none", "terminal"]), "none",
-        "none: standard input is at its end; terminal: the port of standard output is a terminal";
+    "input": Values::Words(&["none", "pipe", "terminal"]), "none",
+        "none: standard input is at its end; pipe: it is what the host sends; terminal: the port of standard output is one";
     "window": Values::Text("ROWSxCOLUMNS"), "24x80",
         "the size of the terminal's window";
     "console": Values::Words(&["split", "com1"]), "split",

@@ -10,7 +10,7 @@ use linux_raw_sys::general as linux;
 use spin::Once;
 
 use super::file::{File, INPUT, OUTPUT, Transfer, Written};
-use super::{FileKind, OpenFile};
+use super::{FileKind, OpenFile, input};
 use crate::console::{self, Channel, PORTS};
 use crate::machine::Space;
 use crate::process::waiting::event;
@@ -67,18 +67,26 @@ impl Port {
     /// came first; `EFAULT`, `ENOMEM`.
     pub async fn read(self, caller: &Caller, file: &OpenFile, pieces: &mut Pieces) -> Result<u64, Errno> {
         let length = usize::try_from(pieces.left()).unwrap_or(usize::MAX).min(LINE);
-        if !terminal::is_on() || length == 0 {
+        let is_piped = input::is_on();
+        if !(is_piped || terminal::is_on()) || length == 0 {
             return Ok(0);
         }
         let mut buffer = Vec::try_of(0, length)?;
         let thread = &caller.thread;
-        let mut look = || match terminal::poll_read(&thread.process, &mut buffer) {
+        let mut poll = || match is_piped {
+            true => input::poll_read(&mut buffer).map(Ok),
+            false => terminal::poll_read(&thread.process, &mut buffer),
+        };
+        let mut look = || match poll() {
             Poll::Pending if file.is_non_blocking() => Some(Err(Errno::EAGAIN)),
             Poll::Pending => None,
             Poll::Ready(read) => Some(read.map_err(|_| raise::for_background(thread, Signal::SIGTTIN))),
         };
-        let wait = terminal::input().wait_until(&mut look);
-        let read = thread.interruptible(event("terminal"), wait).await;
+        let (queue, name) = match is_piped {
+            true => (input::readers(), "standard input"),
+            false => (terminal::input(), "terminal"),
+        };
+        let read = thread.interruptible(event(name), queue.wait_until(&mut look)).await;
         let read = read.unwrap_or(Err(Errno::ERESTARTSYS))?;
         pieces.give(&caller.space, &buffer[..read]).await?;
         Ok(read as u64)
@@ -144,6 +152,9 @@ impl File for Port {
     /// Takes what was typed: waits for a line, or for a byte, as the terminal is set. Without a terminal, the input is at
     /// its end. `EIO` in the background, if `SIGTTIN` can't stop the process.
     fn poll_read(&self, transfer: Transfer<'_>, to: &mut [u8], _: &mut Context<'_>) -> Poll<Result<usize, Errno>> {
+        if input::is_on() && !to.is_empty() {
+            return input::poll_read(to).map(Ok);
+        }
         if !terminal::is_on() || to.is_empty() {
             return Poll::Ready(Ok(0));
         }
@@ -160,12 +171,19 @@ impl File for Port {
     }
 
     fn events(&self) -> u32 {
-        let waits = terminal::is_on() && !terminal::is_readable();
+        let waits = match input::is_on() {
+            true => *self == Self::Output && !input::is_readable(),
+            false => terminal::is_on() && !terminal::is_readable(),
+        };
         if waits { OUTPUT } else { INPUT | OUTPUT }
     }
 
     fn queue(&self, wanted: u32) -> Option<&WaitQueue> {
-        (wanted & INPUT != 0 && terminal::is_on()).then(terminal::input)
+        match wanted & INPUT != 0 {
+            true if input::is_on() => Some(input::readers()),
+            true if terminal::is_on() => Some(terminal::input()),
+            _ => None,
+        }
     }
 
     fn has_offsets(&self) -> bool {

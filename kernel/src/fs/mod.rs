@@ -10,6 +10,7 @@ pub mod console;
 pub mod device;
 pub mod directory;
 pub mod file;
+pub mod input;
 pub mod locks;
 pub mod memory_file;
 pub mod open_file;
