@@ -56,8 +56,8 @@ fn a_hog_of_page_tables_is_the_victim() {
 fn a_hog_of_an_object_that_nobody_maps_is_the_victim() {
     let [all, mapped, _, objects, _] = held(&only_the_hog("object"));
     assert!(
-        objects > 64 << 10 && mapped < 4 << 10 && all >= objects,
-        "{objects} of {all}"
+        objects > 64 << 10 && mapped < 40 << 10 && all >= objects,
+        "{objects} of {all}, {mapped} mapped"
     );
 }
 
