@@ -11,7 +11,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::convert::Infallible;
 use core::fmt;
-use core::sync::atomic::Ordering;
 
 use faultline_drivers::exit::Exit;
 use faultline_executor::{Class, yield_now};
@@ -27,7 +26,7 @@ use crate::exec::stack::Arguments;
 use crate::exec::strings::Strings;
 use crate::heap::inject::Failures;
 use crate::machine::{executor, longest_poller, memory};
-use crate::process::{ExitStatus, Pid, start, tree};
+use crate::process::{ExitStatus, Pid, run_time, start, tree};
 use crate::report::Report;
 use crate::syscall::{Errno, information};
 use crate::{
@@ -222,7 +221,9 @@ fn drive(config: &Config, programs: &mut [Program]) {
         }
         shortage.look(turn.idle);
         if turn.idle && !some_left && !executor.has_work(cpu) {
+            run_time::pause();
             arch::idle();
+            run_time::resume();
         }
     }
 }
@@ -232,10 +233,8 @@ fn collect(program: &mut Program) {
     let State::Running(pid) = program.state else { return };
     let Some(process) = tree::find_process(pid) else { return };
     let Some(status) = tree::reap_root(pid) else { return };
-    let sum = |of: fn(&crate::process::Usage) -> &core::sync::atomic::AtomicU64| {
-        of(&process.usage).load(Ordering::Relaxed) + of(&process.child_usage).load(Ordering::Relaxed)
-    };
-    let faults = (sum(|usage| &usage.minor_faults), sum(|usage| &usage.major_faults));
+    let used = process.totals().and(process.child_totals());
+    let faults = (used.minor_faults, used.major_faults);
     program.state = State::Ended {
         status,
         error: process.start_error.get().copied(),

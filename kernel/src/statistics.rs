@@ -50,14 +50,15 @@ pub fn fault_times() -> [(u64, u64); FaultClass::ALL.len()] {
     })
 }
 
-/// The thread `tid` is about to enter user mode.
+/// The thread `tid` is about to enter user mode; says whether it is another than the last.
 #[inline(always)]
-pub fn entering(tid: u32) {
+pub fn entering(tid: u32) -> bool {
     let before = tracing::set_current(tid);
     if before != tid {
         add(&SWITCHES, 1);
         tracing::record(Kind::TaskSwitch, u64::from(before), 0);
     }
+    before != tid
 }
 
 /// The counters.

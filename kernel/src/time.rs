@@ -10,9 +10,6 @@ use crate::machine::{Machine, executor};
 /// Nanoseconds in a second.
 pub const NANOSECONDS: u64 = 1_000_000_000;
 
-/// Length of a timer tick in nanoseconds.
-pub const TICK: u64 = NANOSECONDS / clock::TICK_HZ as u64;
-
 /// Nanoseconds since the start of the kernel.
 #[inline]
 #[must_use]

@@ -19,7 +19,11 @@ fn output(guest: &Guest) -> String {
 fn same_as_native(file: &Path) -> String {
     let native = native_file(file, &[]);
     assert_eq!(native.status, 0, "on Linux: {}", text(&native.stderr));
-    assert_eq!(output(&Run::file(file, &[]).boot()), text(&native.stdout));
+    let guest = Run::file(file, &[]).limited(LIMIT).boot();
+    if guest.failure.is_some() {
+        println!("{}", text(&guest.stdout));
+    }
+    assert_eq!(output(&guest), text(&native.stdout));
     text(&native.stdout)
 }
 
@@ -35,6 +39,9 @@ fn numbers(line: &str) -> Vec<f64> {
         .filter_map(|word| word.parse().ok())
         .collect()
 }
+
+/// Ends a machine that hangs; far beyond what any test here takes.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// The longest poll that may be.
 const LONGEST: Duration = Duration::from_millis(2);
@@ -99,4 +106,22 @@ fn an_end_costs_the_same_beside_many() {
             "{few} us beside 0, {many} us beside 1000:\n{printed}"
         );
     }
+}
+
+#[test]
+fn numbers_groups_frames_clones_controls_and_priorities() {
+    let printed = same_as_native(&c_program("manners", Libc::Gnu));
+    assert!(printed.contains("SIGSEGV handler, signal 11\n"), "{printed}");
+}
+
+#[test]
+fn cpu_time_is_charged_told_and_limited() {
+    let printed = same_as_native(&c_program("cputime", Libc::Gnu));
+    assert!(printed.contains("computes: running 10 of 10 times"), "{printed}");
+}
+
+#[test]
+fn timers_of_processes() {
+    let printed = same_as_native(&c_program("timers", Libc::Gnu));
+    assert!(printed.contains("caught 1, with overruns 1\n"), "{printed}");
 }

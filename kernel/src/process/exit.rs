@@ -9,7 +9,7 @@ use faultline_mm::HUGE_PAGE_SIZE;
 use faultline_trace::Kind;
 use x86_64::VirtAddr;
 
-use super::{Thread, tree};
+use super::{Thread, run_time, tree};
 use crate::exec::elf::USER_END;
 use crate::machine::Space;
 use crate::signal::pending;
@@ -62,6 +62,8 @@ pub fn dismantle(thread: &Thread, space: &Arc<Space>) -> bool {
 pub fn thread_gone(thread: &Arc<Thread>) -> bool {
     let process = &thread.process;
     if let Some(left) = process.remove_thread(thread) {
+        run_time::end(thread);
+        process.ended_usage.add(&thread.usage);
         tree::remove_thread(thread.tid());
         if left > 0 {
             // Signals for the process that this thread was to take go to another.
@@ -77,7 +79,7 @@ pub fn thread_gone(thread: &Arc<Thread>) -> bool {
         tracing::record_for(process.pid, Kind::TaskExit, u64::from(status.to_wait_word()), 0);
         // Files and memory go before anybody is told, so that whoever waits finds them free.
         process.release_files();
-        drop(core::mem::take(&mut *process.alarm.lock()));
+        process.timers.cancel();
         drop(process.replace_space(None));
         process.release_parent();
     }

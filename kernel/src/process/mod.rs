@@ -10,15 +10,17 @@ pub mod farewell;
 pub mod jobs;
 pub mod limits;
 pub mod record;
+pub mod run_time;
 pub mod start;
 pub mod status;
 pub mod thread;
 pub mod tree;
+pub mod usage;
 pub mod user_thread;
 pub mod waiting;
 
 pub use limits::{Limits, Resource};
-pub use record::{Inherited, Process, Started, Usage};
+pub use record::{Inherited, Process, Started};
 pub use status::{ChildChange, ExitStatus};
 pub use thread::Thread;
 pub use tree::{Pid, Tid};

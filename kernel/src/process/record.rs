@@ -9,8 +9,10 @@ use spin::{Mutex, Once};
 
 use super::jobs::Job;
 use super::limits::Limits;
+use super::run_time::CpuClock;
 use super::thread::Name;
 use super::tree::place::Place;
+use super::usage::Usage;
 use super::{ExitStatus, Pid, Thread};
 use crate::exec::ExecError;
 use crate::fs::{Directory, FileTable, Node};
@@ -18,39 +20,7 @@ use crate::heap::ProcessAccount;
 use crate::machine::Space;
 use crate::signal::{Actions, Pending, Signal};
 use crate::syscall::Errno;
-use crate::syscall::timers::Alarm;
-
-/// What is counted for a process, for `getrusage` and the report.
-#[derive(Debug, Default)]
-pub struct Usage {
-    /// Faults served without I/O.
-    pub minor_faults: AtomicU64,
-    /// Faults that waited for I/O.
-    pub major_faults: AtomicU64,
-    /// Timer ticks taken in user mode.
-    pub ticks: AtomicU64,
-}
-
-impl Usage {
-    /// Counts a fault that was served without I/O. Threads of a process run on one CPU at a time, so that a plain load
-    /// and store do.
-    #[inline(always)]
-    pub fn count_fault(&self) {
-        let count = self.minor_faults.load(Ordering::Relaxed);
-        self.minor_faults.store(count.wrapping_add(1), Ordering::Relaxed);
-    }
-
-    /// Adds what `other` counted.
-    pub fn add(&self, other: &Usage) {
-        for (own, more) in [
-            (&self.minor_faults, &other.minor_faults),
-            (&self.major_faults, &other.major_faults),
-            (&self.ticks, &other.ticks),
-        ] {
-            own.fetch_add(more.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
-    }
-}
+use crate::syscall::timers::Timers;
 
 /// What a process was started as.
 #[derive(Clone, Default)]
@@ -109,10 +79,14 @@ pub struct Process {
     pub started: Mutex<Started>,
     /// How many programs it has begun to load.
     pub programs: AtomicU32,
-    /// What it used.
-    pub usage: Usage,
+    /// What its threads used that have ended.
+    pub ended_usage: Usage,
     /// What its children used that it has waited for.
     pub child_usage: Usage,
+    /// Its CPU time.
+    pub clock: CpuClock,
+    /// The CPU time of its children that it has waited for: all, and system time, in nanoseconds.
+    pub child_times: [AtomicU64; 2],
     /// Process group; the lock of the tree guards its changes.
     pub(super) group: AtomicU32,
     /// Session; likewise.
@@ -139,8 +113,8 @@ pub struct Process {
     pub heap: ProcessAccount,
     /// What its resource limits are; inherited, and kept across `execve`.
     pub limits: Limits,
-    /// Its alarm; not inherited.
-    pub alarm: Mutex<Alarm>,
+    /// Its timers; not inherited.
+    pub timers: Timers,
     space: Mutex<Option<Arc<Space>>>,
     threads: Mutex<Vec<Arc<Thread>>>,
     /// [`ExitStatus::pack`], or 0 while the process lives.
@@ -202,8 +176,10 @@ impl Process {
             umask: inherited.umask,
             started: Mutex::new(inherited.started),
             programs: AtomicU32::new(0),
-            usage: Usage::default(),
+            ended_usage: Usage::default(),
             child_usage: Usage::default(),
+            clock: CpuClock::default(),
+            child_times: [const { AtomicU64::new(0) }; 2],
             group: AtomicU32::new(inherited.group),
             session: AtomicU32::new(inherited.session),
             is_undumpable: AtomicBool::new(false),
@@ -217,7 +193,7 @@ impl Process {
             job: Job::default(),
             heap: inherited.heap,
             limits: inherited.limits,
-            alarm: Mutex::default(),
+            timers: Timers::default(),
             space: Mutex::new(space),
             threads: Mutex::new(Vec::new()),
             ending: AtomicU32::new(0),
@@ -307,6 +283,11 @@ impl Process {
         self.threads.lock().iter().for_each(|thread| act(thread.tid()));
     }
 
+    /// Changes `value` by every thread; `change` must not add or remove one.
+    pub fn fold_threads<T>(&self, value: &mut T, change: impl Fn(&mut T, &Thread)) {
+        self.threads.lock().iter().for_each(|thread| change(value, thread));
+    }
+
     /// How many threads it has.
     pub fn thread_count(&self) -> usize {
         self.threads.lock().len()
@@ -347,6 +328,11 @@ impl Process {
             self.alone.wake_all();
         }
         Some(left)
+    }
+
+    /// Whether its threads are gone, and what they had with them.
+    pub fn is_gone(&self) -> bool {
+        self.ending().is_some() && self.thread_count() == 0
     }
 
     /// How the process is ending, if it is.

@@ -17,13 +17,15 @@
 //! another. A waker is a word of the executor; waking a task that is gone is harmless.
 
 use core::future::Future;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use core::task::Waker;
 use faultline_fallible::Arc;
 
 use faultline_executor::{Event, Waiting};
 use spin::{Mutex, Once};
 
+use super::run_time::CpuClock;
+use super::usage::Usage;
 use super::waiting::Interruptible;
 use super::{Process, Tid};
 use crate::machine::executor;
@@ -60,12 +62,20 @@ pub struct Thread {
     name: Mutex<Option<Name>>,
     /// Where it is among the threads of its process; the lock of that list guards it.
     place: AtomicU32,
+    /// What it has used.
+    pub usage: Usage,
+    /// Its CPU time.
+    pub clock: CpuClock,
     /// By how much its sleeps may be late, in nanoseconds, and what that was when it began.
     pub timer_slack: AtomicU64,
     /// See [`timer_slack`](Self::timer_slack).
     pub first_timer_slack: u64,
     /// Whether it gave up gaining rights by `execve`, which nobody here does.
     pub no_new_privileges: AtomicBool,
+    /// Its nice value.
+    pub nice: AtomicI32,
+    /// Whether it waits in a call.
+    waits: AtomicBool,
     attention: AtomicU32,
     waker: Once<Waker>,
     /// When the call ends that is made again after a stop; 0 for none. The thread's own.
@@ -86,9 +96,13 @@ impl Thread {
             robust_list: AtomicU64::new(0),
             name: Mutex::new(None),
             place: AtomicU32::new(u32::MAX),
+            usage: Usage::default(),
+            clock: CpuClock::default(),
             timer_slack: AtomicU64::new(slack),
             first_timer_slack: slack,
             no_new_privileges: AtomicBool::new(gave_up),
+            nice: AtomicI32::new(maker.map_or(0, |maker| maker.nice.load(Ordering::Relaxed))),
+            waits: AtomicBool::new(false),
             attention: AtomicU32::new(NEW),
             waker: Once::new(),
             deadline: AtomicU64::new(0),
@@ -131,6 +145,16 @@ impl Thread {
     pub(super) fn set_place(&self, place: Option<usize>) {
         self.place
             .store(place.map_or(u32::MAX, |place| place as u32), Ordering::Relaxed);
+    }
+
+    /// Whether it waits in a call; else it runs, or will.
+    pub fn is_waiting(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    /// It waits in a call, or no longer.
+    pub(super) fn set_waiting(&self, waits: bool) {
+        self.waits.store(waits, Ordering::Relaxed);
     }
 
     /// The attention word.

@@ -22,7 +22,6 @@
 use core::future::Future;
 use core::mem;
 use core::pin::Pin;
-use core::sync::atomic::Ordering;
 use core::task::{Context, Poll};
 use faultline_fallible::Arc;
 
@@ -31,7 +30,7 @@ use faultline_trace::{Kind, TrapWord};
 
 use super::attention::Attended;
 use super::thread::{KILLED, NEW, STOPPED};
-use super::{Thread, exit, farewell};
+use super::{Thread, exit, farewell, run_time};
 use crate::arch::{self, Trap, UserContext, clock};
 use crate::heap;
 use crate::machine::{self, FaultFuture, Space};
@@ -145,7 +144,7 @@ impl UserThread {
         if let FaultOutcome::Resolved(class) = outcome {
             statistics::fault_resolved(class, since);
         }
-        self.thread.process.usage.count_fault();
+        self.thread.usage.count_fault();
         Poll::Ready(())
     }
 
@@ -154,7 +153,15 @@ impl UserThread {
         let State::Call(future) = &mut self.state else {
             return Poll::Ready(());
         };
-        let Poll::Ready(outcome) = future.as_mut().poll(cx) else {
+        self.thread.set_waiting(false);
+        let began = clock::counter();
+        let polled = future.as_mut().poll(cx);
+        let spent = clock::counter().wrapping_sub(began);
+        self.thread.clock.charge_system(spent);
+        self.thread.process.clock.charge_system(spent);
+        let Poll::Ready(outcome) = polled else {
+            self.thread.usage.wait();
+            self.thread.set_waiting(true);
             return Poll::Pending;
         };
         self.state = State::User;
@@ -352,7 +359,7 @@ impl UserThread {
                 Trap::Interrupt(vector) => {
                     tracing::record(Kind::Interrupt, u64::from(vector), 0);
                     statistics::tick();
-                    self.thread.process.usage.ticks.fetch_add(1, Ordering::Relaxed);
+                    self.thread.usage.interrupt();
                     machine::executor().end_turn_soon();
                     Next::Pause
                 }
@@ -375,7 +382,9 @@ impl Future for UserThread {
         // SAFETY: 1. only `state` holds something that must not move, and `poll_fault` is the one place that pins it;
         // 2. no method moves `state` out of `self`.
         let this = unsafe { self.get_unchecked_mut() };
-        statistics::entering(this.thread.tid());
+        if statistics::entering(this.thread.tid()) {
+            run_time::switch_to(&this.thread);
+        }
         // SAFETY: the thread, which holds the process, is dropped after the poll.
         let _charge = unsafe { heap::charge(&this.thread.process.heap) };
         loop {

@@ -2,7 +2,8 @@
 //!
 //! The frame is written through the space like any other user memory. If its pages are there, which is the usual case,
 //! that is done at once ([`try_deliver`], [`try_sigreturn`]); else by a future ([`deliver`], [`sigreturn`]), so that they
-//! may fault, and be served, on the way. A frame that can't be written ends the process with `SIGSEGV`, as on Linux.
+//! may fault, and be served, on the way. A frame that can't be written, or read back, is a `SIGSEGV` that can't be put off,
+//! whose handler may have another stack, as on Linux.
 
 use faultline_fallible::Box;
 use faultline_mm::{Access, PAGE_SIZE, UserBytes};
@@ -10,7 +11,7 @@ use faultline_trace::Kind;
 use linux_raw_sys::general as linux;
 
 use super::frame::{self, FpuImage, Registers, Saved};
-use super::{Action, AlternateStack, Signal, SignalInfo, SignalSet, pending};
+use super::{Action, AlternateStack, Signal, SignalInfo, SignalSet, pending, raise};
 use crate::arch::{USER_SELECTORS, UserContext, fpu};
 use crate::heap;
 use crate::machine::Space;
@@ -37,8 +38,8 @@ impl Plan {
     /// `EFAULT` if the frame does not fit on the alternate stack.
     fn new(thread: &Thread, action: &Action, rsp: u64) -> Result<Self, Errno> {
         let (mask, alternate) = {
-            let mut own = thread.signals.lock();
-            let mask = own.restore.take().unwrap_or(own.blocked);
+            let own = thread.signals.lock();
+            let mask = own.restore.unwrap_or(own.blocked);
             (mask, own.alternate)
         };
         let on_alternate = alternate.contains(rsp);
@@ -82,12 +83,14 @@ impl Plan {
         action: &Action,
         registers: &mut Registers,
     ) -> Result<(), Errno> {
-        registers.rip = action.handler;
+        let interrupted = core::mem::replace(&mut registers.rip, action.handler);
         if !registers.is_resumable() {
+            registers.rip = interrupted;
             return Err(Errno::EFAULT);
         }
         {
             let mut own = thread.signals.lock();
+            own.restore = None;
             own.blocked = self.mask.union(action.mask);
             if !action.has(linux::SA_NODEFER) {
                 own.blocked = own.blocked.union(info.signal.set());
@@ -160,14 +163,18 @@ pub fn deliver(
     fpu: Box<FpuImage>,
 ) -> Result<Call, Errno> {
     syscall::boxed(|| async move {
-        match enter(&caller, info, action, registers, fpu).await {
-            Ok(registers) => Outcome::Resume(registers),
-            Err(_) => {
-                log::debug!("thread {}: no room for a signal frame", caller.thread.tid());
+        let mut registers = registers;
+        let entered = enter(&caller, info, action, &mut registers, fpu).await;
+        if entered.is_err() {
+            log::debug!("thread {}: no room for a signal frame", caller.thread.tid());
+            if info.signal == Signal::SIGSEGV {
+                // Its handler would have no room either.
                 caller.thread.process.begin_exit(ExitStatus::Killed(Signal::SIGSEGV));
-                Outcome::End(ExitStatus::Killed(Signal::SIGSEGV))
+            } else {
+                raise::force(&caller.thread, SignalInfo::kernel(Signal::SIGSEGV));
             }
         }
+        Outcome::Resume(registers)
     })
 }
 
@@ -175,17 +182,16 @@ async fn enter(
     caller: &Caller,
     info: SignalInfo,
     action: Action,
-    mut registers: Box<Registers>,
+    registers: &mut Registers,
     fpu: Box<FpuImage>,
-) -> Result<Box<Registers>, Errno> {
+) -> Result<(), Errno> {
     let thread = &caller.thread;
     tracing::record(Kind::SignalDeliver, u64::from(info.signal.number()), action.handler);
     let plan = Plan::new(thread, &action, registers.rsp)?;
-    let bytes = heap::for_a_while(|| Box::try_new(plan.frame(&registers, &action, &info).map(u64::to_le_bytes)))?;
+    let bytes = heap::for_a_while(|| Box::try_new(plan.frame(registers, &action, &info).map(u64::to_le_bytes)))?;
     user::write(&caller.space, plan.fpu, &fpu.bytes).await?;
     user::write(&caller.space, plan.address, bytes.as_flattened()).await?;
-    plan.begin(thread, &info, &action, &mut registers)?;
-    Ok(registers)
+    plan.begin(thread, &info, &action, registers)
 }
 
 /// `rt_sigreturn`, if every page of the frame is there: back to what a handler interrupted. Else nothing has changed,
@@ -259,8 +265,8 @@ pub fn sigreturn(caller: Caller, registers: Box<Registers>) -> Result<Call, Errn
         match leave(&caller, &registers).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                caller.thread.process.begin_exit(ExitStatus::Killed(Signal::SIGSEGV));
-                Outcome::End(ExitStatus::Killed(Signal::SIGSEGV))
+                raise::force(&caller.thread, SignalInfo::kernel(Signal::SIGSEGV));
+                Outcome::Return(Ok(0))
             }
         }
     })

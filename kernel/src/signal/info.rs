@@ -71,6 +71,16 @@ impl SignalInfo {
         }
     }
 
+    /// Whether both are signals of the same timer of `timer_create`.
+    #[must_use]
+    pub fn is_of_same_timer(&self, other: &Self) -> bool {
+        let timer = |info: &Self| match info.detail {
+            Detail::Given([timer, _]) if info.code == linux::SI_TIMER => Some(timer as u32),
+            _ => None,
+        };
+        timer(self).is_some() && timer(self) == timer(other)
+    }
+
     /// The payload word for traces: the address of a fault, else the sender or the child.
     #[must_use]
     pub const fn word(&self) -> u64 {

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use faultline_fallible::Vec;
 use linux_raw_sys::general as linux;
 
-use super::{Disposition, Signal, SignalInfo, SignalSet};
+use super::{Detail, Disposition, Signal, SignalInfo, SignalSet};
 use crate::process::Thread;
 
 /// Most signals that wait in queues, in the whole machine, which has one user. `RLIMIT_SIGPENDING` can be set to less.
@@ -100,7 +100,52 @@ impl Pending {
 
     /// Drops every signal of a set, as setting an action to ignore does.
     pub fn discard(&mut self, signals: SignalSet) {
-        while self.take(signals).is_some() {}
+        if self.set.0 & signals.0 == 0 {
+            return;
+        }
+        self.set = self.set.without(signals);
+        self.detail.take_if(|info| signals.contains(info.signal));
+        let before = self.queue.len();
+        self.queue.retain(|info| !signals.contains(info.signal));
+        QUEUED.fetch_sub(before - self.queue.len(), Ordering::Relaxed);
+        if self.queue.is_empty() {
+            self.queue = Vec::new();
+        }
+    }
+
+    /// Takes back the signal of a timer, if it waits.
+    pub fn withdraw(&mut self, timer: &SignalInfo) {
+        if let Some(info) = self.detail.take_if(|info| info.is_of_same_timer(timer)) {
+            self.forget(info.signal);
+        } else if let Some(place) = self.queue.iter().position(|info| info.is_of_same_timer(timer)) {
+            let info = self.queue.remove(place);
+            QUEUED.fetch_sub(1, Ordering::Relaxed);
+            self.forget(info.signal);
+        }
+    }
+
+    /// One signal less waits: if it was the last of its number, none does.
+    fn forget(&mut self, signal: Signal) {
+        if !self.queue.iter().any(|info| info.signal == signal) {
+            self.set = self.set.without(signal.set());
+        }
+    }
+
+    /// A timer has expired `count` times more: if its signal waits, they are added to the overruns that it tells, which
+    /// are returned.
+    pub fn overrun(&mut self, info: &SignalInfo, count: u64) -> Option<u64> {
+        const MOST: u64 = i32::MAX as u64;
+        if !self.set.contains(info.signal) {
+            return None;
+        }
+        let mut waiting = self.detail.iter_mut().chain(&mut self.queue);
+        let found = waiting.find(|other| other.is_of_same_timer(info))?;
+        let Detail::Given([word, _]) = &mut found.detail else {
+            return None;
+        };
+        let overruns = (*word >> 32).saturating_add(count).min(MOST);
+        *word = *word & 0xffff_ffff | overruns << 32;
+        Some(overruns)
     }
 }
 

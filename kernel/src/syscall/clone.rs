@@ -3,12 +3,14 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 use faultline_fallible::{Arc, Box};
 
+use faultline_mm::PAGE_SIZE;
 use linux_raw_sys::general as linux;
 use spin::Mutex;
 
-use super::{Call, Caller, Errno, has_headroom, user, value};
+use super::{Call, Caller, Errno, has_headroom, timers, user, value};
 use crate::arch::UserContext;
 use crate::heap::ProcessAccount;
+use crate::process::limits::Limit;
 use crate::process::tree::Reserved;
 use crate::process::waiting::event;
 use crate::process::{Inherited, Process, Resource, Thread, start, tree};
@@ -107,11 +109,13 @@ pub fn clone3(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         if size < ARGS_VERSION_0 {
             return Err(Errno::EINVAL);
         }
-        if size > ARGS_LARGEST {
+        if size > PAGE_SIZE {
             return Err(Errno::E2BIG);
         }
+        let known = size.min(ARGS_LARGEST);
+        check_zeros(&caller, address.wrapping_add(known), size - known).await?;
         let mut bytes = [[0; 8]; ARGS_LARGEST as usize / 8];
-        user::read(&caller.space, address, &mut bytes.as_flattened_mut()[..size as usize]).await?;
+        user::read(&caller.space, address, &mut bytes.as_flattened_mut()[..known as usize]).await?;
         let [
             flags,
             _,
@@ -121,11 +125,19 @@ pub fn clone3(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
             stack,
             stack_size,
             tls,
-            _,
+            set_tid,
             set_tid_size,
             _,
         ] = bytes.map(u64::from_le_bytes);
-        if flags & 0xff != 0 || exit_signal > 64 || set_tid_size != 0 || (stack == 0) != (stack_size == 0) {
+        // A thread, and a sibling, have no end signal of their own.
+        let has_none = u64::from(linux::CLONE_THREAD | linux::CLONE_PARENT);
+        if flags & 0xff != 0
+            || flags & has_none != 0 && exit_signal != 0
+            || exit_signal > 64
+            || set_tid_size != 0
+            || set_tid != 0
+            || (stack == 0) != (stack_size == 0)
+        {
             return Err(Errno::EINVAL);
         }
         let stack = stack.checked_add(stack_size).ok_or(Errno::EINVAL)?;
@@ -139,6 +151,22 @@ pub fn clone3(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         };
         run(caller, context, request).await
     })
+}
+
+/// What a structure has beyond what this kernel knows has to be zero: it asks for nothing.
+async fn check_zeros(caller: &Caller, mut address: u64, mut size: u64) -> Result<(), Errno> {
+    let mut piece = [0; 128];
+    while size > 0 {
+        let length = size.min(piece.len() as u64);
+        let piece = &mut piece[..length as usize];
+        user::read(&caller.space, address, piece).await?;
+        if piece.iter().any(|&byte| byte != 0) {
+            return Err(Errno::E2BIG);
+        }
+        address = address.wrapping_add(length);
+        size -= length;
+    }
+    Ok(())
 }
 
 fn perform(caller: Caller, context: &UserContext, request: Request) -> Result<Call, Errno> {
@@ -216,9 +244,16 @@ async fn make(caller: &Caller, mut context: UserContext, request: &Request) -> R
         let grandparent = request.has(linux::CLONE_PARENT).then(|| tree::parent_of(parent.pid));
         let parent = grandparent.filter(|&pid| pid != 0).unwrap_or(parent.pid);
         tree::add_process(&thread.process, Some(parent)).map_err(|_| Errno::EAGAIN)?;
+        if thread.process.limits.current(Resource::CPU) != Limit::INFINITY
+            && let Err(error) = timers::hold_cpu_limit(&thread.process)
+        {
+            tree::remove_unborn(tid);
+            return Err(error);
+        }
     }
     let started = start::thread(&thread, Some(space), context, None);
     if started.is_err() && !is_thread {
+        thread.process.timers.cancel();
         tree::remove_unborn(tid);
     }
     started.map(|()| thread)

@@ -6,7 +6,8 @@ use faultline_fallible::Arc;
 use linux_raw_sys::general as linux;
 
 use super::{
-    Arguments, Errno, descriptors, futex, groups, has_headroom, information, memory, processes, remap, time, timers,
+    Arguments, Errno, descriptors, futex, groups, has_headroom, information, memory, posix_timers, processes, remap,
+    scheduling, time, timers,
 };
 use crate::arch::UserContext;
 use crate::machine::Space;
@@ -122,12 +123,17 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
         linux::__NR_fchown => descriptors::check(process, a),
         linux::__NR_sync => Ok(0),
         linux::__NR_alarm => timers::alarm(process, a),
+        linux::__NR_timer_getoverrun => posix_timers::timer_getoverrun(process, a),
+        linux::__NR_timer_delete => posix_timers::timer_delete(process, a),
+        linux::__NR_sched_getscheduler => scheduling::sched_getscheduler(thread, a),
+        linux::__NR_sched_get_priority_max => scheduling::sched_get_priority(a, true),
+        linux::__NR_sched_get_priority_min => scheduling::sched_get_priority(a, false),
 
         linux::__NR_futex => match futex::wake_now(space, a, b as u32, c as u32, f as u32) {
             Some(woken) => Ok(woken),
             None => return Immediate::Waits,
         },
-        linux::__NR_clock_gettime => match time::clock_gettime_now(space, &process.usage, a, b) {
+        linux::__NR_clock_gettime => match time::clock_gettime_now(space, thread, a, b) {
             Some(value) => Ok(value),
             None => return Immediate::Waits,
         },

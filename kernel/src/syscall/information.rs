@@ -1,13 +1,14 @@
 //! Calls that tell a program about the machine, its limits and itself.
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use faultline_fallible::Arc;
 
 use linux_raw_sys::general as linux;
 
-use super::{Caller, Errno, user};
+use super::{Caller, Errno, timers, user};
 use crate::arch::UserContext;
 use crate::process::limits::{Limit, LimitError, Resource};
-use crate::process::{Process, Thread, Usage, tree};
+use crate::process::{Process, Thread, tree};
 use crate::{machine, time};
 
 /// `ARCH_SET_GS` of `arch_prctl`.
@@ -16,10 +17,6 @@ pub const ARCH_SET_GS: u32 = 0x1001;
 pub const ARCH_SET_FS: u32 = 0x1002;
 const ARCH_GET_FS: u64 = 0x1003;
 const ARCH_GET_GS: u64 = 0x1004;
-
-const RUSAGE_SELF: i32 = 0;
-const RUSAGE_CHILDREN: i32 = -1;
-const RUSAGE_THREAD: i32 = 1;
 
 /// Size of the head of a robust list, which `set_robust_list` passes.
 const ROBUST_HEAD: u64 = 24;
@@ -132,13 +129,16 @@ pub async fn prlimit64(caller: Caller, pid: u64, resource: u64, new: u64, old: u
     Ok(0)
 }
 
-fn set_limit(process: &Process, resource: Resource, limit: Limit) -> Result<Limit, Errno> {
+fn set_limit(process: &Arc<Process>, resource: Resource, limit: Limit) -> Result<Limit, Errno> {
     let before = process.limits.set(resource, limit).map_err(|error| match error {
         LimitError::Disordered => Errno::EINVAL,
         LimitError::Raised => Errno::EPERM,
     })?;
     if resource == Resource::NOFILE {
         process.files().lock().set_limit(limit.current);
+    }
+    if resource == Resource::CPU {
+        timers::hold_cpu_limit(process)?;
     }
     Ok(before)
 }
@@ -156,42 +156,6 @@ pub async fn getrlimit(caller: Caller, resource: u64, address: u64) -> Result<u6
     let limit = caller.thread.process.limits.get(resource);
     user::write_words(&caller.space, address, [limit.current, limit.most]).await?;
     Ok(0)
-}
-
-/// `getrusage`.
-pub async fn getrusage(caller: Caller, who: i32, address: u64) -> Result<u64, Errno> {
-    let process = &caller.thread.process;
-    let usage: &Usage = match who {
-        RUSAGE_SELF | RUSAGE_THREAD => &process.usage,
-        RUSAGE_CHILDREN => &process.child_usage,
-        _ => return Err(Errno::EINVAL),
-    };
-    let resident = if who == RUSAGE_CHILDREN {
-        0
-    } else {
-        caller.space.get_stats().resident_pages * 4
-    };
-    let user_time = usage.ticks.load(Ordering::Relaxed) * time::TICK;
-    let mut words = [0; 18];
-    words[0] = user_time / time::NANOSECONDS;
-    words[1] = user_time % time::NANOSECONDS / 1000;
-    words[4] = resident;
-    words[8] = usage.minor_faults.load(Ordering::Relaxed);
-    words[9] = usage.major_faults.load(Ordering::Relaxed);
-    user::write_words(&caller.space, address, words).await?;
-    Ok(0)
-}
-
-/// `sched_getaffinity`: one CPU.
-pub async fn sched_getaffinity(caller: Caller, pid: u64, size: u64, address: u64) -> Result<u64, Errno> {
-    if size < 8 || !size.is_multiple_of(8) {
-        return Err(Errno::EINVAL);
-    }
-    if pid != 0 && tree::find_thread(pid as u32).is_none() {
-        return Err(Errno::ESRCH);
-    }
-    user::write_words(&caller.space, address, [1]).await?;
-    Ok(8)
 }
 
 /// `getcpu`.

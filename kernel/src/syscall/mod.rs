@@ -29,11 +29,14 @@ pub mod paths;
 pub mod pieces;
 pub mod pipes;
 pub mod polling;
+pub mod posix_timers;
 pub mod processes;
 pub mod remap;
+pub mod scheduling;
 pub mod time;
 pub mod timers;
 pub mod transfer;
+pub mod usage;
 pub mod user;
 
 use core::future::Future;
@@ -258,6 +261,16 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_pselect6 => value(|| polling::pselect6(caller, a, [b, c, d], e, f))?,
         linux::__NR_memfd_create => value(|| files::memfd_create(caller, a, b))?,
         linux::__NR_setitimer => value(|| timers::setitimer(caller, a, b, c))?,
+        linux::__NR_timer_create => value(|| posix_timers::timer_create(caller, a, b, c))?,
+        linux::__NR_timer_settime => value(|| posix_timers::timer_settime(caller, a, b, c, d))?,
+        linux::__NR_timer_gettime => value(|| posix_timers::timer_gettime(caller, a, b))?,
+        linux::__NR_getpriority => value(|| scheduling::getpriority(caller, a, b))?,
+        linux::__NR_setpriority => value(|| scheduling::setpriority(caller, a, b, c))?,
+        linux::__NR_sched_setaffinity => value(|| scheduling::sched_setaffinity(caller, a, b, c))?,
+        linux::__NR_sched_setscheduler => value(|| scheduling::sched_setscheduler(caller, a, b, c))?,
+        linux::__NR_sched_getparam => value(|| scheduling::sched_getparam(caller, a, b))?,
+        linux::__NR_sched_setparam => value(|| scheduling::sched_setparam(caller, a, b))?,
+        linux::__NR_sched_rr_get_interval => value(|| scheduling::sched_rr_get_interval(caller, a, b))?,
         linux::__NR_getitimer => value(|| timers::getitimer(caller, a, b))?,
         linux::__NR_timerfd_create => value(|| timers::timerfd_create(caller, a, b))?,
         linux::__NR_timerfd_settime => value(|| timers::timerfd_settime(caller, a, b, c, d))?,
@@ -275,7 +288,7 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_time => value(|| time::time(caller, a))?,
         linux::__NR_nanosleep => value(|| time::nanosleep(caller, a, b))?,
         linux::__NR_clock_nanosleep => value(|| time::clock_nanosleep(caller, a, b, c, d))?,
-        linux::__NR_times => value(|| time::times(caller, a))?,
+        linux::__NR_times => value(|| usage::times(caller, a))?,
 
         linux::__NR_fork => clone::fork(caller, context)?,
         linux::__NR_vfork => clone::vfork(caller, context)?,
@@ -303,8 +316,8 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_prlimit64 => value(|| information::prlimit64(caller, a, b, c, d))?,
         linux::__NR_setrlimit => value(|| information::setrlimit(caller, a, b))?,
         linux::__NR_getrlimit => value(|| information::getrlimit(caller, a, b))?,
-        linux::__NR_getrusage => value(|| information::getrusage(caller, a as i32, b))?,
-        linux::__NR_sched_getaffinity => value(|| information::sched_getaffinity(caller, a, b, c))?,
+        linux::__NR_getrusage => value(|| usage::getrusage(caller, a as i32, b))?,
+        linux::__NR_sched_getaffinity => value(|| scheduling::sched_getaffinity(caller, a, b, c))?,
         linux::__NR_getcpu => value(|| information::getcpu(caller, a, b))?,
         linux::__NR_arch_prctl => {
             value(|| information::arch_prctl_get(caller, a, b, context.fs_base(), context.gs_base()))?

@@ -7,7 +7,7 @@ use faultline_executor::yield_now;
 use faultline_trace::Kind;
 use linux_raw_sys::general as linux;
 
-use super::{Caller, Errno, Outcome, has_headroom, user};
+use super::{Caller, Errno, Outcome, has_headroom, usage, user};
 use crate::exec::stack::Arguments;
 use crate::exec::strings::Strings;
 use crate::exec::{self, Image};
@@ -16,7 +16,7 @@ use crate::process::limits::Resource;
 use crate::process::tree::{Found, Interest, Wanted, look_for_child};
 use crate::process::waiting::event;
 use crate::process::{ChildChange, ExitStatus, Process, Thread, farewell, tree};
-use crate::{time, tracing};
+use crate::tracing;
 
 /// Longest single argument, its NUL included.
 const MAX_STRING: usize = 128 * 1024;
@@ -83,6 +83,7 @@ pub fn commit(process: &Process, image: &Image) {
     tracing::record_for(process.pid, Kind::TaskExec, image.space.id(), image.entry);
     process.actions.lock().forget_handlers();
     tree::become_usual(process);
+    process.timers.forget_posix();
     process.has_executed.store(true, Ordering::Relaxed);
     let files = process.files();
     loop {
@@ -275,14 +276,5 @@ async fn wait(
 }
 
 fn usage_words(child: &Process) -> [u64; 18] {
-    let sum = |of: fn(&crate::process::Usage) -> &core::sync::atomic::AtomicU64| {
-        of(&child.usage).load(Ordering::Relaxed) + of(&child.child_usage).load(Ordering::Relaxed)
-    };
-    let spent = sum(|usage| &usage.ticks) * time::TICK;
-    let mut words = [0; 18];
-    words[0] = spent / time::NANOSECONDS;
-    words[1] = spent % time::NANOSECONDS / 1000;
-    words[8] = sum(|usage| &usage.minor_faults);
-    words[9] = sum(|usage| &usage.major_faults);
-    words
+    usage::words(child.totals().and(child.child_totals()), 0)
 }

@@ -1,19 +1,23 @@
-//! `alarm`, `setitimer` and timers as files.
+//! `alarm`, `setitimer`, and timers as files.
 //!
-//! The alarm of a process is a task that sleeps until it is due. It belongs to the process: setting the alarm anew, and
-//! the end of the process, cancel it.
+//! An alarm is a task that waits until its clock shows a time. It belongs to its process: setting it anew, and the end of
+//! the process, cancel it.
 
 use faultline_fallible::Arc;
 
 use faultline_executor::{Class, JoinHandle};
 use linux_raw_sys::general as linux;
+use spin::Mutex;
 
-use super::{Caller, Errno, has_headroom, time as clocks, user};
+use super::posix_timers::PosixTimers;
+use super::time::{self as clocks, Clock};
+use super::{Caller, Errno, has_headroom, user};
 use crate::arch::clock;
 use crate::fs::timer::{Setting, Timer};
 use crate::fs::{FileKind, OpenFile};
 use crate::machine::executor;
-use crate::process::{Pid, Process, tree};
+use crate::process::run_time::Part;
+use crate::process::{ExitStatus, Process, Resource};
 use crate::signal::{Signal, SignalInfo, raise};
 use crate::time::{self, NANOSECONDS};
 
@@ -21,13 +25,13 @@ use crate::time::{self, NANOSECONDS};
 const TFD_ABSOLUTE: u64 = 1;
 
 /// The shortest time between two signals of an alarm, in nanoseconds.
-const SHORTEST: u64 = 50_000;
+pub(super) const SHORTEST: u64 = 50_000;
 
-/// The alarm of a process.
+/// A setting, and the task that waits for it.
 #[derive(Default)]
 pub struct Alarm {
-    setting: Setting,
-    task: Option<JoinHandle<()>>,
+    pub(super) setting: Setting,
+    pub(super) task: Option<JoinHandle<()>>,
 }
 
 impl Drop for Alarm {
@@ -38,34 +42,102 @@ impl Drop for Alarm {
     }
 }
 
-/// Sets the alarm; returns what was set before, brought up to now.
-fn set_alarm(process: &Process, setting: Setting) -> Result<Setting, Errno> {
-    let alarm = match setting.next {
-        None => Alarm::default(),
-        Some(_) => {
-            has_headroom()?;
-            let task = executor().spawn("alarm", Class::User, ring(process.pid, setting));
-            Alarm {
-                setting,
-                task: Some(task.map_err(|_| Errno::EAGAIN)?),
-            }
+/// The timers of a process; they are not inherited, and end with it.
+#[derive(Default)]
+pub struct Timers {
+    /// Those of `setitimer`.
+    intervals: Mutex<[Alarm; 3]>,
+    /// What holds `RLIMIT_CPU`.
+    limit: Mutex<Alarm>,
+    /// Those of `timer_create`.
+    pub(super) posix: Mutex<PosixTimers>,
+}
+
+impl Timers {
+    /// Cancels all, as the end of the process does.
+    pub fn cancel(&self) {
+        drop(core::mem::take(&mut *self.intervals.lock()));
+        drop(core::mem::take(&mut *self.limit.lock()));
+        self.forget_posix();
+    }
+
+    /// Forgets the timers of `timer_create`, as `execve` does.
+    pub fn forget_posix(&self) {
+        drop(core::mem::take(&mut *self.posix.lock()));
+    }
+}
+
+/// A timer of `setitimer`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interval {
+    Real,
+    Virtual,
+    Prof,
+}
+
+impl Interval {
+    fn new(which: u64) -> Result<Self, Errno> {
+        match u32::try_from(which) {
+            Ok(linux::ITIMER_REAL) => Ok(Self::Real),
+            Ok(linux::ITIMER_VIRTUAL) => Ok(Self::Virtual),
+            Ok(linux::ITIMER_PROF) => Ok(Self::Prof),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn clock(self, process: &Arc<Process>) -> Clock {
+        match self {
+            Self::Real => Clock::Monotonic,
+            Self::Virtual => Clock::Process(process.clone(), Part::User),
+            Self::Prof => Clock::Process(process.clone(), Part::All),
+        }
+    }
+
+    const fn signal(self) -> Signal {
+        match self {
+            Self::Real => Signal::SIGALRM,
+            Self::Virtual => Signal::SIGVTALRM,
+            Self::Prof => Signal::SIGPROF,
+        }
+    }
+}
+
+/// Sets a timer to go off after `first`, or never if that is 0; returns what was set before, brought up to now, and the
+/// time on its clock.
+fn set(process: &Arc<Process>, interval: Interval, first: u64, again: u64) -> Result<(Setting, u64), Errno> {
+    let clock = interval.clock(process);
+    let now = clock.read();
+    let setting = Setting {
+        next: (first > 0).then(|| now.saturating_add(first)),
+        interval: again,
+    };
+    let alarm = if first == 0 {
+        Alarm::default()
+    } else {
+        has_headroom()?;
+        let task = ring(process.clone(), clock, interval.signal(), setting);
+        let task = executor()
+            .spawn("alarm", Class::User, task)
+            .map_err(|_| Errno::EAGAIN)?;
+        Alarm {
+            setting,
+            task: Some(task),
         }
     };
-    let mut before = core::mem::replace(&mut *process.alarm.lock(), alarm);
-    before.setting.advance(time::now());
-    Ok(before.setting)
+    let before = core::mem::replace(&mut process.timers.intervals.lock()[interval as usize], alarm);
+    let mut before_setting = before.setting;
+    before_setting.advance(now);
+    Ok((before_setting, now))
 }
 
 /// The task: raises the signal when it is due.
-async fn ring(pid: Pid, mut setting: Setting) {
+async fn ring(process: Arc<Process>, clock: Clock, signal: Signal, mut setting: Setting) {
     while let Some(next) = setting.next {
         // However short the interval, others run in between; what is missed meanwhile is one signal, as always.
-        time::sleep_until(next.max(time::now() + SHORTEST)).await;
-        if setting.advance(time::now()) == 0 {
-            continue;
+        clock.reach(next.max(clock.read().saturating_add(SHORTEST))).await;
+        if setting.advance(clock.read()) > 0 {
+            raise::to_process(&process, SignalInfo::kernel(signal));
         }
-        let Some(process) = tree::find_process(pid) else { return };
-        raise::to_process(&process, SignalInfo::kernel(Signal::SIGALRM));
     }
 }
 
@@ -73,16 +145,9 @@ async fn ring(pid: Pid, mut setting: Setting) {
 ///
 /// # Errors
 /// `EAGAIN`, `ENOMEM` without a task for it.
-pub fn alarm(process: &Process, seconds: u64) -> Result<u64, Errno> {
+pub fn alarm(process: &Arc<Process>, seconds: u64) -> Result<u64, Errno> {
     let seconds = u64::from(seconds as u32);
-    let now = time::now();
-    let before = set_alarm(
-        process,
-        Setting {
-            next: (seconds > 0).then(|| now + seconds * NANOSECONDS),
-            interval: 0,
-        },
-    )?;
+    let (before, now) = set(process, Interval::Real, seconds * NANOSECONDS, 0)?;
     Ok(before.left(now).div_ceil(NANOSECONDS))
 }
 
@@ -97,43 +162,77 @@ pub fn from_timeval([seconds, microseconds]: [u64; 2]) -> Result<u64, Errno> {
     Ok(seconds.saturating_mul(NANOSECONDS).saturating_add(microseconds * 1000))
 }
 
-/// A setting in the form of `struct itimerval`.
-fn to_timevals(setting: Setting) -> [u64; 4] {
+/// A setting in the form of `struct itimerval`, at a time of its clock.
+fn to_timevals(setting: Setting, now: u64) -> [u64; 4] {
     let words = |time: u64| [time / NANOSECONDS, time % NANOSECONDS / 1000];
-    let ([a, b], [c, d]) = (words(setting.interval), words(setting.left(time::now())));
+    let ([a, b], [c, d]) = (words(setting.interval), words(setting.left(now)));
     [a, b, c, d]
 }
 
-/// `setitimer`, of the real-time clock.
+/// `setitimer`.
 pub async fn setitimer(caller: Caller, which: u64, new: u64, old: u64) -> Result<u64, Errno> {
-    if which != u64::from(linux::ITIMER_REAL) {
-        return Err(Errno::EINVAL);
-    }
+    let interval = Interval::new(which)?;
     let [a, b, c, d] = match new {
         0 => [0; 4],
         address => user::read_words(&caller.space, address).await?,
     };
-    let (interval, first) = (from_timeval([a, b])?, from_timeval([c, d])?);
-    let setting = Setting {
-        next: (first > 0).then(|| time::now().saturating_add(first)),
-        interval,
-    };
-    let before = set_alarm(&caller.thread.process, setting)?;
+    let (again, first) = (from_timeval([a, b])?, from_timeval([c, d])?);
+    let (before, now) = set(&caller.thread.process, interval, first, again)?;
     if old != 0 {
-        user::write_words(&caller.space, old, to_timevals(before)).await?;
+        user::write_words(&caller.space, old, to_timevals(before, now)).await?;
     }
     Ok(0)
 }
 
-/// `getitimer`, of the real-time clock.
+/// `getitimer`.
 pub async fn getitimer(caller: Caller, which: u64, to: u64) -> Result<u64, Errno> {
-    if which != u64::from(linux::ITIMER_REAL) {
-        return Err(Errno::EINVAL);
-    }
-    let mut setting = caller.thread.process.alarm.lock().setting;
-    setting.advance(time::now());
-    user::write_words(&caller.space, to, to_timevals(setting)).await?;
+    let (interval, process) = (Interval::new(which)?, &caller.thread.process);
+    let now = interval.clock(process).read();
+    let mut setting = process.timers.intervals.lock()[interval as usize].setting;
+    setting.advance(now);
+    user::write_words(&caller.space, to, to_timevals(setting, now)).await?;
     Ok(0)
+}
+
+/// Holds `RLIMIT_CPU` from now on, as its values are now.
+///
+/// # Errors
+/// `EAGAIN`, `ENOMEM` without a task for it.
+pub fn hold_cpu_limit(process: &Arc<Process>) -> Result<(), Errno> {
+    let alarm = if process.limits.get(Resource::CPU).current == u64::MAX {
+        Alarm::default()
+    } else {
+        has_headroom()?;
+        let task = executor().spawn("CPU limit", Class::User, watch(process.clone()));
+        Alarm {
+            setting: Setting::default(),
+            task: Some(task.map_err(|_| Errno::EAGAIN)?),
+        }
+    };
+    let before = core::mem::replace(&mut *process.timers.limit.lock(), alarm);
+    drop(before);
+    if process.is_gone() {
+        process.timers.cancel();
+    }
+    Ok(())
+}
+
+/// The task: `SIGXCPU` at the limit and each second after it, `SIGKILL` at the upper one.
+async fn watch(process: Arc<Process>) {
+    let clock = Clock::Process(process.clone(), Part::All);
+    let mut due = 0;
+    loop {
+        let limit = process.limits.get(Resource::CPU);
+        // A limit of 0 is one of 1 second, as on Linux.
+        let next = limit.current.max(due).max(1).min(limit.most.max(1));
+        clock.reach(next.saturating_mul(NANOSECONDS)).await;
+        if next >= limit.most {
+            process.begin_exit(ExitStatus::Killed(Signal::SIGKILL));
+            return;
+        }
+        raise::to_process(&process, SignalInfo::kernel(Signal::SIGXCPU));
+        due = next + 1;
+    }
 }
 
 /// `timerfd_create`.

@@ -11,8 +11,10 @@ use linux_raw_sys::general as linux;
 use super::{ProcFile, maps};
 use crate::process::limits::{Limit, Resource};
 use crate::process::thread::Name;
+use crate::process::usage::Totals;
 use crate::process::{Process, Thread, Tid, tree as processes};
 use crate::syscall::Errno;
+use crate::time::NANOSECONDS;
 
 /// Writes a file about the thread `tid` of a process.
 ///
@@ -116,16 +118,25 @@ fn name_of(process: &Process, tid: Tid) -> Name {
     thread.map_or_else(|| process.name(), |thread| thread.name())
 }
 
-/// The letter for what a process does, as Linux writes it.
+/// What a thread does, as Linux writes it.
 fn state(process: &Process, tid: Tid, viewer: &Thread) -> &'static str {
     if tid == viewer.tid() {
-        "R (running)"
-    } else if process.thread_count() == 0 {
-        "Z (zombie)"
-    } else if process.job.is_stopped() {
-        "T (stopped)"
-    } else {
-        "S (sleeping)"
+        return "R (running)";
+    }
+    match process.find_thread(|thread| thread.tid() == tid) {
+        None => "Z (zombie)",
+        Some(_) if process.job.is_stopped() => "T (stopped)",
+        Some(thread) if thread.is_waiting() => "S (sleeping)",
+        Some(_) => "R (running)",
+    }
+}
+
+/// What the thread has used; for the first one, what the process has.
+fn used(process: &Process, tid: Tid) -> Totals {
+    let other = || process.find_thread(|thread| thread.tid() == tid);
+    match tid {
+        _ if tid == process.pid => process.totals(),
+        _ => other().map(|thread| thread.totals()).unwrap_or_default(),
     }
 }
 
@@ -159,22 +170,34 @@ fn status(process: &Process, tid: Tid, viewer: &Thread, size: &Size, to: &mut Ve
         writeln!(to, "{name}\t{kib:>8} kB")?;
     }
     writeln!(to, "Threads:\t{}", process.thread_count())?;
-    write!(to, "Cpus_allowed:\t1\nCpus_allowed_list:\t0\n")
+    let used = used(process, tid);
+    write!(
+        to,
+        "Cpus_allowed:\t1\nCpus_allowed_list:\t0\nvoluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t{}\n",
+        used.waits, used.preemptions
+    )
 }
 
 fn stat(process: &Process, tid: Tid, viewer: &Thread, size: &Size, to: &mut Vec<u8>) -> fmt::Result {
-    let minor = process.usage.minor_faults.load(Ordering::Relaxed);
-    let major = process.usage.major_faults.load(Ordering::Relaxed);
+    const HUNDREDTH: u64 = NANOSECONDS / 100;
+    let (used, of_children) = (used(process, tid), process.child_totals());
     writeln!(
         to,
-        "{tid} ({}) {} {} {} {} 0 -1 0 {minor} 0 {major} 0 {} 0 0 0 20 0 {} 0 0 {} {} 18446744073709551615 0 0 0 0 0 0 0 0 \
+        "{tid} ({}) {} {} {} {} 0 -1 0 {} {} {} {} {} {} {} {} 20 0 {} 0 0 {} {} 18446744073709551615 0 0 0 0 0 0 0 0 \
          0 0 0 0 17 0 0 0 0 0 0",
         text(&name_of(process, tid)),
         &state(process, tid, viewer)[..1],
         processes::parent_of(process.pid),
         process.group(),
         process.session(),
-        process.usage.ticks.load(Ordering::Relaxed) / 10,
+        used.minor_faults,
+        of_children.minor_faults,
+        used.major_faults,
+        of_children.major_faults,
+        used.user / HUNDREDTH,
+        used.system / HUNDREDTH,
+        of_children.user / HUNDREDTH,
+        of_children.system / HUNDREDTH,
         process.thread_count(),
         size.bytes,
         size.resident(),

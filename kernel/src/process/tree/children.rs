@@ -343,8 +343,7 @@ pub fn look_for_child(parent: &Process, interest: Interest) -> Found {
         return Found::Changed(child, change);
     }
     if let ChildChange::Ended(_) = change {
-        parent.child_usage.add(&child.usage);
-        parent.child_usage.add(&child.child_usage);
+        parent.add_child(&child);
         let kind = Kind::of(&child);
         tree.reap(pid);
         let is_last = place.children[kind as usize].get() == 0;

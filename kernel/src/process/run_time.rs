@@ -1,0 +1,170 @@
+//! Who runs, and for how long: the CPU time of threads and processes.
+//!
+//! The time from the moment when a thread is entered to the moment when another is, or the CPU has nothing to do, is the
+//! time of that thread, and of its process; so a thread that goes on alone is charged for nothing at each poll, and what
+//! the kernel does on its behalf (its faults, its calls, its turn of the executor) counts. Whoever reads a clock has what
+//! ran until then charged first.
+//!
+//! Of this time, what was spent in system calls that can wait is *system time*; the rest, faults and calls that are
+//! answered at once included, is user time.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use faultline_fallible::Arc;
+
+use faultline_executor::WaitQueue;
+use spin::Mutex;
+
+use super::Thread;
+use crate::arch::clock;
+use crate::time;
+
+/// The longest that a wait for CPU time sleeps before it looks again, in nanoseconds, where that time does not pass.
+const LONGEST_LOOK: u64 = 100_000_000;
+
+/// The shortest, so that the end of a wait is approached in few steps.
+const SHORTEST_LOOK: u64 = 50_000;
+
+/// Who runs, and since when, in counts of the time-stamp counter.
+struct Running {
+    thread: Option<Arc<Thread>>,
+    since: u64,
+}
+
+static RUNNING: Mutex<Running> = Mutex::new(Running { thread: None, since: 0 });
+
+impl Running {
+    fn charge(&mut self) {
+        let now = clock::counter();
+        let counts = now.wrapping_sub(core::mem::replace(&mut self.since, now));
+        if let Some(thread) = &self.thread {
+            thread.clock.charge(counts);
+            thread.process.clock.charge(counts);
+        }
+    }
+}
+
+/// Another thread than the last is entered.
+#[cold]
+pub fn switch_to(thread: &Arc<Thread>) {
+    let before = {
+        let mut running = RUNNING.lock();
+        running.charge();
+        running.thread.replace(thread.clone())
+    };
+    if let Some(before) = before {
+        before.usage.leave_cpu();
+    }
+}
+
+/// Charges what ran until now.
+pub fn bring_up_to_date() {
+    RUNNING.lock().charge();
+}
+
+/// The CPU has nothing to do until [`resume`].
+pub fn pause() {
+    bring_up_to_date();
+}
+
+/// The CPU goes on: the time since [`pause`] is nobody's.
+pub fn resume() {
+    RUNNING.lock().since = clock::counter();
+}
+
+/// A thread is about to be gone.
+pub fn end(thread: &Arc<Thread>) {
+    let ended = {
+        let mut running = RUNNING.lock();
+        running.charge();
+        running.thread.take_if(|running| Arc::ptr_eq(running, thread))
+    };
+    drop(ended);
+}
+
+/// Which part of the CPU time a clock counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    All,
+    /// What is not system time.
+    User,
+}
+
+/// The CPU time of a thread or a process, in counts of the time-stamp counter.
+pub struct CpuClock {
+    all: AtomicU64,
+    system: AtomicU64,
+    /// Whoever waits for a time on this clock is woken when it comes to this.
+    next: AtomicU64,
+    waits: WaitQueue,
+}
+
+impl Default for CpuClock {
+    fn default() -> Self {
+        Self {
+            all: AtomicU64::new(0),
+            system: AtomicU64::new(0),
+            next: AtomicU64::new(u64::MAX),
+            waits: WaitQueue::new(),
+        }
+    }
+}
+
+impl CpuClock {
+    fn charge(&self, counts: u64) {
+        let all = self.all.load(Ordering::Relaxed).wrapping_add(counts);
+        self.all.store(all, Ordering::Relaxed);
+        if all >= self.next.load(Ordering::Relaxed) {
+            self.next.store(u64::MAX, Ordering::Relaxed);
+            self.waits.wake_all();
+        }
+    }
+
+    /// Counts of the time that is charged were spent in system calls.
+    pub fn charge_system(&self, counts: u64) {
+        self.system.fetch_add(counts, Ordering::Relaxed);
+    }
+
+    /// What it shows, in nanoseconds.
+    pub fn read(&self, part: Part) -> u64 {
+        let all = self.all.load(Ordering::Relaxed);
+        let counts = match part {
+            Part::All => all,
+            Part::User => all.saturating_sub(self.system.load(Ordering::Relaxed)),
+        };
+        clock::to_nanoseconds(counts)
+    }
+
+    /// System time in nanoseconds.
+    pub fn system(&self) -> u64 {
+        let system = self.system.load(Ordering::Relaxed);
+        clock::to_nanoseconds(system.min(self.all.load(Ordering::Relaxed)))
+    }
+
+    /// Waits until it shows `target`, in nanoseconds. CPU time does not pass faster than time, so it sleeps for as long as
+    /// is missing; whoever is charged with the rest wakes it earlier if it has slept too long.
+    pub async fn reach(&self, part: Part, target: u64) {
+        let (mut shown, mut look) = (u64::MAX, SHORTEST_LOOK);
+        loop {
+            bring_up_to_date();
+            let now = self.read(part);
+            let Some(left) = target.checked_sub(now).filter(|&left| left > 0) else {
+                return;
+            };
+            look = if now == shown {
+                (look * 2).min(LONGEST_LOOK)
+            } else {
+                SHORTEST_LOOK
+            };
+            shown = now;
+            let counts = u128::from(left) * u128::from(clock::counter_hz()) / u128::from(time::NANOSECONDS);
+            let next = self
+                .all
+                .load(Ordering::Relaxed)
+                .saturating_add(counts as u64)
+                .saturating_add(1);
+            self.next.fetch_min(next, Ordering::Relaxed);
+            let _ = time::timeout(time::now().saturating_add(left.max(look)), self.waits.wait()).await;
+        }
+    }
+}
