@@ -44,7 +44,7 @@ pub(crate) struct Pages {
 }
 
 /// Frames that go back at once when an object is cut off; the others follow.
-pub(crate) const AT_ONCE: usize = 256;
+pub(crate) const AT_ONCE: usize = 16;
 
 impl SharedMemory {
     /// An object of `size` bytes, rounded up to whole pages. Takes no frame.

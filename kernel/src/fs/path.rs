@@ -17,8 +17,11 @@ use crate::syscall::Errno;
 /// Most symbolic links that one look-up follows.
 const MAX_LINKS: usize = 40;
 
-/// Parts that are walked before others run.
-const TURN: usize = 128;
+/// Bytes of paths that are walked before others run.
+const TURN: usize = 8 * 1024;
+
+/// What a part counts as beside its bytes: a look into a directory.
+const PART: usize = 64;
 
 /// Whether a symbolic link at the end of the path is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,34 +98,44 @@ impl Text<'_> {
     }
 }
 
-/// Where a walk is in a text.
+/// Where a walk is in a text: at its next part that leads somewhere, or at its end. So each byte is looked at once.
 struct Way<'a> {
     text: Text<'a>,
     at: usize,
 }
 
-impl Way<'_> {
-    /// The next part that leads somewhere.
-    fn next(&mut self) -> Option<Range<usize>> {
+impl<'a> Way<'a> {
+    fn new(text: Text<'a>) -> Self {
+        let mut way = Self { text, at: 0 };
+        way.skip(0);
+        way
+    }
+
+    /// Goes from `end` to the next part that leads somewhere.
+    fn skip(&mut self, end: usize) {
         let text = self.text.bytes();
-        loop {
-            let start = self.at + text[self.at..].iter().position(|&byte| byte != b'/')?;
-            let end = text[start..]
-                .iter()
-                .position(|&byte| byte == b'/')
-                .map_or(text.len(), |length| start + length);
-            self.at = end;
-            if &text[start..end] != b"." {
-                return Some(start..end);
+        let mut at = end;
+        while let Some(&byte) = text.get(at) {
+            match (byte, text.get(at + 1)) {
+                (b'/', _) | (b'.', Some(b'/') | None) => at += 1,
+                _ => break,
             }
         }
+        self.at = at;
+    }
+
+    /// The part that it is at, which it goes past.
+    fn next(&mut self) -> Option<Range<usize>> {
+        let (text, start) = (self.text.bytes(), self.at);
+        let rest = text.get(start..).filter(|rest| !rest.is_empty())?;
+        let length = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
+        self.skip(start + length);
+        Some(start..start + length)
     }
 
     /// Whether nothing is left that leads somewhere.
     fn is_done(&self) -> bool {
-        self.text.bytes()[self.at..]
-            .split(|&byte| byte == b'/')
-            .all(|part| part.is_empty() || part == b".")
+        self.at == self.text.bytes().len()
     }
 }
 
@@ -151,18 +164,17 @@ async fn walk<'a>(from: &Arc<Node>, path: &'a [u8], last_link: LastLink, viewer:
     let mut at = start(from, path);
     let mut wants_directory = ends_in_directory(path);
     let mut ways: Vec<Way<'a>> = Vec::new();
-    ways.try_push(Way {
-        text: Text::Path(path),
-        at: 0,
-    })?;
-    let (mut links, mut steps) = (0, 0_usize);
+    ways.try_push(Way::new(Text::Path(path)))?;
+    let (mut links, mut work) = (0, 0);
     while let Some(way) = ways.last_mut() {
+        let before = way.at;
         let Some(part) = way.next() else {
             ways.pop();
             continue;
         };
-        steps += 1;
-        if steps.is_multiple_of(TURN) {
+        work += PART + way.at - before;
+        if work >= TURN {
+            work = 0;
             yield_now().await;
         }
         if !at.is_directory() {
@@ -205,10 +217,12 @@ async fn walk<'a>(from: &Arc<Node>, path: &'a [u8], last_link: LastLink, viewer:
                 let text = Text::Link(link);
                 at = start(&at, text.bytes());
                 wants_directory |= is_last && ends_in_directory(text.bytes());
-                while ways.last().is_some_and(Way::is_done) && ways.len() > 1 {
+                while ways.last().is_some_and(Way::is_done) {
                     ways.pop();
                 }
-                ways.try_push(Way { text, at: 0 })?;
+                let way = Way::new(text);
+                work += way.at;
+                ways.try_push(way)?;
             }
             node if is_last => {
                 return Ok(Walked {

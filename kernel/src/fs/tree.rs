@@ -235,7 +235,10 @@ pub trait InTree {
 
     /// Calls `each` with the entries of a directory behind the place `after`, in the order of their places. Ends when it returns false. Nothing is copied; the lock of the directory is held for as
     /// long as `each` goes on.
-    fn list(&self, after: u64, each: &mut dyn FnMut(Listed<'_>) -> bool);
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    fn list(&self, after: u64, each: &mut dyn FnMut(Listed<'_>) -> bool) -> Result<(), Errno>;
 
     /// Puts its name in front of what stands in `path` from `start` on, and a slash before it; returns where it begins
     /// and the directory that it is in.
@@ -276,7 +279,7 @@ impl InTree for Arc<Node> {
         parent.unwrap_or_else(|| self.clone())
     }
 
-    fn list(&self, after: u64, each: &mut dyn FnMut(Listed<'_>) -> bool) {
+    fn list(&self, after: u64, each: &mut dyn FnMut(Listed<'_>) -> bool) -> Result<(), Errno> {
         for (name, place, node) in [(&b"."[..], 1, self.clone()), (b"..", 2, self.parent())] {
             let listed = Listed {
                 name,
@@ -285,7 +288,7 @@ impl InTree for Arc<Node> {
                 sort: Sort::Directory,
             };
             if after < place && !each(listed) {
-                return;
+                return Ok(());
             }
         }
         match &self.kind {
@@ -304,9 +307,10 @@ impl InTree for Arc<Node> {
                     proc::list_processes(after, each);
                 }
             }
-            NodeKind::Proc(node) => proc::list(*node, after, each),
+            NodeKind::Proc(node) => proc::list(*node, after, each)?,
             _ => {}
         }
+        Ok(())
     }
 
     fn prepend_name(&self, path: &mut [u8], start: usize) -> Result<(usize, Arc<Node>), Errno> {

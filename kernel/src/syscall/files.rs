@@ -44,7 +44,7 @@ pub async fn getdents64(caller: Caller, descriptor: u64, address: u64, size: u64
         record[19..19 + name.len()].copy_from_slice(name);
         (used, last) = (used + length, place);
         true
-    });
+    })?;
     if used == 0 && is_full {
         return Err(Errno::EINVAL);
     }

@@ -129,9 +129,11 @@ async fn read_strings(caller: &Caller, array: u64, room: &mut u64) -> Result<Str
 /// Adds the string at `address`.
 async fn read_string(caller: &Caller, address: u64, room: &mut u64, strings: &mut Strings) -> Result<(), Errno> {
     const PIECE: usize = 256;
+    /// Pieces that are read before others run.
+    const TURN: u32 = 16;
     let mut piece = [0; PIECE];
     let mut length = 0;
-    loop {
+    for step in 1_u32.. {
         // A read that stops at the end of its page touches no page that the string may not reach.
         let at = address.wrapping_add(length);
         let size = PIECE.min(4096 - (at % 4096) as usize);
@@ -150,10 +152,11 @@ async fn read_string(caller: &Caller, address: u64, room: &mut u64, strings: &mu
         if end.is_some() {
             return strings.end();
         }
-        if length.is_multiple_of(4096) {
+        if step.is_multiple_of(TURN) {
             yield_now().await;
         }
     }
+    Err(Errno::E2BIG)
 }
 
 /// `wait4`.

@@ -19,7 +19,7 @@ const PAGE: u64 = 4096;
 const COUNTED: u64 = 64 << 20;
 
 /// The longest path that is shown.
-const LONGEST_PATH: usize = 16 * 1024;
+const LONGEST_PATH: usize = 8 * 1024;
 
 /// Where the name of a region stands in its line.
 const NAME_COLUMN: usize = 73;
@@ -46,14 +46,18 @@ pub fn pieces(range: PageRange) -> impl Iterator<Item = PageRange> {
 }
 
 /// The path of the program, and the number of its file.
-struct Program {
+pub struct Program {
     path: Vec<u8>,
     start: usize,
     inode: u64,
 }
 
 impl Program {
-    fn of(process: &Process) -> Result<Self, Errno> {
+    /// Of a process.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn of(process: &Process) -> Result<Self, Errno> {
         let node = process.started.lock().node.clone();
         let Some(node) = node else {
             return Ok(Self {
@@ -82,16 +86,21 @@ impl Program {
 ///
 /// # Errors
 /// `ENOMEM`.
-pub fn write_regions(process: &Process, from: u64, size: usize, to: &mut Vec<u8>) -> Result<Option<u64>, Errno> {
+pub fn write_regions(
+    process: &Process,
+    program: &Program,
+    from: u64,
+    size: usize,
+    to: &mut Vec<u8>,
+) -> Result<Option<u64>, Errno> {
     let Some(space) = process.space() else { return Ok(None) };
-    let program = Program::of(process)?;
     let mut next = from;
     while to.len() < size {
         let Some(region) = region_from(&space, next) else {
             return Ok(None);
         };
         next = region.range.end();
-        write_region(&region, &program, to)?;
+        write_region(&region, program, to)?;
     }
     Ok(Some(next))
 }
@@ -138,12 +147,17 @@ fn write_region(region: &RegionView, program: &Program, to: &mut Vec<u8>) -> Res
 ///
 /// # Errors
 /// `ENOMEM`.
-pub async fn write_pages(process: &Process, from: u64, to: &mut Vec<u8>) -> Result<Option<u64>, Errno> {
+pub async fn write_pages(
+    process: &Process,
+    program: &Program,
+    from: u64,
+    to: &mut Vec<u8>,
+) -> Result<Option<u64>, Errno> {
     let Some(space) = process.space() else { return Ok(None) };
     let Some(region) = region_from(&space, from) else {
         return Ok(None);
     };
-    write_region(&region, &Program::of(process)?, to)?;
+    write_region(&region, program, to)?;
     let mut counts = PageCounts::default();
     for (number, piece) in pieces(region.range).enumerate() {
         let part = space.count_pages(piece);

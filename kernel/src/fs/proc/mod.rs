@@ -8,7 +8,7 @@ mod maps;
 mod process;
 mod text;
 
-use faultline_fallible::Arc;
+use faultline_fallible::{Arc, Vec};
 
 use super::stat::Sort;
 use super::tree::{self, InTree, Listed, Node, NodeKind};
@@ -430,12 +430,18 @@ fn put(to: &mut [u8], end: usize, text: &[u8]) -> Result<usize, Errno> {
 }
 
 /// Calls `each` with the entries of a directory of `/proc` behind `after`. Ends when it returns false.
-pub fn list(node: ProcNode, after: u64, each: &mut dyn FnMut(Listed<'_>) -> bool) {
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn list(node: ProcNode, after: u64, each: &mut dyn FnMut(Listed<'_>) -> bool) -> Result<(), Errno> {
     match node {
         ProcNode::Process(_) | ProcNode::Task(..) => {}
         ProcNode::Tasks(pid) => return list_tasks(pid, after, each),
-        ProcNode::Descriptors(pid) => return list_descriptors(pid, after, each),
-        _ => return,
+        ProcNode::Descriptors(pid) => {
+            list_descriptors(pid, after, each);
+            return Ok(());
+        }
+        _ => return Ok(()),
     }
     let is_process = matches!(node, ProcNode::Process(_));
     let names = OF_TASK.iter().map(|(name, _)| *name).chain(LINKS);
@@ -451,9 +457,10 @@ pub fn list(node: ProcNode, after: u64, each: &mut dyn FnMut(Listed<'_>) -> bool
             inode: found.inode,
             sort,
         }) {
-            return;
+            break;
         }
     }
+    Ok(())
 }
 
 /// The processes behind `after` among the entries of `/proc`.
@@ -473,32 +480,33 @@ pub fn list_processes(after: u64, each: &mut dyn FnMut(Listed<'_>) -> bool) {
     }
 }
 
-fn list_tasks(pid: Pid, after: u64, each: &mut dyn FnMut(Listed<'_>) -> bool) {
+fn list_tasks(pid: Pid, after: u64, each: &mut dyn FnMut(Listed<'_>) -> bool) -> Result<(), Errno> {
     let Some(process) = processes::find_process(pid) else {
-        return;
+        return Ok(());
     };
-    let mut last = after.saturating_sub(FIRST_NUMBER) as u32;
-    loop {
-        // A process has few thousand threads at most; their order in the record is not that of their numbers.
-        let mut next = None;
-        process.for_each_thread_number(|tid| {
-            if tid > last && next.is_none_or(|next| tid < next) {
-                next = Some(tid);
-            }
-        });
-        let Some(tid) = next else { return };
-        last = tid;
-        let inode = ProcNode::Task(pid, tid).inode();
-        let place = FIRST_NUMBER + u64::from(tid);
-        if !each(Listed {
-            name: Digits::default().of(tid),
-            place,
-            inode,
+    let last = after.saturating_sub(FIRST_NUMBER) as u32;
+    // Their order in the record is not that of their numbers.
+    let mut numbers = Vec::try_with_capacity(process.thread_count())?;
+    process.for_each_thread_number(|tid| {
+        if tid > last {
+            // One that was born meanwhile may be missed.
+            let _ = numbers.try_push(tid);
+        }
+    });
+    numbers.sort_unstable();
+    for &tid in &numbers {
+        let mut digits = Digits::default();
+        let listed = Listed {
+            name: digits.of(tid),
+            place: FIRST_NUMBER + u64::from(tid),
+            inode: ProcNode::Task(pid, tid).inode(),
             sort: Sort::Directory,
-        }) {
-            return;
+        };
+        if !each(listed) {
+            break;
         }
     }
+    Ok(())
 }
 
 fn list_descriptors(pid: Pid, after: u64, each: &mut dyn FnMut(Listed<'_>) -> bool) {

@@ -32,6 +32,8 @@ struct State {
     piece: Vec<u8>,
     /// Where the next piece begins, in the terms of the file; none at the end.
     next: Option<u64>,
+    /// The program whose path stands in the lines, once it was asked for.
+    program: Option<maps::Program>,
 }
 
 impl Text {
@@ -75,7 +77,7 @@ impl Text {
                 yield_now().await;
             }
             state.piece.clear();
-            state.next = self.make(viewer, next, &mut state.piece).await?;
+            state.next = self.make(viewer, next, &mut state).await?;
         };
         *self.state.lock() = Some(state);
         Ok(copied)
@@ -99,7 +101,8 @@ impl Text {
     }
 
     /// Makes the piece that begins at `from`; says where the next one begins.
-    async fn make(&self, viewer: &Thread, from: u64, piece: &mut Vec<u8>) -> Result<Option<u64>, Errno> {
+    async fn make(&self, viewer: &Thread, from: u64, state: &mut State) -> Result<Option<u64>, Errno> {
+        let piece = &mut state.piece;
         piece.try_reserve(PIECE)?;
         match self.node {
             ProcNode::File(file) => {
@@ -109,8 +112,16 @@ impl Text {
             ProcNode::OfTask(file, pid, tid) => {
                 let process = subject(pid)?;
                 match file {
-                    ProcFile::Maps => maps::write_regions(&process, from, PIECE, piece),
-                    ProcFile::PageMaps => maps::write_pages(&process, from, piece).await,
+                    ProcFile::Maps | ProcFile::PageMaps => {
+                        let program = match &mut state.program {
+                            Some(program) => program,
+                            none => none.insert(maps::Program::of(&process)?),
+                        };
+                        match file {
+                            ProcFile::Maps => maps::write_regions(&process, program, from, PIECE, piece),
+                            _ => maps::write_pages(&process, program, from, piece).await,
+                        }
+                    }
                     ProcFile::CommandLine | ProcFile::Environment | ProcFile::Auxiliary => {
                         copy_range(&process, file, from, piece).await
                     }
