@@ -33,6 +33,20 @@
 //! assert_eq!(&names()?.get(&1).unwrap()[..], b"init");
 //! # Ok::<(), AllocError>(())
 //! ```
+//!
+//! What the standard library's types do without being asked is not there:
+//! ```compile_fail,E0599
+//! faultline_fallible::Vec::new().push(1);
+//! ```
+//! ```compile_fail,E0599
+//! faultline_fallible::Arc::new(1);
+//! ```
+//! ```compile_fail,E0599
+//! faultline_fallible::Vec::<u8>::new().clone();
+//! ```
+//! ```compile_fail,E0277
+//! let _: faultline_fallible::Vec<u8> = [1, 2].into_iter().collect();
+//! ```
 #![no_std]
 #![warn(missing_docs)]
 

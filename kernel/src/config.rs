@@ -5,15 +5,19 @@
 //!
 //! An unknown key or a bad value is an error that names it. A file without a line is a valid one.
 
+#![allow(
+    clippy::disallowed_types,
+    reason = "it runs before the first program, or without one"
+)]
+
 pub mod keys;
 
-use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt::{Display, Formatter};
 
 use faultline_trace::Category;
 
 use crate::heap::inject::Failures;
+use crate::startup::{String, Vec};
 
 /// What standard input is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

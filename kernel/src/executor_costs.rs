@@ -5,7 +5,11 @@
 //! figures contain the step itself, the turn around it where the name says so, and the polled futures, which do next to
 //! nothing.
 
-use alloc::vec::Vec;
+#![allow(
+    clippy::disallowed_types,
+    reason = "it runs before the first program, or without one"
+)]
+
 use core::future::poll_fn;
 use core::hint::black_box;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -17,6 +21,7 @@ use spin::Once;
 use crate::arch::{self, clock::counter};
 use crate::heap;
 use crate::machine::executor;
+use crate::startup::Vec;
 
 /// Rounds of each measurement.
 const ROUNDS: u64 = 64;

@@ -5,8 +5,11 @@
 //! return. They run before anything else does, in a hand-made address space, through interrupt gates and a system-call
 //! entry of their own, which are gone afterwards.
 
-use alloc::boxed::Box;
-use alloc::vec::Vec;
+#![allow(
+    clippy::disallowed_types,
+    reason = "it runs before the first program, or without one"
+)]
+
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -20,6 +23,7 @@ use x86_64::structures::DescriptorTablePointer;
 use crate::arch::descriptors::vector::PAGE_FAULT;
 use crate::arch::{Trap, UserContext, enter_user, pages};
 use crate::memory::{BootMemory, PAGE, phys_to_virt};
+use crate::startup::{Box, Vec};
 use crate::trap_test::space::{self, CODE, DATA};
 
 /// Measurements of each step; the least one counts, so that a timer interrupt in another one does no harm.

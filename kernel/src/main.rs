@@ -5,8 +5,6 @@
 #![no_std]
 #![no_main]
 
-extern crate alloc;
-
 mod arch;
 mod audit;
 mod config;
@@ -27,6 +25,7 @@ mod scenario;
 mod selftest;
 mod shortage;
 mod signal;
+mod startup;
 mod statistics;
 mod syscall;
 mod terminal;

@@ -7,8 +7,11 @@
 //! Kernel code runs with interrupts off. The CPU waits for an interrupt only when a turn found nothing to do and nothing
 //! has come up since.
 
-use alloc::string::String;
-use alloc::vec::Vec;
+#![allow(
+    clippy::disallowed_types,
+    reason = "it runs before the first program, or without one"
+)]
+
 use core::convert::Infallible;
 use core::fmt;
 
@@ -28,6 +31,7 @@ use crate::heap::inject::Failures;
 use crate::machine::{executor, longest_poller, memory};
 use crate::process::{ExitStatus, Pid, run_time, start, tree};
 use crate::report::Report;
+use crate::startup::{String, Vec};
 use crate::syscall::{Errno, information};
 use crate::{
     arch, audit, exec, executor_costs, floor, fs, heap, selftest, shortage, statistics, terminal, time, tracing,

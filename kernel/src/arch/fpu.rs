@@ -9,7 +9,6 @@
 //!
 //! `xsave` where the CPU has it, for the components that XCR0 enables; `fxsave` otherwise.
 
-use alloc::alloc::{alloc, dealloc};
 use core::alloc::Layout;
 use core::arch::asm;
 use core::ptr::{NonNull, null_mut};
@@ -17,6 +16,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::cpu;
 use super::features::{Features, features};
+use crate::heap;
 
 /// Size of the area that `fxsave` writes.
 const FXSAVE: usize = 512;
@@ -113,8 +113,7 @@ impl FpuState {
     /// # Errors
     /// [`OutOfMemory`] if the heap is full.
     pub fn new() -> Result<Self, OutOfMemory> {
-        // SAFETY: the layout is not empty.
-        let area = NonNull::new(unsafe { alloc(layout()) }).ok_or(OutOfMemory)?.cast();
+        let area = heap::allocate(layout()).ok_or(OutOfMemory)?.cast();
         // SAFETY: the area is fresh.
         unsafe { start_values(area) };
         Ok(Self(area))
@@ -316,6 +315,6 @@ impl Drop for FpuState {
             cpu::set_loaded(null_mut());
         }
         // SAFETY: the area came from the same layout, and the CPU no longer counts as its holder.
-        unsafe { dealloc(self.0.as_ptr().cast(), layout()) };
+        unsafe { heap::free(self.0.cast(), layout()) };
     }
 }

@@ -19,16 +19,17 @@
 //!   on. A processor that keeps track of that (`xgetbv` with ECX 1) is asked, and if the upper halves were not in use
 //!   they are given back so. One that does not keep track takes them for used anyway.
 
-use alloc::alloc::{alloc, dealloc, handle_alloc_error};
-use alloc::string::String;
 use core::alloc::Layout;
 use core::arch::asm;
 use core::fmt::Write as _;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
+use faultline_fallible::String;
+
 use super::clock;
 use super::features::{Features, features};
+use crate::heap;
 
 /// Size of a page.
 const PAGE: usize = 4096;
@@ -133,11 +134,8 @@ pub unsafe fn choose() {
         Ok(layout) => layout,
         Err(_) => panic!("no layout"),
     };
-    // SAFETY: the layout is not empty.
-    let first = unsafe { alloc(TWO_PAGES) };
-    if first.is_null() {
-        handle_alloc_error(TWO_PAGES);
-    }
+    let block = heap::allocate(TWO_PAGES).expect("there is memory for two pages at the start");
+    let first = block.as_ptr();
     // SAFETY: the second page lies in the allocation.
     let second = unsafe { first.add(PAGE) };
     // So that copies read something that was written.
@@ -148,7 +146,7 @@ pub unsafe fn choose() {
     // SAFETY: as above.
     pick(&COPY, "copied", &|| unsafe { copy(first, second) });
     // SAFETY: it came from this layout.
-    unsafe { dealloc(first, TWO_PAGES) };
+    unsafe { heap::free(block, TWO_PAGES) };
 }
 
 /// Times every way that is possible at this work, takes the fastest, and logs the times.
@@ -162,7 +160,7 @@ fn pick(choice: &AtomicU8, what: &str, work: &dyn Fn()) {
     let mut list = String::new();
     for (cost, way) in costs.into_iter().filter(|&(cost, _)| cost != u64::MAX) {
         let separator = if list.is_empty() { "" } else { ", " };
-        // Writing to a string cannot fail.
+        // Without memory the line is cut off.
         let _ = write!(list, "{separator}{} {}", way.name(), clock::to_nanoseconds(cost) / RUN);
     }
     log::info!("a page is {what}, in ns, by: {list}");

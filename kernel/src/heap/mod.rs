@@ -124,6 +124,21 @@ pub fn set_limit(bytes: usize) {
     HEAP.refresh();
 }
 
+/// A block for `layout`, charged to whose turn it is; `None` if there is none.
+pub fn allocate(layout: Layout) -> Option<NonNull<u8>> {
+    // SAFETY: the trait asks for a layout with a size; this allocator has blocks for others too.
+    NonNull::new(unsafe { ALLOCATOR.alloc(layout) })
+}
+
+/// Gives a block back.
+///
+/// # Safety
+/// [`allocate`] gave it for this layout, and nobody uses it any more.
+pub unsafe fn free(block: NonNull<u8>, layout: Layout) {
+    // SAFETY: the caller's.
+    unsafe { ALLOCATOR.dealloc(block.as_ptr(), layout) }
+}
+
 /// What the heap holds.
 pub fn usage() -> Usage {
     HEAP.usage()

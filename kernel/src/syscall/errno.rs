@@ -3,8 +3,6 @@
 //! Every module reports what went wrong in its own type; the conversion to a number happens here and nowhere else, so
 //! that a person who wants to know why a call returned `ENOMEM` reads one file.
 
-use alloc::collections::TryReserveError;
-
 use faultline_fallible::AllocError;
 use faultline_mm::{UserCopyError, VasError};
 use linux_raw_sys::errno as linux;
@@ -106,12 +104,6 @@ impl From<GroupError> for Errno {
             GroupError::Executed => Self::EACCES,
             GroupError::Forbidden => Self::EPERM,
         }
-    }
-}
-
-impl From<TryReserveError> for Errno {
-    fn from(_: TryReserveError) -> Self {
-        Self::ENOMEM
     }
 }
 

@@ -131,9 +131,9 @@ async fn status(caller: &Caller, descriptor: u64, path: &[u8], flags: u32) -> Re
 }
 
 /// The path of a call that takes `AT_EMPTY_PATH`, with which Linux also takes no pointer for an empty path.
-async fn optional_path(caller: &Caller, path: u64, flags: u32) -> Result<alloc::vec::Vec<u8>, Errno> {
+async fn optional_path(caller: &Caller, path: u64, flags: u32) -> Result<faultline_fallible::Vec<u8>, Errno> {
     if path == 0 && flags & linux::AT_EMPTY_PATH != 0 {
-        return Ok(alloc::vec::Vec::new());
+        return Ok(faultline_fallible::Vec::new());
     }
     user::read_path(&caller.space, path).await
 }

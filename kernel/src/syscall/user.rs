@@ -3,12 +3,12 @@
 //! Everything here resolves faults as user mode would and returns `EFAULT` for a bad address. The memory may change, or
 //! go, between two of these calls: what was read once is not read again.
 
-use alloc::vec::Vec;
-
+use faultline_fallible::Vec;
 use faultline_mm::{Access, FaultInfo};
 
 use super::Errno;
 use crate::exec::elf::USER_END;
+use crate::heap;
 use crate::machine::Space;
 
 /// Longest path, its NUL included.
@@ -133,8 +133,7 @@ pub async fn read_string(space: &Space, address: u64, limit: usize, long: Errno)
         if string.len() + part.len() >= limit {
             return Err(long);
         }
-        string.try_reserve(part.len())?;
-        string.extend_from_slice(part);
+        string.try_extend_from_slice(part)?;
         if end.is_some() {
             return Ok(string);
         }
@@ -146,15 +145,14 @@ pub async fn read_string(space: &Space, address: u64, limit: usize, long: Errno)
 /// # Errors
 /// `EFAULT`, `ENOMEM`.
 pub async fn read_prefix(space: &Space, address: u64, limit: usize) -> Result<Vec<u8>, Errno> {
-    let mut string = Vec::new();
-    string.try_reserve_exact(limit)?;
+    let mut string = Vec::try_with_capacity(limit)?;
     while string.len() < limit {
         let mut byte = [0];
         read(space, address.wrapping_add(string.len() as u64), &mut byte).await?;
         if byte[0] == 0 {
             break;
         }
-        string.push(byte[0]);
+        string.try_push(byte[0])?;
     }
     Ok(string)
 }
@@ -167,13 +165,19 @@ pub async fn read_path(space: &Space, address: u64) -> Result<Vec<u8>, Errno> {
     read_string(space, address, PATH_MAX, Errno::ENAMETOOLONG).await
 }
 
+/// The largest buffer that a process which holds its share of the heap still gets.
+const MOST_FOR_A_WHILE: usize = 32 * 1024;
+
 /// A zeroed buffer on the kernel heap.
 ///
 /// # Errors
 /// `ENOMEM`.
 pub fn buffer(size: usize) -> Result<Vec<u8>, Errno> {
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(size)?;
-    bytes.resize(size, 0);
-    Ok(bytes)
+    // A small one is given back soon.
+    let bytes = if size <= MOST_FOR_A_WHILE {
+        heap::for_a_while(|| Vec::try_of(0, size))
+    } else {
+        Vec::try_of(0, size)
+    };
+    Ok(bytes?)
 }

@@ -4,6 +4,13 @@
 //! It needs nothing above `arch`: a hand-made address space of a code and a data page, and snippets of machine code. A
 //! wrong result is a panic.
 
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "it runs before the first program, or without one"
+)]
+
 mod snippets;
 pub(crate) mod space;
 
@@ -257,7 +264,10 @@ fn registers(at: &At) {
         assert_eq!(reader.rbx, 0x5555_6666_7777_8888);
     }
     for length in [511, 512, 600, image.len(), image.len() + 100] {
-        assert_eq!(reader.fpu_mut().replace(&alloc::vec![0xff; length]), length >= 512);
+        assert_eq!(
+            reader.fpu_mut().replace(&crate::startup::vec![0xff; length]),
+            length >= 512
+        );
         reader.set_rip(at.snippet_syscall);
         assert_eq!(enter(&mut reader), Trap::Syscall);
     }
