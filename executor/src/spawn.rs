@@ -65,6 +65,17 @@ impl<H: Hooks> Executor<H> {
         Ok(id)
     }
 
+    /// Makes slots for more tasks if none is free, so that the next spawn needs memory for its future at most: for whoever
+    /// counts what a spawn takes, as slots are never given back.
+    ///
+    /// # Errors
+    /// [`SpawnError::OutOfMemory`], [`SpawnError::Full`].
+    pub fn reserve(&self) -> Result<(), SpawnError> {
+        let slot = self.slab.take()?;
+        self.slab.give(slot);
+        Ok(())
+    }
+
     /// Puts a future into a slot, and queues it. `HANDLE` says whether the caller makes a join handle.
     #[inline(always)]
     fn start<F: Future, const HANDLE: bool>(

@@ -32,7 +32,7 @@ use crate::arch::cpu;
 use crate::memory::BootMemory;
 use pages::MachinePages;
 
-pub use account::{ProcessAccount, charge, charge_nobody, for_a_while};
+pub use account::{ProcessAccount, charge, charge_nobody, for_a_while, for_good};
 
 /// The reserve is one part in this many of RAM.
 const RESERVE_SHARE: u64 = 128;

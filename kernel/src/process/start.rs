@@ -13,7 +13,7 @@ use crate::arch::UserContext;
 use crate::exec::{self, stack::Arguments};
 use crate::fs::tree as fs_tree;
 use crate::fs::{Directory, FileTable, console};
-use crate::heap::ProcessAccount;
+use crate::heap::{self, ProcessAccount};
 use crate::machine::{Space, executor};
 use crate::signal::{Actions, SignalSet};
 use crate::syscall::{self, Call, Errno, Outcome, processes};
@@ -41,7 +41,8 @@ pub fn thread(
         tracing::current().into(),
     );
     let future = UserThread::new(thread.clone(), space, context, first);
-    match executor().spawn("user thread", Class::User, future) {
+    let room = heap::for_good(|| executor().reserve());
+    match room.and_then(|()| executor().spawn("user thread", Class::User, future)) {
         Ok(task) => {
             task.detach();
             Ok(())
