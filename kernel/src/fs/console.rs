@@ -99,8 +99,7 @@ impl Port {
     pub async fn write(self, caller: &Caller, file: &OpenFile, mut source: Source<'_>) -> Result<u64, Errno> {
         let thread = &caller.thread;
         terminal::check_output(thread)?;
-        let turns = TURNS.call_once(|| core::array::from_fn(|_| Semaphore::new(1).share(1)));
-        let turn = turns[console::port_of(self.channel())].acquire(1);
+        let turn = turns()[console::port_of(self.channel())].acquire(1);
         let turn = thread.interruptible(event("console"), turn).await;
         let _turn = turn.map_err(|_| Errno::ERESTARTSYS)?.map_err(|_| Errno::EIO)?;
         let (mut moved, mut busy) = (0, 0);
@@ -191,11 +190,18 @@ impl File for Port {
     }
 }
 
+/// Whose turn it is to write, for each port.
+fn turns() -> &'static [Share; PORTS] {
+    TURNS.call_once(|| core::array::from_fn(|_| Semaphore::new(1).share(1)))
+}
+
 /// The three files that a program is started with.
 ///
 /// # Errors
 /// There is no memory.
 pub fn standard_files() -> Result<[Arc<OpenFile>; 3], AllocError> {
+    // The first caller is the start-up: what a shared semaphore allocates can't fail.
+    turns();
     let open = |port, flags| Arc::try_new(OpenFile::new(FileKind::Console(port), None, flags));
     if terminal::is_on() {
         // One open file, as a login makes it: programs read from their standard error too.

@@ -3,8 +3,7 @@
 //! A timer that is set is a task, as an [alarm](super::timers) is. Its signal waits at most once: as long as it does,
 //! further expirations are counted in the signal's `si_overrun`.
 
-use alloc::vec::Vec;
-use faultline_fallible::Arc;
+use faultline_fallible::{Arc, Vec};
 
 use faultline_executor::Class;
 use linux_raw_sys::general as linux;
@@ -70,8 +69,7 @@ impl PosixTimers {
             return Err(Errno::EAGAIN);
         }
         if free == self.0.len() {
-            self.0.try_reserve(1)?;
-            self.0.push(None);
+            self.0.try_push(None)?;
         }
         Ok(free)
     }
