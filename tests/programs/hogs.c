@@ -33,6 +33,16 @@ static void hog(const char *what, unsigned long size) {
             for (unsigned long page = 0; page < piece; page += 4096) memory[page] = 1;
             munmap(memory, piece);
         }
+    } else if (!strcmp(what, "pipes")) {
+        static char bytes[1 << 16];
+        for (unsigned long at = 0; at < size; at += sizeof bytes) {
+            int ends[2];
+            if (pipe(ends) || write(ends[1], bytes, sizeof bytes) < 0) break;
+        }
+        // What the pipes have left.
+        char *memory = mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory == MAP_FAILED) exit(3);
+        for (unsigned long at = 0; at < size; at += 4096) memory[at] = 1;
     } else {
         char *memory = mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (memory == MAP_FAILED) exit(3);

@@ -125,3 +125,15 @@ fn timers_of_processes() {
     let printed = same_as_native(&c_program("timers", Libc::Gnu));
     assert!(printed.contains("caught 1, with overruns 1\n"), "{printed}");
 }
+
+#[test]
+fn handlers_stacks_registers_and_bit_sets_are_kept() {
+    let file = c_program("keeps", Libc::Gnu);
+    let printed = same_as_native(&file);
+    assert!(
+        printed.contains("deferred: as deep as 1\nnot deferred: as deep as 3\n"),
+        "{printed}"
+    );
+    let guest = Run::file(&file, &["control"]).limited(LIMIT).boot();
+    assert_eq!(output(&guest), "mxcsr: reserved bits 0\nthe child: exited\n");
+}

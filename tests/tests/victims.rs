@@ -82,3 +82,9 @@ fn a_hog_of_pages_is_the_victim() {
     let [all, mapped, ..] = held(&only_the_hog("pages"));
     assert!(mapped > 64 << 10 && all >= mapped, "{mapped} of {all}");
 }
+
+#[test]
+fn a_hog_of_pipes_answers_for_them() {
+    let [all, _, _, pipes, _] = held(&only_the_hog("pipes"));
+    assert!(pipes > 24 << 10 && all > 64 << 10, "{pipes} of {all}");
+}

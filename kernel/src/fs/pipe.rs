@@ -369,6 +369,12 @@ pub struct ReadEnd(pub Arc<Pipe>);
 /// The writing end of a pipe.
 pub struct WriteEnd(pub Arc<Pipe>);
 
+/// The part of a pipe's pages that each of its ends answers for when memory is short.
+fn held_pages(pipe: &Arc<Pipe>) -> u64 {
+    let pages = pipe.state.lock().parts.len();
+    pages.div_ceil(Arc::strong_count(pipe).max(1)) as u64
+}
+
 impl File for ReadEnd {
     fn poll_read(&self, _: Transfer<'_>, to: &mut [u8], _: &mut Context<'_>) -> Poll<Result<usize, Errno>> {
         let mut at = 0;
@@ -397,6 +403,10 @@ impl File for ReadEnd {
 
     fn queue(&self, _: u32) -> Option<&WaitQueue> {
         Some(&self.0.read_polls)
+    }
+
+    fn held_pages(&self) -> u64 {
+        held_pages(&self.0)
     }
 
     fn has_offsets(&self) -> bool {
@@ -433,6 +443,10 @@ impl File for WriteEnd {
 
     fn queue(&self, _: u32) -> Option<&WaitQueue> {
         Some(&self.0.write_polls)
+    }
+
+    fn held_pages(&self) -> u64 {
+        held_pages(&self.0)
     }
 
     fn has_offsets(&self) -> bool {

@@ -1,7 +1,7 @@
 //! How much memory a process holds, which would be free if it ended.
 //!
 //! Counted are the pages that it maps, its page tables, what the kernel keeps for it in the heap, and the objects behind
-//! its descriptors: files in memory, whether mapped or not. An object counts once: what is mapped of it is not added to
+//! its descriptors: files in memory, whether mapped or not, and pipes with what is in them. An object counts once: what is mapped of it is not added to
 //! itself, and several holders have an equal part each, by their descriptors.
 
 use core::fmt;
@@ -64,7 +64,7 @@ impl fmt::Display for Holdings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} KiB ({} mapped, {} of page tables, {} of files in memory, {} in the kernel's heap)",
+            "{} KiB ({} mapped, {} of page tables, {} of files and pipes, {} in the kernel's heap)",
             self.pages() * 4,
             self.mapped * 4,
             self.tables * 4,
