@@ -140,13 +140,15 @@ fn spawn_services(config: &Config) {
     };
     let served = executor().spawn("fault service", class, memory().fault_service());
     served.expect("the first task has room").detach();
+    let taken_apart = executor().spawn("teardown", Class::User, memory().teardown());
+    taken_apart.expect("the second task has room").detach();
     if config.audit > 0 {
         let audited = executor().spawn("audit", Class::User, audit::run(config.audit * 1_000_000));
-        audited.expect("the third task has room").detach();
+        audited.expect("the fourth task has room").detach();
     }
     if config.zero_pool {
         let zeroed = executor().spawn("frame zeroing", Class::Idle, zero_frames());
-        zeroed.expect("the second task has room").detach();
+        zeroed.expect("the third task has room").detach();
     }
 }
 
@@ -220,7 +222,7 @@ fn drive(config: &Config, programs: &mut [Program]) {
             }
             programs.iter_mut().for_each(collect);
         }
-        if tree::process_count() == 0 {
+        if tree::process_count() == 0 && memory().ending_spaces() == 0 {
             return;
         }
         shortage.look(turn.idle);

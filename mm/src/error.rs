@@ -60,6 +60,9 @@ pub enum VasError {
     /// There is no memory for the kernel's own bookkeeping of the space.
     #[error("out of kernel memory")]
     NoKernelMemory,
+    /// Another call that takes several steps is changing the space: wait for a [`Turn`](crate::Turn).
+    #[error("another call is changing the address space")]
+    Busy,
     /// The space has as many regions as it may have.
     #[error("the address space has {limit} regions, which is the limit")]
     TooManyRegions {

@@ -51,7 +51,7 @@ pub use region::{Region, RegionFlags};
 pub use shared::SharedMemory;
 pub use space::{
     Advice, GlobalMemory, Layout, MapRequest, MappedRegion, PageCounts, Placement, RegionView, RemapTarget, Space,
-    SpaceStats, UserBytes, UserCopy, VirtualAddressSpace,
+    SpaceStats, Turn, UserBytes, UserCopy, VirtualAddressSpace,
 };
 pub use stats::MemoryStats;
 

@@ -8,9 +8,10 @@ use crate::entry::Entry;
 use crate::fault::{FaultService, FaultTable};
 use crate::frame::{FrameAccount, FrameAllocator, Pfn};
 use crate::platform::{MAX_CPUS, Platform};
+use crate::space::EndingSpaces;
 use crate::stats::{Counters, MemoryStats};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::mutant;
+use crate::sync::{Mutex, mutant};
 use crate::tlb::CpuTlb;
 
 /// Whether faults go through the queue.
@@ -38,12 +39,15 @@ pub struct MemoryConfig {
     pub fault_mode: FaultMode,
     /// Most regions that a space may have; Linux's `vm.max_map_count` is 65,530.
     pub max_regions: usize,
+    /// How many regions, and how many last-level tables or huge pages, one step of a call in steps looks at: what bounds its
+    /// time.
+    pub step: (usize, u32),
     /// Pages mapped around a fault on a file whose pages are in memory; a power of two, 1 to switch it off.
     pub fault_around: u64,
 }
 
 impl MemoryConfig {
-    /// 1,024 slots, queued, 65,530 regions, 16 pages of fault-around.
+    /// 1,024 slots, queued, 65,530 regions, 128 regions or 8 tables a step, 16 pages of fault-around.
     #[must_use]
     pub const fn new(kernel_root: PhysFrame) -> Self {
         Self {
@@ -51,6 +55,7 @@ impl MemoryConfig {
             fault_slots: 1024,
             fault_mode: FaultMode::Queued,
             max_regions: 65_530,
+            step: (128, 8),
             fault_around: 16,
         }
     }
@@ -67,6 +72,8 @@ pub struct Memory<P: Platform> {
     pub(crate) config: MemoryConfig,
     /// The frame of zeros that every untouched page shows to readers.
     pub(crate) zero_frame: Pfn,
+    /// Spaces that are being taken apart.
+    pub(crate) ending: Mutex<EndingSpaces<P>>,
     next_space: AtomicU64,
     next_fault: AtomicU64,
 }
@@ -96,6 +103,7 @@ impl<P: Platform> Memory<P> {
             tlb: core::array::from_fn(|_| CpuTlb::default()),
             counters: Counters::default(),
             kernel_root: config.kernel_root,
+            ending: Mutex::new(EndingSpaces::default()),
             next_space: AtomicU64::new(1),
             next_fault: AtomicU64::new(1),
             platform,

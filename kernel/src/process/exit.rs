@@ -5,55 +5,22 @@
 
 use faultline_fallible::Arc;
 
-use faultline_mm::HUGE_PAGE_SIZE;
 use faultline_trace::Kind;
-use x86_64::VirtAddr;
 
 use super::{Thread, run_time, tree};
-use crate::exec::elf::USER_END;
 use crate::machine::Space;
 use crate::signal::pending;
-use crate::{time, tracing};
+use crate::tracing;
 
-/// How much of a space is unmapped at a time where it is full; one that maps no more than this goes in one piece.
-const PIECE: u64 = 32 * HUGE_PAGE_SIZE;
-
-/// How long pieces are unmapped before others run, in nanoseconds.
-const TURN: u64 = 200_000;
-
-/// A piece that took no longer than this, in nanoseconds, was empty: the next is twice as large.
-const EMPTY: u64 = 20_000;
-
-/// Unmaps a piece of the space of a thread that ends, if nobody else uses it; says whether much is left.
+/// Unmaps a piece of the space of a thread that ends, if nobody else uses it; says whether anything is left.
 pub fn dismantle(thread: &Thread, space: &Arc<Space>) -> bool {
     // This thread and the process's record hold the space.
-    if Arc::strong_count(space) > 2 || thread.process.thread_count() > 1 || space.virtual_bytes() <= PIECE {
+    if Arc::strong_count(space) > 2 || thread.process.thread_count() > 1 {
         return false;
     }
     // No CPU has the space loaded then, so what is unmapped is free at once.
     space.memory().leave_spaces();
-    let began = time::now();
-    let (mut now, mut piece) = (began, PIECE);
-    while now - began < TURN {
-        let Some(region) = space.first_region_above(VirtAddr::zero()) else {
-            return false;
-        };
-        // A piece starts and ends where a table's span does, whatever regions are in it: so no shared table has to be
-        // split, which takes long and could need memory.
-        let start = region.start() & !(HUGE_PAGE_SIZE - 1);
-        let size = piece.min(USER_END - start);
-        if space.unmap(VirtAddr::new_truncate(start), size).is_err() {
-            return false;
-        }
-        let then = core::mem::replace(&mut now, time::now());
-        // A program may map far more than there is memory for.
-        piece = if now - then < EMPTY {
-            piece.saturating_mul(2)
-        } else {
-            PIECE
-        };
-    }
-    true
+    space.clear_front()
 }
 
 /// A thread's future is about to end: takes the thread out of everything that knows it, and ends the process with the

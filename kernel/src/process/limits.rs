@@ -73,7 +73,7 @@ impl Limit {
     }
 
     /// The limit of a program that the kernel starts.
-    const fn first(resource: Resource) -> Self {
+    pub const fn first(resource: Resource) -> Self {
         const LOCKED: u64 = 8 << 20;
         match resource {
             Resource::STACK => Self {

@@ -211,7 +211,7 @@ async fn make(caller: &Caller, mut context: UserContext, request: &Request) -> R
     let space = if request.has(linux::CLONE_VM) {
         caller.space.clone()
     } else {
-        Arc::try_new(caller.space.fork()?)?
+        Arc::try_new(caller.space.fork_in_steps().await?)?
     };
     let number = Reserved::new()?;
     let tid = number.number();

@@ -39,6 +39,10 @@ impl Errno {
     /// As [`ERESTARTNOHAND`](Self::ERESTARTNOHAND), by a call that has kept its deadline for that. Never seen in user mode.
     pub const ERESTARTBLOCK: Self = Self(516);
 
+    /// Another call changes the address space in steps, or this one takes more than one: it waits for its turn. Never seen
+    /// in user mode.
+    pub const EWAIT: Self = Self(517);
+
     /// The value of `rax` that says this error.
     #[must_use]
     pub const fn to_register(self) -> u64 {
@@ -54,10 +58,11 @@ impl From<VasError> for Errno {
             VasError::NotMapped { .. }
             | VasError::NoRoom { .. }
             | VasError::OutOfMemory { .. }
-            | VasError::NoKernelMemory
             | VasError::TooManyRegions { .. }
             | VasError::BadBreak { .. }
+            | VasError::NoKernelMemory
             | VasError::NoTable => Self::ENOMEM,
+            VasError::Busy => Self::EWAIT,
             VasError::BadStack { .. }
             | VasError::BadFrame { .. }
             | VasError::AlreadyInitialized { .. }

@@ -6,8 +6,8 @@ use faultline_fallible::Arc;
 use linux_raw_sys::general as linux;
 
 use super::{
-    Arguments, Errno, descriptors, futex, groups, has_headroom, information, memory, posix_timers, processes, remap,
-    scheduling, time, timers,
+    Arguments, Errno, advice, descriptors, futex, groups, has_headroom, information, memory, posix_timers, processes,
+    remap, scheduling, time, timers,
 };
 use crate::arch::UserContext;
 use crate::machine::Space;
@@ -92,21 +92,20 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
         linux::__NR_tkill => signal::calls::tgkill(process, None, a as u32, b as u32),
         linux::__NR_tgkill => signal::calls::tgkill(process, Some(a as u32), b as u32, c as u32),
 
-        linux::__NR_munmap => memory::munmap(space, a, b),
-        linux::__NR_brk => memory::brk(space, a),
-        linux::__NR_mprotect => has_headroom().and_then(|()| memory::mprotect(space, a, b, c)),
-        linux::__NR_mmap if d & u64::from(linux::MAP_POPULATE | linux::MAP_LOCKED) == 0 => {
+        linux::__NR_munmap if memory::is_short(b) => memory::munmap(space, a, b),
+        linux::__NR_brk if !space.locks_future() => memory::brk(process, space, a),
+        linux::__NR_mprotect if memory::is_short(b) => {
+            has_headroom().and_then(|()| memory::mprotect(process, space, [a, b, c]))
+        }
+        linux::__NR_mmap if memory::is_one_step(space, b, d) => {
             has_headroom().and_then(|()| memory::mmap(process, space, [a, b, c, d, e, f]))
         }
-        linux::__NR_mremap => has_headroom().and_then(|()| remap::mremap(space, a, b, c, d, e)),
-        linux::__NR_madvise if !memory::populates(c) => memory::madvise(space, a, b, c),
-        linux::__NR_msync => memory::msync(space, a, b, c),
-        linux::__NR_mlock => memory::lock_range(space, a, b, true),
-        linux::__NR_mlock2 if c & !u64::from(linux::MLOCK_ONFAULT) != 0 => Err(Errno::EINVAL),
-        linux::__NR_mlock2 => memory::lock_range(space, a, b, true),
-        linux::__NR_munlock => memory::lock_range(space, a, b, false),
-        linux::__NR_mlockall => memory::lock_all(space, a),
-        linux::__NR_munlockall => memory::unlock_all(space),
+        linux::__NR_mremap if remap::is_one_step(space, b, c, d) => {
+            has_headroom().and_then(|()| remap::mremap(process, space, [a, b, c, d, e]))
+        }
+        linux::__NR_madvise if memory::is_short(b) && !advice::populates(c) => {
+            has_headroom().and_then(|()| advice::madvise(space, a, b, c))
+        }
 
         linux::__NR_close => descriptors::close(process, a),
         linux::__NR_close_range => descriptors::close_range(process, a, b, c),
@@ -139,5 +138,8 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
         },
         _ => return Immediate::Waits,
     };
+    if result == Err(Errno::EWAIT) {
+        return Immediate::Waits;
+    }
     result.into()
 }

@@ -2,30 +2,45 @@
 //!
 //! Argument checks that Linux makes before it looks at the address space are made here; the rest is the space's
 //! business, and its errors become numbers in [`errno`](super::errno).
+//!
+//! A call on a [short](is_short) range is answered at once, in one step. One on a longer range, or one that finds the space
+//! being changed in steps by another ([`Errno::EWAIT`]), becomes a future that waits for its turn and works in steps.
 
 use faultline_fallible::unsize;
 
 use faultline_mm::{
-    Access, Advice, Backing, MapRequest, PageRange, PageSource, Placement, Protection, RegionFlags, SharedMemory,
+    Backing, HUGE_PAGE_SIZE, MapRequest, PageRange, PageSource, Placement, Protection, RegionFlags, SharedMemory,
     VasError,
 };
 use linux_raw_sys::general as linux;
 use x86_64::VirtAddr;
 
-use super::{Caller, Errno, user};
+use super::advice::populate_mapped;
+use super::{Caller, Errno};
 use crate::exec::elf::USER_END;
 use crate::fs::device::Rule;
 use crate::fs::{FileKind, OpenFile};
 use crate::machine::{Space, memory};
-use crate::process::Process;
+use crate::process::limits::Limit;
+use crate::process::{Process, Resource};
 
 pub(super) const PAGE: u64 = 4096;
+
+/// Whether a call on so many bytes takes one step: two last-level tables' worth.
+#[inline]
+pub(super) const fn is_short(length: u64) -> bool {
+    length <= 2 * HUGE_PAGE_SIZE
+}
 
 /// Lowest address that may be mapped at a chosen place (`vm.mmap_min_addr`).
 const LOWEST: u64 = 0x1_0000;
 
-const MADV_POPULATE_READ: u64 = 22;
-const MADV_POPULATE_WRITE: u64 = 23;
+/// Whether `mmap` can be answered in one step: it makes no page present, and replaces little.
+#[inline]
+pub(super) fn is_one_step(space: &Space, length: u64, flags: u64) -> bool {
+    let waits = u64::from(linux::MAP_POPULATE | linux::MAP_LOCKED);
+    flags & waits == 0 && (flags & u64::from(linux::MAP_FIXED) == 0 || is_short(length)) && !space.locks_future()
+}
 
 /// A user address; one outside the user half is `bad`.
 pub(super) fn address(address: u64, bad: Errno) -> Result<VirtAddr, Errno> {
@@ -37,9 +52,8 @@ pub(super) fn address(address: u64, bad: Errno) -> Result<VirtAddr, Errno> {
 }
 
 fn protection(bits: u64) -> Result<Protection, Errno> {
-    let known = linux::PROT_READ | linux::PROT_WRITE | linux::PROT_EXEC;
-    let hints = linux::PROT_SEM | linux::PROT_GROWSDOWN | linux::PROT_GROWSUP;
-    if bits & !u64::from(known | hints) != 0 {
+    let known = linux::PROT_READ | linux::PROT_WRITE | linux::PROT_EXEC | linux::PROT_SEM;
+    if bits & !u64::from(known) != 0 {
         return Err(Errno::EINVAL);
     }
     Ok(known_protection(bits))
@@ -62,11 +76,17 @@ pub(super) fn whole_pages(length: u64) -> Result<u64, Errno> {
         .ok_or(Errno::ENOMEM)
 }
 
-/// `mmap`.
+/// `mmap` in one step.
 ///
 /// # Errors
 /// As Linux reports them.
 pub fn mmap(process: &Process, space: &Space, arguments: [u64; 6]) -> Result<u64, Errno> {
+    let request = map_request(process, space, arguments)?;
+    Ok(space.mmap(request)?.as_u64())
+}
+
+/// What `mmap` is asked for.
+fn map_request(process: &Process, space: &Space, arguments: [u64; 6]) -> Result<MapRequest, Errno> {
     let [hint, length, bits, flags, descriptor, offset] = arguments;
     let has = |flag: u32| flags & u64::from(flag) != 0;
     if !offset.is_multiple_of(PAGE) {
@@ -78,12 +98,21 @@ pub fn mmap(process: &Process, space: &Space, arguments: [u64; 6]) -> Result<u64
     } else {
         Some(process.files().lock().get(descriptor)?)
     };
+    if has(linux::MAP_HUGETLB) {
+        return Err(huge_pages(flags, file.is_some()));
+    }
     if length == 0 {
         return Err(Errno::EINVAL);
     }
     let size = whole_pages(length)?;
     offset.checked_add(size).ok_or(Errno::EOVERFLOW)?;
-    let placement = place(hint, size, flags)?;
+    if file.is_some() && flags as u32 & linux::MAP_TYPE == linux::MAP_SHARED_VALIDATE && flags & !VALIDATED != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let mut placement = place(hint, size, flags)?;
+    if has(linux::MAP_32BIT) {
+        placement = below_2g(placement, size);
+    }
     if let Placement::FixedNoReplace(wanted) = placement
         && space
             .first_region_above(wanted)
@@ -98,8 +127,19 @@ pub fn mmap(process: &Process, space: &Space, arguments: [u64; 6]) -> Result<u64
         linux::MAP_SHARED_VALIDATE if file.is_some() => true,
         _ => return Err(Errno::EINVAL),
     };
+    if hold_limits(
+        process,
+        space,
+        placement,
+        size,
+        protection.contains(Protection::WRITE) && !shared,
+    )
+    .is_err()
+    {
+        return Err(Errno::ENOMEM);
+    }
     let backing = match &file {
-        Some(file) => file_backing(file, offset, shared, protection)?,
+        Some(file) => file_backing(file, offset, size, shared, protection)?,
         None if shared => Backing::Shared {
             object: SharedMemory::new(memory().frames(), size)?,
             offset: 0,
@@ -115,15 +155,18 @@ pub fn mmap(process: &Process, space: &Space, arguments: [u64; 6]) -> Result<u64
         RegionFlags::STACK,
         has(linux::MAP_GROWSDOWN) && matches!(backing, Backing::Anonymous),
     );
-    properties.set(RegionFlags::LOCKED, has(linux::MAP_LOCKED));
-    let request = MapRequest {
+    let locked = has(linux::MAP_LOCKED) || space.locks_future();
+    if locked && hold_locked(process, space, size).is_err() {
+        return Err(Errno::EAGAIN);
+    }
+    properties.set(RegionFlags::LOCKED, locked);
+    Ok(MapRequest {
         placement,
         size,
         protection,
         backing,
         flags: properties,
-    };
-    Ok(space.mmap(request)?.as_u64())
+    })
 }
 
 pub(super) fn place(hint: u64, size: u64, flags: u64) -> Result<Placement, Errno> {
@@ -154,7 +197,13 @@ pub(super) fn place(hint: u64, size: u64, flags: u64) -> Result<Placement, Errno
 
 /// The backing that a descriptor stands for. A shared mapping of a read-only file shows the file as a private one does,
 /// as long as it is never written.
-fn file_backing(file: &OpenFile, offset: u64, shared: bool, protection: Protection) -> Result<Backing, Errno> {
+fn file_backing(
+    file: &OpenFile,
+    offset: u64,
+    size: u64,
+    shared: bool,
+    protection: Protection,
+) -> Result<Backing, Errno> {
     if matches!(file.kind, FileKind::Path) {
         return Err(Errno::EBADF);
     }
@@ -181,85 +230,225 @@ fn file_backing(file: &OpenFile, offset: u64, shared: bool, protection: Protecti
             offset,
         }),
         FileKind::Device(Rule::Zero) if !shared => Ok(Backing::Anonymous),
+        FileKind::Device(Rule::Zero) => Ok(Backing::Shared {
+            object: SharedMemory::new(memory().frames(), size)?,
+            offset: 0,
+        }),
         _ => Err(Errno::ENODEV),
     }
 }
 
-/// `mmap` whose pages are to be there when it returns.
-pub async fn mmap_populated(caller: Caller, arguments: [u64; 6]) -> Result<u64, Errno> {
-    super::has_headroom()?;
-    let start = mmap(&caller.thread.process, &caller.space, arguments)?;
-    let access = if arguments[2] & u64::from(linux::PROT_WRITE) != 0 {
-        Access::Write
-    } else {
-        Access::Read
-    };
-    let range = PageRange::covering(VirtAddr::new_truncate(start), arguments[1])?;
-    // The mapping is made; pages that can't be had are faults later.
-    let _ = populate(&caller, range, access).await;
-    Ok(start)
+/// The flags that `MAP_SHARED_VALIDATE` takes: those from before it, the sizes of huge pages included.
+const VALIDATED: u64 = (linux::MAP_TYPE
+    | linux::MAP_FIXED
+    | linux::MAP_ANONYMOUS
+    | linux::MAP_32BIT
+    | MAP_ABOVE4G
+    | linux::MAP_GROWSDOWN
+    | linux::MAP_DENYWRITE
+    | linux::MAP_EXECUTABLE
+    | linux::MAP_LOCKED
+    | linux::MAP_NORESERVE
+    | linux::MAP_POPULATE
+    | linux::MAP_NONBLOCK
+    | linux::MAP_STACK
+    | linux::MAP_HUGETLB
+    | linux::MAP_HUGE_2MB
+    | linux::MAP_HUGE_1GB) as u64;
+
+const MAP_ABOVE4G: u32 = 0x80;
+
+/// Where `MAP_32BIT` looks for room, as Linux does.
+const LOW: (VirtAddr, VirtAddr) = (VirtAddr::new(0x4000_0000), VirtAddr::new(0x8000_0000));
+
+fn below_2g(placement: Placement, size: u64) -> Placement {
+    match placement {
+        Placement::Hint(wanted) if wanted.as_u64() + size <= LOW.1.as_u64() => Placement::Hint(wanted),
+        Placement::Hint(_) | Placement::Any => Placement::Within(LOW.0, LOW.1),
+        fixed => fixed,
+    }
 }
 
-/// Touches every page of a range, letting others run in between.
-async fn populate(caller: &Caller, range: PageRange, access: Access) -> Result<(), Errno> {
-    const STEP: u64 = 64 * PAGE;
-    let mut start = range.start();
-    while start < range.end() {
-        let step = STEP.min(range.end() - start);
-        let part = PageRange::covering(VirtAddr::new_truncate(start), step)?;
-        caller.space.populate(part, access).await.map_err(|_| Errno::EFAULT)?;
-        faultline_executor::yield_now().await;
-        start += step;
+/// What `MAP_HUGETLB` comes to on a machine that has set no huge pages aside.
+fn huge_pages(flags: u64, of_file: bool) -> Errno {
+    let size = flags >> linux::MAP_HUGE_SHIFT & u64::from(linux::MAP_HUGE_MASK);
+    if of_file || !matches!(size, 0 | 21) {
+        Errno::EINVAL
+    } else {
+        Errno::ENOMEM
+    }
+}
+
+/// Holds `RLIMIT_AS`, and `RLIMIT_DATA` for what is private and writable. What a fixed mapping replaces does not count.
+pub(super) fn hold_limits(
+    process: &Process,
+    space: &Space,
+    placement: Placement,
+    size: u64,
+    is_data: bool,
+) -> Result<(), Errno> {
+    let all = process.limits.current(Resource::AS);
+    let data = process.limits.current(Resource::DATA);
+    if all == Limit::INFINITY && data == Limit::INFINITY {
+        return Ok(());
+    }
+    let replaced = match placement {
+        Placement::Fixed(start) => space.mapped_bytes(PageRange::covering(start, size)?),
+        _ => 0,
+    };
+    if space.virtual_bytes().saturating_sub(replaced).saturating_add(size) > all
+        || is_data && space.data_bytes().saturating_sub(replaced).saturating_add(size) > data
+    {
+        return Err(Errno::ENOMEM);
     }
     Ok(())
 }
 
-/// `munmap`.
+/// Holds `RLIMIT_MEMLOCK`, once a process has set it: a process starts as one that may lock what it likes.
+pub(super) fn hold_locked(process: &Process, space: &Space, more: u64) -> Result<(), Errno> {
+    let limit = process.limits.current(Resource::MEMLOCK);
+    if limit != Limit::first(Resource::MEMLOCK).current && space.locked_bytes().saturating_add(more) > limit {
+        return Err(Errno::ENOMEM);
+    }
+    Ok(())
+}
+
+/// `mmap` in its turn, and in steps where it replaces much; pages that are to be there when it returns are made present.
+pub async fn mmap_in_turn(caller: Caller, arguments: [u64; 6]) -> Result<u64, Errno> {
+    super::has_headroom()?;
+    let request = map_request(&caller.thread.process, &caller.space, arguments)?;
+    let (size, locked) = (request.size, request.flags.contains(RegionFlags::LOCKED));
+    let start = caller.space.mmap_in_steps(request).await?;
+    if locked || arguments[3] & u64::from(linux::MAP_POPULATE) != 0 {
+        // The mapping is made; pages that can't be had are faults later.
+        let _ = populate_mapped(&caller, PageRange::covering(start, size)?).await;
+    }
+    Ok(start.as_u64())
+}
+
+/// The range that `munmap` is given.
+fn unmapped(start: u64, length: u64) -> Result<(VirtAddr, u64), Errno> {
+    if !start.is_multiple_of(PAGE) || length == 0 || start.checked_add(length).is_none_or(|end| end > USER_END) {
+        return Err(Errno::EINVAL);
+    }
+    Ok((address(start, Errno::EINVAL)?, length))
+}
+
+/// `munmap` in one step.
 ///
 /// # Errors
 /// `EINVAL` for an unaligned start, size 0 or a range outside the user half.
 pub fn munmap(space: &Space, start: u64, length: u64) -> Result<u64, Errno> {
-    if !start.is_multiple_of(PAGE) || length == 0 || start.checked_add(length).is_none_or(|end| end > USER_END) {
-        return Err(Errno::EINVAL);
-    }
-    space.unmap(address(start, Errno::EINVAL)?, length)?;
+    let (start, length) = unmapped(start, length)?;
+    space.unmap(start, length)?;
     Ok(0)
 }
 
-/// `brk`: the new break, or the old one if it could not be moved.
+/// `munmap` in its turn, in steps.
+pub async fn munmap_in_turn(caller: Caller, start: u64, length: u64) -> Result<u64, Errno> {
+    let (start, length) = unmapped(start, length)?;
+    caller.space.unmap_in_steps(start, length).await?;
+    Ok(0)
+}
+
+/// Whether the heap may end there: `RLIMIT_DATA` and `RLIMIT_AS`.
+fn check_break(process: &Process, space: &Space, wanted: u64) -> Result<VirtAddr, Errno> {
+    let more = wanted.saturating_sub(space.brk(None)?.as_u64());
+    hold_limits(process, space, Placement::Any, more, true)?;
+    address(wanted, Errno::ENOMEM)
+}
+
+/// `brk` in one step: the new break, or the old one if it could not be moved.
 ///
 /// # Errors
-/// None: a refused move is told by the unmoved break.
-pub fn brk(space: &Space, wanted: u64) -> Result<u64, Errno> {
-    let moved = address(wanted, Errno::ENOMEM)
-        .and_then(|wanted| super::has_headroom().map(|()| wanted))
+/// [`Errno::EWAIT`] only: a refused move is told by the unmoved break.
+pub fn brk(process: &Process, space: &Space, wanted: u64) -> Result<u64, Errno> {
+    let moved = super::has_headroom()
+        .and_then(|()| check_break(process, space, wanted))
         .and_then(|wanted| Ok(space.brk(Some(wanted))?));
     match moved {
         Ok(end) => Ok(end.as_u64()),
+        Err(Errno::EWAIT) => Err(Errno::EWAIT),
         Err(_) => Ok(space.brk(None)?.as_u64()),
     }
 }
 
-/// `mprotect`.
-///
-/// # Errors
-/// `EINVAL`, `ENOMEM`, `EACCES`, as Linux reports them.
-pub fn mprotect(space: &Space, start: u64, length: u64, bits: u64) -> Result<u64, Errno> {
-    if !start.is_multiple_of(PAGE) {
+/// `brk` in its turn, in steps.
+pub async fn brk_in_turn(caller: Caller, wanted: u64) -> Result<u64, Errno> {
+    let space = &caller.space;
+    let before = space.brk(None)?;
+    let Ok(wanted) = check_break(&caller.thread.process, space, wanted) else {
+        return Ok(before.as_u64());
+    };
+    let moved = space.brk_in_steps(wanted).await;
+    if moved.is_ok() && space.locks_future() && wanted > before {
+        space
+            .set_locked_in_steps(PageRange::covering(before, wanted - before)?, true)
+            .await?;
+        let _ = populate_mapped(&caller, PageRange::covering(before, wanted - before)?).await;
+    }
+    Ok(space.brk(None)?.as_u64())
+}
+
+/// What `mprotect` is given: start, size and protection; `None` for nothing to do.
+fn protected(
+    process: &Process,
+    space: &Space,
+    [start, length, bits]: [u64; 3],
+) -> Result<Option<(VirtAddr, u64, Protection)>, Errno> {
+    let grows = bits & u64::from(linux::PROT_GROWSDOWN | linux::PROT_GROWSUP);
+    if grows == u64::from(linux::PROT_GROWSDOWN | linux::PROT_GROWSUP) || !start.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
     }
     if length == 0 {
-        return Ok(0);
+        return Ok(None);
     }
     let size = whole_pages(length)?;
     if start.checked_add(size).is_none() {
         return Err(Errno::ENOMEM);
     }
-    let protection = protection(bits)?;
+    let protection = protection(bits & !grows)?;
     if start + size > USER_END {
         return Err(Errno::ENOMEM);
     }
-    let start = address(start, Errno::ENOMEM)?;
+    let mut start = address(start, Errno::ENOMEM)?;
+    let mut size = size;
+    if grows != 0 {
+        // The change reaches down to the start of the stack that holds it; nothing grows upwards.
+        let found = space.find_mapping(start).ok_or(Errno::ENOMEM)?;
+        if grows != u64::from(linux::PROT_GROWSDOWN) || !found.flags.contains(RegionFlags::STACK) {
+            return Err(Errno::EINVAL);
+        }
+        size += start.as_u64() - found.range.start();
+        start = VirtAddr::new_truncate(found.range.start());
+    }
+    if protection.contains(Protection::WRITE) && process.limits.current(Resource::DATA) != Limit::INFINITY {
+        hold_writable(process, space, start, size)?;
+    }
+    Ok(Some((start, size, protection)))
+}
+
+/// Holds `RLIMIT_DATA` where private memory becomes writable.
+#[cold]
+fn hold_writable(process: &Process, space: &Space, start: VirtAddr, size: u64) -> Result<(), Errno> {
+    let Some(found) = space.find_mapping(start) else {
+        return Ok(());
+    };
+    let is_data = found.protection.contains(Protection::WRITE) || found.backing.is_shared();
+    if !is_data && space.data_bytes().saturating_add(size) > process.limits.current(Resource::DATA) {
+        return Err(Errno::ENOMEM);
+    }
+    Ok(())
+}
+
+/// `mprotect` in one step.
+///
+/// # Errors
+/// `EINVAL`, `ENOMEM`, `EACCES`, as Linux reports them.
+pub fn mprotect(process: &Process, space: &Space, arguments: [u64; 3]) -> Result<u64, Errno> {
+    let Some((start, size, protection)) = protected(process, space, arguments)? else {
+        return Ok(0);
+    };
     // What lies before a hole, or before a region that refuses, is changed all the same.
     let mut end = start.as_u64() + size;
     let mut result = Ok(0);
@@ -276,222 +465,13 @@ pub fn mprotect(space: &Space, start: u64, length: u64, bits: u64) -> Result<u64
     result
 }
 
-/// Whether an advice asks for pages to be made present, which can wait.
-#[must_use]
-pub const fn populates(advice: u64) -> bool {
-    matches!(advice, MADV_POPULATE_READ | MADV_POPULATE_WRITE)
-}
-
-/// `madvise`, but for what [`populates`].
-///
-/// # Errors
-/// `EINVAL`, `ENOMEM`, as Linux reports them.
-pub fn madvise(space: &Space, start: u64, length: u64, advice: u64) -> Result<u64, Errno> {
-    let advice = match u32::try_from(advice).map_err(|_| Errno::EINVAL)? {
-        linux::MADV_DONTNEED => Some(Advice::DontNeed),
-        linux::MADV_FREE => Some(Advice::Free),
-        linux::MADV_HUGEPAGE => Some(Advice::HugePages),
-        linux::MADV_NOHUGEPAGE => Some(Advice::NoHugePages),
-        linux::MADV_DONTFORK => Some(Advice::NotInherited),
-        linux::MADV_DOFORK => Some(Advice::Inherited),
-        linux::MADV_WIPEONFORK => Some(Advice::WipedInChild),
-        linux::MADV_KEEPONFORK => Some(Advice::KeptInChild),
-        linux::MADV_NORMAL
-        | linux::MADV_RANDOM
-        | linux::MADV_SEQUENTIAL
-        | linux::MADV_WILLNEED
-        | linux::MADV_DONTDUMP
-        | linux::MADV_DODUMP
-        | linux::MADV_MERGEABLE
-        | linux::MADV_UNMERGEABLE
-        | linux::MADV_COLD
-        | linux::MADV_PAGEOUT => None,
-        _ => return Err(Errno::EINVAL),
+/// `mprotect` in its turn, in steps.
+pub async fn mprotect_in_turn(caller: Caller, arguments: [u64; 3]) -> Result<u64, Errno> {
+    let Some((start, size, protection)) = protected(&caller.thread.process, &caller.space, arguments)? else {
+        return Ok(0);
     };
-    if !start.is_multiple_of(PAGE) {
-        return Err(Errno::EINVAL);
-    }
-    let size = length.checked_next_multiple_of(PAGE).ok_or(Errno::EINVAL)?;
-    let end = start.checked_add(size).ok_or(Errno::EINVAL)?;
-    super::has_headroom()?;
-    if size > 0
-        && let Some(advice) = advice
-        && let Ok(first) = address(start, Errno::EINVAL)
-    {
-        match space.advise(first, size, advice) {
-            Ok(()) => return Ok(0),
-            Err(VasError::NotMapped { .. } | VasError::BadRange { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let mut at = start;
-    let mut result = Ok(0);
-    // Advice acts on what is mapped; holes are told at the end.
-    while at < end {
-        let stop = mapped_until(space, at, end);
-        if stop > at {
-            if let Some(advice) = advice {
-                space.advise(address(at, Errno::EINVAL)?, stop - at, advice)?;
-            }
-            at = stop;
-            continue;
-        }
-        result = Err(Errno::ENOMEM);
-        let next = address(at, Errno::ENOMEM)
-            .ok()
-            .and_then(|at| space.first_region_above(at));
-        match next {
-            Some(next) => at = next.start(),
-            None => break,
-        }
-    }
-    result
-}
-
-/// The end of what is mapped without a hole from `start` on, at most `end`.
-fn mapped_until(space: &Space, start: u64, end: u64) -> u64 {
-    let mut at = start;
-    while at < end
-        && let Ok(place) = address(at, Errno::ENOMEM)
-        && let Some(region) = space.first_region_above(place)
-        && region.start() <= at
-    {
-        at = region.end();
-    }
-    at.min(end)
-}
-
-/// `madvise` that makes pages present.
-pub async fn madvise_populate(caller: Caller, start: u64, length: u64, advice: u64) -> Result<u64, Errno> {
-    if !start.is_multiple_of(PAGE) {
-        return Err(Errno::EINVAL);
-    }
-    let size = length.checked_next_multiple_of(PAGE).ok_or(Errno::EINVAL)?;
-    let end = start.checked_add(size).ok_or(Errno::EINVAL)?;
-    let (access, needed) = if advice == MADV_POPULATE_WRITE {
-        (Access::Write, Protection::WRITE)
-    } else {
-        (Access::Read, Protection::READ)
-    };
-    let mut at = start;
-    while at < end {
-        // A hole is ENOMEM, a region that does not allow the access EINVAL, a page that can't be had EFAULT.
-        let region = caller
-            .space
-            .find_mapping(address(at, Errno::ENOMEM)?)
-            .ok_or(Errno::ENOMEM)?;
-        if !region.protection.contains(needed) {
-            return Err(Errno::EINVAL);
-        }
-        let stop = region.range.end().min(end);
-        drop(region);
-        populate(
-            &caller,
-            PageRange::covering(VirtAddr::new_truncate(at), stop - at)?,
-            access,
-        )
-        .await?;
-        at = stop;
-    }
+    caller.space.protect_in_steps(start, size, protection).await?;
     Ok(0)
-}
-
-/// `mincore`.
-pub async fn mincore(caller: Caller, start: u64, length: u64, to: u64) -> Result<u64, Errno> {
-    const PART: u64 = 4096;
-    if !start.is_multiple_of(PAGE) {
-        return Err(Errno::EINVAL);
-    }
-    let size = whole_pages(length)?;
-    if start.checked_add(size).is_none_or(|end| end > USER_END) {
-        return Err(Errno::ENOMEM);
-    }
-    let pages = size / PAGE;
-    let mut bytes = user::buffer(pages.min(PART) as usize)?;
-    let mut done = 0;
-    while done < pages {
-        let count = PART.min(pages - done);
-        let mut index = 0;
-        caller
-            .space
-            .resident(address(start + done * PAGE, Errno::ENOMEM)?, count * PAGE, |resident| {
-                bytes[index] = u8::from(resident);
-                index += 1;
-            })?;
-        user::write(&caller.space, to.wrapping_add(done), &bytes[..count as usize]).await?;
-        done += count;
-        faultline_executor::yield_now().await;
-    }
-    Ok(0)
-}
-
-/// `msync`: there is nothing behind a mapping to write to.
-///
-/// # Errors
-/// `EINVAL` for wrong flags or an unaligned start, `ENOMEM` for a hole.
-pub fn msync(space: &Space, start: u64, length: u64, flags: u64) -> Result<u64, Errno> {
-    let (later, now) = (u64::from(linux::MS_ASYNC), u64::from(linux::MS_SYNC));
-    if flags & !(later | now | u64::from(linux::MS_INVALIDATE)) != 0
-        || flags & (later | now) == later | now
-        || !start.is_multiple_of(PAGE)
-    {
-        return Err(Errno::EINVAL);
-    }
-    let end = start.checked_add(whole_pages(length)?).ok_or(Errno::ENOMEM)?;
-    if mapped_until(space, start, end) < end {
-        return Err(Errno::ENOMEM);
-    }
-    Ok(0)
-}
-
-/// `mlock` and `munlock`: nothing is ever swapped out, so this only keeps the account.
-///
-/// # Errors
-/// `ENOMEM` for a hole.
-pub fn lock_range(space: &Space, start: u64, length: u64, locked: bool) -> Result<u64, Errno> {
-    let (start, before) = (start & !(PAGE - 1), start % PAGE);
-    let size = whole_pages(length.checked_add(before).ok_or(Errno::EINVAL)?)?;
-    if size > 0 {
-        super::has_headroom()?;
-        space.set_locked(address(start, Errno::ENOMEM)?, size, locked)?;
-    }
-    Ok(0)
-}
-
-/// `mlockall`: what is mapped now is accounted as locked; what is mapped later is not.
-///
-/// # Errors
-/// `EINVAL` for flags that mean nothing; `ENOMEM`.
-pub fn lock_all(space: &Space, flags: u64) -> Result<u64, Errno> {
-    let (current, future) = (u64::from(linux::MCL_CURRENT), u64::from(linux::MCL_FUTURE));
-    let known = current | future | u64::from(linux::MCL_ONFAULT);
-    if flags & !known != 0 || flags & (current | future) == 0 {
-        return Err(Errno::EINVAL);
-    }
-    if flags & current != 0 {
-        set_all_locked(space, true)?;
-    }
-    Ok(0)
-}
-
-/// `munlockall`.
-///
-/// # Errors
-/// `ENOMEM`.
-pub fn unlock_all(space: &Space) -> Result<u64, Errno> {
-    set_all_locked(space, false)?;
-    Ok(0)
-}
-
-fn set_all_locked(space: &Space, locked: bool) -> Result<(), Errno> {
-    super::has_headroom()?;
-    let mut next = VirtAddr::zero();
-    while let Some(region) = space.first_region_above(next) {
-        let start = VirtAddr::new_truncate(region.start());
-        space.set_locked(start, region.size(), locked)?;
-        next = start + region.size();
-    }
-    Ok(())
 }
 
 /// The shared object behind a user address, by its number, and the offset in it.

@@ -15,6 +15,7 @@
 //! - A typed error becomes a number in [`errno`] and nowhere else.
 //! - A call that the kernel does not have is `ENOSYS`; its number is named once in the trace and the log.
 
+pub mod advice;
 pub mod clone;
 pub mod control;
 pub mod descriptors;
@@ -276,9 +277,19 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_timerfd_settime => value(|| timers::timerfd_settime(caller, a, b, c, d))?,
         linux::__NR_timerfd_gettime => value(|| timers::timerfd_gettime(caller, a, b))?,
 
-        linux::__NR_mmap => value(|| memory::mmap_populated(caller, [a, b, c, d, e, f]))?,
-        linux::__NR_mincore => value(|| memory::mincore(caller, a, b, c))?,
-        linux::__NR_madvise => value(|| memory::madvise_populate(caller, a, b, c))?,
+        linux::__NR_mmap => value(|| memory::mmap_in_turn(caller, [a, b, c, d, e, f]))?,
+        linux::__NR_munmap => value(|| memory::munmap_in_turn(caller, a, b))?,
+        linux::__NR_brk => value(|| memory::brk_in_turn(caller, a))?,
+        linux::__NR_mprotect => value(|| memory::mprotect_in_turn(caller, [a, b, c]))?,
+        linux::__NR_mremap => value(|| remap::mremap_in_turn(caller, [a, b, c, d, e]))?,
+        linux::__NR_madvise => value(|| advice::madvise_in_turn(caller, a, b, c))?,
+        linux::__NR_mincore => value(|| advice::mincore(caller, a, b, c))?,
+        linux::__NR_msync => value(|| advice::msync(caller, a, b, c))?,
+        linux::__NR_mlock => value(|| advice::mlock(caller, a, b, 0))?,
+        linux::__NR_mlock2 => value(|| advice::mlock(caller, a, b, c))?,
+        linux::__NR_munlock => value(|| advice::munlock(caller, a, b))?,
+        linux::__NR_mlockall => value(|| advice::mlockall(caller, a))?,
+        linux::__NR_munlockall => value(|| advice::munlockall(caller))?,
 
         linux::__NR_futex => value(|| futex::futex(caller, a, b as u32, c as u32, d, e, f as u32))?,
 

@@ -1,19 +1,33 @@
 //! `mremap`: growing, moving, moving without unmapping, and mapping again.
 
-use faultline_mm::{Backing, MapRequest, Placement, Protection, RegionFlags, RegionView, RemapTarget, VasError};
+use faultline_mm::{Backing, MapRequest, PageRange, Placement, RegionFlags, RegionView, RemapTarget, VasError};
 use linux_raw_sys::general as linux;
 use x86_64::VirtAddr;
 
-use super::Errno;
-use super::memory::{PAGE, address, munmap, place, whole_pages};
+use super::advice::populate_mapped;
+use super::memory::{PAGE, address, hold_limits, is_short, munmap, place, whole_pages};
+use super::{Caller, Errno};
 use crate::exec::elf::USER_END;
 use crate::machine::Space;
+use crate::process::Process;
 
-/// `mremap`.
-///
-/// # Errors
-/// `EINVAL`, `EFAULT`, `ENOMEM`, as Linux reports them.
-pub fn mremap(space: &Space, start: u64, old: u64, new: u64, flags: u64, target: u64) -> Result<u64, Errno> {
+/// A checked `mremap`.
+struct Request {
+    start: VirtAddr,
+    old: u64,
+    new: u64,
+    to: RemapTarget,
+    /// The old range stays mapped, without its pages.
+    keep: bool,
+}
+
+/// Whether it can be done in one step.
+#[inline]
+pub(super) fn is_one_step(space: &Space, old: u64, new: u64, flags: u64) -> bool {
+    is_short(old) && is_short(new) && flags & u64::from(linux::MREMAP_DONTUNMAP) == 0 && !space.locks_future()
+}
+
+fn check([start, old, new, flags, target]: [u64; 5]) -> Result<Request, Errno> {
     let (may_move, fixed) = (u64::from(linux::MREMAP_MAYMOVE), u64::from(linux::MREMAP_FIXED));
     let keep = u64::from(linux::MREMAP_DONTUNMAP);
     if flags & !(may_move | fixed | keep) != 0 || !start.is_multiple_of(PAGE) || new == 0 {
@@ -34,35 +48,119 @@ pub fn mremap(space: &Space, start: u64, old: u64, new: u64, flags: u64, target:
     }
     let to = if flags & fixed != 0 {
         RemapTarget::Fixed(address(target, Errno::EINVAL)?)
+    } else if flags & keep != 0 {
+        match place(target, new, 0)? {
+            Placement::Hint(wanted) => RemapTarget::Hint(wanted),
+            _ => RemapTarget::Hint(VirtAddr::zero()),
+        }
     } else if flags & may_move != 0 {
         RemapTarget::MayMove
     } else {
         RemapTarget::InPlace
     };
-    let start = address(start, Errno::EFAULT)?;
-    if old == 0 {
-        return map_again(space, start, new, to);
+    Ok(Request {
+        start: address(start, Errno::EFAULT)?,
+        old,
+        new,
+        to,
+        keep: flags & keep != 0,
+    })
+}
+
+/// What remains of a shrinking mapping that stays: nothing but its tail to unmap, whatever regions that meets.
+fn tail(space: &Space, request: &Request) -> Result<Option<(u64, u64)>, Errno> {
+    let Request {
+        start, old, new, to, ..
+    } = *request;
+    if new > old || matches!(to, RemapTarget::Fixed(_) | RemapTarget::Hint(_)) {
+        return Ok(None);
     }
-    if flags & keep != 0 {
-        return remap_and_keep(space, start, old, to, target);
+    let region = space.first_region_above(start).ok_or(Errno::EFAULT)?;
+    if region.start() > start.as_u64() {
+        return Err(Errno::EFAULT);
     }
-    if new <= old && flags & fixed == 0 {
-        // Shrinking is unmapping the tail, whatever regions that meets.
-        let region = space.first_region_above(start).ok_or(Errno::EFAULT)?;
-        if region.start() > start.as_u64() {
-            return Err(Errno::EFAULT);
-        }
-        if new < old {
-            munmap(space, start.as_u64() + new, old - new)?;
-        }
-        return Ok(start.as_u64());
-    }
-    match space.remap(start, old, new, to) {
+    Ok(Some((start.as_u64() + new, old - new)))
+}
+
+/// The result of a remap.
+fn moved(result: Result<VirtAddr, VasError>) -> Result<u64, Errno> {
+    match result {
         Ok(moved) => Ok(moved.as_u64()),
         Err(VasError::NotMapped { .. }) => Err(Errno::EFAULT),
         Err(VasError::Overlap { .. }) => Err(Errno::EINVAL),
         Err(error) => Err(error.into()),
     }
+}
+
+/// `mremap` in one step.
+///
+/// # Errors
+/// `EINVAL`, `EFAULT`, `ENOMEM`, as Linux reports them.
+pub fn mremap(process: &Process, space: &Space, arguments: [u64; 5]) -> Result<u64, Errno> {
+    let request = check(arguments)?;
+    if request.old == 0 {
+        return map_again(space, request.start, request.new, request.to);
+    }
+    if let Some((start, size)) = tail(space, &request)? {
+        if size > 0 {
+            munmap(space, start, size)?;
+        }
+        return Ok(request.start.as_u64());
+    }
+    hold_growth(process, space, &request)?;
+    moved(space.remap(request.start, request.old, request.new, request.to))
+}
+
+/// `mremap` in its turn, in steps.
+pub async fn mremap_in_turn(caller: Caller, arguments: [u64; 5]) -> Result<u64, Errno> {
+    super::has_headroom()?;
+    let request = check(arguments)?;
+    let Request {
+        start,
+        old,
+        new,
+        to,
+        keep,
+    } = request;
+    let space = &caller.space;
+    if old == 0 {
+        return space.in_turn(|space| map_again(space, start, new, to)).await?;
+    }
+    if let Some((from, size)) = tail(space, &request)? {
+        if size > 0 {
+            space.unmap_in_steps(VirtAddr::new_truncate(from), size).await?;
+        }
+        return Ok(start.as_u64());
+    }
+    hold_growth(&caller.thread.process, space, &request)?;
+    if keep {
+        let found = space.find_mapping(start).ok_or(Errno::EFAULT)?;
+        if matches!(found.backing, Backing::Physical { .. }) {
+            return Err(Errno::EINVAL);
+        }
+        return moved(space.remap_and_keep_in_steps(start, old, to).await);
+    }
+    let result = moved(space.remap_in_steps(start, old, new, to).await)?;
+    let is_locked = |view: RegionView| view.flags.contains(RegionFlags::LOCKED);
+    if new > old
+        && space
+            .find_mapping(VirtAddr::new_truncate(result))
+            .is_some_and(is_locked)
+    {
+        let grown = PageRange::covering(VirtAddr::new_truncate(result + old), new - old)?;
+        let _ = populate_mapped(&caller, grown).await;
+    }
+    Ok(result)
+}
+
+/// Holds the limits of the process where a mapping grows.
+fn hold_growth(process: &Process, space: &Space, request: &Request) -> Result<(), Errno> {
+    let more = if request.keep {
+        request.new
+    } else {
+        request.new.saturating_sub(request.old)
+    };
+    hold_limits(process, space, Placement::Any, more, false)
 }
 
 /// Maps what is shared at `start` a second time (`mremap` of a range of size 0).
@@ -73,7 +171,7 @@ fn map_again(space: &Space, start: VirtAddr, size: u64, to: RemapTarget) -> Resu
     }
     let placement = match to {
         RemapTarget::Fixed(target) => Placement::Fixed(target),
-        RemapTarget::MayMove => Placement::Any,
+        RemapTarget::MayMove | RemapTarget::Hint(_) => Placement::Any,
         RemapTarget::InPlace => return Err(Errno::ENOMEM),
     };
     let request = MapRequest {
@@ -84,41 +182,6 @@ fn map_again(space: &Space, start: VirtAddr, size: u64, to: RemapTarget) -> Resu
         flags: region.flags,
     };
     Ok(space.mmap(request)?.as_u64())
-}
-
-/// Moves pages and leaves their old range mapped, but without them (`MREMAP_DONTUNMAP`).
-fn remap_and_keep(space: &Space, start: VirtAddr, size: u64, to: RemapTarget, hint: u64) -> Result<u64, Errno> {
-    let region = space.find_mapping(start).ok_or(Errno::EFAULT)?;
-    if start.as_u64() + size > region.range.end() {
-        return Err(Errno::EFAULT);
-    }
-    let left = MapRequest {
-        placement: Placement::Fixed(start),
-        size,
-        protection: region.protection,
-        backing: backing_at(&region, start).ok_or(Errno::EINVAL)?,
-        flags: region.flags - RegionFlags::LOCKED,
-    };
-    let (target, chosen) = match to {
-        RemapTarget::Fixed(target) => (target, false),
-        _ => {
-            let mut request = MapRequest::anonymous(size, Protection::empty());
-            request.placement = place(hint, size, 0)?;
-            (space.mmap(request)?, true)
-        }
-    };
-    if let Err(error) = space.remap(start, size, size, RemapTarget::Fixed(target)) {
-        if chosen {
-            space.unmap(target, size)?;
-        }
-        return Err(error.into());
-    }
-    if let Err(error) = space.mmap(left) {
-        // A region too many: back to where everything was.
-        space.remap(target, size, size, RemapTarget::Fixed(start))?;
-        return Err(error.into());
-    }
-    Ok(target.as_u64())
 }
 
 /// Where the pages from `start` on come from; none for device memory.

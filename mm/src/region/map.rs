@@ -4,24 +4,50 @@ use core::fmt;
 use core::iter;
 
 use super::chunks::{Chunks, Position};
-use super::{Region, Summary};
+use super::{Region, RegionFlags, Summary};
 use crate::address::PageRange;
+use crate::error::VasError;
 
 /// The regions of a space, by address. They never overlap, and neighbours that agree are one.
-#[derive(Clone)]
 pub struct RegionMap {
     pub(super) chunks: Chunks,
-    /// Bytes in all regions.
-    bytes: u64,
+    bytes: Bytes,
     /// The region that the last fault found: the next fault is most often in the same one. Size 0 after any change.
     last: Summary,
+}
+
+/// Bytes in the regions of a space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bytes {
+    /// In all.
+    pub(crate) all: u64,
+    /// In those that are private and writable and no stack (`RLIMIT_DATA`).
+    pub(crate) data: u64,
+    /// In those that are locked.
+    pub(crate) locked: u64,
+}
+
+impl Bytes {
+    #[inline]
+    fn add(&mut self, region: &Region, size: u64) {
+        self.all += size;
+        self.data += size * u64::from(region.is_data());
+        self.locked += size * u64::from(region.flags.contains(RegionFlags::LOCKED));
+    }
+
+    #[inline]
+    fn take(&mut self, region: &Region, size: u64) {
+        self.all -= size;
+        self.data -= size * u64::from(region.is_data());
+        self.locked -= size * u64::from(region.flags.contains(RegionFlags::LOCKED));
+    }
 }
 
 impl Default for RegionMap {
     fn default() -> Self {
         Self {
             chunks: Chunks::new(),
-            bytes: 0,
+            bytes: Bytes::default(),
             last: Summary::NONE,
         }
     }
@@ -34,7 +60,7 @@ impl RegionMap {
     }
 
     #[inline]
-    pub(crate) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> Bytes {
         self.bytes
     }
 
@@ -97,6 +123,15 @@ impl RegionMap {
         self.position_above(address).map(|at| self.view(at))
     }
 
+    /// Where the region starts that comes `count` regions after the first one that ends above `address`. O(count).
+    pub(crate) fn start_of_nth_above(&self, address: u64, count: usize) -> Option<u64> {
+        let mut at = self.position_above(address)?;
+        for _ in 0..count {
+            at = self.chunks.next(at)?;
+        }
+        Some(self.chunks.start(at))
+    }
+
     /// The last region that starts below `address`.
     pub(crate) fn last_below(&self, address: u64) -> Option<(PageRange, &Region)> {
         let at = self.chunks.at_or_below(address.checked_sub(1)?)?;
@@ -114,13 +149,60 @@ impl RegionMap {
         iter::successors(self.chunks.first(), |&at| self.chunks.next(at)).map(|at| self.view(at))
     }
 
+    /// Allocates what [`insert`](Self::insert) of a region that starts at `start` may need, after anything there was removed.
+    ///
+    /// # Errors
+    /// [`VasError::NoKernelMemory`].
+    #[inline]
+    pub(crate) fn prepare_insert(&mut self, start: u64) -> Result<(), VasError> {
+        let before = start.checked_sub(1).and_then(|below| self.chunks.at_or_below(below));
+        Ok(self.chunks.prepare(&[(before, 2)])?)
+    }
+
+    /// Allocates what a [`remove`](Self::remove) or an [`update`](Self::update) of `range` may need.
+    ///
+    /// # Errors
+    /// [`VasError::NoKernelMemory`].
+    #[inline]
+    pub(crate) fn prepare_change(&mut self, range: PageRange, first: Option<Position>) -> Result<(), VasError> {
+        match first {
+            None => Ok(()),
+            Some(at) if range.end() <= self.chunks.region(at).end => Ok(self.chunks.prepare(&[(first, 2)])?),
+            Some(_) => {
+                let last = self.chunks.at_or_below(range.end() - 1);
+                Ok(self.chunks.prepare(&[(first, 1), (last, 1)])?)
+            }
+        }
+    }
+
+    /// Allocates what moving `old` to `to` may need: to empty `to`, to record it, and to take `old` out.
+    ///
+    /// # Errors
+    /// [`VasError::NoKernelMemory`].
+    pub(crate) fn prepare_move(&mut self, old: PageRange, to: PageRange) -> Result<(), VasError> {
+        let before = |range: PageRange| self.chunks.at_or_below(range.start().checked_sub(1)?);
+        let places = [(before(to), 3), (before(old), 3)];
+        Ok(self.chunks.prepare(&places)?)
+    }
+
+    /// Adds a region above all others, joining it with the last if they agree.
+    ///
+    /// # Errors
+    /// [`VasError::NoKernelMemory`].
+    pub(crate) fn append(&mut self, range: PageRange, region: Region) -> Result<(), VasError> {
+        self.chunks.prepare(&[(self.chunks.last(), 1)])?;
+        self.insert(range, region);
+        Ok(())
+    }
+
     /// Adds a region where none is, and joins it with neighbours that agree. What was just mapped is most often touched
-    /// next, so that the region is remembered as if a fault had found it.
+    /// next, so that the region is remembered as if a fault had found it. The caller has
+    /// [prepared](Self::prepare_insert).
     pub(crate) fn insert(&mut self, range: PageRange, mut region: Region) {
         debug_assert!(self.first_overlap(range).is_none(), "{range} overlaps a region");
         self.last = Summary::NONE;
         region.end = range.end();
-        self.bytes += range.size();
+        self.bytes.add(&region, range.size());
         let before = self.chunks.at_or_below(range.start());
         let after = match before {
             Some(at) => self.chunks.next(at),
@@ -130,9 +212,9 @@ impl RegionMap {
             .filter(|&at| self.chunks.start(at) == range.end() && region.joins(range.start(), self.chunks.region(at)));
         if let Some(at) = before {
             let start = self.chunks.start(at);
-            let previous = self.chunks.region_mut(at);
+            let previous = self.chunks.region(at);
             if previous.end == range.start() && previous.joins(start, &region) {
-                previous.end = region.end;
+                self.chunks.set_end(at, region.end);
                 match after {
                     Some(after) => {
                         self.join_below(after);
@@ -155,7 +237,7 @@ impl RegionMap {
     }
 
     /// Takes out everything in `range`; regions that reach beyond it keep their outer parts. `first` is where the first
-    /// region that ends above its start stands.
+    /// region that ends above its start stands. The caller has [prepared](Self::prepare_change).
     pub(crate) fn remove(&mut self, range: PageRange, first: Option<Position>) {
         if self.last.start < range.end() && range.start() < self.last.start + self.last.size {
             self.last = Summary::NONE;
@@ -166,12 +248,12 @@ impl RegionMap {
             let Some(cut) = found.intersection(range) else {
                 return;
             };
-            self.bytes -= cut.size();
+            self.bytes.take(self.chunks.region(at), cut.size());
             if cut.end() == found.end() {
                 if cut.start() == found.start() {
                     self.chunks.remove(at);
                 } else {
-                    self.chunks.region_mut(at).end = cut.start();
+                    self.chunks.set_end(at, cut.start());
                 }
                 if cut.end() == range.end() {
                     return;
@@ -198,7 +280,7 @@ impl RegionMap {
     }
 
     /// Splits the region at `at` at `address`, which is inside it; returns where the part above stands.
-    fn split(&mut self, at: Position, address: u64) -> Option<Position> {
+    fn split(&mut self, at: Position, address: u64) -> Position {
         let start = self.chunks.start(at);
         let region = self.chunks.region_mut(at);
         let back = Region {
@@ -206,19 +288,18 @@ impl RegionMap {
             ..*region
         };
         region.end = address;
-        self.chunks.insert_after(Some(at), address, back);
-        self.position(address)
+        self.chunks.insert_after(Some(at), address, back)
     }
 
-    /// Changes every region in `range`, splitting those that reach beyond it; neighbours that then agree are joined.
-    /// `first` is where the first region that ends above its start stands.
+    /// Changes every region in `range`, splitting those that reach beyond it; neighbours that then agree are joined. The
+    /// caller has [prepared](Self::prepare_change). `first` is where the first region that ends above its start stands.
     pub(crate) fn update(&mut self, range: PageRange, first: Option<Position>, change: impl Fn(&mut Region)) {
         self.last = Summary::NONE;
         let mut next = first;
         while let Some(mut at) = next {
             let found = self.range(at);
             if found == range {
-                change(self.chunks.region_mut(at));
+                self.change_region(at, &change);
                 if self.abuts_below(at) {
                     at = self.join_below(at);
                 }
@@ -237,19 +318,26 @@ impl RegionMap {
                 return;
             }
             if found.start() < range.start() {
-                next = self.split(at, range.start());
+                next = Some(self.split(at, range.start()));
                 continue;
             }
-            if found.end() > range.end()
-                && let Some(back) = self.split(at, range.end())
-                && let Some(front) = self.chunks.previous(back)
-            {
-                at = front;
+            if found.end() > range.end() {
+                let back = self.split(at, range.end());
+                at = self.chunks.previous(back).unwrap_or(at);
             }
-            change(self.chunks.region_mut(at));
+            self.change_region(at, &change);
             at = self.join_below(at);
             next = self.chunks.next(at);
         }
+    }
+
+    #[inline(always)]
+    fn change_region(&mut self, at: Position, change: &impl Fn(&mut Region)) {
+        let size = self.range(at).size();
+        let region = self.chunks.region_mut(at);
+        self.bytes.take(region, size);
+        change(region);
+        self.bytes.add(region, size);
     }
 
     /// Whether the region at `at` starts where the one below it ends.
@@ -269,38 +357,33 @@ impl RegionMap {
         if found.end() != self.chunks.start(at) || !region.joins(found.start(), self.chunks.region(at)) {
             return at;
         }
-        let end = self.chunks.remove(at).end;
+        // The end first: so the removal makes no gap.
+        self.chunks.region_mut(below).end = self.chunks.region(at).end;
+        self.chunks.remove(at);
         // The removal may have moved chunks.
-        let below = self.position(found.start()).unwrap_or(below);
-        self.chunks.region_mut(below).end = end;
-        below
+        self.position(found.start()).unwrap_or(below)
     }
 
     /// Moves the start of the region at `start` down to `to`; what is between is free.
     pub(crate) fn grow_down(&mut self, start: u64, to: u64) {
         self.last = Summary::NONE;
         if let Some(at) = self.position(start) {
-            self.bytes += start - to;
+            self.bytes.add(self.chunks.region(at), start - to);
             self.chunks.set_start(at, to);
         }
     }
 
-    /// The uppermost `size` bytes of the highest gap between `start` and `end` that holds them. O(regions above it).
-    pub(crate) fn highest_gap(&self, start: u64, mut end: u64, size: u64) -> Option<PageRange> {
-        let mut below = self.chunks.at_or_below(end.checked_sub(1)?);
-        loop {
-            let bottom = below.map_or(start, |at| self.chunks.region(at).end.max(start));
-            if bottom < end && end - bottom >= size {
-                return Some(PageRange::new_unchecked(end - size, end));
-            }
-            let at = below?;
-            let first = self.chunks.start(at);
-            if first <= start {
-                return None;
-            }
-            end = first.min(end);
-            below = self.chunks.previous(at);
-        }
+    /// The uppermost `size` bytes of the highest gap between `start` and `end` that holds them.
+    pub(crate) fn highest_gap(&mut self, start: u64, end: u64, size: u64) -> Option<PageRange> {
+        let found = self.chunks.highest_gap(start, end, size)?;
+        Some(PageRange::new_unchecked(found, found + size))
+    }
+
+    /// How many regions reach into `range` from outside, or out of it.
+    #[cold]
+    pub(crate) fn cuts(&self, range: PageRange) -> usize {
+        let is_inside = |address| self.find(address).is_some_and(|(found, _)| found.start() < address);
+        usize::from(is_inside(range.start())) + usize::from(is_inside(range.end()))
     }
 
     /// How many more regions an operation on `range` can leave behind at most.

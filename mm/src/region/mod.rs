@@ -26,7 +26,7 @@ bitflags! {
         const STACK = 2;
         /// Served by 2 MiB pages where an aligned run is free.
         const HUGE_PAGES = 4;
-        /// Locked in memory (accounting only).
+        /// Locked in memory: nothing is ever swapped out, so this is for the account.
         const LOCKED = 8;
         /// It may never become writable: a shared mapping of a file that can't be written.
         const READ_ONLY = 16;
@@ -46,7 +46,7 @@ pub struct Region {
     pub(crate) flags: RegionFlags,
 }
 
-// Issue 3's bound for the metadata of a region, its start included; free room in chunks comes on top of it.
+// What the record of a region may take, its start included; free room in chunks comes on top of it.
 const _: () = assert!(size_of::<Region>() + size_of::<u64>() <= 64);
 
 impl Region {
@@ -66,6 +66,14 @@ impl Region {
     #[must_use]
     pub fn flags(&self) -> RegionFlags {
         self.flags
+    }
+
+    /// Whether it is private, writable, and no stack: what `RLIMIT_DATA` counts.
+    #[inline]
+    fn is_data(&self) -> bool {
+        self.protection.contains(Protection::WRITE)
+            && !self.backing.is_shared()
+            && !self.flags.contains(RegionFlags::STACK)
     }
 
     fn joins(&self, start: u64, next: &Region) -> bool {

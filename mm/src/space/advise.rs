@@ -2,13 +2,15 @@
 
 use x86_64::VirtAddr;
 
+use super::turn::pause;
 use super::{Inner, Space, VirtualAddressSpace};
-use crate::address::PageRange;
+use crate::address::{PAGE_SIZE, PageRange};
 use crate::backing::Backing;
 use crate::error::{FaultError, VasError};
 use crate::platform::Platform;
 use crate::protection::{Access, FaultInfo};
-use crate::region::{Position, RegionFlags, RegionMap, Survey};
+use crate::region::{Position, RegionFlags, Survey};
+use crate::sync::atomic::Ordering;
 use crate::tables::Leaf;
 use crate::tlb::Change;
 
@@ -34,53 +36,89 @@ pub enum Advice {
 }
 
 impl<P: Platform> VirtualAddressSpace<P> {
-    /// Takes advice on `start..start + size`. [`Advice::DontNeed`] frees after one flush with one bump.
+    /// Takes advice on `start..start + size`. [`Advice::DontNeed`] frees after one flush with one bump. Everything is done
+    /// under one hold of the lock: a long range is for [`advise_in_steps`](Self::advise_in_steps).
     ///
     /// # Errors
     /// [`VasError::NotMapped`] with the first hole; [`VasError::WrongKind`] for device memory, and
     /// [`Advice::WipedInChild`] for any that is not private and anonymous;
-    /// [`VasError::TooManyRegions`]; [`VasError::OutOfMemory`] as for [`unmap`](Self::unmap); those of
-    /// [`PageRange::aligned`].
+    /// [`VasError::TooManyRegions`]; [`VasError::NoKernelMemory`] and [`VasError::OutOfMemory`] as for
+    /// [`unmap`](Self::unmap); [`VasError::Busy`]; those of [`PageRange::aligned`]. Nothing has changed then.
     pub fn advise(&self, start: VirtAddr, size: u64, advice: Advice) -> Result<(), VasError> {
         let range = PageRange::aligned(start, size)?;
-        let mut inner = self.lock();
-        let survey = inner.regions.survey(range);
-        survey.covered()?;
-        if let Some(region) = survey.device(&inner.regions) {
-            return Err(VasError::WrongKind {
-                operation: "madvise",
-                region,
-            });
-        }
-        match advice {
-            Advice::DontNeed | Advice::Free => self.drop_pages(&mut inner, range, survey.first),
-            Advice::HugePages => self.set_flag(&mut inner, range, &survey, RegionFlags::HUGE_PAGES, true),
-            Advice::NoHugePages => self.set_flag(&mut inner, range, &survey, RegionFlags::HUGE_PAGES, false),
-            Advice::NotInherited => self.set_flag(&mut inner, range, &survey, RegionFlags::NOT_INHERITED, true),
-            Advice::Inherited => self.set_flag(&mut inner, range, &survey, RegionFlags::NOT_INHERITED, false),
-            Advice::WipedInChild => {
-                if let Some(region) = inner.first_that_is_not_anonymous(range) {
-                    return Err(VasError::WrongKind {
-                        operation: "wiping in a child",
-                        region,
-                    });
-                }
-                self.set_flag(&mut inner, range, &survey, RegionFlags::WIPED_IN_CHILD, true)
-            }
-            Advice::KeptInChild => self.set_flag(&mut inner, range, &survey, RegionFlags::WIPED_IN_CHILD, false),
+        let mut inner = self.lock_to_change()?;
+        inner.regions.survey(range).covered()?;
+        self.advise_range(&mut inner, range, Mark::Advice(advice))
+    }
+
+    /// As [`advise`](Self::advise), in steps, with a turn of its own: on whatever is mapped in the range, as `madvise`.
+    ///
+    /// # Errors
+    /// As [`advise`](Self::advise). The first hole is told when everything else is done; after another error what is before
+    /// is done.
+    pub async fn advise_in_steps(&self, start: VirtAddr, size: u64, advice: Advice) -> Result<(), VasError> {
+        let range = PageRange::aligned(start, size)?;
+        match self.mark_in_steps(range, Mark::Advice(advice)).await? {
+            Some(address) => Err(VasError::NotMapped { address }),
+            None => Ok(()),
         }
     }
 
-    /// Marks `start..start + size` as locked in memory, or not. Accounting only: nothing is ever swapped out.
+    /// Marks `start..start + size` as locked in memory, or not. Nothing is ever swapped out: what is locked is what
+    /// [`SpaceStats::locked_bytes`](super::SpaceStats) says, and [`populate`](Self::populate) makes its pages present.
     ///
     /// # Errors
-    /// [`VasError::NotMapped`] with the first hole; [`VasError::TooManyRegions`]; those of [`PageRange::aligned`].
+    /// [`VasError::NotMapped`] with the first hole; [`VasError::TooManyRegions`]; [`VasError::NoKernelMemory`];
+    /// [`VasError::Busy`]; those of [`PageRange::aligned`]. Nothing has changed then.
     pub fn set_locked(&self, start: VirtAddr, size: u64, locked: bool) -> Result<(), VasError> {
         let range = PageRange::aligned(start, size)?;
-        let mut inner = self.lock();
-        let survey = inner.regions.survey(range);
-        survey.covered()?;
-        self.set_flag(&mut inner, range, &survey, RegionFlags::LOCKED, locked)
+        let mut inner = self.lock_to_change()?;
+        inner.regions.survey(range).covered()?;
+        self.advise_range(&mut inner, range, Mark::Locked(locked))
+    }
+
+    /// As [`set_locked`](Self::set_locked), in steps, with a turn of its own: on whatever is mapped in the range.
+    ///
+    /// # Errors
+    /// As [`set_locked`](Self::set_locked). The first hole is told when everything else is done; after another error what
+    /// is before is done.
+    pub async fn set_locked_in_steps(&self, range: PageRange, locked: bool) -> Result<(), VasError> {
+        match self.mark_in_steps(range, Mark::Locked(locked)).await? {
+            Some(address) => Err(VasError::NotMapped { address }),
+            None => Ok(()),
+        }
+    }
+
+    /// Says whether what is mapped from now on is to be locked (`MCL_FUTURE`): the caller of [`mmap`](Self::mmap) looks. A
+    /// child of `fork` does not inherit it.
+    pub fn set_lock_future(&self, locked: bool) {
+        self.core().lock_future.store(locked, Ordering::Relaxed);
+    }
+
+    /// Whether what is mapped from now on is to be locked.
+    #[inline]
+    #[must_use]
+    pub fn locks_future(&self) -> bool {
+        self.core().lock_future.load(Ordering::Relaxed)
+    }
+
+    /// Marks whatever is mapped in a range, in steps; returns the first address that is not.
+    async fn mark_in_steps(&self, range: PageRange, mark: Mark) -> Result<Option<u64>, VasError> {
+        let turn = self.turn().await?;
+        let mut hole = None;
+        let mut left = Some(range);
+        while let Some(range) = left {
+            {
+                let mut inner = turn.lock();
+                let part = self.part(&inner, range);
+                hole = hole.or(self.mark_part(&mut inner, part, mark)?);
+                left = Space::<P>::rest(range, part);
+            }
+            if left.is_some() {
+                pause().await;
+            }
+        }
+        Ok(hole)
     }
 
     /// Touches every page of `start..start + size` as `access` would, waiting where a fault would wait: `MAP_POPULATE`,
@@ -103,20 +141,31 @@ impl<P: Platform> VirtualAddressSpace<P> {
         Ok(())
     }
 
-    /// Calls `f` for each page of `start..start + size` with whether a touch would find it in memory (`mincore`).
+    /// Calls `f` for each page of `start..start + size` with whether a touch would find it in memory (`mincore`). The lock is
+    /// held for a few pages at a time, and never while `f` runs.
     ///
     /// # Errors
-    /// [`VasError::NotMapped`] with the first hole, before any call of `f`; those of [`PageRange::aligned`].
+    /// [`VasError::NotMapped`] with the first hole, before any call of `f` unless it came meanwhile; those of
+    /// [`PageRange::aligned`].
     pub fn resident(&self, start: VirtAddr, size: u64, mut f: impl FnMut(bool)) -> Result<(), VasError> {
+        const PAGES: u64 = 64;
         let range = PageRange::aligned(start, size)?;
-        let inner = self.lock();
-        inner.regions.survey(range).covered()?;
-        for page in range.iter() {
-            let leaf = inner.root.map_or(Leaf::None, |root| self.memory.leaf(root, page));
-            f(match leaf {
-                Leaf::Own(_, value) | Leaf::Shared(value) | Leaf::Huge(value) => value.is_present(),
-                Leaf::None => false,
-            });
+        self.lock().regions.survey(range).covered()?;
+        for first in (range.start()..range.end()).step_by((PAGES * PAGE_SIZE) as usize) {
+            let part = PageRange::new_unchecked(first, range.end().min(first + PAGES * PAGE_SIZE));
+            let mut present = 0_u64;
+            {
+                let inner = self.lock();
+                inner.regions.survey(part).covered()?;
+                for (index, page) in part.iter().enumerate() {
+                    let leaf = inner.root.map_or(Leaf::None, |root| self.memory.leaf(root, page));
+                    present |= u64::from(match leaf {
+                        Leaf::Own(_, value) | Leaf::Shared(value) | Leaf::Huge(value) => value.is_present(),
+                        Leaf::None => false,
+                    }) << index;
+                }
+            }
+            (0..part.pages()).for_each(|index| f(present >> index & 1 != 0));
         }
         Ok(())
     }
@@ -125,6 +174,65 @@ impl<P: Platform> VirtualAddressSpace<P> {
     #[must_use]
     pub fn is_mapped_for(&self, address: u64, access: Access) -> bool {
         self.translate_locked(&self.lock(), address, access).is_some()
+    }
+}
+
+/// What is done to each region of a range.
+#[derive(Clone, Copy)]
+enum Mark {
+    Advice(Advice),
+    Locked(bool),
+}
+
+impl<P: Platform> Space<P> {
+    /// Marks whatever is mapped in a part of a range; returns the first address that is not.
+    fn mark_part(&self, inner: &mut Inner<P>, part: PageRange, mark: Mark) -> Result<Option<u64>, VasError> {
+        let mut hole = None;
+        let mut at = part.start();
+        while at < part.end()
+            && let Some((found, _)) = inner.regions.first_above(at)
+            && let Some(range) = found.intersection(PageRange::new_unchecked(at, part.end()))
+        {
+            if range.start() > at {
+                hole = hole.or(Some(at));
+            }
+            at = range.end();
+            self.advise_range(inner, range, mark)?;
+        }
+        Ok(hole.or((at < part.end()).then_some(at)))
+    }
+
+    /// Marks a range that is mapped without a hole.
+    fn advise_range(&self, inner: &mut Inner<P>, range: PageRange, mark: Mark) -> Result<(), VasError> {
+        let survey = inner.regions.survey(range);
+        let advice = match mark {
+            Mark::Advice(advice) => advice,
+            Mark::Locked(locked) => return self.set_flag(inner, range, &survey, RegionFlags::LOCKED, locked),
+        };
+        if let Some(region) = survey.device(&inner.regions) {
+            return Err(VasError::WrongKind {
+                operation: "madvise",
+                region,
+            });
+        }
+        let (flag, set) = match advice {
+            Advice::DontNeed | Advice::Free => return self.drop_pages(inner, range, survey.first),
+            Advice::HugePages => (RegionFlags::HUGE_PAGES, true),
+            Advice::NoHugePages => (RegionFlags::HUGE_PAGES, false),
+            Advice::NotInherited => (RegionFlags::NOT_INHERITED, true),
+            Advice::Inherited => (RegionFlags::NOT_INHERITED, false),
+            Advice::WipedInChild => {
+                if let Some(region) = inner.first_that_is_not_anonymous(range) {
+                    return Err(VasError::WrongKind {
+                        operation: "wiping in a child",
+                        region,
+                    });
+                }
+                (RegionFlags::WIPED_IN_CHILD, true)
+            }
+            Advice::KeptInChild => (RegionFlags::WIPED_IN_CHILD, false),
+        };
+        self.set_flag(inner, range, &survey, flag, set)
     }
 }
 
@@ -144,7 +252,12 @@ impl<P: Platform> Inner<P> {
 }
 
 impl<P: Platform> Space<P> {
-    fn drop_pages(&self, inner: &mut Inner<P>, range: PageRange, first: Option<Position>) -> Result<(), VasError> {
+    pub(super) fn drop_pages(
+        &self,
+        inner: &mut Inner<P>,
+        range: PageRange,
+        first: Option<Position>,
+    ) -> Result<(), VasError> {
         let mut change = Change::new();
         if let Some(table) = inner.root.and_then(|root| self.memory.only_table(root, range)) {
             self.revoke_side(inner, range);
@@ -169,7 +282,8 @@ impl<P: Platform> Space<P> {
         flag: RegionFlags,
         set: bool,
     ) -> Result<(), VasError> {
-        inner.check_count(self.memory, RegionMap::SPLIT_COST)?;
+        inner.check_splits(self.memory, range)?;
+        inner.regions.prepare_change(range, survey.first)?;
         // A fault in flight was admitted under the old property.
         self.revoke_side(inner, range);
         inner

@@ -3,14 +3,43 @@
 use x86_64::VirtAddr;
 
 use super::{Inner, VirtualAddressSpace};
-use crate::address::{PAGE_SIZE, PageRange};
+use crate::address::{HUGE_PAGE_SIZE, PAGE_SIZE, PageRange};
 use crate::backing::Backing;
 use crate::error::VasError;
 use crate::platform::Platform;
 use crate::protection::Protection;
 use crate::region::RegionFlags;
 
+/// Most bytes that the heap shrinks by at once.
+const AT_ONCE: u64 = 2 * HUGE_PAGE_SIZE;
+
+/// What moving the break does to the heap's region.
+enum Move {
+    Grow(PageRange),
+    Shrink(PageRange),
+}
+
 impl<P: Platform> Inner<P> {
+    /// What a new break asks for.
+    fn plan_break(&self, wanted: u64) -> Result<Option<Move>, VasError> {
+        let start = self.layout.heap_start;
+        let limit = self.heap_limit();
+        if wanted < start || wanted > limit {
+            return Err(VasError::BadBreak { wanted, start, limit });
+        }
+        // The pages of the heap: the first may be shared with what lies before an unaligned start.
+        let base = start.next_multiple_of(PAGE_SIZE);
+        let old = self.layout.heap_end.next_multiple_of(PAGE_SIZE).max(base);
+        let new = wanted.next_multiple_of(PAGE_SIZE).max(base);
+        Ok(if new > old {
+            Some(Move::Grow(PageRange::new_unchecked(old, new)))
+        } else if new < old {
+            Some(Move::Shrink(PageRange::new_unchecked(new, old)))
+        } else {
+            None
+        })
+    }
+
     /// How far the heap can grow: to the next region above it, less one guard page, and never into the mmap area.
     fn heap_limit(&self) -> u64 {
         let Self { layout, regions, .. } = self;
@@ -61,29 +90,45 @@ impl<P: Platform> VirtualAddressSpace<P> {
     ///
     /// # Errors
     /// [`VasError::BadBreak`] below the start of the heap, or beyond what is free above it; nothing has changed then.
-    /// [`VasError::TooManyRegions`], [`VasError::OutOfMemory`] as for [`unmap`](Self::unmap).
+    /// [`VasError::TooManyRegions`], [`VasError::NoKernelMemory`], [`VasError::OutOfMemory`] as for
+    /// [`unmap`](Self::unmap). [`VasError::Busy`], also if shrinking takes more than a step:
+    /// [`brk_in_steps`](Self::brk_in_steps) can.
     pub fn brk(&self, wanted: Option<VirtAddr>) -> Result<VirtAddr, VasError> {
-        let mut inner = self.lock();
         let Some(wanted) = wanted.map(VirtAddr::as_u64) else {
-            return Ok(VirtAddr::new_truncate(inner.layout.heap_end));
+            return Ok(VirtAddr::new_truncate(self.lock().layout.heap_end));
         };
-        let start = inner.layout.heap_start;
-        let limit = inner.heap_limit();
-        if wanted < start || wanted > limit {
-            return Err(VasError::BadBreak { wanted, start, limit });
-        }
-        // The pages of the heap: the first may be shared with what lies before an unaligned start.
-        let base = start.next_multiple_of(PAGE_SIZE);
-        let old = inner.layout.heap_end.next_multiple_of(PAGE_SIZE).max(base);
-        let new = wanted.next_multiple_of(PAGE_SIZE).max(base);
-        if new > old {
-            inner.check_count(self.memory, 1)?;
-            let range = PageRange::new_unchecked(old, new);
-            inner.record(range, Protection::READ_WRITE, Backing::Anonymous, RegionFlags::HEAP);
-        } else if new < old {
-            self.unmap_range(&mut inner, PageRange::new_unchecked(new, old))?;
+        let mut inner = self.lock_to_change()?;
+        match inner.plan_break(wanted)? {
+            Some(Move::Grow(range)) => {
+                inner.check_count(self.memory, 1)?;
+                inner.record(range, Protection::READ_WRITE, Backing::Anonymous, RegionFlags::HEAP)?;
+            }
+            Some(Move::Shrink(range)) if range.size() > AT_ONCE => return Err(VasError::Busy),
+            Some(Move::Shrink(range)) => self.unmap_range(&mut inner, range)?,
+            None => {}
         }
         inner.layout.heap_end = wanted;
         Ok(VirtAddr::new_truncate(wanted))
+    }
+
+    /// As [`brk`](Self::brk), in steps, with a turn of its own.
+    ///
+    /// # Errors
+    /// As [`brk`](Self::brk).
+    pub async fn brk_in_steps(&self, wanted: VirtAddr) -> Result<VirtAddr, VasError> {
+        let shrink = self.in_turn(|space| space.brk(Some(wanted))).await?;
+        if shrink != Err(VasError::Busy) {
+            return shrink;
+        }
+        let turn = self.turn().await?;
+        let planned = turn.lock().plan_break(wanted.as_u64())?;
+        if let Some(Move::Shrink(range)) = planned {
+            self.unmap_with(&turn, range).await?;
+            turn.lock().layout.heap_end = wanted.as_u64();
+            return Ok(wanted);
+        }
+        // Somebody else has moved it meanwhile.
+        drop(turn);
+        self.in_turn(|space| space.brk(Some(wanted))).await?
     }
 }

@@ -8,8 +8,9 @@
 use x86_64::VirtAddr;
 
 use super::map::NO_FRAMES;
-use super::{Advice, Inner, Space, VirtualAddressSpace};
-use crate::address::{HUGE_PAGE_SIZE, PageRange};
+use super::turn::pause;
+use super::{Inner, Space, VirtualAddressSpace};
+use crate::address::{HUGE_PAGE_SIZE, PageRange, USER_END};
 use crate::entry::Entry;
 use crate::error::VasError;
 use crate::frame::{OutOfFrames, Pfn};
@@ -19,10 +20,11 @@ use crate::region::RegionFlags;
 use crate::sync::mutant;
 use crate::tlb::Change;
 
-/// Properties for which a region of a child is not just a copy.
-const SPECIAL: RegionFlags = RegionFlags::NOT_INHERITED
-    .union(RegionFlags::WIPED_IN_CHILD)
-    .union(RegionFlags::LOCKED);
+/// Properties for which a region of a child does not keep what it was shared with.
+const SPECIAL: RegionFlags = RegionFlags::NOT_INHERITED.union(RegionFlags::WIPED_IN_CHILD);
+
+/// All that can be mapped.
+pub(super) const EVERYTHING: PageRange = PageRange::new_unchecked(0, USER_END);
 
 impl<P: Platform> VirtualAddressSpace<P> {
     /// A copy-on-write copy of this space. Copies no data frame; keeps protections, properties, layout and holes. Shared
@@ -31,61 +33,62 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// [`WIPED_IN_CHILD`](RegionFlags::WIPED_IN_CHILD) are empty.
     ///
     /// Both sides lose the right to write to private pages until they fault: the parent's generation is bumped once.
+    /// Everything is done under one hold of the lock: a large space is for [`fork_in_steps`](Self::fork_in_steps).
     ///
     /// # Errors
-    /// [`VasError::OutOfMemory`]: the parent is intact, and every frame taken for the child is free again.
-    /// [`VasError::NoTable`] before `init`.
+    /// [`VasError::OutOfMemory`], [`VasError::NoKernelMemory`]: the parent is intact, and every frame taken for the child
+    /// is free again. [`VasError::NoTable`] before `init`; [`VasError::Busy`].
     pub fn fork(&self) -> Result<Self, VasError> {
-        let mut inner = self.lock();
-        let root = inner.root()?;
-        let child = Self::with_layout(self.memory, inner.layout)?;
-        child.init()?;
-        let special = {
-            let mut copy = child.lock();
-            let mut change = Change::new();
-            let result = self.share_tables(&mut inner, root, &mut copy, &mut change);
-            self.finish(&mut inner, change);
-            // Also after a failure: the child's tables are found through its regions when it is dropped.
-            copy.regions = inner.regions.clone();
-            if result.is_err() {
-                drop(copy);
-                drop(inner);
-                return Err(NO_FRAMES);
+        let mut inner = self.lock_to_change()?;
+        let child = self.new_child(&inner)?;
+        self.share_part(&mut inner, &mut child.lock(), EVERYTHING)?;
+        drop(inner);
+        child.adapt_part(&mut child.lock(), EVERYTHING)?;
+        Ok(child)
+    }
+
+    /// As [`fork`](Self::fork), in steps, with a turn of its own; the generation is bumped once a step. What other threads
+    /// write meanwhile the child may have or not, page by page.
+    ///
+    /// # Errors
+    /// As [`fork`](Self::fork).
+    pub async fn fork_in_steps(&self) -> Result<Self, VasError> {
+        let turn = self.turn().await?;
+        let child = self.new_child(&turn.lock())?;
+        let mut left = Some(EVERYTHING);
+        while let Some(range) = left {
+            {
+                let mut inner = turn.lock();
+                let part = self.part(&inner, range);
+                self.share_part(&mut inner, &mut child.lock(), part)?;
+                left = Space::<P>::rest(range, part);
             }
-            copy.regions.iter().any(|(_, region)| region.flags.intersects(SPECIAL))
-        };
-        if special {
-            child.adapt_as_child()?;
+            if left.is_some() {
+                pause().await;
+            }
+        }
+        drop(turn);
+        left = Some(EVERYTHING);
+        while let Some(range) = left {
+            {
+                let mut inner = child.lock();
+                let part = child.part(&inner, range);
+                child.adapt_part(&mut inner, part)?;
+                left = Space::<P>::rest(range, part);
+            }
+            if left.is_some() {
+                pause().await;
+            }
         }
         Ok(child)
     }
 
-    /// Does to a new child what the properties of its regions ask for.
-    #[cold]
-    fn adapt_as_child(&self) -> Result<(), VasError> {
-        let mut next = 0;
-        loop {
-            let (range, flags) = {
-                let inner = self.lock();
-                let mut above = inner.regions.iter().filter(|(range, _)| range.start() >= next);
-                match above.find(|(_, region)| region.flags.intersects(SPECIAL)) {
-                    Some((range, region)) => (range, region.flags),
-                    None => return Ok(()),
-                }
-            };
-            next = range.end();
-            let start = VirtAddr::new_truncate(range.start());
-            if flags.contains(RegionFlags::NOT_INHERITED) {
-                self.unmap(start, range.size())?;
-                continue;
-            }
-            if flags.contains(RegionFlags::WIPED_IN_CHILD) {
-                self.advise(start, range.size(), Advice::DontNeed)?;
-            }
-            if flags.contains(RegionFlags::LOCKED) {
-                self.set_locked(start, range.size(), false)?;
-            }
-        }
+    /// A space with nothing in it but the layout.
+    fn new_child(&self, inner: &Inner<P>) -> Result<Self, VasError> {
+        inner.root()?;
+        let child = Self::with_layout(self.memory, inner.layout)?;
+        child.init()?;
+        Ok(child)
     }
 
     /// Makes this space, which must map nothing, a copy of `parent`, as [`fork`](Self::fork).
@@ -116,20 +119,68 @@ impl<P: Platform> VirtualAddressSpace<P> {
 }
 
 impl<P: Platform> Space<P> {
+    /// Gives the child what is in a part of the space that cuts no last-level table in two, above all that it has.
+    ///
+    /// After an error the child's tables are found through its regions when it is dropped: so all regions of the part come
+    /// before its tables.
+    fn share_part(&self, inner: &mut Inner<P>, copy: &mut Inner<P>, part: PageRange) -> Result<(), VasError> {
+        let root = inner.root()?;
+        let mut at = part.start();
+        while let Some((range, region)) = inner.regions.first_above(at)
+            && let Some(shared) = range.intersection(part)
+        {
+            at = range.end();
+            let mut region = region.clone();
+            region.backing = region.backing.advanced(shared.start() - range.start());
+            region.flags -= RegionFlags::LOCKED;
+            copy.regions.append(shared, region)?;
+        }
+        let mut change = Change::new();
+        let result = self.share_tables(inner, root, copy, part, &mut change);
+        self.finish(inner, change);
+        result.map_err(|_| NO_FRAMES)
+    }
+
+    /// Does to a part of a new child what the properties of its regions ask for.
+    fn adapt_part(&self, inner: &mut Inner<P>, part: PageRange) -> Result<(), VasError> {
+        let mut at = part.start();
+        while at < part.end()
+            && let Some((range, region)) = inner.regions.first_above(at)
+            && let Some(range) = range.intersection(part)
+        {
+            at = range.end();
+            let flags = region.flags;
+            if flags.contains(RegionFlags::NOT_INHERITED) {
+                self.unmap_range(inner, range)?;
+            } else if flags.intersects(SPECIAL) {
+                let first = inner.regions.survey(range).first;
+                self.drop_pages(inner, range, first)?;
+            }
+        }
+        Ok(())
+    }
+
     fn share_tables(
         &self,
         inner: &mut Inner<P>,
         root: Pfn,
         copy: &mut Inner<P>,
+        part: PageRange,
         change: &mut Change,
     ) -> Result<(), OutOfFrames> {
         let memory = self.memory;
         let child_root = copy.root.expect("the child was just initialised");
         let busy = inner.in_flight > 0;
         let mut result = Ok(());
+        let mut at = part.start();
         // The end of the last span visited: neighbouring regions may share a table.
         let mut visited = 0;
-        for (range, _) in inner.regions.iter() {
+        while result.is_ok()
+            && at < part.end()
+            && let Some((range, _)) = inner.regions.first_above(at)
+            && let Some(range) = range.intersection(part)
+        {
+            at = range.end();
             let start = range.start().max(visited);
             let end = range.end().next_multiple_of(HUGE_PAGE_SIZE).max(start);
             visited = end;

@@ -2,6 +2,7 @@
 
 use faultline_fallible::{Arc, Weak};
 
+use arrayvec::ArrayVec;
 use x86_64::structures::paging::PhysFrame;
 use x86_64::{PhysAddr, VirtAddr};
 
@@ -15,7 +16,7 @@ use crate::fault::HUGE_ORDER;
 use crate::frame::{FrameState, Pfn, ReservedFrame};
 use crate::platform::Platform;
 use crate::protection::Protection;
-use crate::region::{Region, RegionFlags};
+use crate::region::{Region, RegionFlags, RegionMap};
 use crate::tables::Leaf;
 use crate::tlb::Change;
 
@@ -57,11 +58,30 @@ impl<P: Platform> Inner<P> {
         }
     }
 
+    /// Refuses a change of what is in `range` if cutting regions at its ends would leave too many behind.
+    #[inline]
+    pub(crate) fn check_splits(&self, memory: &Memory<P>, range: PageRange) -> Result<(), VasError> {
+        self.check_count(memory, RegionMap::SPLIT_COST)
+            .or_else(|_| self.check_count(memory, self.regions.cuts(range)))
+    }
+
     pub(crate) fn root(&self) -> Result<Pfn, VasError> {
         self.root.ok_or(VasError::NoTable)
     }
 
-    pub(crate) fn record(&mut self, range: PageRange, protection: Protection, backing: Backing, flags: RegionFlags) {
+    /// Records a region where none is.
+    ///
+    /// # Errors
+    /// [`VasError::NoKernelMemory`].
+    #[inline]
+    pub(crate) fn record(
+        &mut self,
+        range: PageRange,
+        protection: Protection,
+        backing: Backing,
+        flags: RegionFlags,
+    ) -> Result<(), VasError> {
+        self.regions.prepare_insert(range.start())?;
         self.regions.insert(
             range,
             Region {
@@ -71,6 +91,7 @@ impl<P: Platform> Inner<P> {
                 flags,
             },
         );
+        Ok(())
     }
 }
 
@@ -123,7 +144,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// [`VasError::Overlap`] if the space has regions: their tables hang on the old root. The frame is then dropped, and
     /// so returned.
     pub fn set_page_table(&self, root: ReservedFrame<'static>) -> Result<(), VasError> {
-        let mut inner = self.lock();
+        let mut inner = self.lock_to_change()?;
         if let Some((existing, _)) = inner.regions.iter().next() {
             return Err(VasError::Overlap {
                 wanted: existing,
@@ -147,7 +168,8 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// `start..start + size`, rounded outwards to whole pages.
     ///
     /// # Errors
-    /// [`VasError::EmptyRange`], [`VasError::BadRange`], [`VasError::Overlap`], [`VasError::TooManyRegions`].
+    /// [`VasError::EmptyRange`], [`VasError::BadRange`], [`VasError::Overlap`], [`VasError::TooManyRegions`],
+    /// [`VasError::NoKernelMemory`], [`VasError::Busy`].
     pub fn map_lazy(
         &self,
         start: VirtAddr,
@@ -174,10 +196,9 @@ impl<P: Platform> VirtualAddressSpace<P> {
     ) -> Result<(), VasError> {
         let range = PageRange::covering(start, size)?;
         self.check_backing(range, protection, &backing)?;
-        let mut inner = self.lock();
+        let mut inner = self.lock_to_change()?;
         inner.check_free(self.memory, range)?;
-        inner.record(range, protection, backing, flags);
-        Ok(())
+        inner.record(range, protection, backing, flags)
     }
 
     /// Maps a region of anonymous memory at once: record, zeroed frames and entries, all or nothing.
@@ -187,13 +208,13 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// [`VasError::NoTable`] before `init`.
     pub fn map_region(&self, start: VirtAddr, size: u64, protection: Protection) -> Result<(), VasError> {
         let range = PageRange::covering(start, size)?;
-        self.map_now(&mut self.lock(), range, protection)
+        self.map_now(&mut *self.lock_to_change()?, range, protection)
     }
 
     fn map_now(&self, inner: &mut Inner<P>, range: PageRange, protection: Protection) -> Result<(), VasError> {
         inner.check_free(self.memory, range)?;
         let root = inner.root()?;
-        inner.record(range, protection, Backing::Anonymous, RegionFlags::empty());
+        inner.record(range, protection, Backing::Anonymous, RegionFlags::empty())?;
         for page in range.iter() {
             if let Err(error) = self.fill_page(inner, root, page, protection) {
                 self.discard(inner, range);
@@ -226,11 +247,12 @@ impl<P: Platform> VirtualAddressSpace<P> {
         protection: Protection,
     ) -> Result<MappedRegion<P>, VasError> {
         let range = PageRange::covering(start, size)?;
-        let mut inner = self.lock();
+        let mut inner = self.lock_to_change()?;
+        inner.guards.try_reserve(1)?;
         self.map_now(&mut inner, range, protection)?;
         inner.next_number += 1;
         let guard = inner.next_number;
-        inner.guards.push((range, guard));
+        inner.guards.try_push((range, guard))?;
         Ok(MappedRegion {
             space: Arc::downgrade(self.core()),
             range,
@@ -281,10 +303,10 @@ impl<P: Platform> VirtualAddressSpace<P> {
         protection: Protection,
     ) -> Result<(), VasError> {
         let range = PageRange::covering(address, 1)?;
-        let mut inner = self.lock();
+        let mut inner = self.lock_to_change()?;
         inner.check_free(self.memory, range)?;
         let root = inner.root()?;
-        inner.record(range, protection, Backing::Anonymous, RegionFlags::empty());
+        inner.record(range, protection, Backing::Anonymous, RegionFlags::empty())?;
         let mut change = Change::new();
         let entry = self.own_leaf(&mut inner, root, range.start(), &mut change);
         self.finish(&mut inner, change);
@@ -310,7 +332,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
     pub fn remap_page(&self, address: VirtAddr, frame: ReservedFrame<'static>) -> Result<(), VasError> {
         let range = PageRange::covering(address, 1)?;
         let page = range.start();
-        let mut inner = self.lock();
+        let mut inner = self.lock_to_change()?;
         let root = inner.root()?;
         let Some((found, region)) = inner.regions.find(page) else {
             return Err(VasError::NotMapped { address: page });
@@ -365,7 +387,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
         }
         let range = PageRange::aligned(start, HUGE_PAGE_SIZE)?;
         let memory = self.memory;
-        let mut inner = self.lock();
+        let mut inner = self.lock_to_change()?;
         inner.check_free(memory, range)?;
         let root = inner.root()?;
         let none = VasError::OutOfMemory { needed: 512 };
@@ -374,7 +396,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
             .allocate_contiguous(HUGE_ORDER, memory.platform.cpu())
             .map_err(|_| none)?;
         memory.platform.zero_frames(run.pfn().frame(), 512);
-        inner.record(range, protection, Backing::Anonymous, RegionFlags::HUGE_PAGES);
+        inner.record(range, protection, Backing::Anonymous, RegionFlags::HUGE_PAGES)?;
         let Ok(entry) = memory.make_level2(root, range.start()) else {
             self.discard(&mut inner, range);
             return Err(none);
@@ -399,15 +421,39 @@ impl<P: Platform> VirtualAddressSpace<P> {
         inner.regions.first_above(address.as_u64()).map(|(range, _)| range)
     }
 
-    /// Calls `f` with each region in the order of addresses. The lock is held for 64 regions at a time, so faults are
+    /// As [`first_region_above`](Self::first_region_above), with what the region is.
+    #[must_use]
+    pub fn mapping_above(&self, address: VirtAddr) -> Option<RegionView> {
+        let inner = self.lock();
+        let (range, region) = inner.regions.first_above(address.as_u64())?;
+        Some(view(range, region))
+    }
+
+    /// How many bytes of a range are mapped. O(regions in it).
+    #[must_use]
+    pub fn mapped_bytes(&self, range: PageRange) -> u64 {
+        let mut at = range.start();
+        let mut bytes = 0;
+        // The lock is held for one region at a time.
+        while at < range.end()
+            && let Some(found) = self.first_region_above(VirtAddr::new_truncate(at))
+            && let Some(part) = found.intersection(PageRange::new_unchecked(at, range.end()))
+        {
+            bytes += part.size();
+            at = part.end();
+        }
+        bytes
+    }
+
+    /// Calls `f` with each region in the order of addresses. The lock is held for 16 regions at a time, so faults are
     /// not held up for long; regions that come or go meanwhile may be missed.
     pub fn mappings_ref(&self, mut f: impl FnMut(&RegionView)) {
         let mut next = 0;
         loop {
-            let mut batch = alloc::vec::Vec::with_capacity(64);
+            let mut batch = ArrayVec::<RegionView, 16>::new();
             {
                 let inner = self.lock();
-                while batch.len() < 64
+                while !batch.is_full()
                     && let Some((range, region)) = inner.regions.first_above(next)
                 {
                     next = range.end();
@@ -415,7 +461,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
                 }
             }
             batch.iter().for_each(&mut f);
-            if batch.len() < 64 {
+            if !batch.is_full() {
                 return;
             }
         }
@@ -523,9 +569,9 @@ impl<P: Platform> Drop for MappedRegion<P> {
     fn drop(&mut self) {
         let Some(space) = self.space.upgrade() else { return };
         let mut inner = space.lock();
-        if inner.guards.iter().any(|&(_, guard)| guard == self.guard) {
-            // Only a table shared with a forked child can need memory here. Without it the region stays until the space
-            // ends, and nothing else is lost.
+        if inner.guards.iter().any(|&(_, guard)| guard == self.guard) && !inner.is_being_changed() {
+            // Only a table shared with a forked child can need memory here. Without it, and while a call changes the space
+            // in steps, the region stays until the space ends, and nothing else is lost.
             let _ = space.unmap_range(&mut inner, self.range);
         }
     }

@@ -1,7 +1,7 @@
 //! Mappings whose address the space picks.
 //!
 //! Addresses are picked from the top down: the highest gap below the stack's reserve that is large enough. Freed ranges
-//! are reused, because the search starts from the top again whenever something above it was freed.
+//! are reused, because every search starts from the top; it skips what has no gap of the size.
 
 use x86_64::VirtAddr;
 
@@ -20,6 +20,8 @@ pub enum Placement {
     Any,
     /// There if it is free, else wherever there is room.
     Hint(VirtAddr),
+    /// Wherever there is room between these addresses (`MAP_32BIT`).
+    Within(VirtAddr, VirtAddr),
     /// Exactly there; what is mapped there goes (`MAP_FIXED`).
     Fixed(VirtAddr),
     /// Exactly there, if it is free (`MAP_FIXED_NOREPLACE`).
@@ -77,9 +79,13 @@ impl<P: Platform> VirtualAddressSpace<P> {
         let size = size
             .checked_next_multiple_of(PAGE_SIZE)
             .ok_or(VasError::NoRoom { size })?;
-        let mut inner = self.lock();
+        let mut inner = self.lock_to_change()?;
         let range = match placement {
             Placement::Any => inner.find_gap(size)?,
+            Placement::Within(from, to) => inner
+                .regions
+                .highest_gap(from.as_u64(), to.as_u64(), size)
+                .ok_or(VasError::NoRoom { size })?,
             Placement::Hint(wanted) => match PageRange::covering(wanted, size) {
                 Ok(range) if range.size() == size && inner.regions.first_overlap(range).is_none() => range,
                 _ => inner.find_gap(size)?,
@@ -89,6 +95,8 @@ impl<P: Platform> VirtualAddressSpace<P> {
         self.check_backing(range, protection, &backing)?;
         if let Placement::Fixed(_) = placement {
             inner.check_count(self.memory, 2)?;
+            // Before anything is unmapped.
+            inner.regions.prepare_insert(range.start())?;
             self.unmap_range(&mut inner, range)?;
         }
         match placement {
@@ -96,14 +104,36 @@ impl<P: Platform> VirtualAddressSpace<P> {
             // The range is a gap, or was emptied.
             _ => inner.check_count(self.memory, 1)?,
         }
-        inner.record(range, protection, backing, flags);
+        inner.record(range, protection, backing, flags)?;
         Ok(VirtAddr::new_truncate(range.start()))
     }
 }
 
+impl<P: Platform> VirtualAddressSpace<P> {
+    /// As [`mmap`](Self::mmap), in its turn; what a fixed mapping replaces goes in steps.
+    ///
+    /// # Errors
+    /// As [`mmap`](Self::mmap). If there is no memory for the record of a fixed mapping, what it replaces may be gone.
+    pub async fn mmap_in_steps(&self, request: MapRequest) -> Result<VirtAddr, VasError> {
+        let Placement::Fixed(wanted) = request.placement else {
+            return self.in_turn(|space| space.mmap(request)).await?;
+        };
+        let range = PageRange::aligned(wanted, request.size)?;
+        self.check_backing(range, request.protection, &request.backing)?;
+        let turn = self.turn().await?;
+        {
+            let mut inner = turn.lock();
+            inner.check_count(self.memory, 2)?;
+            inner.regions.prepare_insert(range.start())?;
+        }
+        self.unmap_with(&turn, range).await?;
+        turn.with_space(|| self.mmap(request))
+    }
+}
+
 impl<P: Platform> Inner<P> {
-    /// The highest gap of the mmap area that holds `size` bytes, its uppermost part. O(regions above it).
-    pub(super) fn find_gap(&self, size: u64) -> Result<PageRange, VasError> {
+    /// The highest gap of the mmap area that holds `size` bytes, its uppermost part.
+    pub(super) fn find_gap(&mut self, size: u64) -> Result<PageRange, VasError> {
         let end = self.layout.mmap_end() & !(PAGE_SIZE - 1);
         self.regions
             .highest_gap(self.layout.mmap_start, end, size)

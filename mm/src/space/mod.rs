@@ -13,18 +13,21 @@ mod layout;
 mod lock;
 mod map;
 mod mmap;
+mod part;
 mod protect;
 mod remap;
 mod stats;
+mod teardown;
+mod turn;
 mod unmap;
 
-use alloc::vec::Vec;
 use core::ops::Deref;
 use core::task::Waker;
-use faultline_fallible::Arc;
+
+use faultline_fallible::{Arc, Vec};
 
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
@@ -36,6 +39,8 @@ pub use map::{MappedRegion, RegionView};
 pub use mmap::{MapRequest, Placement};
 pub use remap::RemapTarget;
 pub use stats::{PageCounts, SpaceStats};
+pub(crate) use teardown::EndingSpaces;
+pub use turn::Turn;
 
 use crate::Memory;
 use crate::address::PageRange;
@@ -54,6 +59,8 @@ pub struct Space<P: Platform> {
     /// Bumped once by every operation that changes present entries.
     pub tlb_generation: AtomicU64,
     pub(crate) id: u64,
+    /// What is mapped from now on is to be locked.
+    lock_future: AtomicBool,
     pub(crate) memory: MemoryRef<P>,
     pub(crate) tlb: SpaceTlb,
     pub(crate) inner: Mutex<Inner<P>>,
@@ -79,6 +86,8 @@ pub(crate) struct Inner<P: Platform> {
     pub(crate) spare: Option<SlotToken<P>>,
     /// Faults in flight.
     pub(crate) in_flight: u32,
+    /// Who changes the space in several steps.
+    pub(crate) turns: turn::Turns,
     /// Faults served, by class.
     pub(crate) served: [u64; faultline_trace::FaultClass::ALL.len()],
     pub(crate) quarantine: QuarantineList<'static>,
@@ -88,6 +97,8 @@ pub(crate) struct Inner<P: Platform> {
     pub(crate) flush_waiters: Vec<(u64, u64, Waker)>,
     /// Regions that a [`MappedRegion`] stands for, by the guard's number.
     pub(crate) guards: Vec<(PageRange, u64)>,
+    /// The space that ends after this one.
+    pub(crate) next_ending: Option<Arc<Space<P>>>,
     /// Numbers guards and waiters.
     pub(crate) next_number: u64,
     pub(crate) _platform: core::marker::PhantomData<fn(P)>,
@@ -155,11 +166,13 @@ impl<P: Platform> VirtualAddressSpace<P> {
             own_slot: slot::NONE,
             spare: None,
             in_flight: 0,
+            turns: turn::Turns::default(),
             served: [0; _],
             quarantine: QuarantineList::new(&memory.frames),
             holds_frames: false,
             flush_waiters: Vec::new(),
             guards: Vec::new(),
+            next_ending: None,
             next_number: 0,
             _platform: core::marker::PhantomData,
         };
@@ -167,6 +180,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
             page_table_root: AtomicU64::new(0),
             tlb_generation: AtomicU64::new(1),
             id: memory.next_space_id(),
+            lock_future: AtomicBool::new(false),
             memory,
             tlb: SpaceTlb::new(),
             inner: Mutex::new(inner),
@@ -211,12 +225,6 @@ impl<P: Platform> Deref for VirtualAddressSpace<P> {
 
     fn deref(&self) -> &Space<P> {
         &self.space
-    }
-}
-
-impl<P: Platform> Drop for VirtualAddressSpace<P> {
-    fn drop(&mut self) {
-        self.destroy();
     }
 }
 

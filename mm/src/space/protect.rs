@@ -2,6 +2,7 @@
 
 use x86_64::VirtAddr;
 
+use super::turn::pause;
 use super::{Inner, Space, VirtualAddressSpace};
 use crate::address::{HUGE_PAGE_SIZE, PAGE_SIZE, PageRange};
 use crate::entry::Entry;
@@ -10,7 +11,7 @@ use crate::frame::Pfn;
 use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::protection::Protection;
-use crate::region::{Position, RegionMap};
+use crate::region::Position;
 use crate::sync::mutant;
 use crate::tables::index;
 use crate::tlb::Change;
@@ -23,14 +24,66 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// An empty protection makes every access fault; the pages keep their content. A page that shares its frame stays
     /// copy-on-write when it becomes writable.
     ///
+    /// Everything is done under one hold of the lock: a long range is for
+    /// [`protect_in_steps`](Self::protect_in_steps).
+    ///
     /// # Errors
     /// [`VasError::NotMapped`] with the first hole in the range, [`VasError::Forbidden`] with the first region that can't
     /// be had so (executable device memory, a writable mapping of what can't be written), [`VasError::TooManyRegions`],
-    /// [`VasError::OutOfMemory`] if a huge page or shared table had to be split and could not be, and those of
-    /// [`PageRange::aligned`]. Nothing has changed then.
+    /// [`VasError::NoKernelMemory`], [`VasError::OutOfMemory`] if a huge page or shared table had to be split and could not
+    /// be, [`VasError::Busy`], and those of [`PageRange::aligned`]. Nothing has changed then.
     pub fn protect_region(&self, start: VirtAddr, size: u64, protection: Protection) -> Result<(), VasError> {
         let range = PageRange::aligned(start, size)?;
-        let mut inner = self.lock();
+        let mut inner = self.lock_to_change()?;
+        inner.check_splits(self.memory, range)?;
+        self.protect_range(&mut inner, range, protection)
+    }
+
+    /// As [`protect_region`](Self::protect_region), in steps, with a turn of its own. What lies before the first hole, or
+    /// before the first region that refuses, is changed, as on Linux; one bump a step.
+    ///
+    /// # Errors
+    /// As [`protect_region`](Self::protect_region). [`VasError::TooManyRegions`] comes before anything has changed; the
+    /// others name where it went on no further, or are about memory, and what is before is changed.
+    pub async fn protect_in_steps(&self, start: VirtAddr, size: u64, protection: Protection) -> Result<(), VasError> {
+        let range = PageRange::aligned(start, size)?;
+        let turn = self.turn().await?;
+        turn.lock().check_splits(self.memory, range)?;
+        let mut left = Some(range);
+        while let Some(range) = left {
+            {
+                let mut inner = turn.lock();
+                let part = self.part(&inner, range);
+                self.protect_front(&mut inner, part, protection)?;
+                left = Space::<P>::rest(range, part);
+            }
+            if left.is_some() {
+                pause().await;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<P: Platform> Space<P> {
+    /// Protects a range, or what lies before the first place of it that refuses.
+    fn protect_front(&self, inner: &mut Inner<P>, range: PageRange, protection: Protection) -> Result<(), VasError> {
+        let mut result = Ok(());
+        let mut end = range.end();
+        while end > range.start() {
+            let front = PageRange::new_unchecked(range.start(), end);
+            match self.protect_range(inner, front, protection) {
+                Ok(()) => break,
+                Err(error @ VasError::NotMapped { address }) => (result, end) = (Err(error), address),
+                Err(error @ VasError::Forbidden { range, .. }) => (result, end) = (Err(error), range.start()),
+                Err(error) => return Err(error),
+            }
+        }
+        result
+    }
+
+    /// Protects a range that is mapped without a hole.
+    fn protect_range(&self, inner: &mut Inner<P>, range: PageRange, protection: Protection) -> Result<(), VasError> {
         let survey = inner.regions.survey(range);
         survey.covered()?;
         if protection.contains(Protection::EXECUTE)
@@ -43,25 +96,23 @@ impl<P: Platform> VirtualAddressSpace<P> {
         {
             return Err(VasError::Forbidden { range, protection });
         }
-        inner.check_count(self.memory, RegionMap::SPLIT_COST)?;
+        inner.regions.prepare_change(range, survey.first)?;
         let mut change = Change::new();
-        let prepared = self.own_tables(&mut inner, range, survey.first, &mut change);
+        let prepared = self.own_tables(inner, range, survey.first, &mut change);
         if let Ok(only) = prepared {
             inner
                 .regions
                 .update(range, survey.first, |region| region.protection = protection);
-            self.revoke_side(&mut inner, range);
+            self.revoke_side(inner, range);
             match only {
                 Some(table) => self.protect_table(table, range, protection, &mut change),
-                None => self.protect_entries(&inner, range, protection, &mut change),
+                None => self.protect_entries(inner, range, protection, &mut change),
             }
         }
-        self.finish(&mut inner, change);
+        self.finish(inner, change);
         prepared.map(drop)
     }
-}
 
-impl<P: Platform> Space<P> {
     /// Makes every table that `range` uses this space's own, and splits huge pages that it covers in part. Returns the
     /// table, if it is only one.
     fn own_tables(

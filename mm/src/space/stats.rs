@@ -2,7 +2,9 @@
 
 use faultline_trace::FaultClass;
 
-use super::VirtualAddressSpace;
+use super::fork::EVERYTHING;
+use super::turn::pause;
+use super::{Space, VirtualAddressSpace};
 use crate::address::{PAGE_SIZE, PageRange};
 use crate::backing::Backing;
 use crate::entry::Entry;
@@ -25,6 +27,10 @@ pub struct SpaceStats {
     pub file_bytes: u64,
     /// Bytes in device regions.
     pub physical_bytes: u64,
+    /// Bytes in private, writable regions that are no stack: what `RLIMIT_DATA` counts.
+    pub data_bytes: u64,
+    /// Bytes in locked regions.
+    pub locked_bytes: u64,
     /// Pages of 4 KiB that are mapped to frames of the space's own (the zero frame, file frames and devices left out).
     pub resident_pages: u64,
     /// Pages that are mapped to frames it has borrowed.
@@ -57,60 +63,82 @@ pub struct PageCounts {
 }
 
 impl<P: Platform> VirtualAddressSpace<P> {
-    /// Walks the space and counts. The lock is held meanwhile: a diagnostic, not a hot path.
+    /// Walks the space and counts. The lock is held for a bounded part at a time, so what others change meanwhile may be
+    /// counted before or after. The whole takes long for a large space: [`get_stats_in_steps`](Self::get_stats_in_steps)
+    /// lets others run.
     #[must_use]
     pub fn get_stats(&self) -> SpaceStats {
+        let mut stats = self.begin_stats();
+        let mut left = Some(EVERYTHING);
+        while let Some(range) = left {
+            left = self.count_part(range, &mut stats);
+        }
+        stats
+    }
+
+    /// As [`get_stats`](Self::get_stats), letting others run after each part.
+    pub async fn get_stats_in_steps(&self) -> SpaceStats {
+        let mut stats = self.begin_stats();
+        let mut left = Some(EVERYTHING);
+        while let Some(range) = left {
+            left = self.count_part(range, &mut stats);
+            pause().await;
+        }
+        stats
+    }
+
+    /// What is counted as it changes.
+    fn begin_stats(&self) -> SpaceStats {
         let inner = self.lock();
-        let mut stats = SpaceStats {
+        let bytes = inner.regions.bytes();
+        SpaceStats {
             regions: inner.regions.len(),
-            virtual_bytes: inner.regions.bytes(),
+            virtual_bytes: bytes.all,
+            data_bytes: bytes.data,
+            locked_bytes: bytes.locked,
             faults_in_flight: inner.in_flight,
             served: inner.served,
             quarantined: inner.quarantine.len(),
+            table_pages: u64::from(inner.root.is_some()),
             ..SpaceStats::default()
-        };
-        for (range, region) in inner.regions.iter() {
+        }
+    }
+
+    /// Counts a part of a range that is bounded; returns what is left of it.
+    fn count_part(&self, range: PageRange, stats: &mut SpaceStats) -> Option<PageRange> {
+        let inner = self.lock();
+        let part = self.part(&inner, range);
+        let mut at = part.start();
+        while at < part.end()
+            && let Some((found, region)) = inner.regions.first_above(at)
+            && let Some(found) = found.intersection(PageRange::new_unchecked(at, part.end()))
+        {
             *match region.backing {
                 Backing::Anonymous => &mut stats.anonymous_bytes,
                 Backing::Shared { .. } => &mut stats.shared_bytes,
                 Backing::File { .. } => &mut stats.file_bytes,
                 Backing::Physical { .. } => &mut stats.physical_bytes,
-            } += range.size();
+            } += found.size();
+            at = found.end();
         }
-        let Some(root) = inner.root else { return stats };
-        stats.table_pages = 1;
-        let memory = self.memory;
-        for slot in 0..index(0x7fff_ffff_f000, 4) + 1 {
-            let level3 = memory.entry(root, slot).get();
-            if !level3.is_present() {
-                continue;
-            }
-            stats.table_pages += 1;
-            for slot in 0..512 {
-                let level2 = memory.entry(level3.frame(), slot).get();
-                if !level2.is_present() {
-                    continue;
-                }
+        let rest = Space::<P>::rest(range, part);
+        let root = inner.root?;
+        stats.table_pages += self.memory.count_upper_tables(root, part);
+        self.memory.for_each_level2(root, part, |_, entry2| {
+            let above = entry2.get();
+            if above.has(Entry::PRESENT | Entry::HUGE) {
+                stats.huge_pages += 1;
+                stats.resident_pages += span(2) / PAGE_SIZE;
+            } else if above.is_present() {
                 stats.table_pages += 1;
-                for slot in 0..512 {
-                    let above = memory.entry(level2.frame(), slot).get();
-                    if above.has(Entry::PRESENT | Entry::HUGE) {
-                        stats.huge_pages += 1;
-                        stats.resident_pages += span(2) / PAGE_SIZE;
-                    } else if above.is_present() {
-                        stats.table_pages += 1;
-                        for slot in 0..512 {
-                            stats.count(
-                                memory.entry(above.frame(), slot).get(),
-                                above.has(Entry::SHARED),
-                                |leaf| memory.frames.mapping_count(leaf.frame()) > 1,
-                            );
-                        }
-                    }
-                }
+                self.memory.for_each_used(above.frame(), 0..512, |_, _, leaf| {
+                    stats.count(leaf, above.has(Entry::SHARED), |leaf| {
+                        self.memory.frames.mapping_count(leaf.frame()) > 1
+                    });
+                });
             }
-        }
-        stats
+        });
+        rest
     }
 
     /// Counts the pages of a range. The lock is held for as long as that takes, which grows with the page tables under the
@@ -164,7 +192,19 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// Bytes in all regions.
     #[must_use]
     pub fn virtual_bytes(&self) -> u64 {
-        self.lock().regions.bytes()
+        self.lock().regions.bytes().all
+    }
+
+    /// Bytes in private, writable regions that are no stack.
+    #[must_use]
+    pub fn data_bytes(&self) -> u64 {
+        self.lock().regions.bytes().data
+    }
+
+    /// Bytes in locked regions.
+    #[must_use]
+    pub fn locked_bytes(&self) -> u64 {
+        self.lock().regions.bytes().locked
     }
 
     /// Faults that were served for this space, by class.
@@ -175,6 +215,12 @@ impl<P: Platform> VirtualAddressSpace<P> {
 }
 
 impl SpaceStats {
+    /// Frames that the space holds, alone or with others: those it maps as its own, and page tables.
+    #[must_use]
+    pub const fn held_pages(&self) -> u64 {
+        self.resident_pages + self.table_pages
+    }
+
     fn count(&mut self, leaf: Entry, in_shared_table: bool, shared: impl FnOnce(Entry) -> bool) {
         if !leaf.is_present() {
             return;

@@ -5,7 +5,8 @@ use core::ops::Range;
 use faultline_trace::Kind;
 use x86_64::VirtAddr;
 
-use super::{Inner, Space, VirtualAddressSpace};
+use super::turn::pause;
+use super::{Inner, Space, Turn, VirtualAddressSpace};
 use crate::address::{HUGE_PAGE_SIZE, PAGE_SIZE, PageRange};
 use crate::entry::Entry;
 use crate::error::VasError;
@@ -23,24 +24,63 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// hole in one, or across several regions and gaps. Nothing mapped there is success. Frames and tables are freed
     /// after the flush; the generation is bumped once if an entry was present. Faults in flight there are made stale.
     ///
-    /// The cost grows with what is mapped in the range, not with the size of the regions.
+    /// The cost grows with what is mapped in the range, not with the size of the regions. Everything is done under one
+    /// hold of the lock: a long range is for [`unmap_in_steps`](Self::unmap_in_steps).
     ///
     /// # Errors
     /// [`VasError::EmptyRange`], [`VasError::BadRange`], [`VasError::Unaligned`] unless `start` is a multiple of 4096;
-    /// [`VasError::TooManyRegions`] if a split would leave too many; [`VasError::OutOfMemory`] if a huge page or a
-    /// shared table at an end of the range could not be split. Nothing has changed then.
+    /// [`VasError::TooManyRegions`] if a split would leave too many, [`VasError::NoKernelMemory`] if it could not be
+    /// recorded; [`VasError::OutOfMemory`] if a huge page or a shared table at an end of the range could not be split;
+    /// [`VasError::Busy`]. Nothing has changed then.
     pub fn unmap(&self, start: VirtAddr, size: u64) -> Result<(), VasError> {
         let range = PageRange::aligned(start, size)?;
-        let mut inner = self.lock();
+        let mut inner = self.lock_to_change()?;
         self.unmap_range(&mut inner, range)
+    }
+
+    /// As [`unmap`](Self::unmap), in steps, with a turn of its own.
+    ///
+    /// # Errors
+    /// As [`unmap`](Self::unmap), before anything has changed; only if a fault has made a huge page at the far end
+    /// meanwhile, [`VasError::OutOfMemory`] can come when what is below it is unmapped.
+    pub async fn unmap_in_steps(&self, start: VirtAddr, size: u64) -> Result<(), VasError> {
+        let range = PageRange::aligned(start, size)?;
+        let turn = self.turn().await?;
+        self.unmap_with(&turn, range).await
+    }
+
+    /// Unmaps a range in steps, with the caller's turn.
+    pub(super) async fn unmap_with(&self, turn: &Turn<'_, P>, range: PageRange) -> Result<(), VasError> {
+        {
+            let mut inner = turn.lock();
+            let alone = inner.regions.alone(range);
+            let mut change = Change::new();
+            let prepared = self.prepare_ends(&mut inner, range, alone, &mut change);
+            self.finish(&mut inner, change);
+            prepared?;
+        }
+        let mut left = Some(range);
+        while let Some(range) = left {
+            {
+                let mut inner = turn.lock();
+                let part = self.part(&inner, range);
+                self.unmap_range(&mut inner, part)?;
+                left = Space::<P>::rest(range, part);
+            }
+            if left.is_some() {
+                pause().await;
+            }
+        }
+        Ok(())
     }
 
     /// Unmaps the whole region that starts at `start`.
     ///
     /// # Errors
-    /// [`VasError::NotMapped`] if no region starts there.
+    /// [`VasError::NotMapped`] if no region starts there; [`VasError::OutOfMemory`] and [`VasError::Busy`] as for
+    /// [`unmap`](Self::unmap).
     pub fn unmap_region(&self, start: VirtAddr) -> Result<(), VasError> {
-        let mut inner = self.lock();
+        let mut inner = self.lock_to_change()?;
         match inner.regions.find(start.as_u64()) {
             Some((range, _)) if range.start() == start.as_u64() => self.unmap_range(&mut inner, range),
             _ => Err(VasError::NotMapped {
@@ -58,6 +98,7 @@ impl<P: Platform> Space<P> {
         }
         if survey.inside_one {
             inner.check_count(self.memory, RegionMap::SPLIT_COST - 1)?;
+            inner.regions.prepare_change(range, survey.first)?;
         }
         let mut change = Change::new();
         let alone = inner.regions.alone_from(range, survey.first);
@@ -77,7 +118,8 @@ impl<P: Platform> Space<P> {
         Ok(())
     }
 
-    /// Unmaps a range that was recorded under the same hold of the lock. A table at its ends that is still shared, or a
+    /// Unmaps a range that was recorded under the same hold of the lock, for which was prepared that it may be taken out
+    /// of a larger region again. A table at its ends that is still shared, or a
     /// huge page, holds nothing of it.
     pub(super) fn discard(&self, inner: &mut Inner<P>, range: PageRange) {
         let first = inner.regions.survey(range).first;
@@ -159,7 +201,7 @@ impl<P: Platform> Space<P> {
 
     /// Clears a leaf and gives up what it held; says whether it was present.
     #[inline(always)]
-    fn clear_leaf(&self, inner: &mut Inner<P>, leaf: EntryRef<'_>, value: Entry) -> bool {
+    pub(super) fn clear_leaf(&self, inner: &mut Inner<P>, leaf: EntryRef<'_>, value: Entry) -> bool {
         if !value.is_present() {
             self.revoke_marker(leaf, value);
             return false;

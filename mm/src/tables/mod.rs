@@ -141,6 +141,58 @@ impl<P: Platform> Memory<P> {
         Ok(self.entry(table, index(address, 2)))
     }
 
+    /// The tables of the levels 3 and 2 whose span starts in `range`.
+    pub(crate) fn count_upper_tables(&self, root: Pfn, range: PageRange) -> u64 {
+        let mut count = 0;
+        let mut address = range.start();
+        while address < range.end() {
+            let entry = self.entry(root, index(address, 4)).get();
+            if !entry.is_present() {
+                address = (address | (span(4) - 1)) + 1;
+                continue;
+            }
+            count += u64::from(address.is_multiple_of(span(4)));
+            let entry = self.entry(entry.frame(), index(address, 3)).get();
+            count += u64::from(entry.is_present() && address.is_multiple_of(span(3)));
+            address = (address | (span(3) - 1)) + 1;
+        }
+        count
+    }
+
+    /// Where a walk over the last-level tables of `range` ends that looks at no more than so many, and at no more other
+    /// entries than those have; `None` if it comes to the end of the range.
+    pub(crate) fn end_of_bounded_walk(&self, root: Pfn, range: PageRange, tables: u32) -> Option<u64> {
+        /// A last-level table or a huge page: 512 pages, each to be looked at, or freed.
+        const LEAVES: u32 = 8;
+        /// A table above: 512 entries.
+        const TABLE: u32 = 1;
+        let mut left = tables * LEAVES;
+        let mut address = range.start() & !(HUGE_PAGE_SIZE - 1);
+        'outer: while address < range.end() {
+            let mut table = root;
+            for level in [4, 3] {
+                let entry = self.entry(table, index(address, level)).get();
+                if !entry.is_present() {
+                    address = (address | (span(level) - 1)) + 1;
+                    continue 'outer;
+                }
+                table = entry.frame();
+            }
+            left = left.saturating_sub(TABLE);
+            let end = ((address | (span(3) - 1)) + 1).min(range.end());
+            while address < end {
+                if !self.entry(table, index(address, 2)).get().is_empty() {
+                    left = left.saturating_sub(LEAVES);
+                }
+                address += HUGE_PAGE_SIZE;
+                if left == 0 {
+                    return Some(address);
+                }
+            }
+        }
+        None
+    }
+
     /// Calls `f` with each level-2 entry that is not empty and whose 2 MiB meet `range`, and with the start of those.
     /// Absent tables cost one step each.
     pub(crate) fn for_each_level2(&self, root: Pfn, range: PageRange, mut f: impl FnMut(u64, EntryRef<'_>)) {

@@ -79,8 +79,8 @@ fn case_29_map_region_with_each_allocation_failing_leaves_nothing() {
 fn case_29_a_refused_call_changes_nothing() {
     let world = World::with(64, |config| config.max_regions = 2, 0);
     let space = world.space();
-    space.map_page(at(A), RW).unwrap();
-    space.map_page(at(A + 2 * PAGE_SIZE), RW).unwrap();
+    space.map_region(at(A), 2 * PAGE_SIZE, RW).unwrap();
+    space.map_page(at(A + 4 * PAGE_SIZE), RW).unwrap();
     let before = world.account();
     let limit = VasError::TooManyRegions { limit: 2 };
     assert_eq!(space.map_page(at(A + 8 * PAGE_SIZE), RW), Err(limit));

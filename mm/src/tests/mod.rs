@@ -17,6 +17,7 @@ mod map;
 mod model;
 mod protect;
 mod quarantine;
+mod steps;
 mod tlb;
 mod unmap;
 mod waking;

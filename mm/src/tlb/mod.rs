@@ -284,7 +284,15 @@ impl<P: Platform> FlushWaiter<'_, P> {
         match inner.flush_waiters.iter_mut().find(|waiter| waiter.1 == number) {
             Some((_, _, current)) => current.clone_from(waker),
             None => {
-                inner.flush_waiters.push((generation, number, waker.clone()));
+                if inner
+                    .flush_waiters
+                    .try_push((generation, number, waker.clone()))
+                    .is_err()
+                {
+                    // There is no memory to be remembered: the future asks again.
+                    waker.wake_by_ref();
+                    return Poll::Pending;
+                }
                 // An upgrade of rights has asked nobody, and a CPU that is idle would never look.
                 if !mutant!(WaitWithoutAsking) {
                     self.space.memory.platform.shootdown(self.space.behind(generation));

@@ -1,6 +1,7 @@
 //! The sorted array against an ordered map.
 
 use std::collections::BTreeMap;
+use std::vec::Vec;
 
 use proptest::prelude::*;
 
@@ -21,17 +22,32 @@ fn region(end: u64) -> Region {
 impl Chunks {
     /// Panics unless the guarantees of the module hold.
     fn check(&self) {
-        assert_eq!(self.firsts.len(), self.chunks.len());
+        assert_eq!(
+            (self.firsts.len(), self.gaps.len()),
+            (self.groups.len(), self.groups.len())
+        );
         let mut count = 0;
         let mut last = None;
-        for (first, chunk) in self.firsts.iter().zip(&self.chunks) {
-            assert!(chunk.len() > 0);
-            assert_eq!(*first, chunk.starts[0]);
-            assert!(chunk.starts[chunk.len()..].iter().all(|&start| start == NONE));
-            for &start in &chunk.starts[..chunk.len()] {
-                assert!(last < Some(start), "{last:?} before {start}");
-                last = Some(start);
-                count += 1;
+        let mut below = 0;
+        for (index, group) in self.groups.iter().enumerate() {
+            assert!(group.len() > 0);
+            assert_eq!(self.firsts[index], group.firsts[0]);
+            assert!(group.firsts[group.len()..].iter().all(|&first| first == NONE));
+            for (place, chunk) in group.chunks.iter().enumerate() {
+                assert!(chunk.len() > 0);
+                assert_eq!(group.firsts[place], chunk.starts[0]);
+                assert!(chunk.starts[chunk.len()..].iter().all(|&start| start == NONE));
+                for (&start, region) in chunk.starts.iter().zip(&chunk.regions) {
+                    assert!(last < Some(start), "{last:?} before {start}");
+                    let gap = start.saturating_sub(below);
+                    assert!(
+                        gap <= group.gaps[place] && gap <= self.gaps[index],
+                        "a gap of {gap} is not known"
+                    );
+                    last = Some(start);
+                    below = region.end;
+                    count += 1;
+                }
             }
         }
         assert_eq!(count, self.len);
@@ -39,6 +55,7 @@ impl Chunks {
 
     fn put(&mut self, start: u64, end: u64) {
         let after = self.at_or_below(start);
+        self.prepare(&[(after, 1)]).expect("the host has memory");
         self.insert_after(after, start, region(end));
     }
 
@@ -53,6 +70,29 @@ impl Chunks {
             .map(|at| (self.start(at), self.region(at).end))
             .collect()
     }
+
+    /// How many chunks there are.
+    fn count(&self) -> usize {
+        self.groups.iter().map(|group| group.len()).sum()
+    }
+
+    /// [`highest_gap`](Self::highest_gap), region by region.
+    fn simple_gap(&self, start: u64, mut end: u64, size: u64) -> Option<u64> {
+        for (first, last) in self.backwards() {
+            if first >= end {
+                continue;
+            }
+            let bottom = last.max(start);
+            if bottom < end && end - bottom >= size {
+                return Some(end - size);
+            }
+            if first <= start {
+                return None;
+            }
+            end = first;
+        }
+        (start < end && end - start >= size).then(|| end - size)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -60,6 +100,8 @@ enum Step {
     Put(u64),
     Take(u64),
     Move(u64, u64),
+    End(u64, u64),
+    Gap(u64, u64, u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -67,6 +109,8 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (0..4000_u64).prop_map(Step::Put),
         3 => (0..4000_u64).prop_map(Step::Take),
         1 => (0..4000_u64, 0..10_u64).prop_map(|(start, by)| Step::Move(start, by)),
+        1 => (0..4000_u64, 11..17_u64).prop_map(|(start, by)| Step::End(start, by)),
+        3 => (0..64_000_u64, 0..70_000_u64, 1..400_u64).prop_map(|(start, end, size)| Step::Gap(start, end, size)),
     ]
 }
 
@@ -86,8 +130,8 @@ proptest! {
                 // One region at most in each sixteen addresses, so that its start can be moved there.
                 Step::Put(start) => {
                     if tree.range(start * 16..start * 16 + 16).next().is_none() {
-                        tree.insert(start * 16, start);
-                        chunks.put(start * 16, start);
+                        tree.insert(start * 16, start * 16 + 11);
+                        chunks.put(start * 16, start * 16 + 11);
                     }
                 }
                 Step::Take(address) => {
@@ -109,6 +153,16 @@ proptest! {
                         chunks.set_start(at, to);
                     }
                 }
+                Step::End(address, by) => {
+                    if let Some(at) = chunks.at_or_below(address * 16 + 15) {
+                        let start = chunks.start(at);
+                        tree.insert(start, start / 16 * 16 + by);
+                        chunks.set_end(at, start / 16 * 16 + by);
+                    }
+                }
+                Step::Gap(start, end, size) => {
+                    prop_assert_eq!(chunks.simple_gap(start, end, size), chunks.highest_gap(start, end, size));
+                }
             }
         }
         chunks.check();
@@ -125,10 +179,10 @@ fn insertions_in_one_direction_fill_the_chunks() {
     for order in orders {
         let mut chunks = Chunks::new();
         for index in 0..COUNT {
-            chunks.put(order(index) * 16, 0);
+            chunks.put(order(index) * 16, order(index) * 16);
         }
         chunks.check();
-        let filled = COUNT as usize * 100 / (chunks.chunks.len() * CHUNK);
+        let filled = COUNT as usize * 100 / (chunks.count() * CHUNK);
         assert!(filled >= 66, "chunks are filled by {filled} %");
     }
 }
@@ -136,7 +190,7 @@ fn insertions_in_one_direction_fill_the_chunks() {
 #[test]
 fn removals_join_chunks() {
     let mut chunks = Chunks::new();
-    (0..640).for_each(|index| chunks.put(index * 16, 0));
+    (0..640).for_each(|index| chunks.put(index * 16, index * 16));
     while chunks.len() > 8 {
         // Every other one, again and again.
         let mut at = chunks.first();
@@ -147,5 +201,5 @@ fn removals_join_chunks() {
         }
         chunks.check();
     }
-    assert_eq!(chunks.chunks.len(), 1);
+    assert_eq!(chunks.count(), 1);
 }

@@ -28,12 +28,16 @@ pub struct Options {
     pub cpus: usize,
     pub pcids: u16,
     pub inline: bool,
+    /// Calls work in steps as small as they can be, and others come in between.
+    pub steps: bool,
 }
 
 /// A space and what it means.
 pub struct Pair {
     pub space: Arc<Vas>,
     pub reference: Reference,
+    /// Pages that another caller unmaps after the call that is being made.
+    pub later: Option<(usize, usize)>,
 }
 
 pub struct Run {
@@ -54,6 +58,9 @@ impl Run {
         let configure = |config: &mut MemoryConfig| {
             if options.inline {
                 config.fault_mode = FaultMode::Inline;
+            }
+            if options.steps {
+                config.step = (2, 1);
             }
         };
         let world = World::with(10_240, configure, options.pcids);
@@ -78,7 +85,11 @@ impl Run {
         space.set_stack_size(16 * PAGE_SIZE).unwrap();
         space.set_stack_top(at(end + MIB + 16 * PAGE_SIZE)).unwrap();
         let reference = Reference::new();
-        self.pairs.push(Pair { space, reference });
+        self.pairs.push(Pair {
+            space,
+            reference,
+            later: None,
+        });
     }
 
     /// A value that was never written before.
@@ -93,6 +104,7 @@ impl Run {
             self.world.on_cpu(usize::from(operation.cpu) % self.options.cpus);
         }
         self.apply(operation);
+        self.apply_later();
         if self.options.cpus > 0 {
             self.world.check_no_translation_of_a_free_frame();
             // Other CPUs are slow: what they were asked to flush waits for a few operations of other spaces.
@@ -201,6 +213,16 @@ fn case_24_served_inline_too() {
         ..Options::default()
     };
     run(options, 2, 5_000);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "long runs")]
+fn case_24_in_steps_with_others_in_between() {
+    let options = Options {
+        steps: true,
+        ..Options::default()
+    };
+    run(options, 8, 5_000);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The operations of a random run: what each does to the space, and to the reference.
 
+use core::future::Future;
 use core::pin::pin;
+use core::task::Poll;
 use std::sync::Arc;
 
 use super::reference::*;
@@ -101,6 +103,53 @@ impl Run {
         }
     }
 
+    /// Runs a call that works in steps. Between two of its steps others read pages of the space, and another caller unmaps
+    /// some, which has to wait for its turn.
+    fn in_steps<T>(&mut self, index: usize, call: impl Future<Output = T>) -> T {
+        let space = Arc::clone(&self.pairs[index].space);
+        let mut call = pin!(call);
+        let mut result = self.world.poll(call.as_mut());
+        let busy = self.step as usize * 37 % PAGES;
+        let (page, count) = (busy.min(PAGES - 4), 1 + busy % 4);
+        let mut other = pin!(space.unmap_in_steps(at(address(page)), count as u64 * PAGE_SIZE));
+        let mut other_done = false;
+        if result.is_pending() {
+            let one_step = space.unmap(at(address(page)), PAGE_SIZE);
+            assert_eq!(one_step, Err(VasError::Busy), "two callers change the space");
+            assert!(self.world.poll(other.as_mut()).is_pending(), "the turn is taken");
+            self.pairs[index].later = Some((page, count));
+            for place in 0.. {
+                let read = (busy + place * 61) % PAGES;
+                let _ = self.world.read(&space, address(read));
+                if let ready @ Poll::Ready(_) = self.world.poll(call.as_mut()) {
+                    result = ready;
+                    break;
+                }
+                // A fork gives the turn up before it is done with the child.
+                other_done = other_done || self.world.poll(other.as_mut()) == Poll::Ready(Ok(()));
+            }
+            while !other_done {
+                other_done = match self.world.poll(other.as_mut()) {
+                    Poll::Pending => false,
+                    Poll::Ready(unmapped) => unmapped.map(|()| true).unwrap(),
+                };
+            }
+        }
+        let Poll::Ready(result) = result else {
+            unreachable!("the loop ends with a result")
+        };
+        result
+    }
+
+    /// What another caller did after a call in steps.
+    pub fn apply_later(&mut self) {
+        for pair in &mut self.pairs {
+            if let Some((page, count)) = pair.later.take() {
+                pair.reference.pages[page..page + count].fill(None);
+            }
+        }
+    }
+
     /// Makes a call; with failures on, makes it with each of its allocations failing first, and sees that nothing has
     /// changed then.
     fn call<T>(&mut self, index: usize, call: impl Fn(&Vas) -> Result<T, VasError>) -> Result<T, VasError> {
@@ -114,7 +163,7 @@ impl Run {
             let failed = self.world.memory.frames().fail_never();
             match result {
                 Err(VasError::OutOfMemory { .. }) if failed > 0 => {
-                    let Pair { space, reference } = &self.pairs[index];
+                    let Pair { space, reference, .. } = &self.pairs[index];
                     reference.check_regions(space);
                     if self.world.memory.faults_in_flight() == 0 {
                         self.check();
@@ -201,7 +250,7 @@ impl Run {
             Placement::Fixed(_) => Some(page),
             Placement::FixedNoReplace(_) => reference.is_free(page, count).then_some(page),
             Placement::Hint(_) if reference.is_free(page, count) => Some(page),
-            Placement::Hint(_) | Placement::Any => reference.gap(count),
+            Placement::Hint(_) | Placement::Within(..) | Placement::Any => reference.gap(count),
         };
         let Some(page) = expected else {
             assert!(
@@ -216,22 +265,38 @@ impl Run {
     }
 
     fn unmap(&mut self, index: usize, page: usize, count: usize) {
-        self.call(index, |space| space.unmap(at(address(page)), count as u64 * PAGE_SIZE))
-            .unwrap();
+        let (start, size) = (at(address(page)), count as u64 * PAGE_SIZE);
+        if self.options.steps {
+            let space = Arc::clone(&self.pairs[index].space);
+            self.in_steps(index, space.unmap_in_steps(start, size)).unwrap();
+        } else {
+            self.call(index, |space| space.unmap(start, size)).unwrap();
+        }
         self.pairs[index].reference.pages[page..page + count].fill(None);
     }
 
     fn protect(&mut self, index: usize, page: usize, count: usize, protection: Protection) {
-        let result = self.call(index, |space| {
-            space.protect_region(at(address(page)), count as u64 * PAGE_SIZE, protection)
-        });
+        let (start, size) = (at(address(page)), count as u64 * PAGE_SIZE);
+        let result = if self.options.steps {
+            let space = Arc::clone(&self.pairs[index].space);
+            self.in_steps(index, space.protect_in_steps(start, size, protection))
+        } else {
+            self.call(index, |space| space.protect_region(start, size, protection))
+        };
+        let in_steps = self.options.steps;
         let reference = &mut self.pairs[index].reference;
+        let mut end = page + count;
         if let Some(hole) = reference.first_hole(page, count) {
             assert_eq!(result, Err(VasError::NotMapped { address: address(hole) }));
-            return;
+            if !in_steps {
+                return;
+            }
+            // What is before the hole is changed.
+            end = hole;
+        } else {
+            result.unwrap();
         }
-        result.unwrap();
-        for page in reference.pages[page..page + count].iter_mut().flatten() {
+        for page in reference.pages[page..end].iter_mut().flatten() {
             page.protection = protection;
         }
     }
@@ -247,13 +312,23 @@ impl Run {
             Advice::WipedInChild,
             Advice::KeptInChild,
         ][usize::from(argument) % 8];
-        let result = self.call(index, |space| {
-            space.advise(at(address(page)), count as u64 * PAGE_SIZE, advice)
-        });
+        let (start, size) = (at(address(page)), count as u64 * PAGE_SIZE);
+        let wipes = advice == Advice::WipedInChild;
+        // In steps what comes before a region that refuses is done, which the reference does not follow.
+        let result = if self.options.steps && !wipes {
+            let space = Arc::clone(&self.pairs[index].space);
+            self.in_steps(index, space.advise_in_steps(start, size, advice))
+        } else {
+            self.call(index, |space| space.advise(start, size, advice))
+        };
+        let in_steps = self.options.steps && !wipes;
         let reference = &mut self.pairs[index].reference;
-        if let Some(hole) = reference.first_hole(page, count) {
+        let hole = reference.first_hole(page, count);
+        if let Some(hole) = hole {
             assert_eq!(result, Err(VasError::NotMapped { address: address(hole) }));
-            return;
+            if !in_steps {
+                return;
+            }
         }
         let pages = &mut reference.pages[page..page + count];
         let is_private = |page: &Page| matches!(page.origin(), Content::Private(_));
@@ -261,7 +336,9 @@ impl Run {
             assert!(matches!(result, Err(VasError::WrongKind { .. })), "{result:?}");
             return;
         }
-        result.unwrap();
+        if hole.is_none() {
+            result.unwrap();
+        }
         for page in pages.iter_mut().flatten() {
             match advice {
                 Advice::DontNeed | Advice::Free => page.content = page.origin(),
@@ -297,7 +374,12 @@ impl Run {
             return;
         }
         let (old, new) = (count as u64 * PAGE_SIZE, new_count as u64 * PAGE_SIZE);
-        let result = self.call(index, |space| space.remap(at(address(page)), old, new, target));
+        let result = if self.options.steps {
+            let space = Arc::clone(&self.pairs[index].space);
+            self.in_steps(index, space.remap_in_steps(at(address(page)), old, new, target))
+        } else {
+            self.call(index, |space| space.remap(at(address(page)), old, new, target))
+        };
         let reference = &mut self.pairs[index].reference;
         match reference.remap(page, count, new_count, target) {
             Some(to) => assert_eq!(result.unwrap(), at(address(to))),
@@ -306,10 +388,13 @@ impl Run {
     }
 
     fn fork(&mut self, index: usize) {
-        let child = match self.call(index, VirtualAddressSpace::fork) {
-            Ok(child) => child,
-            Err(error) => panic!("{error}"),
+        let child = if self.options.steps {
+            let space = Arc::clone(&self.pairs[index].space);
+            self.in_steps(index, space.fork_in_steps())
+        } else {
+            self.call(index, VirtualAddressSpace::fork)
         };
+        let child = child.unwrap_or_else(|error| panic!("{error}"));
         let mut reference = self.pairs[index].reference.clone();
         for place in &mut reference.pages {
             let Some(page) = place else { continue };
@@ -322,6 +407,7 @@ impl Run {
         let pair = Pair {
             space: Arc::new(child),
             reference,
+            later: None,
         };
         if self.pairs.len() == SPACES {
             self.end_space((index + 1) % SPACES, 0);

@@ -303,7 +303,7 @@ impl Reference {
                 return Some(page);
             }
             RemapTarget::InPlace => return None,
-            RemapTarget::MayMove => self.gap(new)?,
+            RemapTarget::MayMove | RemapTarget::Hint(_) => self.gap(new)?,
         };
         let mut moved: Vec<_> = self.pages[page..page + old].to_vec();
         self.pages[page..page + old].fill(None);
