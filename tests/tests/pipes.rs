@@ -22,6 +22,11 @@ fn pipes_and_vectors_are_as_on_linux() {
 }
 
 #[test]
+fn counters_and_sets_of_files_are_as_on_linux() {
+    same_as_native(&c_program("epolls", Libc::Gnu));
+}
+
+#[test]
 fn polls_are_as_on_linux() {
     same_as_native(&c_program("polls", Libc::Gnu));
 }

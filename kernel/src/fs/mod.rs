@@ -9,6 +9,8 @@ pub mod changes;
 pub mod console;
 pub mod device;
 pub mod directory;
+pub mod epoll;
+pub mod event;
 pub mod file;
 pub mod input;
 pub mod locks;

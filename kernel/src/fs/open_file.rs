@@ -8,6 +8,8 @@ use spin::Mutex;
 
 use super::console::Port;
 use super::device::Rule;
+use super::epoll::Epoll;
+use super::event::Event;
 use super::file::{File, INPUT, OUTPUT};
 use super::memory_file::MemoryFile;
 use super::pipe::{Pipe, ReadEnd, WriteEnd};
@@ -35,7 +37,11 @@ pub enum FileKind {
     /// A file of `/proc`.
     Text(Text),
     /// A timer.
-    Timer(faultline_fallible::Arc<Timer>),
+    Timer(Arc<Timer>),
+    /// A counter.
+    Event(Arc<Event>),
+    /// Files that are waited for together.
+    Epoll(Arc<Epoll>),
     /// A directory.
     Directory,
     /// The reading end of a pipe.
@@ -52,6 +58,8 @@ impl FileKind {
             Self::Console(_) => "/dev/console",
             Self::PipeReader(_) | Self::PipeWriter(_) => "pipe:[1]",
             Self::Timer(_) => "anon_inode:[timerfd]",
+            Self::Event(_) => "anon_inode:[eventfd]",
+            Self::Epoll(_) => "anon_inode:[eventpoll]",
             Self::Memory(_) => "/memfd: (deleted)",
             _ => "anon_inode:[file]",
         }
@@ -66,6 +74,8 @@ impl FileKind {
             Self::Ramdisk(file) => Some(&**file),
             Self::Memory(file) => Some(&**file),
             Self::Timer(timer) => Some(&**timer),
+            Self::Event(event) => Some(&**event),
+            Self::Epoll(epoll) => Some(&**epoll),
             Self::PipeReader(end) => Some(end),
             Self::PipeWriter(end) => Some(end),
             _ => None,

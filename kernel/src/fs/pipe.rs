@@ -134,6 +134,11 @@ impl Pipe {
         }
     }
 
+    /// The queue of those who poll one of its ends.
+    pub fn polls(&self, writes: bool) -> &WaitQueue {
+        if writes { &self.write_polls } else { &self.read_polls }
+    }
+
     /// Its number, which no other pipe has.
     #[must_use]
     pub const fn number(&self) -> u64 {

@@ -128,6 +128,11 @@ impl Timer {
         state.setting
     }
 
+    /// The queue of those who poll.
+    pub fn polls(&self) -> &WaitQueue {
+        &self.bell.polls
+    }
+
     /// Has the bell ring at the next expiration, which is to come as of now. Returns whether it has come meanwhile.
     fn sleep(&self, state: &mut State) -> bool {
         if state.until.is_some() && state.until == state.setting.next {

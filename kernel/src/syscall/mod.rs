@@ -19,7 +19,9 @@ pub mod advice;
 pub mod clone;
 pub mod control;
 pub mod descriptors;
+pub mod epolls;
 pub mod errno;
+pub mod events;
 pub mod files;
 pub mod futex;
 pub mod groups;
@@ -273,6 +275,13 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_sched_setparam => value(|| scheduling::sched_setparam(caller, a, b))?,
         linux::__NR_sched_rr_get_interval => value(|| scheduling::sched_rr_get_interval(caller, a, b))?,
         linux::__NR_getitimer => value(|| timers::getitimer(caller, a, b))?,
+        linux::__NR_eventfd => value(|| events::eventfd2(caller, a, 0))?,
+        linux::__NR_eventfd2 => value(|| events::eventfd2(caller, a, b))?,
+        linux::__NR_epoll_create => value(|| epolls::epoll_create(caller, a))?,
+        linux::__NR_epoll_create1 => value(|| epolls::epoll_create1(caller, a))?,
+        linux::__NR_epoll_ctl => value(|| epolls::epoll_ctl(caller, a, b, c, d))?,
+        linux::__NR_epoll_wait => value(|| epolls::epoll_wait(caller, a, b, c, d))?,
+        linux::__NR_epoll_pwait => value(|| epolls::epoll_pwait(caller, a, b, c, d, e))?,
         linux::__NR_timerfd_create => value(|| timers::timerfd_create(caller, a, b))?,
         linux::__NR_timerfd_settime => value(|| timers::timerfd_settime(caller, a, b, c, d))?,
         linux::__NR_timerfd_gettime => value(|| timers::timerfd_gettime(caller, a, b))?,

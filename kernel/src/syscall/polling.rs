@@ -211,7 +211,7 @@ impl Entry {
 }
 
 /// Milliseconds from now on; none if negative.
-fn deadline_in(milliseconds: i32) -> Option<u64> {
+pub(super) fn deadline_in(milliseconds: i32) -> Option<u64> {
     let milliseconds = u64::try_from(milliseconds).ok()?;
     Some(time::now().saturating_add(milliseconds * 1_000_000))
 }
@@ -240,7 +240,11 @@ async fn deadline_of(caller: &Caller, timeout: u64) -> Result<Option<u64>, Errno
 
 /// Waits with the mask of signals at `mask`, if that is not 0. The mask goes back at the end; if a signal has cut the wait
 /// short, it goes back after the handler.
-async fn with_mask(caller: &Caller, mask: u64, wait: impl Future<Output = Result<u64, Errno>>) -> Result<u64, Errno> {
+pub(super) async fn with_mask(
+    caller: &Caller,
+    mask: u64,
+    wait: impl Future<Output = Result<u64, Errno>>,
+) -> Result<u64, Errno> {
     if mask == 0 {
         return wait.await;
     }
@@ -253,7 +257,7 @@ async fn with_mask(caller: &Caller, mask: u64, wait: impl Future<Output = Result
     }
     pending::review(thread);
     let result = wait.await;
-    if !matches!(result, Err(Errno::ERESTARTNOHAND | Errno::ERESTARTBLOCK)) {
+    if !matches!(result, Err(Errno::ERESTARTNOHAND | Errno::ERESTARTBLOCK | Errno::EINTR)) {
         deliver::restore_mask(thread);
     }
     result

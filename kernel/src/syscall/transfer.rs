@@ -8,7 +8,7 @@ use core::future::poll_fn;
 use linux_raw_sys::general as linux;
 
 use super::pieces::{Pieces, Source};
-use super::{Caller, Errno, pipes, user};
+use super::{Caller, Errno, events, pipes, user};
 use crate::fs::device::Rule;
 use crate::fs::file::Transfer;
 use crate::fs::proc::Text;
@@ -53,6 +53,8 @@ async fn transfer_in(caller: &Caller, file: &OpenFile, pieces: &mut Pieces, at: 
         FileKind::PipeReader(end) => pipes::read(caller, file, &end.0, pieces).await,
         FileKind::PipeWriter(_) => Err(Errno::EBADF),
         FileKind::Console(port) => port.read(caller, file, pieces).await,
+        FileKind::Event(counter) => events::read(caller, file, counter, pieces).await,
+        FileKind::Epoll(_) => Err(Errno::EINVAL),
         FileKind::Timer(timer) => {
             if pieces.left() < 8 {
                 return Err(Errno::EINVAL);
@@ -214,6 +216,8 @@ async fn transfer_out(caller: &Caller, file: &OpenFile, pieces: &mut Pieces, at:
         FileKind::Device(_) => Ok(pieces.left()),
         FileKind::Console(port) => port.write(caller, file, Source::User(pieces)).await,
         FileKind::PipeWriter(end) => pipes::write(caller, file, &end.0, Source::User(pieces)).await,
+        FileKind::Event(counter) => events::write(caller, file, counter, Source::User(pieces)).await,
+        FileKind::Epoll(_) => Err(Errno::EINVAL),
         FileKind::Memory(_) | FileKind::Text(_) => {
             let (mut moved, mut pace) = (0, Pace::default());
             while let Some((address, length)) = pieces.next() {
