@@ -321,11 +321,11 @@ macro_rules! zero_by_vectors {
         asm!(
             $save,
             $clear,
-            for_each_piece!($piece, "1024", ["add {page}, 1024"], $store),
+            for_each_piece!($piece, "2048", ["add {page}, 2048"], $store),
             $($restore,)+
             saved = in(reg) saved.as_mut_ptr(),
             page = inout(reg) $page => _,
-            steps = inout(reg) 4 => _,
+            steps = inout(reg) 2 => _,
             options(nostack),
         );
     }};
@@ -337,12 +337,12 @@ macro_rules! copy_by_vectors {
         let mut saved = MaybeUninit::<[u64; 4]>::uninit();
         asm!(
             $save,
-            for_each_piece!($piece, "1024", ["add {from}, 1024", "add {to}, 1024"], $load, $store),
+            for_each_piece!($piece, "2048", ["add {from}, 2048", "add {to}, 2048"], $load, $store),
             $($restore,)+
             saved = in(reg) saved.as_mut_ptr(),
             from = inout(reg) $from => _,
             to = inout(reg) $to => _,
-            steps = inout(reg) 4 => _,
+            steps = inout(reg) 2 => _,
             options(nostack),
         );
     }};

@@ -141,7 +141,7 @@ impl<P: Platform> Memory<P> {
     /// A write to a present entry that lacks the right: the last owner of the frame gets it back, any other gets a
     /// copy.
     #[inline(never)]
-    pub(super) fn serve_cow(
+    pub(super) fn serve_cow<const TRACED: bool>(
         &'static self,
         token: SlotToken<P>,
         request: RequestRef<P>,
@@ -149,7 +149,6 @@ impl<P: Platform> Memory<P> {
     ) -> Step<P> {
         let slot = token.slot();
         let space = request.space();
-        let cpu = self.platform.cpu();
         let mut inner = space.lock();
         // SAFETY: the space's lock is held.
         if unsafe { slot.shared() }.stale {
@@ -162,33 +161,22 @@ impl<P: Platform> Memory<P> {
             let kept = before
                 .without(Entry::COW | Entry::BUSY)
                 .with(Entry::WRITABLE | Entry::DIRTY | Entry::ACCESSED);
-            self.publish::<true>(request, entry, kept);
+            self.publish::<TRACED>(request, entry, kept);
             space.finish(&mut inner, Change::upgrade(request.page));
-            return self.resolved::<true>(token, inner, FaultClass::CowReuse);
+            return self.resolved::<TRACED>(token, inner, FaultClass::CowReuse);
         }
-        // A reference of our own keeps the old frame what it is while it is copied without the lock.
-        if !borrowed && self.frames.add_mapping(old).is_err() {
-            return Step::NoMemory(token);
-        }
-        drop(inner);
-
-        let copy = self.copy_for(request, old, borrowed);
-        let mut inner = space.lock();
-        if !borrowed {
-            self.drop_mapping(old, cpu);
-        }
-        let Ok(copy) = copy else {
+        // The lock is held while the page is copied: that takes less than to count a reference that would keep the old frame
+        // what it is, and to look at everything again.
+        let Ok(copy) = self.copy_for::<TRACED>(request, old, borrowed) else {
+            drop(inner);
             return Step::NoMemory(token);
         };
-        // SAFETY: the space's lock is held.
-        if unsafe { slot.shared() }.stale {
-            drop(copy);
-            return self.complete_stale(token, inner);
-        }
         let keep = before.bits() & (Entry::USER | Entry::NO_EXECUTE);
         let value = Entry::present(copy.map(), keep | Entry::WRITABLE | Entry::ACCESSED | Entry::DIRTY);
         entry.swap(value);
-        self.trace_page(Kind::FaultCommit, request, value.bits());
+        if TRACED {
+            self.trace_page(Kind::FaultCommit, request, value.bits());
+        }
         if !borrowed {
             space.retire(&mut inner, old);
         }
@@ -200,24 +188,29 @@ impl<P: Platform> Memory<P> {
         } else {
             FaultClass::CowCopy
         };
-        self.resolved::<true>(token, inner, class)
+        self.resolved::<TRACED>(token, inner, class)
     }
 
     /// A frame with the content of `old`.
-    fn copy_for(
+    #[inline(always)]
+    fn copy_for<const TRACED: bool>(
         &'static self,
         request: RequestRef<P>,
         old: Pfn,
         borrowed: bool,
     ) -> Result<ReservedFrame<'static>, OutOfFrames> {
         if borrowed && old == self.zero_frame {
-            return self.zeroed_for::<true>(request);
+            return self.zeroed_for::<TRACED>(request);
         }
         let copy = self.frames.allocate(self.platform.cpu())?;
         let address = copy.address().as_u64();
-        self.trace_request(Kind::FaultFrame, request, address, 0);
+        if TRACED {
+            self.trace_request(Kind::FaultFrame, request, address, 0);
+        }
         self.platform.copy_frame(old.frame(), copy.frame());
-        self.trace_request(Kind::FaultFill, request, address, 0);
+        if TRACED {
+            self.trace_request(Kind::FaultFill, request, address, 0);
+        }
         Ok(copy)
     }
 

@@ -221,7 +221,7 @@ impl<P: Platform> Memory<P> {
         match (request.entry, request.class) {
             (Some(entry), FaultClass::DemandZero) => self.serve_demand_zero::<TRACED>(token, request, entry),
             (Some(entry), FaultClass::ZeroPage) => self.serve_zero_page::<TRACED>(token, request, entry),
-            (Some(entry), FaultClass::CowCopy) => self.serve_cow(token, request, entry),
+            (Some(entry), FaultClass::CowCopy) => self.serve_cow::<TRACED>(token, request, entry),
             (Some(entry), FaultClass::File) => self.serve_file(token, request, entry),
             (Some(entry), FaultClass::Shared) => self.serve_shared(token, request, entry),
             (None, FaultClass::Huge) => self.serve_huge(token, request),
