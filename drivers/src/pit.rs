@@ -1,4 +1,4 @@
-//! The 8254 interval timer: the periodic tick (channel 0) and a stopwatch for the time-stamp counter (channel 2).
+//! The 8254 interval timer: single interrupts (channel 0) and a stopwatch for the time-stamp counter (channel 2).
 
 use crate::Ports;
 
@@ -17,28 +17,16 @@ const OUTPUT: u8 = 1 << 5;
 /// Polls before channel 2 counts as absent (microvm has none).
 const POLL_LIMIT: u32 = 1_000_000;
 
-/// The reload value for about `hz` ticks a second and the period it gives in nanoseconds.
-#[must_use]
-pub const fn divisor(hz: u32) -> (u16, u64) {
-    let wanted = CLOCK_HZ / if hz == 0 { 1 } else { hz as u64 };
-    let reload = if wanted > u16::MAX as u64 {
-        u16::MAX
-    } else if wanted < 2 {
-        2
-    } else {
-        wanted as u16
-    };
-    (reload, reload as u64 * 1_000_000_000 / CLOCK_HZ)
-}
+/// The longest time that one shot can take, in counts.
+pub const LONGEST: u16 = u16::MAX;
 
-/// Starts the periodic tick on interrupt line 0 and returns its period in nanoseconds.
-pub fn start_periodic(ports: &mut impl Ports, hz: u32) -> u64 {
-    let (reload, period) = divisor(hz);
-    // Channel 0, low byte then high byte, mode 2 (rate generator).
-    ports.write(MODE, 0b0011_0100);
-    ports.write(CHANNEL_0, reload as u8);
-    ports.write(CHANNEL_0, (reload >> 8) as u8);
-    period
+/// Raises interrupt line 0 once, after `counts` of the timer's clock. A shot that is still under way is forgotten.
+pub fn shoot(ports: &mut impl Ports, counts: u16) {
+    let counts = counts.max(2);
+    // Channel 0, low byte then high byte, mode 0 (interrupt on terminal count).
+    ports.write(MODE, 0b0011_0000);
+    ports.write(CHANNEL_0, counts as u8);
+    ports.write(CHANNEL_0, (counts >> 8) as u8);
 }
 
 /// Measures `counter`'s rate in Hz against channel 2 over at least `microseconds` (at most 40,000).
@@ -110,12 +98,30 @@ mod tests {
     use std::cell::Cell;
 
     #[test]
-    fn divisors_are_clamped() {
-        assert_eq!(divisor(1000).0, 1193);
-        assert_eq!(divisor(1000).1, 999_847);
-        assert_eq!(divisor(0).0, u16::MAX);
-        assert_eq!(divisor(18).0, u16::MAX);
-        assert_eq!(divisor(u32::MAX).0, 2);
+    fn a_shot_is_programmed_low_byte_first_and_never_empty() {
+        struct Log(std::vec::Vec<(u16, u8)>);
+        impl Ports for Log {
+            fn read(&mut self, _: u16) -> u8 {
+                0
+            }
+            fn write(&mut self, port: u16, value: u8) {
+                self.0.push((port, value));
+            }
+        }
+        let mut log = Log(std::vec::Vec::new());
+        shoot(&mut log, 0x1234);
+        shoot(&mut log, 0);
+        assert_eq!(
+            log.0,
+            [
+                (0x43, 0x30),
+                (0x40, 0x34),
+                (0x40, 0x12),
+                (0x43, 0x30),
+                (0x40, 2),
+                (0x40, 0)
+            ]
+        );
     }
 
     /// Channel 2. Every access takes a tick, and now and then the CPU is away for longer.

@@ -177,6 +177,8 @@ struct Line {
     interrupted: *mut Slot,
     /// What is left of that turn.
     rest: u32,
+    /// How long the turn is that has just begun, if it is shorter than a slice, or the first after a rest; else 0.
+    alarm: u32,
     /// The time that the express line may take from the others, at most a slice. It grows by what they use.
     account: i64,
     express: Chain,
@@ -206,6 +208,7 @@ impl Fair {
                 waiting: 0,
                 interrupted: ptr::null_mut(),
                 rest: 0,
+                alarm: 0,
                 account: lengths.slice.into(),
                 express: Chain::EMPTY,
                 occupied: 0,
@@ -242,19 +245,23 @@ impl Fair {
     }
 
     /// A turn of the executor begins. The `gap` since the last one is nobody's time, and if the runner's turn is over by now,
-    /// it gets no grace.
+    /// it gets no grace. Returns within which time the machine is to interrupt, if the turn is somebody's: what is left of it,
+    /// or a slice if it is over, so that whoever is taken next is interrupted in time.
     ///
     /// # Safety
     /// The caller has the turn of the CPU.
     #[inline(always)]
-    pub(crate) unsafe fn begin(&self, now: u32, gap: u32) {
+    pub(crate) unsafe fn begin(&self, now: u32, gap: u32) -> Option<u32> {
         let began = self.began.load(Ordering::Relaxed).wrapping_add(gap);
         self.began.store(began, Ordering::Relaxed);
         let until = self.until.load(Ordering::Relaxed).wrapping_add(gap);
         // SAFETY: the cell is the owner's.
-        let grace = self.line.with(|line| unsafe { (*line).lengths.grace });
-        let over = until.wrapping_sub(grace).wrapping_sub(now).cast_signed() <= 0;
+        let Lengths { grace, slice, .. } = self.line.with(|line| unsafe { (*line).lengths });
+        let left = until.wrapping_sub(grace).wrapping_sub(now);
+        let over = left.cast_signed() <= 0;
         self.until.store(if over { now } else { until }, Ordering::Relaxed);
+        let any = !self.runner.load(Ordering::Relaxed).is_null();
+        any.then_some(if over { slice } else { left })
     }
 
     /// Lets the runner's turn end, and others go first that have as much virtual time.
@@ -360,6 +367,17 @@ impl Fair {
         })
     }
 
+    /// Within which time the machine is to interrupt the task that was just taken; 0 if it need not know.
+    ///
+    /// # Safety
+    /// The caller has the turn of the CPU.
+    #[inline(always)]
+    pub(crate) unsafe fn take_alarm(&self) -> u32 {
+        // SAFETY: the cell is the owner's.
+        self.line
+            .with_mut(|line| unsafe { core::mem::take(&mut (*line).alarm) })
+    }
+
     /// As [`Fair::take`], if there is a choice.
     ///
     /// # Safety
@@ -412,6 +430,7 @@ impl Fair {
         self.began.store(now, Ordering::Relaxed);
         let runner = self.runner.load(Ordering::Relaxed);
         if runner.is_null() {
+            line.alarm = line.lengths.slice;
             return;
         }
         line.runner += u64::from(used);
@@ -491,12 +510,16 @@ impl Fair {
     fn take_other(&self, line: &mut Line, now: u32) -> Option<&'static Slot> {
         let (slot, length) = if !line.express.first.is_null() && line.express_pays() {
             line.guest = true;
+            line.alarm = line.lengths.guest;
             (line.express.pop(), line.lengths.guest)
         } else {
             line.guest = false;
             // SAFETY: the word is null or the address of a slot, which is never freed.
             match unsafe { core::mem::replace(&mut line.interrupted, ptr::null_mut()).as_ref() } {
-                Some(interrupted) => (Some(interrupted), line.rest),
+                Some(interrupted) => {
+                    line.alarm = line.rest;
+                    (Some(interrupted), line.rest)
+                }
                 None => (line.leave(), line.lengths.slice),
             }
         };

@@ -39,6 +39,28 @@ pub trait Hooks: Send + Sync + 'static {
         self.now() as u32
     }
 
+    /// A timer was started whose deadline, on the clock [`Hooks::now`], is before all others of this CPU: the machine is to
+    /// interrupt by then.
+    #[inline(always)]
+    fn alarm(&self, deadline: u64) {
+        let _ = deadline;
+    }
+
+    /// A task of the user class is about to run for up to `length` units of [`Hooks::poll_clock`]: the machine is to
+    /// interrupt user code by then. Not called for every task that is polled: where an interrupt within the length of a
+    /// slice is sure to come anyway, that is soon enough.
+    #[inline(always)]
+    fn alarm_in(&self, length: u32) {
+        let _ = length;
+    }
+
+    /// A turn of the executor begins: the machine is to interrupt user code by the next deadline, and within `left` units of
+    /// [`Hooks::poll_clock`], if that is some.
+    #[inline(always)]
+    fn turn_begins(&self, next_deadline: Option<u64>, left: Option<u32>) {
+        let _ = (next_deadline, left);
+    }
+
     /// A poll took `length` units of [`Hooks::poll_clock`], more than [`Config::stall`](crate::Config::stall) allows.
     #[cold]
     fn stall(&self, task: TaskId, name: &'static str, length: u32) {

@@ -56,15 +56,14 @@ impl<H: Hooks> Executor<H> {
         // SAFETY: `turning` shows that the turn of this CPU is ours, here and in all that is called from here.
         unsafe { cpu.grant(self.config.shares) };
         let now = self.hooks.poll_clock();
+        let mut gap = 0;
         if H::MEASURE_POLLS {
-            let gap = now.wrapping_sub(cpu.poll_began.load(Ordering::Relaxed));
+            gap = now.wrapping_sub(cpu.poll_began.load(Ordering::Relaxed));
             cpu.poll_began.store(now, Ordering::Relaxed);
-            // SAFETY: as above.
-            unsafe { cpu.fair.begin(now, gap) };
-        } else {
-            // SAFETY: as above.
-            unsafe { cpu.fair.begin(now, 0) };
         }
+        // SAFETY: as above.
+        let left = unsafe { cpu.fair.begin(now, gap) };
+        self.hooks.turn_begins(cpu.timers.next_deadline(), left);
         cpu.backlog.store(false, Ordering::Relaxed);
         // SAFETY: as above.
         unsafe { self.poll_tasks(cpu) };
@@ -129,7 +128,12 @@ impl<H: Hooks> Executor<H> {
             } else if let Some(runner) = fair.runner_again(self.turn_clock(cpu)) {
                 return Some(runner);
             }
-            fair.take(queue, self.turn_clock(cpu))
+            let taken = fair.take(queue, self.turn_clock(cpu));
+            let alarm = fair.take_alarm();
+            if alarm != 0 {
+                self.hooks.alarm_in(alarm);
+            }
+            taken
         }
     }
 

@@ -415,3 +415,55 @@ fn a_raised_task_leaves_the_order_of_the_class_wherever_it_waits() {
     assert!(device.unwrap() <= 2, "{steps:?}");
     assert_eq!(world.executor.live_tasks(), 0);
 }
+
+#[test]
+fn user_code_is_always_interrupted_within_a_slice_and_by_the_next_deadline() {
+    let world = World::new();
+    let service = world.service(3);
+    // User code that nothing but the machine's interrupt ends.
+    let endless: Vec<_> = (0..3)
+        .map(|_| {
+            let (clone, used) = (world.clone(), Used::default());
+            let count = used.clone();
+            world.spawn("endless", async move {
+                let machine = clone.executor.hooks();
+                while !clone.stop.load(Relaxed) {
+                    let (now, alarm) = (machine.advance(0), machine.alarm.swap(0, Relaxed));
+                    assert!(alarm != 0 && alarm <= now + SLICE, "at {now} the alarm is {alarm}");
+                    clone.work(&count, alarm.saturating_sub(now).max(1));
+                    clone.executor.end_turn_soon();
+                    pause(&clone).await;
+                }
+            });
+            used
+        })
+        .collect();
+    let faulting = world.faulting(&service, 7);
+    let (_, late) = world.sleeper(777, 20);
+    let clone = world.clone();
+    world.spawn("forks", async move {
+        while !clone.stop.load(Relaxed) {
+            let inner = clone.clone();
+            let child = async move {
+                inner.work(&Used::default(), 130);
+                yield_now().await;
+            };
+            let child = clone.executor.spawn("child", Class::User, child).unwrap();
+            clone.executor.timers().sleep(450).await;
+            child.await.unwrap();
+        }
+    });
+    const TIME: u64 = 300 * SLICE;
+    world.run_for(TIME);
+    let used: Vec<_> = endless
+        .iter()
+        .chain([&faulting])
+        .map(|used| share(used, TIME))
+        .collect();
+    let (least, most) = used
+        .iter()
+        .fold((1f64, 0f64), |(least, most), one| (least.min(*one), most.max(*one)));
+    assert!(least > 0.15 && most < least * 1.15, "{used:?}");
+    assert!(late.load(Relaxed) <= SLICE / 2, "{} late", late.load(Relaxed));
+    world.end();
+}

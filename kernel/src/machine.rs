@@ -135,6 +135,26 @@ impl Hooks for Machine {
         arch::clock::counter() as u32
     }
 
+    #[inline]
+    fn alarm(&self, deadline: u64) {
+        arch::alarm::by(arch::clock::counter_at(deadline));
+    }
+
+    #[inline]
+    fn alarm_in(&self, length: u32) {
+        arch::alarm::by(arch::clock::counter() + u64::from(length));
+    }
+
+    #[inline]
+    fn turn_begins(&self, next_deadline: Option<u64>, left: Option<u32>) {
+        if let Some(deadline) = next_deadline {
+            self.alarm(deadline);
+        }
+        if let Some(left) = left {
+            self.alarm_in(left);
+        }
+    }
+
     #[cold]
     fn stall(&self, task: TaskId, name: &'static str, length: u32) {
         let microseconds = arch::clock::to_nanoseconds(length.into()) / 1000;

@@ -78,12 +78,12 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
     if config.split_console {
         console::split();
     }
-    // SAFETY: the interrupt controller is started, and this runs once.
-    unsafe { arch::clock::start_tick() };
+    // SAFETY: clock, APIC and interrupt controller are started, and this runs once.
+    unsafe { arch::alarm::start() };
     ::log::info!(
-        "time-stamp counter at {} kHz, tick at {} Hz",
+        "time-stamp counter at {} kHz, alarms by {}",
         arch::clock::counter_hz() / 1000,
-        arch::clock::TICK_HZ
+        arch::alarm::device()
     );
     // SAFETY: the heap is made, and interrupts are off.
     unsafe { arch::pages::choose() };

@@ -43,7 +43,7 @@
 //! | `ticks.total` | timer interrupts taken at all |
 //! | `interrupts.longest_off_ns` | the longest that a timer interrupt had to wait |
 //! | `polls` | polls of all tasks |
-//! | `polls.longest_ns` | the longest; the time in user mode counts, which is a tick at most |
+//! | `polls.longest_ns` | the longest; the time in user mode counts, which is a slice at most |
 //! | `polls.longest_kernel_ns` | with `polls=kernel`: the longest, where the time in user mode does not count |
 //! | `polls.longest_task` | the name of the task that had the longest, and the user thread that ran last: the task itself if it is one |
 //! | `polls.stalls` | polls that took more than `stall=` milliseconds, each of which is on the log with its task and who waits for what |

@@ -228,6 +228,7 @@ fn drive(config: &Config, programs: &mut [Program]) {
         shortage.look(turn.idle);
         if turn.idle && !some_left && !executor.has_work(cpu) {
             run_time::pause();
+            arch::alarm::only(turn.next_deadline.map(arch::clock::counter_at));
             arch::idle();
             run_time::resume();
         }
@@ -270,7 +271,7 @@ fn summarise(outcome: &Outcome) {
     }
     ::log::info!(
         "a timer interrupt waited {} us at most",
-        arch::clock::longest_tick_delay() / 1000
+        arch::alarm::longest_delay() / 1000
     );
     if !is_conserved(outcome) {
         ::log::error!("the frame equation is broken: {} frames are missing", missing(outcome));
@@ -319,8 +320,8 @@ fn report(outcome: &Outcome, port: &mut dyn fmt::Write) -> fmt::Result {
     report.line("fpu.saves", saves);
     report.line("fpu.loads", loads);
     report.line("ticks", counted.ticks);
-    report.line("ticks.total", arch::clock::ticks());
-    report.line("interrupts.longest_off_ns", arch::clock::longest_tick_delay());
+    report.line("ticks.total", arch::alarm::interrupts());
+    report.line("interrupts.longest_off_ns", arch::alarm::longest_delay());
     let turns = executor().statistics(arch::cpu::index());
     report.line("polls", turns.polls.iter().sum::<u64>());
     report.line("polls.stalls", turns.stalls);

@@ -108,7 +108,14 @@ impl<H: Hooks> Future for Sleep<H> {
             let node = Pin::new_unchecked(&mut this.node);
             this.executor.cpus[cpu].timers.start(node, started, cx.waker())
         };
-        if sleeping { Poll::Pending } else { Poll::Ready(()) }
+        if !sleeping {
+            return Poll::Ready(());
+        }
+        let hooks = this.executor.hooks();
+        if !started && this.executor.cpus[cpu].timers.next_deadline() == Some(this.deadline) && cpu == hooks.cpu() {
+            hooks.alarm(this.deadline);
+        }
+        Poll::Pending
     }
 }
 

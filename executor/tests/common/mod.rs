@@ -23,6 +23,8 @@ pub struct Machine {
     pub notified: Mutex<Vec<usize>>,
     /// Stalls that were reported.
     pub stalls: Mutex<Vec<(TaskId, &'static str, u32)>>,
+    /// When the machine is to interrupt; 0 for never.
+    pub alarm: AtomicU64,
     /// Polls that were longer than all before.
     pub longest: Mutex<Vec<(&'static str, u32)>>,
 }
@@ -41,6 +43,26 @@ impl Hooks for Machine {
 
     fn cpu(&self) -> usize {
         self.cpu.load(Ordering::Relaxed)
+    }
+
+    fn alarm(&self, deadline: u64) {
+        let alarm = self.alarm.load(Ordering::Relaxed);
+        if alarm == 0 || deadline < alarm {
+            self.alarm.store(deadline, Ordering::Relaxed);
+        }
+    }
+
+    fn alarm_in(&self, length: u32) {
+        self.alarm(self.now() + u64::from(length));
+    }
+
+    fn turn_begins(&self, next_deadline: Option<u64>, left: Option<u32>) {
+        if let Some(deadline) = next_deadline {
+            self.alarm(deadline.max(self.now() + 1));
+        }
+        if let Some(left) = left {
+            self.alarm_in(left);
+        }
     }
 
     fn notify(&self, cpu: usize) {

@@ -1,9 +1,16 @@
-//! The local APIC, set so that the 8259 pair's interrupts reach the CPU whatever the firmware left.
+//! The local APIC, set so that the 8259 pair's interrupts reach the CPU whatever the firmware left, and its timer.
 //!
 //! qboot leaves LINT0 masked, other firmware does not: nothing is inherited.
 
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+    fence,
+};
+
 use x86_64::registers::model_specific::Msr;
 
+use super::descriptors::vector::APIC_TIMER as TIMER_VECTOR;
 use super::features::{Features, features};
 use crate::memory;
 
@@ -19,12 +26,15 @@ const X2APIC_MSR: u32 = 0x800;
 const SETTINGS: [(u32, u32); 7] = [
     (0x0f, 0x1ff), // spurious-interrupt vector 255, software-enabled
     (0x08, 0),     // task priority: nothing held back
-    (0x32, MASKED),
+    (TIMER, MASKED),
     (0x37, MASKED),
     (0x35, EXT_INT), // LINT0: the 8259 pair
     (0x36, NMI),     // LINT1
     (0x0b, 0),       // end of interrupt, for whatever was in service
 ];
+
+/// The timer's entry of the local vector table.
+const TIMER: u32 = 0x32;
 
 /// Local-vector-table entries.
 const MASKED: u32 = 1 << 16;
@@ -42,6 +52,61 @@ pub unsafe fn start() {
         unsafe { write(base, register, value) };
     }
 }
+
+/// Whether the timer takes deadlines of the time-stamp counter.
+pub fn has_deadlines() -> bool {
+    base().is_some() && features().contains(Features::TSC_DEADLINE)
+}
+
+/// Sets the timer up for single interrupts: after a count, or at a deadline. Returns false if there is no local APIC.
+pub fn start_timer(deadlines: bool) -> bool {
+    const DIVIDE: u32 = 0x3e;
+    /// The timer counts as fast as it can.
+    const BY_ONE: u32 = 0b1011;
+    const DEADLINE_MODE: u32 = 1 << 18;
+    let Some(base) = base() else { return false };
+    BASE.store(base, Relaxed);
+    let mode = if deadlines { DEADLINE_MODE } else { 0 };
+    // SAFETY: the vector has a gate, and its interrupt is served.
+    unsafe {
+        write(base, DIVIDE, BY_ONE);
+        write(base, TIMER, u32::from(TIMER_VECTOR) | mode);
+    }
+    // A deadline is only taken after the mode is set, which a store to memory alone does not ensure.
+    fence(SeqCst);
+    true
+}
+
+/// Lets the timer count down from here; 0 stops it. After [`start_timer`].
+pub fn set_count(count: u32) {
+    const INITIAL_COUNT: u32 = 0x38;
+    // SAFETY: `start_timer` has found the APIC, and the interrupt that follows is served.
+    unsafe { write(BASE.load(Relaxed), INITIAL_COUNT, count) };
+}
+
+/// What is left of the count. After [`start_timer`].
+pub fn count() -> u32 {
+    const CURRENT_COUNT: u32 = 0x39;
+    // SAFETY: `start_timer` has found the APIC; reading the count changes nothing.
+    unsafe { read(BASE.load(Relaxed), CURRENT_COUNT) }
+}
+
+/// Sets the deadline; 0 for none. After [`start_timer`].
+pub fn set_deadline(deadline: u64) {
+    const TSC_DEADLINE: u32 = 0x6e0;
+    // SAFETY: the processor has deadlines (`has_deadlines`), and the interrupt that follows is served.
+    unsafe { Msr::new(TSC_DEADLINE).write(deadline) };
+}
+
+/// Tells the APIC that its timer's interrupt is served.
+pub fn end_of_interrupt() {
+    const END_OF_INTERRUPT: u32 = 0x0b;
+    // SAFETY: an interrupt of the APIC's own is in service, so `start_timer` has found the APIC.
+    unsafe { write(BASE.load(Relaxed), END_OF_INTERRUPT, 0) };
+}
+
+/// The APIC's base register, as [`start_timer`] found it.
+static BASE: AtomicU64 = AtomicU64::new(0);
 
 /// Sends this CPU a non-maskable interrupt; returns false if it has no local APIC.
 pub fn send_nmi() -> bool {
@@ -76,6 +141,19 @@ fn base() -> Option<u64> {
     // SAFETY: the CPU has a local APIC, so it has this register.
     let base = unsafe { Msr::new(APIC_BASE).read() };
     (base & ENABLED != 0).then_some(base)
+}
+
+/// # Safety
+/// `base` is what [`base`] returned, and reading the register changes nothing.
+unsafe fn read(base: u64, register: u32) -> u32 {
+    if base & X2APIC != 0 {
+        // SAFETY: the APIC is in x2APIC mode, in which its registers are these.
+        unsafe { Msr::new(X2APIC_MSR + register).read() as u32 }
+    } else {
+        let page = memory::phys_to_virt(base & ADDRESS);
+        // SAFETY: as in `write`.
+        unsafe { page.add(register as usize * 16).cast::<u32>().read_volatile() }
+    }
 }
 
 /// # Safety

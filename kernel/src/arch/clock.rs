@@ -1,4 +1,4 @@
-//! Time: the time-stamp counter, calibrated once against the interval timer, and the periodic tick.
+//! Time: the time-stamp counter, calibrated once against the interval timer.
 //!
 //! [`now`] is monotonic nanoseconds since [`start`]; the wall clock is that plus the real-time clock's reading at boot.
 
@@ -6,11 +6,6 @@ use core::arch::x86_64::{__cpuid, _rdtsc};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use faultline_drivers::{X86Ports, pit, rtc};
-
-use super::interrupts::{self, TIMER_LINE};
-
-/// Rate of the tick that ends a time slice.
-pub const TICK_HZ: u32 = 1000;
 
 /// How long the calibration takes.
 const CALIBRATION_MICROSECONDS: u32 = 4000;
@@ -21,12 +16,9 @@ static START: AtomicU64 = AtomicU64::new(0);
 static HZ: AtomicU64 = AtomicU64::new(DEFAULT_HZ);
 /// Nanoseconds per count, as a fixed-point number with 32 fraction bits.
 static SCALE: AtomicU64 = AtomicU64::new(1 << 32);
+/// Counts per nanosecond, the same way.
+static RATE: AtomicU64 = AtomicU64::new(1 << 32);
 static WALL_START: AtomicU64 = AtomicU64::new(0);
-static TICKS: AtomicU64 = AtomicU64::new(0);
-/// The counter at the last tick, and the longest time between two.
-static LAST_TICK: AtomicU64 = AtomicU64::new(0);
-static LONGEST_GAP: AtomicU64 = AtomicU64::new(0);
-
 /// The raw time-stamp counter.
 #[inline]
 pub fn counter() -> u64 {
@@ -56,9 +48,13 @@ pub fn wall_clock() -> u64 {
     WALL_START.load(Relaxed) + now()
 }
 
-/// Ticks so far.
-pub fn ticks() -> u64 {
-    TICKS.load(Relaxed)
+/// The reading of the counter at a time of [`now`], rounded up; the highest for times that it does not reach.
+#[inline]
+pub fn counter_at(nanoseconds: u64) -> u64 {
+    let counts = (u128::from(nanoseconds) * u128::from(RATE.load(Relaxed))) >> 32;
+    u64::try_from(counts).map_or(u64::MAX, |counts| {
+        START.load(Relaxed).saturating_add(counts).saturating_add(1)
+    })
 }
 
 /// Calibrates the counter and reads the real-time clock.
@@ -74,6 +70,7 @@ pub unsafe fn start() {
         .unwrap_or(DEFAULT_HZ);
     HZ.store(hz, Relaxed);
     SCALE.store((1_000_000_000 << 32) / hz, Relaxed);
+    RATE.store(((u128::from(hz) << 32) / 1_000_000_000 + 1) as u64, Relaxed);
     let seconds = rtc::unix_seconds(&mut ports).unwrap_or(0);
     WALL_START.store((seconds * 1_000_000_000).saturating_sub(now()), Relaxed);
 }
@@ -92,29 +89,4 @@ fn told_hz() -> Option<u64> {
         return (khz != 0).then(|| u64::from(khz) * 1000);
     }
     None
-}
-
-/// Starts the tick.
-///
-/// # Safety
-/// Runs once, in ring 0, after [`interrupts::start`].
-pub unsafe fn start_tick() {
-    // SAFETY: the caller's promise; the calibration is over.
-    let mut ports = unsafe { X86Ports::new() };
-    pit::start_periodic(&mut ports, TICK_HZ);
-    interrupts::set_handler(TIMER_LINE, tick);
-}
-
-fn tick() {
-    let now = counter();
-    let last = LAST_TICK.swap(now, Relaxed);
-    if TICKS.fetch_add(1, Relaxed) > 0 {
-        LONGEST_GAP.fetch_max(now.wrapping_sub(last), Relaxed);
-    }
-}
-
-/// How much later than due the latest tick came, in nanoseconds: about the longest time that the kernel ran with
-/// interrupts off. Under an emulator the host's own pauses count too.
-pub fn longest_tick_delay() -> u64 {
-    to_nanoseconds(LONGEST_GAP.load(Relaxed)).saturating_sub(pit::divisor(TICK_HZ).1)
 }

@@ -54,6 +54,8 @@ pub mod vector {
     pub const MACHINE_CHECK: u8 = 18;
     /// First vector that is no exception.
     pub const FIRST_INTERRUPT: u8 = 32;
+    /// The local APIC's timer, after the lines of the 8259 pair.
+    pub const APIC_TIMER: u8 = 48;
 }
 
 /// Bytes of each of the three exception stacks: room for a report with its formatting.

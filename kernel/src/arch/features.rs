@@ -37,6 +37,8 @@ bitflags! {
         const GIANT_PAGES = 1 << 9;
         /// The time-stamp counter runs at one rate in every power state.
         const INVARIANT_TSC = 1 << 10;
+        /// The local APIC's timer takes deadlines of the time-stamp counter.
+        const TSC_DEADLINE = 1 << 20;
         /// Page-table entries with no-execute.
         const NX = 1 << 11;
         /// `rdrand`.
@@ -60,6 +62,7 @@ fn detect() -> Features {
     note(Features::APIC, one.edx, 9);
     note(Features::PGE, one.edx, 13);
     note(Features::PCID, one.ecx, 17);
+    note(Features::TSC_DEADLINE, one.ecx, 24);
     note(Features::XSAVE, one.ecx, 26);
     note(Features::AVX, one.ecx, 28);
     note(Features::RDRAND, one.ecx, 30);

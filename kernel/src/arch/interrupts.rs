@@ -1,4 +1,4 @@
-//! Device interrupts: lines of the 8259 pair, delivered from vector 32 on.
+//! Device interrupts: lines of the 8259 pair, delivered from vector 32 on, and the local APIC's timer.
 //!
 //! A handler is a plain function. It runs with interrupts off, either at idle or between a user thread and the kernel,
 //! so it meets no lock that is held; it must neither block nor allocate.
@@ -9,7 +9,8 @@ use faultline_drivers::X86Ports;
 use faultline_drivers::pic::{InterruptController, LINES};
 use spin::{Mutex, Once};
 
-use super::descriptors::vector::FIRST_INTERRUPT;
+use super::descriptors::vector::{APIC_TIMER, FIRST_INTERRUPT};
+use super::{alarm, apic};
 
 /// Line of the interval timer.
 pub const TIMER_LINE: u8 = 0;
@@ -50,6 +51,10 @@ pub fn spurious_count() -> u64 {
 #[cold]
 #[inline(never)]
 pub(super) fn dispatch(vector: u8) {
+    if vector == APIC_TIMER {
+        apic::end_of_interrupt();
+        return alarm::interrupt();
+    }
     let line = CONTROLLER.lock().acknowledge(vector);
     match line.and_then(|line| HANDLERS[usize::from(line)].get()) {
         Some(handler) => handler(),

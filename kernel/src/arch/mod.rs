@@ -8,6 +8,7 @@
 //! Kernel code runs with interrupts off; only [`idle`] lets them in. An interrupt that arrives in user mode comes out
 //! of [`enter_user`] as a [`Trap::Interrupt`] after its handler has run.
 
+pub mod alarm;
 pub mod apic;
 pub mod clock;
 mod context;

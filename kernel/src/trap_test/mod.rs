@@ -16,8 +16,9 @@ pub(crate) mod space;
 
 use core::arch::asm;
 
+use crate::arch::descriptors::vector::{APIC_TIMER, FIRST_INTERRUPT};
 use crate::arch::features::{Features, features};
-use crate::arch::{Trap, USER_END, UserContext, apic, clock, enter_user, kernel_trap, pages};
+use crate::arch::{Trap, USER_END, UserContext, alarm, apic, clock, enter_user, kernel_trap, pages};
 use crate::memory::{BootMemory, PAGE, phys_to_virt};
 use snippets::At;
 use space::{CODE, DATA, LAST_PAGE};
@@ -316,8 +317,13 @@ fn interrupts(at: &At) {
     fill(&mut context);
     let before = context.clone_registers();
     for _ in 0..3 {
+        alarm::by(clock::counter() + clock::counter_hz() / 10_000);
         // SAFETY: as in `enter`.
-        assert_eq!(unsafe { enter_user(&mut context) }, Trap::Interrupt(32));
+        let trap = unsafe { enter_user(&mut context) };
+        assert!(
+            matches!(trap, Trap::Interrupt(FIRST_INTERRUPT | APIC_TIMER)),
+            "{trap:?}"
+        );
     }
     assert_eq!(context.clone_registers(), before);
 

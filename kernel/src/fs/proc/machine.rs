@@ -6,7 +6,7 @@ use core::fmt::{self, Write};
 use faultline_fallible::Vec;
 
 use super::ProcFile;
-use crate::arch::{clock, features};
+use crate::arch::{alarm, clock, features};
 use crate::process::{Thread, tree as processes};
 use crate::syscall::information;
 use crate::{machine, statistics, time};
@@ -218,7 +218,7 @@ fn counters(to: &mut Vec<u8>) -> fmt::Result {
         ("port_accesses", faultline_drivers::port_accesses()),
         ("syscalls", counted.syscalls),
         ("switches", counted.switches),
-        ("ticks", clock::ticks()),
+        ("ticks", alarm::interrupts()),
     ] {
         writeln!(to, "{name} {value}")?;
     }

@@ -1,0 +1,171 @@
+//! The alarm: one interrupt at a time that was asked for, and none otherwise.
+//!
+//! Whoever needs the CPU at some time calls [`by`], which makes an interrupt come at that time or before; an interrupt that
+//! comes early does no harm, so nothing is ever programmed later, and a time that is behind the one programmed costs a
+//! comparison. [`only`] forgets all others: for a CPU that goes to sleep.
+//!
+//! The device is the local APIC's timer, with deadlines of the time-stamp counter where the processor has them, or the
+//! interval timer where no APIC's timer counts. What each of them can't do in one go (the farthest times) is done in
+//! several.
+
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+
+use faultline_drivers::{X86Ports, pit};
+
+use super::apic;
+use super::clock::{counter, counter_hz, to_nanoseconds};
+use super::interrupts::{self, TIMER_LINE};
+
+/// No interrupt is wanted.
+const NEVER: u64 = u64::MAX;
+
+/// Between two interrupts user mode has at least this long, in nanoseconds, however many times are asked for.
+const LEAST: u64 = 4_000;
+
+/// Fraction bits of [`SCALE`].
+const FRACTION: u32 = 32;
+
+/// When the next interrupt is wanted, by the time-stamp counter.
+static TARGET: AtomicU64 = AtomicU64::new(NEVER);
+/// Counts of the time-stamp counter in [`LEAST`].
+static LEAST_COUNTS: AtomicU64 = AtomicU64::new(0);
+/// Counts of the device for a count of the time-stamp counter, as a fixed-point number.
+static SCALE: AtomicU64 = AtomicU64::new(0);
+static DEVICE: AtomicU8 = AtomicU8::new(INTERVAL_TIMER);
+static INTERRUPTS: AtomicU64 = AtomicU64::new(0);
+static LATEST: AtomicU64 = AtomicU64::new(0);
+
+const INTERVAL_TIMER: u8 = 0;
+const APIC_COUNT: u8 = 1;
+const APIC_DEADLINE: u8 = 2;
+
+/// Finds out which device there is, and how fast it counts.
+///
+/// # Safety
+/// Runs once, in ring 0 with interrupts off, after the clock, the APIC and [`interrupts::start`].
+pub unsafe fn start() {
+    LEAST_COUNTS.store(
+        (u128::from(LEAST) * u128::from(counter_hz()) / 1_000_000_000) as u64,
+        Relaxed,
+    );
+    if apic::has_deadlines() {
+        apic::start_timer(true);
+        DEVICE.store(APIC_DEADLINE, Relaxed);
+    } else if let Some(scale) = measure_apic() {
+        SCALE.store(scale, Relaxed);
+        DEVICE.store(APIC_COUNT, Relaxed);
+    } else {
+        let scale = (u128::from(pit::CLOCK_HZ) << FRACTION) / u128::from(counter_hz());
+        SCALE.store(scale as u64, Relaxed);
+        interrupts::set_handler(TIMER_LINE, interrupt);
+    }
+}
+
+/// The name of the device.
+pub fn device() -> &'static str {
+    match DEVICE.load(Relaxed) {
+        APIC_DEADLINE => "the APIC's timer, by deadlines",
+        APIC_COUNT => "the APIC's timer",
+        _ => "the interval timer",
+    }
+}
+
+/// How fast the APIC's timer counts; `None` if there is none, or it stands still.
+fn measure_apic() -> Option<u64> {
+    /// Long enough for an error of a thousandth.
+    const MICROSECONDS: u64 = 1_000;
+    if !apic::start_timer(false) {
+        return None;
+    }
+    let length = counter_hz() / 1_000_000 * MICROSECONDS;
+    apic::set_count(u32::MAX);
+    let began = counter();
+    let first = apic::count();
+    while counter().wrapping_sub(began) < length {
+        core::hint::spin_loop();
+    }
+    let last = apic::count();
+    let passed = counter().wrapping_sub(began);
+    apic::set_count(0);
+    let counted = u64::from(first.wrapping_sub(last));
+    // One that counts less than once in ten microseconds is no better than the interval timer.
+    (counted >= MICROSECONDS / 10).then(|| ((u128::from(counted) << FRACTION) / u128::from(passed.max(1))) as u64)
+}
+
+/// Makes an interrupt come when the time-stamp counter is at `target`, or before.
+#[inline]
+pub fn by(target: u64) {
+    if target < TARGET.load(Relaxed) {
+        let now = counter();
+        let target = earliest(target, now);
+        if target < TARGET.load(Relaxed) {
+            set(target, now);
+        }
+    }
+}
+
+/// Makes an interrupt come when the time-stamp counter is at `target`, if there is one, and none before.
+pub fn only(target: Option<u64>) {
+    let target = target.unwrap_or(NEVER);
+    if target != TARGET.load(Relaxed) {
+        let now = counter();
+        set(earliest(target, now), now);
+    }
+}
+
+/// The target, but not so early that user mode gets nowhere.
+fn earliest(target: u64, now: u64) -> u64 {
+    target.max(now.saturating_add(LEAST_COUNTS.load(Relaxed)))
+}
+
+fn set(target: u64, now: u64) {
+    TARGET.store(target, Relaxed);
+    program(target, now);
+}
+
+/// Programs the device.
+fn program(target: u64, now: u64) {
+    let left = target - now;
+    // Rounded up, so that it is not early.
+    let counts = |most: u64| {
+        let counts = ((u128::from(left) * u128::from(SCALE.load(Relaxed))) >> FRACTION) + 1;
+        u64::try_from(counts).unwrap_or(u64::MAX).min(most)
+    };
+    match DEVICE.load(Relaxed) {
+        APIC_DEADLINE => apic::set_deadline(if target == NEVER { 0 } else { target }),
+        APIC_COUNT if target == NEVER => apic::set_count(0),
+        APIC_COUNT => apic::set_count(counts(u32::MAX.into()) as u32),
+        _ if target == NEVER => {}
+        _ => {
+            // SAFETY: this is the only owner of channel 0, and the calibration, which uses channel 2, is over.
+            let mut ports = unsafe { X86Ports::new() };
+            pit::shoot(&mut ports, counts(pit::LONGEST.into()) as u16);
+        }
+    }
+}
+
+/// The handler of the device's interrupt.
+pub(super) fn interrupt() {
+    let (now, target) = (counter(), TARGET.load(Relaxed));
+    if now < target {
+        // The time is farther away than the device can count, or nobody wants an interrupt any more.
+        if target != NEVER {
+            program(target, now);
+        }
+        return;
+    }
+    INTERRUPTS.store(INTERRUPTS.load(Relaxed) + 1, Relaxed);
+    LATEST.store(LATEST.load(Relaxed).max(now - target), Relaxed);
+    TARGET.store(NEVER, Relaxed);
+}
+
+/// Interrupts so far that came because their time had.
+pub fn interrupts() -> u64 {
+    INTERRUPTS.load(Relaxed)
+}
+
+/// How much later than its time an interrupt came at the most, in nanoseconds: about the longest time that the kernel ran
+/// with interrupts off. Under an emulator the host's own pauses count too.
+pub fn longest_delay() -> u64 {
+    to_nanoseconds(LATEST.load(Relaxed))
+}
