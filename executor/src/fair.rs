@@ -78,6 +78,8 @@ struct Lengths {
     slice: u32,
     /// A turn in the express line.
     guest: u32,
+    /// How much less virtual time than the runner a woken task must have to interrupt it, if no timer woke it.
+    margin: u64,
     /// How much longer than its turn a task that waits for pages may go on if no interrupt comes in between.
     grace: u32,
     /// How much less virtual time than the class a woken task can have.
@@ -93,7 +95,8 @@ impl Lengths {
         let slice = slice.clamp(8, 1 << 29);
         Self {
             slice,
-            guest: slice / 8,
+            guest: slice.div_ceil(64),
+            margin: u64::from(slice / 8),
             grace: slice / 8,
             credit: u64::from(slice / 2),
             overdraft: u64::from(slice) * 2,
@@ -467,7 +470,7 @@ impl Fair {
         line.express.push(slot);
         line.waiting += 1;
         let due = slot.state.load() & bits::DUE != 0;
-        line.urgent |= due || time + u64::from(line.lengths.guest) < line.runner;
+        line.urgent |= due || time + line.lengths.margin < line.runner;
     }
 
     /// Takes the task whose turn it is.

@@ -14,6 +14,7 @@
 
 use core::convert::Infallible;
 use core::fmt;
+use core::ops::RangeInclusive;
 
 use faultline_drivers::exit::Exit;
 use faultline_executor::{Class, yield_now};
@@ -37,8 +38,9 @@ use crate::{
     arch, audit, exec, executor_costs, floor, fs, heap, selftest, shortage, statistics, terminal, time, tracing,
 };
 
-/// How long the task that zeroes frames sleeps when the pool is full, in nanoseconds.
-const POOL_PAUSE: u64 = 2_000_000;
+/// How long the task that zeroes frames sleeps when the pool is full, in nanoseconds: twice as long each time, so that an
+/// idle machine stays idle.
+const POOL_PAUSES: RangeInclusive<u64> = 2_000_000..=1_000_000_000;
 
 /// Frames of files that were cut off or removed that are given back between two turns.
 const GIVEN_BACK: usize = 256;
@@ -157,14 +159,19 @@ async fn zero_frames() -> Infallible {
     use faultline_mm::Platform;
 
     let (memory, cpu) = (memory(), 0);
+    let mut pause = *POOL_PAUSES.start();
     loop {
         match memory.frames().take_for_zeroing(cpu) {
             Some(frame) => {
                 memory.platform().zero_frame(frame.frame());
                 memory.frames().put_zeroed(frame);
+                pause = *POOL_PAUSES.start();
                 yield_now().await;
             }
-            None => time::sleep_until(time::now() + POOL_PAUSE).await,
+            None => {
+                time::sleep_until(time::now() + pause).await;
+                pause = (2 * pause).min(*POOL_PAUSES.end());
+            }
         }
     }
 }
