@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use faultline_tests::{Guest, Libc, Run, c_program};
 
@@ -9,6 +10,9 @@ const MIB: u64 = 128;
 
 /// More than is free in a machine of [`MIB`], and less than it has.
 const HOG: &str = "119";
+
+/// The longest poll that may be.
+const LONGEST: Duration = Duration::from_millis(2);
 
 /// The program, built once for all tests.
 fn hogs() -> &'static Path {
@@ -18,7 +22,9 @@ fn hogs() -> &'static Path {
 
 /// Runs a hog of more memory than there is beside innocents, and checks that it is the only victim.
 fn only_the_hog(what: &str) -> Guest {
-    let guest = Run::file(hogs(), &[what, HOG]).with_mib(MIB).boot();
+    let guest = Run::file(hogs(), &[what, HOG]).with_mib(MIB).measure_polls().boot();
+    let (longest, whose) = guest.longest_poll();
+    assert!(longest < LONGEST, "a poll took {longest:?}: {whose}");
     let text = String::from_utf8_lossy(&guest.stdout);
     assert_eq!(guest.status(), 0, "{text}");
     let log = String::from_utf8_lossy(&guest.log);

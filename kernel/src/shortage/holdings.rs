@@ -8,6 +8,7 @@ use core::fmt;
 
 use faultline_executor::yield_now;
 
+use crate::fs::proc;
 use crate::process::Process;
 
 /// Descriptors that are looked at before others run.
@@ -29,7 +30,7 @@ pub struct Holdings {
 impl Holdings {
     /// What `process` holds now. Nothing is allocated.
     pub async fn of(process: &Process) -> Self {
-        let stats = process.space().map(|space| space.get_stats()).unwrap_or_default();
+        let pages = proc::pages_of(process).await;
         let mut objects = 0;
         let mut from = 0;
         loop {
@@ -46,9 +47,9 @@ impl Holdings {
             yield_now().await;
         }
         Self {
-            mapped: stats.resident_pages,
-            tables: stats.table_pages,
-            objects: objects.saturating_sub(stats.shared_pages),
+            mapped: pages.own + pages.shared,
+            tables: pages.tables,
+            objects: objects.saturating_sub(pages.shared),
             heap: process.heap.charged().div_ceil(4096) as u64,
         }
     }

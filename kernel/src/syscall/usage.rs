@@ -1,6 +1,7 @@
 //! What was used: `getrusage` and `times`.
 
 use super::{Caller, Errno, user};
+use crate::fs::proc;
 use crate::process::usage::Totals;
 use crate::time::NANOSECONDS;
 
@@ -33,7 +34,8 @@ pub async fn getrusage(caller: Caller, who: i32, address: u64) -> Result<u64, Er
     let resident = if who == RUSAGE_CHILDREN {
         0
     } else {
-        caller.space.get_stats().resident_pages * 4
+        let pages = proc::pages_of(process).await;
+        (pages.own + pages.shared) * 4
     };
     user::write_words(&caller.space, address, words(totals, resident)).await?;
     Ok(0)

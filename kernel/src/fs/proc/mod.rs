@@ -15,6 +15,7 @@ use super::tree::{self, InTree, Listed, Node, NodeKind};
 use crate::process::{Pid, Process, Thread, Tid, tree as processes};
 use crate::syscall::Errno;
 
+pub use process::pages_of;
 pub use text::Text;
 
 /// Something in `/proc`.

@@ -16,6 +16,11 @@ use crate::process::{Process, Thread, Tid, tree as processes};
 use crate::syscall::Errno;
 use crate::time::NANOSECONDS;
 
+/// The pages that a process maps, counted piece by piece: others run in between.
+pub async fn pages_of(process: &Process) -> PageCounts {
+    Size::of(process).await.pages
+}
+
 /// Writes a file about the thread `tid` of a process.
 ///
 /// # Errors
