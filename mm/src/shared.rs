@@ -136,9 +136,17 @@ impl FrameAllocator {
 
 impl Drop for SharedMemory {
     fn drop(&mut self) {
-        let mut pages = core::mem::take(self.pages.get_mut());
-        self.detach(&mut pages, 0, u64::MAX);
-        self.frames.give_back_left(AT_ONCE);
+        let pages = self.pages.get_mut();
+        let count = pages.tree.count();
+        if count == 0 {
+            return;
+        }
+        let mut lost = Left::new();
+        pages.tree.detach_all(&mut lost);
+        self.frames.left.lock().append(self.frames, lost);
+        if count <= AT_ONCE {
+            self.frames.give_back_left(count);
+        }
     }
 }
 

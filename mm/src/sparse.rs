@@ -194,6 +194,14 @@ impl Sparse {
         }
     }
 
+    /// Takes the frames of all pages away, to `left`, in one step.
+    pub fn detach_all(&mut self, left: &mut Left) {
+        if let Some(root) = self.root.take() {
+            left.push(root);
+            self.height = 0;
+        }
+    }
+
     /// The first page from `start` on that has a frame.
     pub fn next_page(&self, start: u64) -> Option<u64> {
         let mut page = start;

@@ -239,6 +239,19 @@ static void locks(void) {
     if (fcntl(f, F_SETLK, &lock)) perror("again");
 }
 
+static void thousand(void) {
+    static char bytes[4096];
+    int open_files = 0;
+    for (int i = 0; i < 1000; i++, open_files++) {
+        int f = memfd_create("one of a thousand", 0);
+        if (f < 0) break;
+        for (long page = 0; page < 20; page++)
+            if (pwrite(f, bytes, 1, page * 5000 * 4096) != 1) return;
+    }
+    // All of them are closed when the program ends.
+    printf("%d open\n", open_files);
+}
+
 static void descriptors(void) {
     int count = 3, many = 0;
     while (count < 1000 && dup(0) >= 0) count++;
@@ -274,6 +287,7 @@ int main(int count, char **argv) {
     else if (!strcmp(what, "cut")) cut();
     else if (!strcmp(what, "locks")) locks();
     else if (!strcmp(what, "descriptors")) descriptors();
+    else if (!strcmp(what, "thousand")) thousand();
     else return 1;
     return 0;
 }

@@ -142,6 +142,11 @@ fn a_free_descriptor_is_found_without_a_walk() {
 }
 
 #[test]
+fn a_thousand_large_files_are_closed_piece_by_piece() {
+    assert_eq!(large(large_files(), &["thousand"], 512), "1000 open\n");
+}
+
+#[test]
 fn an_empty_proc_in_the_root_is_the_kernels() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["proc", "dev", "bin", "deep/er"] {

@@ -12,10 +12,17 @@ use crate::machine::Space;
 use crate::signal::pending;
 use crate::tracing;
 
-/// Unmaps a piece of the space of a thread that ends, if nobody else uses it; says whether anything is left.
+/// Closes some files of a process whose last thread ends, then unmaps a piece of its space, each unless somebody else uses
+/// it; says whether anything is left.
 pub fn dismantle(thread: &Thread, space: &Arc<Space>) -> bool {
+    if thread.process.thread_count() > 1 {
+        return false;
+    }
+    if thread.process.close_some() {
+        return true;
+    }
     // This thread and the process's record hold the space.
-    if Arc::strong_count(space) > 2 || thread.process.thread_count() > 1 {
+    if Arc::strong_count(space) > 2 {
         return false;
     }
     // No CPU has the space loaded then, so what is unmapped is free at once.

@@ -15,6 +15,7 @@ use super::tree::place::Place;
 use super::usage::Usage;
 use super::{ExitStatus, Pid, Thread};
 use crate::exec::ExecError;
+use crate::fs::table::LIMIT;
 use crate::fs::{Directory, FileTable, Node};
 use crate::heap::ProcessAccount;
 use crate::machine::Space;
@@ -232,6 +233,24 @@ impl Process {
             drop(old);
         }
         Ok(())
+    }
+
+    /// Closes some of its open files, unless another process shares them; says whether some may be left. With its end they
+    /// all go, and closing many takes long.
+    pub fn close_some(&self) -> bool {
+        const PIECE: usize = 64;
+        let files = self.files.lock().clone();
+        // The record's hold and this one.
+        let Some(files) = files.filter(|files| Arc::strong_count(files) <= 2) else {
+            return false;
+        };
+        for _ in 0..PIECE {
+            let closed = files.lock().take(0, LIMIT, false);
+            if closed.is_none() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Lets go of its open files; they are closed unless another process shares them.
