@@ -41,8 +41,8 @@ const AT_ONCE: usize = 512;
 /// How many sets may be in each other.
 const DEPTH: u32 = 5;
 
-/// Sets that are visited when a set is added to another.
-const VISITS: u32 = 1024;
+/// Steps of the visit to the sets in a set that is added to another: one for each set and for every eight slots in it.
+const STEPS: u32 = 4096;
 
 /// What is reported whether or not it is wanted.
 const ALWAYS: u32 = linux::EPOLLERR | linux::EPOLLHUP;
@@ -187,8 +187,8 @@ impl Epoll {
         }
         if let Held::Epoll(inner) = &held {
             let above = this.above.load(Ordering::Relaxed) + 1;
-            let (depth, mut visits) = (DEPTH.saturating_sub(above), VISITS);
-            if !Self::nests(inner, this, depth, &mut visits) {
+            let (depth, mut steps) = (DEPTH.saturating_sub(above), STEPS);
+            if !Self::nests(inner, this, depth, &mut steps) {
                 return Err(Errno::ELOOP);
             }
             inner.lower(above);
@@ -358,15 +358,15 @@ impl Epoll {
     }
 
     /// Whether `this` may be in `outer`: not if it contains it, nor if there are more than `depth` sets in each other from here
-    /// on. `visits` counts down to an end: many ways through few sets are many visits.
-    fn nests(this: &Arc<Self>, outer: &Arc<Self>, depth: u32, visits: &mut u32) -> bool {
-        if Arc::ptr_eq(this, outer) || depth == 0 || *visits == 0 {
+    /// on. `steps` counts down to an end: many ways through few sets are many steps.
+    fn nests(this: &Arc<Self>, outer: &Arc<Self>, depth: u32, steps: &mut u32) -> bool {
+        if Arc::ptr_eq(this, outer) || depth == 0 || *steps == 0 {
             return false;
         }
-        *visits -= 1;
         let state = this.state.lock();
+        *steps = steps.saturating_sub(1 + (state.slots.len() / 8) as u32);
         state.slots.iter().flatten().all(|item| match item.waiter.holder() {
-            Held::Epoll(inner) => Self::nests(inner, outer, depth - 1, visits),
+            Held::Epoll(inner) => Self::nests(inner, outer, depth - 1, steps),
             _ => true,
         })
     }

@@ -257,7 +257,10 @@ pub(super) async fn with_mask(
     }
     pending::review(thread);
     let result = wait.await;
-    if !matches!(result, Err(Errno::ERESTARTNOHAND | Errno::ERESTARTBLOCK | Errno::EINTR)) {
+    if matches!(result, Err(Errno::ERESTARTNOHAND | Errno::ERESTARTBLOCK | Errno::EINTR)) {
+        // The thread looks at its signals, and then at its mask, also when only a stop has cut the wait short.
+        thread.notice_signals();
+    } else {
         deliver::restore_mask(thread);
     }
     result
