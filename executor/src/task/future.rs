@@ -181,7 +181,8 @@ pub(crate) fn install<F: Future>() -> Option<Install<F>> {
     }
     // SAFETY: the layout is not empty.
     let boxed = unsafe { alloc(Typed::<F>::LAYOUT) }.cast::<Stage<F>>();
-    (!boxed.is_null()).then_some(Install { boxed })
+    // Not `then_some`: what that makes and drops would free a box that never was.
+    (!boxed.is_null()).then(|| Install { boxed })
 }
 
 impl<F: Future> Install<F> {
