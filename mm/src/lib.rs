@@ -12,7 +12,6 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
 
-extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
