@@ -72,17 +72,6 @@ static int files(void) {
     return 0;
 }
 
-// A family of processes, each of which holds little.
-static int processes(void) {
-    for (int i = 0; i < 20000; i++) {
-        pid_t child = fork();
-        if (child < 0) return errno;
-        if (child == 0)
-            for (;;) pause();
-    }
-    return 0;
-}
-
 static volatile sig_atomic_t hits;
 static void count_hit(int number) {
     (void)number;
@@ -110,7 +99,6 @@ int main(int count, char **words) {
         int error = strcmp(kind, "regions") == 0     ? regions()
                     : strcmp(kind, "threads") == 0   ? threads()
                     : strcmp(kind, "files") == 0     ? files()
-                    : strcmp(kind, "processes") == 0 ? processes()
                                                      : pipes();
         // A process without memory can still say so.
         write(ready[1], &error, sizeof error);
