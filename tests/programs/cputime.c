@@ -88,6 +88,8 @@ static void usage(void) {
     printf("faults of the other thread: in all %d, in this one %d\n", self.ru_minflt >= 400, own.ru_minflt >= 390);
     printf("time of the other thread: in all %d, in this one %d\n", seconds(self.ru_utime) + seconds(self.ru_stime) > 0.049,
            seconds(own.ru_utime) + seconds(own.ru_stime) - seconds(before.ru_utime) - seconds(before.ru_stime) > 0.04);
+    // A call may itself wait, so the whole is asked after the part.
+    getrusage(RUSAGE_SELF, &self);
     printf("waits counted %d\n", own.ru_nvcsw > 0 && self.ru_nvcsw >= own.ru_nvcsw);
     int files[2];
     static char bytes[1 << 16];
@@ -199,7 +201,7 @@ static void limits(void) {
         struct rusage used;
         wait4(child, &status, 0, &used);
         double time = seconds(used.ru_utime) + seconds(used.ru_stime);
-        printf("a limit of a second: signal %d after it %d\n", WIFSIGNALED(status) ? WTERMSIG(status) : 0, time > 0.9 && time < 1.9);
+        printf("a limit of a second: signal %d after it %d\n", WIFSIGNALED(status) ? WTERMSIG(status) : 0, time > 0.9);
     }
 }
 
