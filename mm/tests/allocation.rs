@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use faultline_mm::{Access, Backing, FaultInfo, PAGE_SIZE, Protection, VirtualAddressSpace};
+use faultline_mm::{Access, Advice, Backing, FaultInfo, PAGE_SIZE, Protection, VasError, VirtualAddressSpace};
 use machine::machine;
 use x86_64::VirtAddr;
 
@@ -19,10 +19,19 @@ struct Counted;
 
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 static BYTES: AtomicUsize = AtomicUsize::new(0);
+/// Allocations that still succeed.
+static LEFT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 // SAFETY: every call is passed on to the system's allocator as it is.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let left = LEFT.load(Ordering::Relaxed);
+        if left == 0 {
+            return std::ptr::null_mut();
+        }
+        if left != usize::MAX {
+            LEFT.store(left - 1, Ordering::Relaxed);
+        }
         CALLS.fetch_add(1, Ordering::Relaxed);
         BYTES.fetch_add(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller keeps the contract of the trait.
@@ -112,4 +121,77 @@ fn polls_of_a_finished_fault_do_no_harm() {
     let mut fault = pin!(space.handle_page_fault(FaultInfo::user(START, Access::Read)));
     assert!(matches!(fault.as_mut().poll(&mut context), Poll::Ready(Err(_))));
     assert!(fault.as_mut().poll(&mut context).is_ready());
+}
+
+/// Makes a call with no allocation that succeeds, with one, and so on, until it succeeds; says how often it failed.
+fn fail_each<T>(mut call: impl FnMut() -> Result<T, VasError>, check: impl Fn()) -> usize {
+    for successes in 0.. {
+        LEFT.store(successes, Ordering::Relaxed);
+        let result = call();
+        LEFT.store(usize::MAX, Ordering::Relaxed);
+        match result {
+            Ok(_) => return successes,
+            Err(error) => assert_eq!(error, VasError::NoKernelMemory),
+        }
+        check();
+    }
+    unreachable!("a call makes no more than 2^64 allocations")
+}
+
+#[test]
+fn a_call_without_memory_for_its_regions_changes_nothing() {
+    let _alone = ALONE.lock();
+    let memory = machine(4096);
+    let page = |index: u64| VirtAddr::new(START + index * PAGE_SIZE);
+    // Full chunks, and full groups of them, at every place where a region may be cut.
+    let mut failures = [0; 5];
+    for count in [1, 15, 16, 17, 32, 200, 1024, 1500] {
+        let space = VirtualAddressSpace::new(memory);
+        space.init().expect("a frame is free");
+        for index in 0..count {
+            space
+                .map_lazy(
+                    page(8 * index),
+                    5 * PAGE_SIZE,
+                    Protection::READ_WRITE,
+                    Backing::Anonymous,
+                )
+                .expect("the addresses are free");
+        }
+        let picture = || {
+            let mut regions = Vec::new();
+            space.mappings_ref(|region| regions.push((region.range, region.protection, region.flags)));
+            regions
+        };
+        let mut places = vec![0, count / 2, count - 1];
+        places.dedup();
+        for middle in places {
+            let at = 8 * middle;
+            let before = picture();
+            let same = || assert_eq!(picture(), before);
+            failures[3] += fail_each(
+                || space.map_lazy(page(at + 6), PAGE_SIZE, Protection::READ, Backing::Anonymous),
+                same,
+            );
+            let before = picture();
+            let same = || assert_eq!(picture(), before);
+            failures[0] += fail_each(|| space.unmap(page(at + 1), PAGE_SIZE), same);
+            let before = picture();
+            let same = || assert_eq!(picture(), before);
+            failures[1] += fail_each(|| space.protect_region(page(at + 3), PAGE_SIZE, Protection::READ), same);
+            let before = picture();
+            let same = || assert_eq!(picture(), before);
+            failures[2] += fail_each(|| space.advise(page(at + 3), PAGE_SIZE, Advice::NotInherited), same);
+        }
+        let before = picture();
+        let free = memory.account();
+        failures[4] += fail_each(
+            || space.fork().map(drop),
+            || {
+                assert_eq!(picture(), before);
+                assert_eq!(memory.account().available(), free.available());
+            },
+        );
+    }
+    assert!(failures.iter().all(|&failures| failures > 0), "{failures:?}");
 }

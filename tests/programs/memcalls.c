@@ -178,10 +178,36 @@ static void limits(void) {
     T(sbrk(16 << 20));
 }
 
+// Uses so much stack, a page at a time.
+static int deep(long pages) {
+    volatile char page[PAGE];
+    page[0] = page[PAGE - 1] = pages;
+    return pages ? deep(pages - 1) + page[0] : 0;
+}
+
+static void stack(long limit, long used) {
+    struct rlimit both = {limit, RLIM_INFINITY};
+    int pid = fork(), status;
+    if (!pid) {
+        setrlimit(RLIMIT_STACK, &both);
+        deep(used / PAGE);
+        _exit(0);
+    }
+    waitpid(pid, &status, 0);
+    printf("stack of %ld, %ld used: %d\n", limit, used, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+}
+
+static void stacks(void) {
+    stack(8 << 20, 4 << 20);
+    stack(1 << 20, 4 << 20);
+    stack(8 << 20, 12 << 20);
+}
+
 int main(void) {
     setvbuf(stdout, 0, _IOLBF, 0);
     locks();
     flags();
+    stacks();
     limits();
     return 0;
 }

@@ -25,7 +25,7 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use faultline_fallible::Arc;
 
-use faultline_mm::{FaultInfo, FaultOutcome};
+use faultline_mm::{Access, FaultError, FaultInfo, FaultOutcome, Protection};
 use faultline_trace::{Kind, TrapWord};
 
 use super::attention::Attended;
@@ -52,6 +52,8 @@ pub struct UserThread {
     leaves: bool,
     /// How often a signal has had to wait for room in the kernel heap.
     pub(super) waits_for_room: u16,
+    /// Where the thread has faulted for nothing, and how often in a row.
+    stuck: (u64, u32),
 }
 
 /// What the thread is doing. With a tag of its own: one that the compiler hides in the fault's future costs more to read.
@@ -101,6 +103,7 @@ impl UserThread {
             interrupted: None,
             leaves: false,
             waits_for_room: 0,
+            stuck: (0, 0),
         }
     }
 
@@ -143,9 +146,35 @@ impl UserThread {
         self.trace_resume(fault);
         if let FaultOutcome::Resolved(class) = outcome {
             statistics::fault_resolved(class, since);
+        } else if self.is_stuck() {
+            self.refuse(FaultError::Protection {
+                address: self.context.cr2(),
+                access: Access::Read,
+                protection: Protection::empty(),
+            });
         }
         self.thread.usage.count_fault();
         Poll::Ready(())
+    }
+
+    /// Whether one instruction has faulted again and again, although its page allows the access: whatever the processor
+    /// wants there, it does not get it by asking for ever.
+    #[cold]
+    fn is_stuck(&mut self) -> bool {
+        /// Far more often than translations that were not flushed yet can cause.
+        const MOST: u32 = 1000;
+        let rip = self.context.rip();
+        let (place, times) = &mut self.stuck;
+        if core::mem::replace(place, rip) == rip {
+            *times += 1;
+        } else {
+            *times = 1;
+        }
+        if *times < MOST {
+            return false;
+        }
+        *times = 0;
+        true
     }
 
     /// Polls the call that the thread waits for. `Ready` means that the loop goes on.

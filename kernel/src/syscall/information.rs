@@ -5,7 +5,7 @@ use faultline_fallible::Arc;
 
 use linux_raw_sys::general as linux;
 
-use super::{Caller, Errno, timers, user};
+use super::{Caller, Errno, memory, timers, user};
 use crate::arch::UserContext;
 use crate::process::limits::{Limit, LimitError, Resource};
 use crate::process::{Process, Thread, tree};
@@ -136,6 +136,11 @@ fn set_limit(process: &Arc<Process>, resource: Resource, limit: Limit) -> Result
     })?;
     if resource == Resource::NOFILE {
         process.files().lock().set_limit(limit.current);
+    }
+    if resource == Resource::STACK
+        && let Some(space) = process.space()
+    {
+        memory::hold_stack(process, &space);
     }
     if resource == Resource::CPU {
         timers::hold_cpu_limit(process)?;

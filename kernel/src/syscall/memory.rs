@@ -313,6 +313,16 @@ pub(super) fn hold_locked(process: &Process, space: &Space, more: u64) -> Result
     Ok(())
 }
 
+/// Lets the stack of a process grow as far as `RLIMIT_STACK` says.
+pub fn hold_stack(process: &Process, space: &Space) {
+    /// As far as without a limit.
+    const MOST: u64 = 1 << 30;
+    let size = process.limits.current(Resource::STACK).min(MOST) & !(PAGE - 1);
+    // Sizes up to this one fit below every place of the stack.
+    let fits = space.set_stack_size(size.max(PAGE));
+    debug_assert!(fits.is_ok());
+}
+
 /// `mmap` in its turn, and in steps where it replaces much; pages that are to be there when it returns are made present.
 pub async fn mmap_in_turn(caller: Caller, arguments: [u64; 6]) -> Result<u64, Errno> {
     super::has_headroom()?;

@@ -7,7 +7,7 @@ use faultline_executor::yield_now;
 use faultline_trace::Kind;
 use linux_raw_sys::general as linux;
 
-use super::{Caller, Errno, Outcome, has_headroom, usage, user};
+use super::{Caller, Errno, Outcome, has_headroom, memory, usage, user};
 use crate::exec::stack::Arguments;
 use crate::exec::strings::Strings;
 use crate::exec::{self, Image};
@@ -32,7 +32,10 @@ pub fn exit_now(thread: &Thread, status: ExitStatus) {
 /// `execve`.
 pub async fn execve(caller: Caller, path: u64, arguments: u64, environment: u64) -> Outcome {
     match prepare(&caller, path, arguments, environment).await {
-        Ok(image) => Outcome::Execute(image),
+        Ok(image) => {
+            memory::hold_stack(&caller.thread.process, &image.space);
+            Outcome::Execute(image)
+        }
         Err(errno) => Outcome::Return(Err(errno)),
     }
 }
