@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell as CompletedShell;
 
 pub use options::{Options, Settings};
-use values::{html_file, megabytes, positive_seconds, scenarios, seconds, variable};
+use values::{html_file, megabytes, positive_seconds, scenarios, seconds, svg_file, variable};
 
 use crate::config::{Fault, Service, Switch};
 use crate::gdb::Debugger;
@@ -174,6 +174,10 @@ pub struct Run {
     /// Write system calls on standard error as they return, with their arguments, results and times
     #[arg(long, conflicts_with_all = ["trace", "report", "csv", "jsonl", "trace_categories"])]
     pub strace: bool,
+    /// Draw what the guest's instructions were spent on, kernel and program, by function: a flame graph of every
+    /// instruction, at a hundredth of the speed
+    #[arg(long, value_name = "FILE.svg", value_parser = svg_file, conflicts_with = "gdb")]
+    pub profile: Option<PathBuf>,
     /// A folder whose files and links are the machine's root file system; PROGRAM is then looked for in it first
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,

@@ -25,6 +25,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod executor;
+pub mod flame;
 pub mod gdb;
 pub mod interrupt;
 pub mod kernel_image;

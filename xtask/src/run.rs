@@ -10,6 +10,7 @@ use crate::build;
 use crate::cli;
 use crate::cli::values::closest;
 use crate::config::{self, Config};
+use crate::flame::Counter;
 use crate::gdb::{self, Debugger};
 use crate::machine::{Accel, Attached, End, InputKind};
 use crate::ports::{Commands, Ports, TracePort};
@@ -90,6 +91,12 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
         .gdb
         .map(|debugger| gdb::prepare(debugger, &artifacts, &tasks[0], options.seed))
         .transpose()?;
+    let counter = arguments
+        .profile
+        .as_ref()
+        .map(|_| Counter::new(&tasks[0]))
+        .transpose()?;
+    hardware.instructions = counter.as_ref().map(|counter| counter.path().to_owned());
     hardware.gdb = waiting.as_ref().map(|waiting| waiting.port);
     let mut recorder = arguments.recording.start(&tasks)?;
     options.describe(arguments.accel, &mut recorder);
@@ -130,6 +137,9 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
     drop(terminal);
     drop(debugging);
     let ended = ended?;
+    if let (Some(counter), Some(file)) = (counter, &arguments.profile) {
+        counter.finish(&artifacts.kernel, &tasks[0], file)?;
+    }
     recorder.finish(ended.as_ref().map(|(_, outcome)| outcome.report.as_str()).ok())?;
     let (report, _) = match ended {
         Ok(orderly) => orderly,

@@ -192,7 +192,7 @@ fn the_keys_of_the_configuration_are_listed() {
     for key in [
         "\nservice=first, last\n",
         "\nselftest=panic, ",
-        "\nslice=a number up to 65535\n",
+        "\nslice=a number up to 100\n",
     ] {
         assert!(text.contains(key), "{key}: {text}");
     }

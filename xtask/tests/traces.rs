@@ -118,3 +118,32 @@ fn system_calls_are_shown_while_the_program_runs() {
         "{said}"
     );
 }
+
+#[test]
+fn a_profile_shows_functions_of_kernel_and_program() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("profile.svg");
+    let path = file.to_str().unwrap();
+    output(&[
+        "run",
+        "--accel",
+        "icount",
+        "--profile",
+        path,
+        "touch",
+        "--pages",
+        "64",
+        "sequential",
+    ]);
+    let picture = fs::read_to_string(&file).unwrap();
+    for part in [
+        "/bin/touch: ",
+        "kernel (",
+        "faultline_kernel::",
+        "faultline_mm::",
+        "touch (",
+        "faultline_user::mapping::Mapping::fill (",
+    ] {
+        assert!(picture.contains(part), "{part}");
+    }
+}

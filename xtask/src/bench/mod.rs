@@ -10,7 +10,7 @@
 mod chart;
 mod figures;
 pub(crate) mod linux;
-mod profile;
+pub(crate) mod profile;
 mod tables;
 
 use std::collections::BTreeMap;

@@ -112,19 +112,7 @@ impl Pipe {
     pub fn new(program: &[u8]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("no temporary folder")?;
         let path = folder.path().join("instructions");
-        let name = CString::new(path.as_os_str().as_bytes())?;
-        // SAFETY: the name ends in a NUL and outlives the call.
-        if unsafe { libc::mkfifo(name.as_ptr(), 0o600) } != 0 {
-            return Err(io::Error::last_os_error()).context("no pipe for the instructions");
-        }
-        // A reader that doesn't wait for a writer, then the writer, then a reader as any other.
-        let first = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&path)?;
-        let writer = OpenOptions::new().write(true).open(&path)?;
-        let reader = File::open(&path)?;
-        drop(first);
+        let (writer, reader) = named_pipe(&path)?;
         let code = Code::of(program)?;
         let windows = thread::spawn(move || {
             let mut windows = Windows::default();
@@ -161,6 +149,27 @@ impl Pipe {
         };
         Profile::of(runs, &window, kernel)
     }
+}
+
+/// Makes a pipe with a name. The writer is to be kept open until QEMU has ended, so that the reader sees no end before.
+///
+/// # Errors
+/// Fails when the pipe can't be made.
+pub(crate) fn named_pipe(path: &Path) -> anyhow::Result<(File, File)> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the name ends in a NUL and outlives the call.
+    if unsafe { libc::mkfifo(name.as_ptr(), 0o600) } != 0 {
+        return Err(io::Error::last_os_error()).context("no pipe for the instructions");
+    }
+    // A reader that doesn't wait for a writer, then the writer, then a reader as any other.
+    let first = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let writer = OpenOptions::new().write(true).open(path)?;
+    let reader = File::open(path)?;
+    drop(first);
+    Ok((writer, reader))
 }
 
 /// The windows in which the kernel ran: by length, how many there are and the first of them.
@@ -201,7 +210,7 @@ impl Windows {
 }
 
 /// The address of the instruction on a line of QEMU's log.
-fn address(line: &[u8]) -> Option<u64> {
+pub(crate) fn address(line: &[u8]) -> Option<u64> {
     let bracket = line.iter().position(|byte| *byte == b'[')?;
     let mut parts = line[bracket + 1..].split(|byte| *byte == b'/');
     let address = std::str::from_utf8(parts.nth(1)?).ok()?;

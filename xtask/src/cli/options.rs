@@ -205,7 +205,7 @@ mod tests {
             ("service", "KEY=VALUE"),
             ("servic=last", "`service`?"),
             ("service=soon", "first, last"),
-            ("slice=70000", "up to 65535"),
+            ("slice=70000", "up to 100"),
             ("audit=x", "a number"),
         ] {
             let error = setting(wrong).unwrap_err();

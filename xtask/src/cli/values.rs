@@ -82,6 +82,15 @@ pub fn html_file(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// The name of a picture.
+pub fn svg_file(text: &str) -> Result<PathBuf, String> {
+    let file = PathBuf::from(text);
+    match file.extension().and_then(|end| end.to_str()) {
+        Some("svg") => Ok(file),
+        _ => Err("the profile is a picture: name a file that ends in .svg".to_owned()),
+    }
+}
+
 /// The known word that a person may have meant: the one with the fewest letters between the two, if these are few.
 pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let most = word.chars().count().div_ceil(3);

@@ -100,7 +100,7 @@ pub fn resolve(recording: &mut Recording, tasks: &[Task]) {
 }
 
 /// What a program calls its addresses.
-struct Symbols {
+pub(crate) struct Symbols {
     entry: u64,
     /// Start, size and name, by the start.
     symbols: Vec<(u64, u64, String)>,
@@ -109,7 +109,8 @@ struct Symbols {
 }
 
 impl Symbols {
-    fn read(program: &[u8]) -> Option<Self> {
+    /// Reads them from the program's file; none if that is no such file.
+    pub(crate) fn read(program: &[u8]) -> Option<Self> {
         let file = object::File::parse(program).ok()?;
         let named = file
             .symbols()
@@ -139,7 +140,8 @@ impl Symbols {
         if entry == 0 { 0 } else { entry.wrapping_sub(self.entry) }
     }
 
-    fn find(&self, address: u64) -> Option<String> {
+    /// The name of an address of the file, with the offset behind `+`.
+    pub(crate) fn find(&self, address: u64) -> Option<String> {
         let holds = |&&(start, size, _): &&(u64, u64, String)| (start..start.saturating_add(size)).contains(&address);
         let before = self.symbols.partition_point(|symbol| symbol.0 <= address);
         let symbol = self.symbols[..before].iter().rev().take(4).find(holds);
