@@ -1,4 +1,4 @@
-//! The turn: fire timers, then poll tasks until nothing is runnable or the shares are used up.
+//! The turn: fire timers, then poll tasks until nothing is runnable, the shares are used up, or the turn is long.
 
 use core::task::{Poll, Waker};
 
@@ -9,6 +9,10 @@ use crate::{
     sync::{Ordering, mutant},
     task::{self, Slot, bits},
 };
+
+/// A turn is long after this part of a slice: timers are looked at more often than turns of tasks change, and seldom enough
+/// to cost nothing.
+const LONG_TURN: u32 = 8;
 
 /// What a turn did, and what the CPU may do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,12 +70,14 @@ impl<H: Hooks> Executor<H> {
         self.hooks.turn_begins(cpu.timers.next_deadline(), left);
         cpu.backlog.store(false, Ordering::Relaxed);
         // SAFETY: as above.
-        unsafe { self.poll_tasks(cpu) };
+        unsafe { self.poll_tasks(cpu, now) };
         // SAFETY: as above.
         unsafe { self.end(cpu, turning) }
     }
 
-    /// Polls tasks, the highest class first, until none is left or each class has used its share.
+    /// Polls tasks, the highest class first, until none is left, each class has used its share, or the turn, which began at
+    /// `began`, is long: a task that yields in the midst of long work wants due timers to be looked at, which only the next
+    /// turn does.
     ///
     /// Before a task of the lower two classes is polled, only the inboxes of the upper two are looked at: once their lists
     /// are empty, or their shares used up, only a push on an inbox can change that ([`Executor::wake_next`] puts no task of
@@ -80,8 +86,9 @@ impl<H: Hooks> Executor<H> {
     /// # Safety
     /// The turn of the CPU is the caller's.
     #[inline(always)]
-    unsafe fn poll_tasks(&'static self, cpu: &'static Cpu) {
+    unsafe fn poll_tasks(&'static self, cpu: &'static Cpu, began: u32) {
         let [fault_service, device, user, idle] = &cpu.queues;
+        let long = self.config.slice / LONG_TURN;
         loop {
             // SAFETY: the caller has the turn, here and below.
             let upper = || unsafe { next_of(cpu, fault_service).or_else(|| next_of(cpu, device)) };
@@ -95,6 +102,10 @@ impl<H: Hooks> Executor<H> {
                 let Some(slot) = lower else { return };
                 // SAFETY: as above.
                 unsafe { self.run_lower(cpu, slot) };
+                // Only after a poll of the lower classes, so that the upper ones can't keep them from running.
+                if self.turn_clock(cpu).wrapping_sub(began) > long {
+                    return note_backlog(cpu);
+                }
                 if fault_service.inbox_word() | device.inbox_word() != 0 {
                     break;
                 }
