@@ -95,7 +95,7 @@ impl Lengths {
         let slice = slice.clamp(8, 1 << 29);
         Self {
             slice,
-            guest: slice.div_ceil(64),
+            guest: slice.div_ceil(16),
             margin: u64::from(slice / 8),
             grace: slice / 8,
             credit: u64::from(slice / 2),

@@ -182,7 +182,7 @@ impl Default for Config {
             fault: FaultMode::Queued,
             service: ServiceTurn::First,
             zero_pool: true,
-            slice: 4,
+            slice: 1,
             polls: PollTime::All,
             audit: 0,
             stall: 10,

@@ -293,7 +293,7 @@ pub struct Storm {
     #[arg(long, value_enum, default_value_t)]
     pub zero_pool: Switch,
     /// How long a thread runs, in milliseconds and its faults included, before others that have run less have their turn
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=100))]
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub slice: u16,
     /// Settings below those that have an option.
     #[command(flatten)]

@@ -76,7 +76,7 @@ keys! {
         "first: faults are served before anything else; last: when no user thread can go on, so that faults stay in flight";
     "zero_pool": SWITCH, "on",
         "zero frames ahead of time while the CPU is idle";
-    "slice": Values::Number(100), "4",
+    "slice": Values::Number(100), "1",
         "milliseconds, 1 at the least, that a thread runs, its faults included, before others that have run less";
     "polls": Values::Words(&["all", "kernel"]), "all",
         "which time counts as that of a poll; kernel: not the time in user mode, for the longest poll of kernel code";

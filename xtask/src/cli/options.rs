@@ -28,7 +28,7 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t)]
     pub zero_pool: Switch,
     /// How long a thread runs, in milliseconds and its faults included, before others that have run less have their turn
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=100))]
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub slice: u16,
     /// Seed of everything that is chosen by chance: random numbers, and where a program's code, heap, mappings and stack
     /// are; 0: the usual random numbers, and every program at the place it has without randomisation
