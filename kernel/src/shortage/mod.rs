@@ -7,7 +7,7 @@
 //! victim is not chosen before this one is gone.
 //!
 //! The choice looks at every process, one after the other, in a task of its own that was made at the start; it allocates
-//! nothing, and others run in between.
+//! nothing, and shares the CPU fairly with the programs.
 
 mod holdings;
 
@@ -82,7 +82,8 @@ pub fn victims() -> (u64, [Option<Victim>; NAMED]) {
 /// # Panics
 /// If there is no memory for it, at the start.
 pub fn start() {
-    let task = executor().spawn("shortage", Class::Device, serve());
+    // A large process takes long to look at, so this shares the CPU with the programs.
+    let task = executor().spawn("shortage", Class::User, serve());
     task.expect("the first tasks find memory").detach();
 }
 
