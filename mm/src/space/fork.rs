@@ -23,6 +23,11 @@ use crate::tlb::Change;
 /// Properties for which a region of a child does not keep what it was shared with.
 const SPECIAL: RegionFlags = RegionFlags::NOT_INHERITED.union(RegionFlags::WIPED_IN_CHILD);
 
+/// A space with no more regions and no more bytes than this is forked in one step: a table that is shared costs little, and
+/// so does a span of 2 MiB without one.
+const SMALL_REGIONS: usize = 128;
+const SMALL_BYTES: u64 = 4 << 30;
+
 /// All that can be mapped.
 pub(super) const EVERYTHING: PageRange = PageRange::new_unchecked(0, USER_END);
 
@@ -54,12 +59,17 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// As [`fork`](Self::fork).
     pub async fn fork_in_steps(&self) -> Result<Self, VasError> {
         let turn = self.turn().await?;
-        let child = self.new_child(&turn.lock())?;
+        let (child, small) = {
+            let inner = turn.lock();
+            let regions = &inner.regions;
+            let small = regions.len() <= SMALL_REGIONS && regions.bytes().all <= SMALL_BYTES;
+            (self.new_child(&inner)?, small)
+        };
         let mut left = Some(EVERYTHING);
         while let Some(range) = left {
             {
                 let mut inner = turn.lock();
-                let part = self.part(&inner, range);
+                let part = if small { range } else { self.part(&inner, range) };
                 self.share_part(&mut inner, &mut child.lock(), part)?;
                 left = Space::<P>::rest(range, part);
             }
@@ -68,7 +78,11 @@ impl<P: Platform> VirtualAddressSpace<P> {
             }
         }
         drop(turn);
-        left = Some(EVERYTHING);
+        let adapts = !small || {
+            let copy = child.lock();
+            copy.regions.iter().any(|(_, region)| region.flags.intersects(SPECIAL))
+        };
+        left = adapts.then_some(EVERYTHING);
         while let Some(range) = left {
             {
                 let mut inner = child.lock();

@@ -3,6 +3,7 @@
 use super::{Inner, Space};
 use crate::address::{HUGE_PAGE_SIZE, PageRange};
 use crate::platform::Platform;
+use crate::tables::walk_bound;
 
 impl<P: Platform> Space<P> {
     /// The front part of `range` that one step does. It ends with the range, or where the span of a last-level table ends: so
@@ -14,13 +15,26 @@ impl<P: Platform> Space<P> {
             end = end.min(limit.next_multiple_of(HUGE_PAGE_SIZE));
         }
         let front = PageRange::new_unchecked(range.start(), end);
-        match inner
-            .root
-            .and_then(|root| self.memory.end_of_bounded_walk(root, front, tables))
+        let Some(root) = inner.root else { return front };
+        // Only where regions are: a walk over all that could be mapped would cost more than most calls.
+        let mut left = walk_bound(tables);
+        let mut at = front.start();
+        while at < front.end()
+            && let Some((region, _)) = inner.regions.first_above(at)
+            && region.start() < front.end()
         {
-            Some(end) if end < front.end() => PageRange::new_unchecked(range.start(), end),
-            _ => front,
+            let spans = PageRange::spanning(
+                region.start().max(at),
+                region.end().next_multiple_of(HUGE_PAGE_SIZE).min(front.end()),
+            );
+            if let Some(end) = self.memory.end_of_bounded_walk(root, spans, &mut left)
+                && end < front.end()
+            {
+                return PageRange::new_unchecked(range.start(), end);
+            }
+            at = spans.end();
         }
+        front
     }
 
     /// What is left of `range` after `part`.

@@ -41,8 +41,8 @@ impl<P: Platform> Default for EndingSpaces<P> {
 }
 
 impl<P: Platform> VirtualAddressSpace<P> {
-    /// Unmaps a bounded front part of what is mapped, from the lowest address on; says whether anything is left. For a space
-    /// that nobody runs in any more, before it is destroyed. Needs no memory.
+    /// Unmaps a bounded front part of what is mapped, from the lowest address on, if one step can't do all; says whether it
+    /// did. For a space that nobody runs in any more, before it is destroyed, which is the last step. Needs no memory.
     #[must_use]
     pub fn clear_front(&self) -> bool {
         let mut inner = self.lock();
@@ -52,7 +52,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
         // From where a table's span starts, whatever regions are in it: so no shared table has to be split.
         let start = first.start() & !(HUGE_PAGE_SIZE - 1);
         let part = self.part(&inner, PageRange::new_unchecked(start, USER_END));
-        self.unmap_range(&mut inner, part).is_ok() && inner.regions.len() > 0
+        part.end() < USER_END && self.unmap_range(&mut inner, part).is_ok()
     }
 
     /// Whether destroying the space takes more than one step.

@@ -159,14 +159,11 @@ impl<P: Platform> Memory<P> {
         count
     }
 
-    /// Where a walk over the last-level tables of `range` ends that looks at no more than so many, and at no more other
-    /// entries than those have; `None` if it comes to the end of the range.
-    pub(crate) fn end_of_bounded_walk(&self, root: Pfn, range: PageRange, tables: u32) -> Option<u64> {
-        /// A last-level table or a huge page: 512 pages, each to be looked at, or freed.
-        const LEAVES: u32 = 8;
-        /// A table above: 512 entries.
+    /// Where a walk over the last-level tables of `range` ends that has so much left of its [bound](walk_bound), which it
+    /// lowers; `None` if it comes to the end of the range.
+    pub(crate) fn end_of_bounded_walk(&self, root: Pfn, range: PageRange, left: &mut u32) -> Option<u64> {
+        /// A table above the last level: 512 entries.
         const TABLE: u32 = 1;
-        let mut left = tables * LEAVES;
         let mut address = range.start() & !(HUGE_PAGE_SIZE - 1);
         'outer: while address < range.end() {
             let mut table = root;
@@ -178,14 +175,16 @@ impl<P: Platform> Memory<P> {
                 }
                 table = entry.frame();
             }
-            left = left.saturating_sub(TABLE);
+            *left = left.saturating_sub(TABLE);
             let end = ((address | (span(3) - 1)) + 1).min(range.end());
             while address < end {
-                if !self.entry(table, index(address, 2)).get().is_empty() {
-                    left = left.saturating_sub(LEAVES);
+                let entry = self.entry(table, index(address, 2)).get();
+                if !entry.is_empty() {
+                    let shared = entry.has(Entry::SHARED) && !entry.has(Entry::HUGE);
+                    *left = left.saturating_sub(if shared { SHARED } else { LEAVES });
                 }
                 address += HUGE_PAGE_SIZE;
-                if left == 0 {
+                if *left == 0 {
                     return Some(address);
                 }
             }
@@ -217,6 +216,17 @@ impl<P: Platform> Memory<P> {
             }
         }
     }
+}
+
+/// What a last-level table, or a huge page, counts in the bound of a walk: 512 pages, each to be looked at, or freed.
+const LEAVES: u32 = 8;
+
+/// What one counts that is shared: it is given up as a whole, or copied before it is changed.
+const SHARED: u32 = 1;
+
+/// The bound of a walk that looks at so many last-level tables, and at no more other entries than those have.
+pub(crate) const fn walk_bound(tables: u32) -> u32 {
+    tables * LEAVES
 }
 
 impl<P: Platform> Inner<P> {
