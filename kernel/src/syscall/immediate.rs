@@ -6,8 +6,8 @@ use faultline_fallible::Arc;
 use linux_raw_sys::general as linux;
 
 use super::{
-    Arguments, Errno, advice, descriptors, futex, groups, has_headroom, information, memory, posix_timers, processes,
-    remap, scheduling, time, timers,
+    Arguments, Errno, advice, descriptors, futex, groups, information, memory, posix_timers, processes, remap,
+    scheduling, time, timers,
 };
 use crate::arch::UserContext;
 use crate::machine::Space;
@@ -94,18 +94,10 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
 
         linux::__NR_munmap if memory::is_short(b) => memory::munmap(space, a, b),
         linux::__NR_brk if !space.locks_future() => memory::brk(process, space, a),
-        linux::__NR_mprotect if memory::is_short(b) => {
-            has_headroom().and_then(|()| memory::mprotect(process, space, [a, b, c]))
-        }
-        linux::__NR_mmap if memory::is_one_step(space, b, d) => {
-            has_headroom().and_then(|()| memory::mmap(process, space, [a, b, c, d, e, f]))
-        }
-        linux::__NR_mremap if remap::is_one_step(space, b, c, d) => {
-            has_headroom().and_then(|()| remap::mremap(process, space, [a, b, c, d, e]))
-        }
-        linux::__NR_madvise if memory::is_short(b) && !advice::populates(c) => {
-            has_headroom().and_then(|()| advice::madvise(space, a, b, c))
-        }
+        linux::__NR_mprotect if memory::is_short(b) => memory::mprotect(process, space, [a, b, c]),
+        linux::__NR_mmap if memory::is_one_step(space, b, d) => memory::mmap(process, space, [a, b, c, d, e, f]),
+        linux::__NR_mremap if remap::is_one_step(space, b, c, d) => remap::mremap(process, space, [a, b, c, d, e]),
+        linux::__NR_madvise if memory::is_short(b) && !advice::populates(c) => advice::madvise(space, a, b, c),
 
         linux::__NR_close => descriptors::close(process, a),
         linux::__NR_close_range => descriptors::close_range(process, a, b, c),

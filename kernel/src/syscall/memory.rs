@@ -325,7 +325,6 @@ pub fn hold_stack(process: &Process, space: &Space) {
 
 /// `mmap` in its turn, and in steps where it replaces much; pages that are to be there when it returns are made present.
 pub async fn mmap_in_turn(caller: Caller, arguments: [u64; 6]) -> Result<u64, Errno> {
-    super::has_headroom()?;
     let request = map_request(&caller.thread.process, &caller.space, arguments)?;
     let (size, locked) = (request.size, request.flags.contains(RegionFlags::LOCKED));
     let start = caller.space.mmap_in_steps(request).await?;
@@ -373,9 +372,7 @@ fn check_break(process: &Process, space: &Space, wanted: u64) -> Result<VirtAddr
 /// # Errors
 /// [`Errno::EWAIT`] only: a refused move is told by the unmoved break.
 pub fn brk(process: &Process, space: &Space, wanted: u64) -> Result<u64, Errno> {
-    let moved = super::has_headroom()
-        .and_then(|()| check_break(process, space, wanted))
-        .and_then(|wanted| Ok(space.brk(Some(wanted))?));
+    let moved = check_break(process, space, wanted).and_then(|wanted| Ok(space.brk(Some(wanted))?));
     match moved {
         Ok(end) => Ok(end.as_u64()),
         Err(Errno::EWAIT) => Err(Errno::EWAIT),

@@ -10,8 +10,8 @@
 //!
 //! - Every user pointer goes through [`user`], which resolves faults as user mode would and reports `EFAULT`.
 //! - No lock is held across an await.
-//! - A call that keeps something in the kernel heap asks [`has_headroom`] first; one that only uses it while it lasts
-//!   may go on a little longer, and what ends a handler or a thread longest of all. So user mode can't exhaust the heap.
+//! - Every allocation can fail. A call that keeps a thread, an open file or the like in the kernel heap asks
+//!   [`has_headroom`] first, so that something is left for those who use it only while a call lasts.
 //! - A typed error becomes a number in [`errno`] and nowhere else.
 //! - A call that the kernel does not have is `ENOSYS`; its number is named once in the trace and the log.
 
@@ -93,7 +93,7 @@ pub type Call = fallible::BoxFuture<'static, Outcome>;
 /// Bytes of kernel heap that no call which keeps something there may use.
 const LASTING_RESERVE: usize = 128 * 1024;
 
-/// Whether a call may keep something in the kernel heap: a region, a thread, an open file.
+/// Whether a call may keep something in the kernel heap: a thread, an open file.
 ///
 /// # Errors
 /// `ENOMEM` if it may not.

@@ -113,7 +113,6 @@ pub fn mremap(process: &Process, space: &Space, arguments: [u64; 5]) -> Result<u
 
 /// `mremap` in its turn, in steps.
 pub async fn mremap_in_turn(caller: Caller, arguments: [u64; 5]) -> Result<u64, Errno> {
-    super::has_headroom()?;
     let request = check(arguments)?;
     let Request {
         start,
