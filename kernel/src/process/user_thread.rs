@@ -52,7 +52,7 @@ pub struct UserThread {
     leaves: bool,
     /// How often a signal has had to wait for room in the kernel heap.
     pub(super) waits_for_room: u16,
-    /// Where the thread has faulted for nothing, and how often in a row.
+    /// Where the thread has faulted for nothing, and how often in a row, without a page that came or a call in between.
     stuck: (u64, u32),
 }
 
@@ -145,6 +145,7 @@ impl UserThread {
         unsafe { (&raw mut self.state).write(State::User) };
         self.trace_resume(fault);
         if let FaultOutcome::Resolved(class) = outcome {
+            self.stuck.1 = 0;
             statistics::fault_resolved(class, since);
         } else if self.is_stuck() {
             self.refuse(FaultError::Protection {
@@ -297,6 +298,7 @@ impl UserThread {
     fn call(&mut self) -> Next {
         tracing::arguments::enter(self.space.as_ref(), &self.context);
         statistics::syscall();
+        self.stuck.1 = 0;
         let Some(space) = &self.space else { return Next::Look };
         match syscall::immediate(&self.thread, space, &mut self.context) {
             Immediate::Known(value) => {

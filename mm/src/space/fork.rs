@@ -23,10 +23,9 @@ use crate::tlb::Change;
 /// Properties for which a region of a child does not keep what it was shared with.
 const SPECIAL: RegionFlags = RegionFlags::NOT_INHERITED.union(RegionFlags::WIPED_IN_CHILD);
 
-/// A space with no more regions and no more bytes than this is forked in one step: a table that is shared costs little, and
-/// so does a span of 2 MiB without one.
-const SMALL_REGIONS: usize = 128;
-const SMALL_BYTES: u64 = 4 << 30;
+/// What is forked in one step for each last-level table that a step may look at, in bytes: a table that is shared costs
+/// little, and a span of 2 MiB without one less.
+const BYTES_OF_TABLE: u64 = 256 * HUGE_PAGE_SIZE;
 
 /// All that can be mapped.
 pub(super) const EVERYTHING: PageRange = PageRange::new_unchecked(0, USER_END);
@@ -62,7 +61,8 @@ impl<P: Platform> VirtualAddressSpace<P> {
         let (child, small) = {
             let inner = turn.lock();
             let regions = &inner.regions;
-            let small = regions.len() <= SMALL_REGIONS && regions.bytes().all <= SMALL_BYTES;
+            let (most, tables) = self.memory.config.step;
+            let small = regions.len() <= most && regions.bytes().all <= u64::from(tables) * BYTES_OF_TABLE;
             (self.new_child(&inner)?, small)
         };
         let mut left = Some(EVERYTHING);

@@ -11,7 +11,7 @@ use core::task::{Poll, Waker};
 use faultline_fallible::Arc;
 
 use super::turn::pause;
-use super::{Space, VirtualAddressSpace};
+use super::{Inner, Space, VirtualAddressSpace};
 use crate::Memory;
 use crate::address::{HUGE_PAGE_SIZE, PageRange, USER_END};
 use crate::platform::Platform;
@@ -46,7 +46,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
     #[must_use]
     pub fn clear_front(&self) -> bool {
         let mut inner = self.lock();
-        let Some((first, _)) = inner.regions.first_above(0) else {
+        let Some((first, _)) = inner.regions.first_above(0).filter(|_| !Self::is_small(&inner)) else {
             return false;
         };
         // From where a table's span starts, whatever regions are in it: so no shared table has to be split.
@@ -58,10 +58,12 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// Whether destroying the space takes more than one step.
     fn is_large(&self) -> bool {
         let inner = self.lock();
-        if inner.regions.len() <= SMALL_REGIONS && inner.regions.bytes().all <= SMALL_BYTES {
-            return false;
-        }
-        self.part(&inner, PageRange::new_unchecked(0, USER_END)).end() < USER_END
+        !Self::is_small(&inner) && self.part(&inner, PageRange::new_unchecked(0, USER_END)).end() < USER_END
+    }
+
+    /// Whether it is known without a look at the tables that one step can do all.
+    fn is_small(inner: &Inner<P>) -> bool {
+        inner.regions.len() <= SMALL_REGIONS && inner.regions.bytes().all <= SMALL_BYTES
     }
 }
 

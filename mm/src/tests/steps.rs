@@ -152,7 +152,8 @@ fn a_fork_in_steps_is_a_fork() {
         .unwrap();
     let (child, polls) = finish(&world, space.fork_in_steps());
     let child = child.unwrap();
-    assert!(polls > 8, "{polls} steps");
+    // Five tables of the parent's own, and then the child, whose tables are shared.
+    assert!(polls > 6, "{polls} steps");
     for table in 0..5 {
         assert_eq!(world.read(&child, A + table * TABLE), Ok(table));
     }
@@ -191,22 +192,24 @@ fn a_fork_in_steps_fails_at_every_allocation_and_leaves_the_parent_alone() {
 
 #[test]
 fn a_child_that_is_dropped_half_way_leaves_nothing() {
-    let world = world();
-    let space = sparse(&world, 5);
-    let before = world.free();
     for steps in 1..5 {
-        let mut fork = pin!(space.fork_in_steps());
-        let mut fork = Some(fork.as_mut());
-        for _ in 0..steps {
-            let fork = fork.as_mut().expect("it is still there");
-            assert!(world.poll(fork.as_mut()).is_pending());
+        let world = world();
+        let space = sparse(&world, 5);
+        for index in 0..20 {
+            let start = at(A + 16 * TABLE + 2 * index * PAGE_SIZE);
+            space.map_lazy(start, PAGE_SIZE, RW, Backing::Anonymous).unwrap();
         }
-        fork = None;
-        assert!(fork.is_none());
+        let before = world.free();
+        {
+            let mut fork = pin!(space.fork_in_steps());
+            for _ in 0..steps {
+                assert!(world.poll(fork.as_mut()).is_pending());
+            }
+        }
+        space.mmap(MapRequest::anonymous(PAGE_SIZE, RW)).unwrap();
+        assert_eq!(world.free(), before);
+        check(&world, &[&space]);
     }
-    space.mmap(MapRequest::anonymous(PAGE_SIZE, RW)).unwrap();
-    assert_eq!(world.free(), before);
-    check(&world, &[&space]);
 }
 
 #[test]

@@ -162,25 +162,27 @@ fn argument(random: &mut Random, scratch: &Mapping) -> u64 {
     }
 }
 
-/// Whether a call leaves the parent alone, and this machine, should this be a Linux: it sends no signal to others.
+/// Whether a call leaves the parent alone, and this machine, should this be a Linux: it sends no signal to others and
+/// sets no limit of theirs.
 fn spares_parent(number: u64, values: &[u64; 6], parent: u64) -> bool {
-    const CALLS_OF_SIGNALS: [i64; 6] = [
+    const CALLS_TO_OTHERS: [i64; 7] = [
         libc::SYS_kill,
         libc::SYS_tkill,
         libc::SYS_tgkill,
         libc::SYS_rt_sigqueueinfo,
         libc::SYS_rt_tgsigqueueinfo,
         libc::SYS_pidfd_send_signal,
+        libc::SYS_prlimit64,
     ];
     // By its number, or by that of its group, which is the same.
     let names_parent = values[..2]
         .iter()
         .any(|&value| u64::from((value as u32).cast_signed().unsigned_abs()) == parent);
-    let signals = CALLS_OF_SIGNALS
+    let reaches_others = CALLS_TO_OTHERS
         .iter()
         .any(|&call| call.cast_unsigned() == number & 0xffff_ffff);
     // -1 is everybody but the first program: nobody but children of this one.
-    !(signals && names_parent)
+    !(reaches_others && names_parent)
 }
 
 /// Makes a call. Whoever comes back from it as a child of its own ends at once.
