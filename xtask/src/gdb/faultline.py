@@ -96,6 +96,16 @@ def elements(value):
         yield (start + index).dereference()
 
 
+def in_place(value):
+    """The elements of an `ArrayVec`."""
+    room = value[next(f for f in fields(value) if f.name == "xs")]
+    for index in range(number(value["len"])):
+        element = room[index]
+        while element.type.strip_typedefs().name.startswith("core::mem::"):
+            element = element[next(f for f in fields(element) if f.name in ("value", "__0"))]
+        yield element
+
+
 def text(value):
     """A `&str`."""
     start, length = value["data_ptr"], int(value["length"])
@@ -280,15 +290,11 @@ class Regions(gdb.Command):
             raise gdb.GdbError("no address space of a program is loaded")
         inner = field(space, "data") if "data" in [f.name for f in fields(space.dereference())] else space.dereference()
         chunks = field(inner, "inner", "regions", "chunks")
-        for chunk in elements(chunks["chunks"]):
-            chunk = pointer_in(chunk).dereference()
-            regions = chunk["regions"]
-            room = regions[next(f for f in fields(regions) if f.name == "xs")]
-            for index in range(number(regions["len"])):
-                region = room[index]
-                while region.type.strip_typedefs().name != "faultline_mm::region::Region":
-                    region = region[next(f for f in fields(region) if f.name in ("value", "__0"))]
-                print(f"{int(chunk['starts'][index]):#18x} {RegionPrinter(region).to_string()}")
+        for group in elements(chunks["groups"]):
+            for chunk in in_place(pointer_in(group).dereference()["chunks"]):
+                chunk = pointer_in(chunk).dereference()
+                for index, region in enumerate(in_place(chunk["regions"])):
+                    print(f"{int(chunk['starts'][index]):#18x} {RegionPrinter(region).to_string()}")
 
 
 class EntryCommand(gdb.Command):
