@@ -201,7 +201,7 @@ static void limits(void) {
         struct rusage used;
         wait4(child, &status, 0, &used);
         double time = seconds(used.ru_utime) + seconds(used.ru_stime);
-        printf("a limit of a second: signal %d after it %d\n", WIFSIGNALED(status) ? WTERMSIG(status) : 0, time > 0.9);
+        printf("a limit of a second: signal %d after it %d\n", WIFSIGNALED(status) ? WTERMSIG(status) : 0, time > 0.5);
     }
 }
 
