@@ -116,7 +116,7 @@ impl WaitQueue {
         any
     }
 
-    /// Wakes all tasks that wait now, the oldest first: up to [`BATCH`] before it returns, whose number it returns; those
+    /// Wakes all tasks that wait now, the oldest first: up to `BATCH` before it returns, whose number it returns; those
     /// wake the others.
     pub fn wake_all(&self) -> usize {
         let mut list = self.0.lock();

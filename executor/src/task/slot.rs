@@ -60,7 +60,7 @@ pub(crate) struct Slot {
     /// How many waiters lend their class to the task: 16 bits for each class, the highest class lowest. Changed under
     /// the lock of the wait-for graph.
     pub(crate) lent: AtomicU64,
-    /// The virtual time of the task; [`fair`](crate::fair) has its meaning. Written by `spawn`, then by the CPU that runs the
+    /// The virtual time of the task; [`fair`] has its meaning. Written by `spawn`, then by the CPU that runs the
     /// task.
     pub(crate) virtual_time: AtomicU64,
     /// What the task waits for, the newest first: a list under the lock of the wait-for graph.
