@@ -38,7 +38,7 @@ pub use account::{ProcessAccount, charge, charge_nobody, for_a_while, for_good};
 const RESERVE_SHARE: u64 = 128;
 
 /// The stock is one part in this many of RAM.
-const STOCK_SHARE: u64 = 64;
+const STOCK_SHARE: u64 = 16;
 
 /// Bytes that a call and what it holds while it lasts take at most, in most cases.
 const ROOM_FOR_A_CALL: usize = 16 * 1024;

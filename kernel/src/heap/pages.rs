@@ -14,7 +14,7 @@ use crate::memory::{BootMemory, phys_to_virt};
 
 /// The smallest stock: enough for the start-up.
 const SMALLEST_STOCK: u64 = 1 << 20;
-const LARGEST_STOCK: u64 = 32 << 20;
+const LARGEST_STOCK: u64 = 256 << 20;
 
 /// The smallest reserve.
 const SMALLEST_RESERVE: usize = 128 << 10;
