@@ -5,7 +5,7 @@ use linux_raw_sys::general as linux;
 
 use super::action::{self, Action};
 use super::{AlternateStack, Disposition, Signal, SignalInfo, SignalSet, pending, raise};
-use crate::process::tree::Walk;
+use crate::process::tree::{Kill, Walk};
 use crate::process::waiting::event;
 use crate::process::{Process, Thread, tree};
 use crate::syscall::{Caller, Errno, user};
@@ -183,6 +183,13 @@ pub async fn kill_many(caller: Caller, target: i32, number: u32) -> Result<u64, 
         -1 => (Walk::all(), true),
         0 => (Walk::group(sender.group()), false),
         _ => (Walk::group(target.unsigned_abs()), false),
+    };
+    // Dropped when all have been told.
+    let _kill = match target {
+        _ if signal != Some(Signal::SIGKILL) => None,
+        -1 => Kill::of_descendants(sender.root),
+        0 => Kill::of_group(sender.group()),
+        _ => Kill::of_group(target.unsigned_abs()),
     };
     let mut found = false;
     for (count, process) in walk.enumerate() {

@@ -66,9 +66,14 @@ pub enum Found {
     Changed(Arc<Process>, ChildChange),
 }
 
-/// The program that a new process would descend from has ended.
+/// Why there can be no new process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RootEnded;
+pub enum BirthError {
+    /// The program that it would descend from has ended.
+    RootEnded,
+    /// A `SIGKILL` is on its way to where it would be.
+    Killed,
+}
 
 /// The kinds of children that waits tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,15 +231,18 @@ impl Tree {
 /// Adds a process, whose number is reserved, as a child of `parent`, or of whoever adopts the children of one that ends.
 ///
 /// # Errors
-/// When the program that it descends from has ended: nothing new descends from that.
-pub fn add_process(process: &Arc<Process>, parent: Option<Pid>) -> Result<(), RootEnded> {
+/// [`BirthError`].
+pub fn add_process(process: &Arc<Process>, parent: Option<Pid>) -> Result<(), BirthError> {
     let mut tree = TREE.lock();
     let is_root = process.root == process.pid;
     let root_lives = tree
         .process(process.root)
         .is_some_and(|root| root.place.stage.get() == stage::LIVING);
     if !is_root && !root_lives {
-        return Err(RootEnded);
+        return Err(BirthError::RootEnded);
+    }
+    if tree.is_killed_at_birth(process, parent) {
+        return Err(BirthError::Killed);
     }
     tree.started.0 += 1;
     COUNT.fetch_add(1, Ordering::Release);

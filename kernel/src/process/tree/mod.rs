@@ -14,11 +14,12 @@
 //! of [`numbers`]. Finding a number, a child by its number, the oldest ended child ([`heap`]), whether a group is orphaned
 //! ([`groups`]) are steps; none walks over processes that it is not about. What has to reach many, such as a signal to a
 //! group or the end of a parent, goes from one to the next without the lock in between ([`walk`]), and whoever does it
-//! lets others run after [`PIECE`] of them.
+//! lets others run after [`PIECE`] of them; what is to be killed makes nothing new meanwhile ([`kill`]).
 
 mod children;
 mod groups;
 mod heap;
+mod kill;
 mod leave;
 mod line;
 mod numbers;
@@ -39,6 +40,7 @@ pub use children::{
     parent_process, reap_root, remove_unborn,
 };
 pub use groups::{GroupError, continue_process, is_group_of, is_orphaned, join_group, new_session, stop_process};
+pub use kill::Kill;
 pub use leave::leave;
 pub use numbers::{END, NumberError};
 pub use walk::{Walk, for_each_living};

@@ -116,6 +116,8 @@ pub(super) struct Group {
     pub(super) next_to_hang_up: Word,
     /// Whether it waits to be.
     pub(super) hangs_up: Word,
+    /// How many `SIGKILL`s are on their way to all members.
+    pub(super) kills: Word,
 }
 
 /// The place of a process in the tree.
@@ -150,6 +152,8 @@ pub struct Place {
     pub(super) told_joined: Stamp,
     /// For the end of a root: the number of the descendant that was killed last.
     pub(super) killed: Word,
+    /// How many `SIGKILL`s are on their way to all that descends from it.
+    pub(super) kills: Word,
 }
 
 impl Place {
