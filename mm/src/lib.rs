@@ -33,6 +33,7 @@ mod stats;
 mod sync;
 mod tables;
 mod tlb;
+mod transfer;
 
 pub use address::{HUGE_PAGE_SIZE, PAGE_SIZE, PageRange, USER_END};
 pub use backing::{Backing, CachePolicy, FillError, PageSource};
@@ -53,6 +54,10 @@ pub use space::{
     SpaceStats, Turn, UserBytes, UserCopy, VirtualAddressSpace,
 };
 pub use stats::MemoryStats;
+pub use transfer::{
+    BlockDevice, Completion, Direction, Finished, MAX_SEGMENTS, Prepared, SECTOR_SIZE, Segment, Transfer,
+    TransferError, TransferResult, Transfers,
+};
 
 #[cfg(test)]
 mod tests;
