@@ -8,7 +8,7 @@ use thiserror::Error;
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
-use crate::shared::SharedMemory;
+use crate::object::MemoryObject;
 
 /// An object that holds the pages of a file: the ramdisk, a block device.
 pub trait PageSource: Send + Sync {
@@ -61,7 +61,7 @@ pub enum Backing {
     /// Memory that every space which maps the object sees. The offset is in bytes, a multiple of 4096.
     Shared {
         /// The object.
-        object: Arc<SharedMemory>,
+        object: Arc<MemoryObject>,
         /// Where the region starts in it, in bytes.
         offset: u64,
     },

@@ -17,18 +17,16 @@ extern crate std;
 
 mod address;
 mod backing;
-mod contents;
 mod entry;
 mod error;
 mod fault;
 pub mod frame;
 mod memory;
+mod object;
 mod platform;
 mod protection;
 mod region;
-mod shared;
 mod space;
-mod sparse;
 mod stats;
 mod sync;
 mod tables;
@@ -45,10 +43,10 @@ pub use frame::{
     ReservedFrame, ReservedRun, RetiredFrame,
 };
 pub use memory::{FaultMode, Memory, MemoryConfig};
+pub use object::{DiskFile, LocateError, MAX_PIECES, MemoryObject, Piece, Pieces};
 pub use platform::{MAX_CPUS, Pcid, Platform};
 pub use protection::{Access, FaultInfo, Protection};
 pub use region::{Region, RegionFlags};
-pub use shared::SharedMemory;
 pub use space::{
     Advice, GlobalMemory, Layout, MapRequest, MappedRegion, PageCounts, Placement, RegionView, RemapTarget, Space,
     SpaceStats, Turn, UserBytes, UserCopy, VirtualAddressSpace,

@@ -1,7 +1,7 @@
 //! The beginning and the end of a world.
 
 use faultline_executor::Class;
-use faultline_mm::{FrameAllocator, Memory, MemoryConfig, PAGE_SIZE, SharedMemory, VirtualAddressSpace};
+use faultline_mm::{FrameAllocator, Memory, MemoryConfig, MemoryObject, PAGE_SIZE, VirtualAddressSpace};
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
@@ -54,7 +54,7 @@ pub(crate) fn set_up() {
         resident: resident.collect(),
     };
     *world.file.borrow_mut() = faultline_fallible::Arc::try_new(file).ok();
-    let shared = SharedMemory::new(memory.frames(), u64::from(SHARED_PAGES) * PAGE_SIZE);
+    let shared = MemoryObject::new(memory.frames(), u64::from(SHARED_PAGES) * PAGE_SIZE);
     *world.shared.borrow_mut() = shared.ok();
 
     let processes = world.script.processes.len();

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use faultline_executor::{Executor, JoinHandle, TaskEvent};
-use faultline_mm::{Access, FaultMode, Memory, PAGE_SIZE, SharedMemory, VirtualAddressSpace};
+use faultline_mm::{Access, FaultMode, Memory, MemoryObject, PAGE_SIZE, VirtualAddressSpace};
 use faultline_trace::Kind;
 
 use crate::coverage::Coverage;
@@ -104,7 +104,7 @@ pub(crate) struct World {
     pub random: RefCell<Random>,
     pub chooser: RefCell<Chooser>,
     pub disk: Disk,
-    pub shared: RefCell<Option<faultline_fallible::Arc<SharedMemory>>>,
+    pub shared: RefCell<Option<faultline_fallible::Arc<MemoryObject>>>,
     pub file: RefCell<Option<faultline_fallible::Arc<File>>>,
     pub memory: Cell<Option<&'static Memory<Virtual>>>,
     pub executor: &'static Executor<Virtual>,

@@ -4,14 +4,14 @@
 //! other with their NULs, as they will stand on the stack.
 
 use faultline_fallible::{AllocError, Arc};
-use faultline_mm::SharedMemory;
+use faultline_mm::MemoryObject;
 
 use crate::machine::memory;
 use crate::syscall::Errno;
 
 /// Strings one after the other, each with its NUL.
 pub struct Strings {
-    pages: Arc<SharedMemory>,
+    pages: Arc<MemoryObject>,
     length: u64,
     count: u64,
 }
@@ -23,7 +23,7 @@ impl Strings {
     /// There is no memory.
     pub fn new() -> Result<Self, AllocError> {
         Ok(Self {
-            pages: SharedMemory::empty(memory().frames())?,
+            pages: MemoryObject::empty(memory().frames())?,
             length: 0,
             count: 0,
         })

@@ -5,7 +5,7 @@ use core::task::{Context, Poll};
 use faultline_fallible::{AllocError, Arc};
 
 use faultline_executor::yield_now;
-use faultline_mm::{FillError, PAGE_SIZE, PageSource, SharedMemory};
+use faultline_mm::{FillError, MemoryObject, PAGE_SIZE, PageSource};
 use spin::Mutex;
 use x86_64::structures::paging::PhysFrame;
 
@@ -27,7 +27,7 @@ const LONGEST: u64 = i64::MAX as u64;
 
 /// Bytes of a file, page by page in frames; a page that nobody wrote takes none.
 pub struct MemoryFile {
-    pages: Arc<SharedMemory>,
+    pages: Arc<MemoryObject>,
     /// Length in bytes. The lock is held over every change of the length.
     length: Mutex<u64>,
     /// Time of the last change, in seconds.
@@ -41,7 +41,7 @@ impl MemoryFile {
     /// There is no memory.
     pub fn new() -> Result<Self, AllocError> {
         Ok(Self {
-            pages: SharedMemory::empty(memory().frames())?,
+            pages: MemoryObject::empty(memory().frames())?,
             length: Mutex::new(0),
             modified: AtomicU64::new(tree::now()),
         })
@@ -221,7 +221,7 @@ impl MemoryFile {
 
     /// The pages, for a shared mapping: exactly as many as the file has.
     #[must_use]
-    pub fn shared_pages(&self) -> Arc<SharedMemory> {
+    pub fn shared_pages(&self) -> Arc<MemoryObject> {
         let length = self.length.lock();
         self.pages.resize(*length);
         self.pages.clone()

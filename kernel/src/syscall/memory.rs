@@ -9,7 +9,7 @@
 use faultline_fallible::unsize;
 
 use faultline_mm::{
-    Backing, HUGE_PAGE_SIZE, MapRequest, PageRange, PageSource, Placement, Protection, RegionFlags, SharedMemory,
+    Backing, HUGE_PAGE_SIZE, MapRequest, MemoryObject, PageRange, PageSource, Placement, Protection, RegionFlags,
     VasError,
 };
 use linux_raw_sys::general as linux;
@@ -141,7 +141,7 @@ fn map_request(process: &Process, space: &Space, arguments: [u64; 6]) -> Result<
     let backing = match &file {
         Some(file) => file_backing(file, offset, size, shared, protection)?,
         None if shared => Backing::Shared {
-            object: SharedMemory::new(memory().frames(), size)?,
+            object: MemoryObject::new(memory().frames(), size)?,
             offset: 0,
         },
         None => Backing::Anonymous,
@@ -231,7 +231,7 @@ fn file_backing(
         }),
         FileKind::Device(Rule::Zero) if !shared => Ok(Backing::Anonymous),
         FileKind::Device(Rule::Zero) => Ok(Backing::Shared {
-            object: SharedMemory::new(memory().frames(), size)?,
+            object: MemoryObject::new(memory().frames(), size)?,
             offset: 0,
         }),
         _ => Err(Errno::ENODEV),

@@ -17,7 +17,7 @@ use super::pfn::{FRAME_SIZE, Pfn};
 use super::tally::Tally;
 use super::token::ReservedFrame;
 use super::waiter::Waiter;
-use crate::sparse::Left;
+use crate::object::sparse::Left;
 
 /// The most CPUs that can have a cache of their own.
 pub const MAX_CPUS: usize = 64;

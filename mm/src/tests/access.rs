@@ -167,7 +167,7 @@ fn case_11_strings_end_at_their_zero_wherever_it_is() {
 fn case_11_a_futex_word_is_read_and_changed_under_the_lock() {
     let world = World::new(64);
     let parent = lazy(&world, 1, RW);
-    let object = SharedMemory::new(world.memory.frames(), PAGE_SIZE).unwrap();
+    let object = MemoryObject::new(world.memory.frames(), PAGE_SIZE).unwrap();
     let backing = Backing::Shared {
         object: Arc::clone(&object),
         offset: 0,

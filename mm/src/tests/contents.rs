@@ -7,7 +7,7 @@ use crate::*;
 fn an_object_is_written_read_and_resized_and_gives_its_frames_back() {
     let world = World::new(64);
     let before = world.account();
-    let object = SharedMemory::empty(world.memory.frames()).unwrap();
+    let object = MemoryObject::empty(world.memory.frames()).unwrap();
     assert_eq!(
         object.write(world.memory, 0, b"x"),
         Ok(0),
@@ -56,7 +56,7 @@ fn an_object_is_written_read_and_resized_and_gives_its_frames_back() {
 #[test]
 fn a_write_without_frames_is_refused_and_changes_nothing() {
     let world = World::new(16);
-    let object = SharedMemory::empty(world.memory.frames()).unwrap();
+    let object = MemoryObject::empty(world.memory.frames()).unwrap();
     object.resize(16 * PAGE_SIZE);
     let mut written = 0;
     while object.write(world.memory, written * PAGE_SIZE, b"x").is_ok() {
@@ -71,7 +71,7 @@ fn a_large_object_takes_what_was_written_and_finds_it() {
     const FAR: u64 = 1 << 50;
     let world = World::new(1024);
     let before = world.account();
-    let object = SharedMemory::empty(world.memory.frames()).unwrap();
+    let object = MemoryObject::empty(world.memory.frames()).unwrap();
     object.resize(FAR * PAGE_SIZE + 1);
     for page in [FAR, 5, 1 << 20, 6, 7, 1 << 35] {
         assert_eq!(
@@ -113,7 +113,7 @@ fn what_a_large_object_loses_goes_back_piece_by_piece() {
     const PAGES: u64 = 3000;
     let world = World::new(PAGES as u32 + 64);
     let before = world.account();
-    let object = SharedMemory::empty(world.memory.frames()).unwrap();
+    let object = MemoryObject::empty(world.memory.frames()).unwrap();
     object.resize(PAGES * PAGE_SIZE);
     for page in 0..PAGES {
         assert_eq!(object.write(world.memory, page * PAGE_SIZE, b"x"), Ok(1));

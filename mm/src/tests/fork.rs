@@ -63,7 +63,7 @@ fn case_20_fork_keeps_protections_layout_flags_and_holes() {
 fn case_20_shared_memory_stays_shared_and_device_memory_is_aliased() {
     let world = World::new(128);
     let parent = world.space();
-    let object = SharedMemory::new(world.memory.frames(), 2 * PAGE_SIZE).unwrap();
+    let object = MemoryObject::new(world.memory.frames(), 2 * PAGE_SIZE).unwrap();
     let backing = Backing::Shared {
         object: Arc::clone(&object),
         offset: 0,
@@ -125,7 +125,7 @@ fn a_child_lacks_what_it_must_not_inherit_and_finds_empty_what_is_wiped() {
 fn only_private_anonymous_memory_can_be_wiped_in_a_child() {
     let world = World::new(64);
     let space = world.space();
-    let object = SharedMemory::new(world.memory.frames(), PAGE_SIZE).unwrap();
+    let object = MemoryObject::new(world.memory.frames(), PAGE_SIZE).unwrap();
     let backing = Backing::Shared { object, offset: 0 };
     space.map_lazy(at(page(0)), PAGE_SIZE, RW, Backing::Anonymous).unwrap();
     space.map_lazy(at(page(1)), PAGE_SIZE, RW, backing).unwrap();

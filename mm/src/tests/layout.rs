@@ -285,7 +285,7 @@ fn mmap_keeps_clear_of_the_stack_by_its_gap() {
 fn case_39_find_mapping_among_100_000_clones_nothing_and_its_cost_does_not_grow() {
     let world = World::with(64, |config| config.max_regions = 200_000, 0);
     let space = world.space();
-    let object = SharedMemory::new(world.memory.frames(), PAGE_SIZE).unwrap();
+    let object = MemoryObject::new(world.memory.frames(), PAGE_SIZE).unwrap();
     for index in 0..100_000u64 {
         let backing = Backing::Shared {
             object: faultline_fallible::Arc::clone(&object),

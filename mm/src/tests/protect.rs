@@ -107,7 +107,7 @@ fn case_32_a_hole_is_named_and_nothing_changes() {
 fn case_32_no_entry_is_writable_or_executable_beyond_its_region() {
     let world = World::new(256);
     let space = world.space();
-    let object = SharedMemory::new(world.memory.frames(), 4 * PAGE_SIZE).unwrap();
+    let object = MemoryObject::new(world.memory.frames(), 4 * PAGE_SIZE).unwrap();
     let file = super::machine::source(TestFile::new(std::vec![3; 4 * 4096]));
     let backings = [
         Backing::Anonymous,

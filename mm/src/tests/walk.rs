@@ -62,7 +62,7 @@ impl Walk {
     }
 
     /// Compares with the counts of the frames. `objects` are the shared objects that hold references too.
-    pub fn check_counts(mut self, world: &World, objects: &[faultline_fallible::Arc<SharedMemory>]) {
+    pub fn check_counts(mut self, world: &World, objects: &[faultline_fallible::Arc<MemoryObject>]) {
         let frames = world.memory.frames();
         for object in objects {
             for page in 0..object.size() / PAGE_SIZE {

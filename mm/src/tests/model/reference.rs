@@ -64,7 +64,7 @@ impl Page {
 
 /// The backing objects of a run, and what the shared one holds.
 pub struct Objects {
-    pub shared: Arc<SharedMemory>,
+    pub shared: Arc<MemoryObject>,
     pub words: Vec<u64>,
     pub file: Arc<TestFile>,
 }
@@ -88,7 +88,7 @@ impl Objects {
             file.frames[page as usize] = Some(frame.frame());
         }
         Self {
-            shared: SharedMemory::new(world.memory.frames(), OBJECT_PAGES * PAGE_SIZE).unwrap(),
+            shared: MemoryObject::new(world.memory.frames(), OBJECT_PAGES * PAGE_SIZE).unwrap(),
             words: std::vec![0; OBJECT_PAGES as usize],
             file: Arc::try_new(file).unwrap(),
         }

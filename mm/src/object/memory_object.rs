@@ -3,14 +3,15 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use faultline_fallible::Arc;
+use faultline_fallible::{AllocError, Arc};
 
 use crate::sync::Mutex;
 
 use crate::address::PAGE_SIZE;
 use crate::error::VasError;
 use crate::frame::{FrameAllocator, Pfn, ReservedFrame};
-use crate::sparse::{Left, Sparse};
+use crate::object::disk_file::DiskFile;
+use crate::object::sparse::{Left, Sparse};
 
 /// The number of an object. It names the object even to who does not keep it alive.
 pub(crate) struct ObjectId(u64);
@@ -28,10 +29,12 @@ impl ObjectId {
 /// when the object and all mappings are gone. A page without a frame takes no memory: the tree of pages grows with those
 /// that were touched. What an object loses at once, when it is cut off or dropped, goes back piece by piece:
 /// [`Memory::give_back_left`](crate::Memory::give_back_left).
-pub struct SharedMemory {
+pub struct MemoryObject {
     pub(crate) id: ObjectId,
     pub(crate) frames: &'static FrameAllocator,
     pub(crate) pages: Mutex<Pages>,
+    /// Where absent pages are read from; without it they are zeros.
+    pub(crate) file: Option<Arc<dyn DiskFile>>,
 }
 
 /// The pages of an object.
@@ -46,7 +49,7 @@ pub(crate) struct Pages {
 /// Frames that go back at once when an object is cut off; the others follow.
 pub(crate) const AT_ONCE: usize = 16;
 
-impl SharedMemory {
+impl MemoryObject {
     /// An object of `size` bytes, rounded up to whole pages. Takes no frame.
     ///
     /// # Errors
@@ -64,6 +67,29 @@ impl SharedMemory {
         let object = Self::empty(frames)?;
         object.pages.lock().end = count;
         Ok(object)
+    }
+
+    /// An object with the pages of a file on a disk, as many as the file has. Takes no frame.
+    ///
+    /// # Errors
+    /// There is no kernel memory.
+    pub fn of_file(frames: &'static FrameAllocator, file: Arc<dyn DiskFile>) -> Result<Arc<Self>, AllocError> {
+        let end = file.len().div_ceil(PAGE_SIZE);
+        Arc::try_new(Self {
+            id: ObjectId::new(),
+            frames,
+            pages: Mutex::new(Pages {
+                end,
+                ..Pages::default()
+            }),
+            file: Some(file),
+        })
+    }
+
+    /// The file on a disk that its pages come from.
+    #[must_use]
+    pub fn file(&self) -> Option<&Arc<dyn DiskFile>> {
+        self.file.as_ref()
     }
 
     /// Its number, which no other object has or will have.
@@ -134,7 +160,7 @@ impl FrameAllocator {
     }
 }
 
-impl Drop for SharedMemory {
+impl Drop for MemoryObject {
     fn drop(&mut self) {
         let pages = self.pages.get_mut();
         let count = pages.tree.count();
@@ -150,11 +176,11 @@ impl Drop for SharedMemory {
     }
 }
 
-impl fmt::Debug for SharedMemory {
+impl fmt::Debug for MemoryObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "SharedMemory of {} bytes, {} pages resident",
+            "MemoryObject of {} bytes, {} pages resident",
             self.size(),
             self.resident()
         )

@@ -10,11 +10,11 @@ use crate::address::PAGE_SIZE;
 use crate::error::VasError;
 use crate::frame::{FrameAllocator, Pfn};
 use crate::memory::Memory;
+use crate::object::{AT_ONCE, MemoryObject, ObjectId};
 use crate::platform::Platform;
-use crate::shared::{AT_ONCE, ObjectId, SharedMemory};
 use crate::sync::Mutex;
 
-impl SharedMemory {
+impl MemoryObject {
     /// An object without pages, which [`resize`](Self::resize) gives some.
     ///
     /// # Errors
@@ -24,6 +24,7 @@ impl SharedMemory {
             id: ObjectId::new(),
             frames,
             pages: Mutex::default(),
+            file: None,
         })
     }
 
