@@ -39,6 +39,8 @@ mod device;
 mod fill;
 mod future;
 mod huge;
+#[allow(dead_code, reason = "for pages on devices, which come next")]
+mod parked;
 mod service;
 mod side;
 pub(crate) mod slot;

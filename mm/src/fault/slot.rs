@@ -17,7 +17,7 @@
 //!    overflow.
 //! 3. The service takes everything that is queued in one go.
 //! 4. With no frame free the slot waits in the order of arrival; with a device at work it waits for the device's wake.
-//! 5. A frame that comes free, or the device, queues it again.
+//! 5. A frame that comes free, or the device, queues it again; or the end of another fault's read of the same page.
 //! 6. Every waiter has its result; the slot is free, for its space if that keeps it, else for all. The next use has
 //!    another sequence number, so that a marker of this one is never taken for one of that.
 //!
@@ -111,7 +111,7 @@ pub(crate) struct Slot<P: Platform> {
     shared: UnsafeCell<Shared>,
     /// Use number; changed by the token's holder only.
     sequence: AtomicU64,
-    /// Next in the list that the slot is in; guarded by the lock of the lists.
+    /// Next in the list that the slot is in; guarded by the lock of the lists. In a list of parked faults it is the list's.
     pub(super) next: AtomicPtr<Slot<P>>,
     /// Nobody waits any more. A hint for the service: the waiters' list under the lock decides.
     pub(crate) abandoned: AtomicBool,
