@@ -15,7 +15,7 @@
 //! | `program.N.error` | why it never started; absent if it did |
 //! | `program.N.faults.minor`, `program.N.faults.major` | what `getrusage` would say, children included |
 //! | `faults.total` | page faults of user threads that were served |
-//! | `faults.CLASS` | how many were of that class: `demand-zero`, `zero-page`, `file`, `cow-copy`, `cow-reuse`, `shared`, `huge` |
+//! | `faults.CLASS` | how many were of that class: `demand-zero`, `zero-page`, `file`, `cow-copy`, `cow-reuse`, `shared`, `huge`, `swap` |
 //! | `faults.coalesced` | joined a fault already in flight |
 //! | `faults.spurious` | found that the entry allowed the access already |
 //! | `faults.denied` | refused, so that the thread got a signal or a call its `EFAULT` |

@@ -5,6 +5,7 @@
 //! ```text
 //!  Empty        0
 //!  InFlight     bit 0 = 0, bit 1 = 1; bits 8..24 fault slot, bits 24..64 sequence number of the slot
+//!  Swapped      bits 0 and 1 = 0, bit 2 = 1; bits 32..64 swap slot
 //!  Present      bit 0 = 1; address in bits 12..52; the software bits below
 //! ```
 //!
@@ -16,24 +17,31 @@
 //! | 10 | [`BORROWED`](Entry::BORROWED) | the entry holds no reference to its frame (zero frame, file frame, device) |
 //! | 11 | [`BUSY`](Entry::BUSY) | a copy-on-write fault on this entry is in flight |
 //! | 52 | [`SHARED`](Entry::SHARED) | in a leaf: the page belongs to shared memory, fork keeps it writable; in a level-2 entry: the table below is shared copy-on-write |
+//! | 53, 54 | [`AGE`](Entry::AGE) | how often the page was found without its accessed bit set |
 //!
 //! Transitions of a leaf, all under the lock of the space that owns the table:
 //!
 //! ```text
 //!            (1) admit                (2) commit
 //!  Empty ─────────────► InFlight ─────────────────► Present
-//!    ▲                     │                        │  ▲  │
-//!    │   (3) revoke        │        (4) BUSY set/cleared, copy-on-write commit
-//!    ├─────────────────────┘                        │
+//!    ▲  ▲                  │ ▲  │                   │  ▲  │
+//!    │  │   (3) revoke     │ │  │   (4) BUSY set/cleared, copy-on-write commit
+//!    │  └──────────────────┘ │  │ (3) revoke        │
+//!    │                   (1) │  ▼                   │ (6) leave
+//!    │ (5)                  Swapped ◄───────────────┤
+//!    ├─────────────────────────┘                    │
 //!    │   (5) unmap, DONTNEED                        │
 //!    └──────────────────────────────────────────────┘
 //! ```
 //!
-//! 1. A fault is admitted: its slot and the slot's sequence number are written.
+//! 1. A fault is admitted: its slot and the slot's sequence number are written. The fault's request remembers what the
+//!    marker stands for: nothing, or a swap slot.
 //! 2. The service publishes the frame, if and only if the very same marker is still there.
-//! 3. A call that changes what the region says about the page takes the marker away; the fault is then stale.
+//! 3. A call that changes what the region says about the page takes the marker away, and puts back what it stands for; the
+//!    fault is then stale.
 //! 4. The copy-on-write commit replaces the frame if and only if `BUSY` is still set, and clears it.
-//! 5. The mapping ends; the frame's reference goes.
+//! 5. The mapping ends; the reference to the frame, or to the swap slot, goes.
+//! 6. The page is swapped out: the entry names a swap slot, and holds a reference to it.
 
 use core::fmt;
 
@@ -41,6 +49,7 @@ use crate::address::PAGE_SIZE;
 use crate::backing::CachePolicy;
 use crate::frame::Pfn;
 use crate::protection::{Access, Protection};
+use crate::swap::SwapSlot;
 
 /// A page-table entry of any level.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,6 +62,11 @@ pub enum EntryState {
     Empty,
     /// A fault on the page is being served.
     InFlight(Marker),
+    /// The page is in a swap slot.
+    Swapped {
+        /// The slot.
+        slot: SwapSlot,
+    },
     /// The page, or the table below, is there.
     Present {
         /// The frame.
@@ -106,6 +120,8 @@ impl Entry {
     pub const BUSY: u64 = 1 << 11;
     /// Shared memory (leaf) or shared table (level 2).
     pub const SHARED: u64 = 1 << 52;
+    /// How often the page was found without its accessed bit set, up to 3.
+    pub const AGE: u64 = 0b11 << 53;
     /// Instruction fetches are refused.
     pub const NO_EXECUTE: u64 = 1 << 63;
 
@@ -113,6 +129,8 @@ impl Entry {
     const IN_FLIGHT: u64 = 1 << 1;
     const SLOT_SHIFT: u32 = 8;
     const SEQUENCE_SHIFT: u32 = 24;
+    const SWAPPED: u64 = 1 << 2;
+    const SWAP_SLOT_SHIFT: u32 = 32;
 
     /// Flags of every entry that points to a table of the user half: rights are decided below it.
     pub(crate) const TABLE: u64 = Self::PRESENT | Self::WRITABLE | Self::USER;
@@ -145,7 +163,14 @@ impl Entry {
         Entry(Self::IN_FLIGHT | (marker.slot as u64) << Self::SLOT_SHIFT | marker.sequence << Self::SEQUENCE_SHIFT)
     }
 
-    /// Whether nothing is mapped and no fault is in flight.
+    /// The entry of a page that is in a swap slot.
+    #[inline(always)]
+    #[must_use]
+    pub const fn swapped(slot: SwapSlot) -> Self {
+        Entry(Self::SWAPPED | (slot.number() as u64) << Self::SWAP_SLOT_SHIFT)
+    }
+
+    /// Whether there is nothing: no page, in memory or in a swap slot, and no fault in flight.
     #[inline(always)]
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -218,6 +243,17 @@ impl Entry {
         }
     }
 
+    /// The swap slot that the entry names, if it does.
+    #[inline(always)]
+    #[must_use]
+    pub const fn swap_slot(self) -> Option<SwapSlot> {
+        if self.0 & (Self::PRESENT | Self::IN_FLIGHT | Self::SWAPPED) == Self::SWAPPED {
+            Some(SwapSlot::new((self.0 >> Self::SWAP_SLOT_SHIFT) as u32))
+        } else {
+            None
+        }
+    }
+
     /// Whether the processor would allow the access by user mode, as far as this leaf decides.
     #[inline(always)]
     #[must_use]
@@ -239,8 +275,11 @@ impl Entry {
                 cow: self.has(Self::COW),
             };
         }
-        match self.marker() {
-            Some(marker) => EntryState::InFlight(marker),
+        if let Some(marker) = self.marker() {
+            return EntryState::InFlight(marker);
+        }
+        match self.swap_slot() {
+            Some(slot) => EntryState::Swapped { slot },
             None => EntryState::Empty,
         }
     }
@@ -291,7 +330,16 @@ const _: () = {
     });
     assert!(!all.is_present());
     assert!(Entry::COW | Entry::BORROWED | Entry::BUSY == 0b111 << 9);
-    assert!(Entry::ADDRESS & (Entry::SHARED | Entry::NO_EXECUTE | 0xfff) == 0);
+    assert!(Entry::ADDRESS & (Entry::SHARED | Entry::AGE | Entry::NO_EXECUTE | 0xfff) == 0);
+    assert!(Entry::AGE & (Entry::SHARED | Entry::NO_EXECUTE) == 0);
+    assert!(u32::BITS + Entry::SWAP_SLOT_SHIFT == 64);
+    let last = Entry::swapped(SwapSlot::new(u32::MAX));
+    assert!(!last.is_present() && last.marker().is_none());
+    match last.swap_slot() {
+        Some(slot) => assert!(slot.number() == u32::MAX),
+        None => panic!("a swapped entry must decode"),
+    }
+    assert!(all.swap_slot().is_none() && Entry::EMPTY.swap_slot().is_none());
     match all.marker() {
         Some(marker) => assert!(marker.slot == u16::MAX && marker.sequence == (1 << Marker::SEQUENCE_BITS) - 1),
         None => panic!("a marker must decode"),
@@ -317,6 +365,17 @@ mod tests {
             let entry = Entry::in_flight(marker);
             prop_assert_eq!(entry.state(), EntryState::InFlight(marker));
             prop_assert!(!entry.is_present() && !entry.is_empty());
+        }
+
+        #[test]
+        fn swapped_entries_round_trip(number: u32) {
+            let slot = SwapSlot::new(number);
+            let entry = Entry::swapped(slot);
+            prop_assert_eq!(entry.state(), EntryState::Swapped { slot });
+            prop_assert!(!entry.is_present() && !entry.is_empty() && entry.marker().is_none());
+            for access in [Access::Read, Access::Write, Access::Execute] {
+                prop_assert!(!entry.allows(access));
+            }
         }
 
         #[test]

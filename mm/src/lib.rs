@@ -28,6 +28,7 @@ mod protection;
 mod region;
 mod space;
 mod stats;
+mod swap;
 mod sync;
 mod tables;
 mod tlb;
@@ -52,6 +53,7 @@ pub use space::{
     SpaceStats, Turn, UserBytes, UserCopy, VirtualAddressSpace,
 };
 pub use stats::MemoryStats;
+pub use swap::{SwapError, SwapSlot, SwapStats};
 pub use transfer::{
     BlockDevice, Completion, Direction, Finished, MAX_SEGMENTS, Prepared, SECTOR_SIZE, Segment, Transfer,
     TransferError, TransferResult, Transfers,

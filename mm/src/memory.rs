@@ -8,8 +8,9 @@ use crate::entry::Entry;
 use crate::fault::{FaultService, FaultTable};
 use crate::frame::{FrameAccount, FrameAllocator, Pfn};
 use crate::platform::{MAX_CPUS, Platform};
-use crate::space::EndingSpaces;
+use crate::space::{AllSpaces, EndingSpaces};
 use crate::stats::{Counters, MemoryStats};
+use crate::swap::SwapDevice;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, mutant};
 use crate::tlb::CpuTlb;
@@ -74,6 +75,10 @@ pub struct Memory<P: Platform> {
     pub(crate) zero_frame: Pfn,
     /// Spaces that are being taken apart.
     pub(crate) ending: Mutex<EndingSpaces<P>>,
+    /// The device of the swap area.
+    pub(crate) swap: SwapDevice,
+    /// Every space.
+    pub(crate) spaces: AllSpaces<P>,
     next_space: AtomicU64,
     next_fault: AtomicU64,
 }
@@ -104,6 +109,8 @@ impl<P: Platform> Memory<P> {
             counters: Counters::default(),
             kernel_root: config.kernel_root,
             ending: Mutex::new(EndingSpaces::default()),
+            swap: SwapDevice::new(),
+            spaces: AllSpaces::new(),
             next_space: AtomicU64::new(1),
             next_fault: AtomicU64::new(1),
             platform,

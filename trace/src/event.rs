@@ -236,11 +236,13 @@ pub enum FaultClass {
     Shared = 5,
     /// A 2 MiB page.
     Huge = 6,
+    /// A first access to a page that was swapped out.
+    Swap = 7,
 }
 
 impl FaultClass {
     /// Every class, in the order of the numbers.
-    pub const ALL: [FaultClass; 7] = [
+    pub const ALL: [FaultClass; 8] = [
         FaultClass::DemandZero,
         FaultClass::ZeroPage,
         FaultClass::File,
@@ -248,6 +250,7 @@ impl FaultClass {
         FaultClass::CowReuse,
         FaultClass::Shared,
         FaultClass::Huge,
+        FaultClass::Swap,
     ];
 
     /// The name in tables and traces.
@@ -261,6 +264,7 @@ impl FaultClass {
             FaultClass::CowReuse => "cow-reuse",
             FaultClass::Shared => "shared",
             FaultClass::Huge => "huge",
+            FaultClass::Swap => "swap",
         }
     }
 }

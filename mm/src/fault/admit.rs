@@ -6,11 +6,11 @@ use faultline_fallible::Arc;
 
 use faultline_trace::{FaultClass, Kind};
 
-use super::slot::{NONE, Request, SlotToken};
+use super::slot::{NONE, Request, SlotToken, SwapRead};
 use super::waiter::Waiter;
 use super::{Ending, FaultOutcome, FaultResult};
 use crate::address::{HUGE_PAGE_SIZE, USER_END};
-use crate::entry::Entry;
+use crate::entry::{Entry, EntryState};
 use crate::error::FaultError;
 use crate::frame::Pfn;
 use crate::memory::EntryRef;
@@ -91,7 +91,7 @@ impl<P: Platform> Space<P> {
                 &token,
                 Arrival { class, ..arrival },
                 Some(entry),
-                true,
+                Some(Entry::EMPTY),
                 waiter,
                 waker,
             );
@@ -106,7 +106,7 @@ impl<P: Platform> Space<P> {
                 &token,
                 Arrival { class, ..arrival },
                 Some(entry),
-                false,
+                None,
                 waiter,
                 waker,
             );
@@ -205,20 +205,28 @@ impl<P: Platform> Space<P> {
             return this.join(index, fault, page, waiter, waker);
         }
         let (class, entry, mark) = match leaf {
-            Leaf::Own(entry, Entry::EMPTY) => (small(arrival.class, access), Some(entry), true),
-            Leaf::Own(entry, _) => (FaultClass::CowCopy, Some(entry), false),
-            Leaf::Shared(_) | Leaf::Huge(_) | Leaf::None => (class_without_table(&mut inner, arrival), None, false),
+            Leaf::Own(entry, value) => match value.state() {
+                EntryState::Empty => (small(arrival.class, access), Some(entry), Some(value)),
+                EntryState::Swapped { .. } => (FaultClass::Swap, Some(entry), Some(value)),
+                EntryState::Present { .. } => (FaultClass::CowCopy, Some(entry), None),
+                EntryState::InFlight(_) => unreachable!("the fault has joined the one in flight"),
+            },
+            Leaf::Shared(_) | Leaf::Huge(_) | Leaf::None => (class_without_table(&mut inner, arrival), None, None),
         };
         let Some(token) = this.claim(&mut inner) else {
             return Admission::NoSlot;
         };
+        if class == FaultClass::Swap {
+            // SAFETY: the token is held.
+            unsafe { token.slot().progress() }.swap_read = SwapRead::Fresh;
+        }
         let arrival = Arrival { class, ..arrival };
         Self::enter(this, &mut inner, &token, arrival, entry, mark, waiter, waker);
         Admission::Claimed(token)
     }
 
-    /// Writes the request of a new slot, links the slot to the space by a marker (`mark`), or by the side list and the
-    /// busy bit, and hangs the first waiter in it.
+    /// Writes the request of a new slot, links the slot to the space by a marker, which stands for `mark`, or without one by
+    /// the side list and the busy bit, and hangs the first waiter in it.
     #[inline(always)]
     #[allow(
         clippy::too_many_arguments,
@@ -230,7 +238,7 @@ impl<P: Platform> Space<P> {
         token: &SlotToken<P>,
         arrival: Arrival,
         entry: Option<EntryRef<'static>>,
-        mark: bool,
+        mark: Option<Entry>,
         waiter: Pin<&Waiter>,
         waker: &Waker,
     ) {
@@ -255,19 +263,20 @@ impl<P: Platform> Space<P> {
             class,
             entry,
             marker,
+            before: mark.unwrap_or(Entry::EMPTY),
             flags,
         };
         // SAFETY: the space's lock is held, and this is the only reference to the new slot's shared part.
         let shared = unsafe { slot.shared() };
         shared.stale &= mutant!(KeepStale);
-        shared.side = !mark;
+        shared.side = mark.is_none();
         match entry {
-            Some(entry) if mark => entry.set(marker),
+            Some(entry) if mark.is_some() => entry.set(marker),
             // The processor may be setting the accessed bit of this present entry.
             Some(entry) => entry.or(Entry::BUSY),
             None => {}
         }
-        if !mark {
+        if mark.is_none() {
             shared.side_next = core::mem::replace(&mut inner.side, token.index());
         }
         inner.in_flight += 1;

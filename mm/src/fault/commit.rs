@@ -44,7 +44,7 @@ impl<P: Platform> Memory<P> {
         {
             // Not committed, not revoked: the marker or the busy bit is still there.
             if entry.get() == request.marker {
-                entry.set(Entry::EMPTY);
+                entry.set(request.before);
             } else {
                 entry.and_not(Entry::BUSY);
             }

@@ -16,17 +16,18 @@ use crate::Memory;
 use crate::address::{PAGE_SIZE, PageRange};
 use crate::backing::{Backing, PageSource};
 use crate::entry::Entry;
-use crate::frame::{OutOfFrames, Pfn, ReservedFrame};
+use crate::frame::{OutOfFrames, Pfn, ReservedFrame, RetiredFrame};
 use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::protection::Access;
 use crate::space::{Guard, Inner};
+use crate::swap::SwapSlot;
 use crate::sync::mutant;
 use crate::tables::index;
 use crate::tlb::Change;
 
 /// Leaf flags of an entry that a write has to go through a fault for.
-const fn read_only(flags: u64) -> u64 {
+pub(super) const fn read_only(flags: u64) -> u64 {
     flags & !Entry::WRITABLE | Entry::COW
 }
 
@@ -46,7 +47,7 @@ macro_rules! valid {
 impl<P: Platform> Memory<P> {
     /// Locks the space of a fault; the step's end, with the fault completed, if the space has changed under it.
     #[inline(always)]
-    fn lock_valid<'a>(
+    pub(super) fn lock_valid<'a>(
         &'static self,
         token: SlotToken<P>,
         request: &'a RequestRef<P>,
@@ -94,7 +95,7 @@ impl<P: Platform> Memory<P> {
     }
 
     #[inline(always)]
-    fn publish<const TRACED: bool>(&self, request: RequestRef<P>, entry: EntryRef<'_>, value: Entry) {
+    pub(super) fn publish<const TRACED: bool>(&self, request: RequestRef<P>, entry: EntryRef<'_>, value: Entry) {
         entry.set(value);
         if TRACED {
             self.trace_page(Kind::FaultCommit, request, value.bits());
@@ -368,15 +369,26 @@ impl<P: Platform> Memory<P> {
         }
     }
 
+    /// Gives up the reference of an entry to a swap slot.
+    #[cold]
+    pub(crate) fn drop_swapped(&self, slot: SwapSlot) {
+        if let Some(retired) = self.frames.drop_swap_reference(slot, self.platform.cpu()) {
+            self.free_retired(retired);
+        }
+    }
+
+    /// Frees a frame that no TLB can know.
+    pub(crate) fn free_retired(&self, retired: RetiredFrame<'_>) {
+        self.platform
+            .trace(Kind::FrameFree, 0, 0, retired.address().as_u64(), 0);
+        retired.free();
+    }
+
     /// Gives up one reference to a frame that no TLB can know by it.
     #[inline(always)]
     pub(crate) fn drop_mapping(&self, frame: Pfn, cpu: usize) {
         match self.frames.remove_mapping(frame, cpu) {
-            Ok(Some(retired)) => {
-                self.platform
-                    .trace(Kind::FrameFree, 0, 0, retired.address().as_u64(), 0);
-                retired.free();
-            }
+            Ok(Some(retired)) => self.free_retired(retired),
             Ok(None) => {}
             Err(error) => unreachable!("a reference that was held is gone: {error}"),
         }

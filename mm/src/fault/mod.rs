@@ -39,17 +39,19 @@ mod device;
 mod fill;
 mod future;
 mod huge;
-#[allow(dead_code, reason = "for pages on devices, which come next")]
 mod parked;
 mod service;
 mod side;
 pub(crate) mod slot;
+mod swap;
 mod table;
 pub(crate) mod waiter;
 
 pub use future::FaultFuture;
 pub(crate) use huge::HUGE_ORDER;
+pub(crate) use parked::ParkedFaults;
 pub use service::FaultService;
+pub(crate) use slot::SwapRead;
 pub(crate) use table::FaultTable;
 
 use faultline_trace::FaultClass;

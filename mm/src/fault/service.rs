@@ -12,10 +12,10 @@ use faultline_fallible::Arc;
 use faultline_trace::{FaultClass, Kind};
 
 use super::admit::small;
-use super::slot::{RequestRef, Slot, SlotToken};
+use super::slot::{RequestRef, Slot, SlotToken, SwapRead};
 use super::{Ending, FaultOutcome};
 use crate::Memory;
-use crate::entry::Entry;
+use crate::entry::{Entry, EntryState};
 use crate::memory::{EntryRef, MemoryRef};
 use crate::platform::Platform;
 use crate::space::Space;
@@ -89,8 +89,10 @@ pub(super) enum Step<P: Platform> {
     Device(SlotToken<P>),
     /// More work is left than one step should do.
     Again(SlotToken<P>),
-    /// The class has changed: take the step for the new one.
+    /// The class has changed, or what it depends on: take the step once more.
     Reclassified(SlotToken<P>),
+    /// It waits in a list of parked faults, which has the token.
+    Parked,
 }
 
 impl<P: Platform> Step<P> {
@@ -200,6 +202,7 @@ impl<P: Platform> Memory<P> {
                 Step::Again(same) => self.faults.push(same),
                 Step::Device(same) => self.park_for_device(same),
                 Step::NoMemory(same) => self.park_for_memory(same, waker),
+                Step::Parked => {}
             }
             break None;
         };
@@ -224,6 +227,7 @@ impl<P: Platform> Memory<P> {
             (Some(entry), FaultClass::CowCopy) => self.serve_cow::<TRACED>(token, request, entry),
             (Some(entry), FaultClass::File) => self.serve_file(token, request, entry),
             (Some(entry), FaultClass::Shared) => self.serve_shared(token, request, entry),
+            (Some(entry), FaultClass::Swap) => self.serve_swap(token, request, entry),
             (None, FaultClass::Huge) => self.serve_huge(token, request),
             _ => self.place(token, request),
         }
@@ -251,24 +255,30 @@ impl<P: Platform> Memory<P> {
         };
         space.finish(&mut inner, change);
         let value = entry.get();
-        if value.is_empty() {
-            entry.set(request.marker);
-            space.unlink_side(&mut inner, token.index());
-        } else if value.is_present() && !value.allows(request.access) {
+        let class = match value.state() {
+            EntryState::Empty => small(request.class, request.access),
+            EntryState::Swapped { .. } => FaultClass::Swap,
+            EntryState::Present { .. } if !value.allows(request.access) => FaultClass::CowCopy,
+            EntryState::Present { .. } => {
+                // Mapped meanwhile by a neighbour's fault-around, or allowed since the table is the space's own.
+                space.finish(&mut inner, Change::upgrade(page));
+                return self.complete(token, inner, Ending::Done(FaultOutcome::Spurious));
+            }
+            EntryState::InFlight(_) => unreachable!("a page has a marker and a slot in the side list"),
+        };
+        if class == FaultClass::CowCopy {
             entry.or(Entry::BUSY);
         } else {
-            // Mapped meanwhile by a neighbour's fault-around, or allowed since the table is the space's own.
-            space.finish(&mut inner, Change::upgrade(page));
-            return self.complete(token, inner, Ending::Done(FaultOutcome::Spurious));
+            // SAFETY: the token is held.
+            unsafe { slot.progress() }.swap_read = SwapRead::Fresh;
+            entry.set(request.marker);
+            space.unlink_side(&mut inner, token.index());
         }
         // SAFETY: the token and the space's lock are held; `request` is not used after this.
         let request = unsafe { slot.request_mut() };
         request.entry = Some(entry);
-        request.class = if value.is_present() {
-            FaultClass::CowCopy
-        } else {
-            small(request.class, request.access)
-        };
+        request.class = class;
+        request.before = if value.is_present() { Entry::EMPTY } else { value };
         Step::Reclassified(token)
     }
 

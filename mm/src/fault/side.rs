@@ -5,7 +5,7 @@
 
 use super::slot::NONE;
 use crate::address::PageRange;
-use crate::entry::Entry;
+use crate::entry::{Entry, Marker};
 use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::space::{Inner, Space};
@@ -50,14 +50,33 @@ impl<P: Platform> Space<P> {
         }
     }
 
-    /// Makes the fault of a marker stale: the space is about to say something else about its page.
-    pub(crate) fn revoke_marker(&self, entry: EntryRef<'_>, value: Entry) {
-        let Some(marker) = value.marker() else { return };
+    /// Makes the fault of a marker stale: the space is about to say something else about its page. Puts back what the
+    /// marker stands for, and returns that; it holds the marker's reference to a swap slot.
+    pub(crate) fn revoke_marker(&self, entry: EntryRef<'_>, marker: Marker) -> Entry {
         let slot = self.memory.faults.slot(marker.slot);
         debug_assert_eq!(slot.marker(), marker);
         // SAFETY: the caller holds the lock of this space, to which the marker links the slot.
         unsafe { slot.shared() }.stale = !mutant!(ForgetStale);
-        entry.set(Entry::EMPTY);
+        let before = self.before_marker(marker);
+        entry.set(before);
+        before
+    }
+
+    /// An entry, or what it stands for if it is a marker: so it is never one.
+    #[inline(always)]
+    pub(crate) fn settled(&self, value: Entry) -> Entry {
+        match value.marker() {
+            Some(marker) => self.before_marker(marker),
+            None => value,
+        }
+    }
+
+    /// What a marker stands for: nothing, or a page in a swap slot.
+    pub(crate) fn before_marker(&self, marker: Marker) -> Entry {
+        let slot = self.memory.faults.slot(marker.slot);
+        debug_assert_eq!(slot.marker(), marker);
+        // SAFETY: the caller holds the lock of this space, to which the marker links the slot.
+        unsafe { slot.request() }.before
     }
 
     /// Makes the faults of the side list that meet `range` stale.

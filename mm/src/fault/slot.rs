@@ -65,6 +65,9 @@ pub(crate) struct Request<P: Platform> {
     pub(crate) entry: Option<EntryRef<'static>>,
     /// What the marker looks like.
     pub(crate) marker: Entry,
+    /// What the marker stands for: [`Entry::EMPTY`], or the entry of a page in a swap slot, to which the marker holds the
+    /// entry's reference.
+    pub(crate) before: Entry,
     /// Leaf flags that the region gives to a page of its own.
     pub(crate) flags: u64,
 }
@@ -76,6 +79,20 @@ pub(crate) struct Progress {
     pub(crate) frame: Option<ReservedFrame<'static>>,
     /// A huge page that is being zeroed, and how many of its frames are.
     pub(crate) huge: Option<(ReservedRun<'static>, u32)>,
+    /// What the read of a swapped page has come to; set anew at the admission of such a fault.
+    pub(crate) swap_read: SwapRead,
+}
+
+/// What a fault on a swapped page knows of earlier reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum SwapRead {
+    /// Nothing.
+    #[default]
+    Fresh,
+    /// The read of this page together with others has failed: it is to be read alone.
+    Alone,
+    /// The page can't be read.
+    Failed,
 }
 
 impl Progress {
@@ -213,7 +230,7 @@ impl<P: Platform> Slot<P> {
     /// # Safety
     /// The caller holds the slot's token, and no other reference to the progress.
     #[allow(clippy::mut_from_ref, reason = "the token is the proof of uniqueness")]
-    pub(super) unsafe fn progress(&self) -> &mut Progress {
+    pub(crate) unsafe fn progress(&self) -> &mut Progress {
         // SAFETY: the token exists once (the caller's promise).
         unsafe { &mut *self.progress.get() }
     }
@@ -302,6 +319,7 @@ impl<P: Platform> Request<P> {
             class: FaultClass::DemandZero,
             entry: None,
             marker: Entry::EMPTY,
+            before: Entry::EMPTY,
             flags: 0,
         }
     }

@@ -18,6 +18,7 @@ use super::tally::Tally;
 use super::token::ReservedFrame;
 use super::waiter::Waiter;
 use crate::object::sparse::Left;
+use crate::swap::SwapArea;
 
 /// The most CPUs that can have a cache of their own.
 pub const MAX_CPUS: usize = 64;
@@ -63,6 +64,8 @@ pub struct FrameAllocator {
     pub(super) pinned: AtomicU64,
     /// What shared objects have lost.
     pub(crate) left: Mutex<Left>,
+    /// The slots of the swap area.
+    pub(crate) swap: SwapArea,
     #[cfg(any(test, feature = "fault-injection"))]
     pub(super) injector: Injector,
 }
@@ -131,6 +134,7 @@ impl FrameAllocator {
             total: AtomicU64::new(buddy.free()),
             pinned: AtomicU64::new(0),
             left: Mutex::new(Left::new()),
+            swap: SwapArea::new(),
             buddy: Mutex::new(buddy),
             #[cfg(any(test, feature = "fault-injection"))]
             injector: Injector::new(),

@@ -3,7 +3,8 @@
 //! The state, the order, a small counter and the reference count share one 64-bit word, so that a transition checks
 //! and changes all of them in one compare-exchange: of two racing frees exactly one succeeds, and the other is told
 //! what it found. The two link words belong to whoever owns the frame in its state: the buddy lists, a cache, the pool
-//! of zeroed frames or a quarantine.
+//! of zeroed frames or a quarantine. Those of a mapped frame are idle; if its page is in a swap slot too, the small
+//! counter is 1 and the first link names the slot.
 
 use core::fmt;
 use core::sync::atomic::AtomicU32;
@@ -95,6 +96,8 @@ impl Word {
     /// A frame that was never the allocator's to give has 1 in the small counter.
     pub const PINNED_FOR_EVER: Self = Self::PINNED.add_aux();
     pub const MAPPED_ONCE: Self = Self::of(FrameState::Mapped).add_count(1);
+    /// In the small counter of a mapped frame: the first link names a swap slot.
+    pub const NAMES_SLOT: u16 = 1;
     pub const TABLE_ONCE: Self = Self::of(FrameState::PageTable).add_count(1);
     pub const TAIL: Self = Self(TAIL as u64);
 
@@ -129,6 +132,11 @@ impl Word {
     /// The caller has checked that the count is at least one.
     pub const fn sub_count(self) -> Self {
         Self(self.0 - (1 << Self::COUNT_SHIFT))
+    }
+
+    /// Of a mapped frame, naming a swap slot.
+    pub const fn naming_slot(self) -> Self {
+        Self(self.0 | (Self::NAMES_SLOT as u64) << Self::AUX_SHIFT)
     }
 
     pub const fn is_tail(self) -> bool {

@@ -5,6 +5,7 @@ use super::error::FrameError;
 use super::meta::{FrameMeta, FrameState, Word};
 use super::pfn::Pfn;
 use super::token::RetiredFrame;
+use crate::swap::SwapSlot;
 
 /// The most references a frame can have.
 const MAX_COUNT: u32 = u32::MAX - 1;
@@ -14,6 +15,8 @@ const MAX_COUNT: u32 = u32::MAX - 1;
 pub(super) enum Dropped {
     /// It was the last after all: the frame is reserved now.
     Last,
+    /// Likewise, and the frame's first link names a swap slot.
+    LastNamingSlot,
     /// Others remain, or the frame is pinned.
     Other,
     /// There was none to drop.
@@ -27,6 +30,9 @@ pub(super) enum Dropped {
 pub(super) fn drop_reference(meta: &FrameMeta, mut word: Word) -> Dropped {
     loop {
         let (next, dropped) = match word.count() {
+            1 if word.is(FrameState::Mapped) && word.aux() == Word::NAMES_SLOT => {
+                (Word::RESERVED, Dropped::LastNamingSlot)
+            }
             1 if word.is(FrameState::Mapped) => (Word::RESERVED, Dropped::Last),
             _ if !is_mappable(word) => return Dropped::WrongState,
             0 => return Dropped::None,
@@ -88,6 +94,7 @@ impl FrameAllocator {
         if let Err(found) = meta.exchange(Word::MAPPED_ONCE, Word::RESERVED) {
             match drop_reference(meta, found) {
                 Dropped::Last => {}
+                Dropped::LastNamingSlot => self.forget_swap_slot(pfn, SwapSlot::new(meta.prev())),
                 Dropped::Other => return Ok(None),
                 Dropped::None => {
                     return Err(FrameError::NoReference {
@@ -109,6 +116,30 @@ impl FrameAllocator {
             Some(word) if is_mappable(word) => word.count(),
             _ => 0,
         }
+    }
+
+    /// Says that the page of a mapped frame, to which the caller holds a reference, is in a swap slot. One caller at a time
+    /// does.
+    pub(crate) fn set_swap_slot(&self, pfn: Pfn, slot: SwapSlot) {
+        let Ok(meta) = self.meta(pfn) else { return };
+        meta.set_prev(slot.number());
+        let mut word = meta.load();
+        while word.aux() != Word::NAMES_SLOT {
+            debug_assert!(word.is(FrameState::Mapped), "only a mapped frame has a swap slot");
+            // Release: who sees the counter sees the link.
+            match meta.exchange(word, word.naming_slot()) {
+                Ok(()) => return,
+                Err(found) => word = found,
+            }
+        }
+    }
+
+    /// The swap slot that was said to have the page of a mapped frame; whether it still has, its word says.
+    #[inline]
+    pub(crate) fn named_swap_slot(&self, pfn: Pfn) -> Option<SwapSlot> {
+        let meta = self.metadata.get(pfn.index())?;
+        let word = meta.load();
+        (word.is(FrameState::Mapped) && word.aux() == Word::NAMES_SLOT).then(|| SwapSlot::new(meta.prev()))
     }
 
     /// One more parent refers to the page table `pfn`.

@@ -6,6 +6,7 @@ use super::turn::pause;
 use super::{Inner, Space, VirtualAddressSpace};
 use crate::address::{PAGE_SIZE, PageRange};
 use crate::backing::Backing;
+use crate::entry::{Entry, EntryState};
 use crate::error::{FaultError, VasError};
 use crate::platform::Platform;
 use crate::protection::{Access, FaultInfo};
@@ -160,7 +161,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
                 for (index, page) in part.iter().enumerate() {
                     let leaf = inner.root.map_or(Leaf::None, |root| self.memory.leaf(root, page));
                     present |= u64::from(match leaf {
-                        Leaf::Own(_, value) | Leaf::Shared(value) | Leaf::Huge(value) => value.is_present(),
+                        Leaf::Own(_, value) | Leaf::Shared(value) | Leaf::Huge(value) => self.is_in_memory(value),
                         Leaf::None => false,
                     }) << index;
                 }
@@ -185,6 +186,16 @@ enum Mark {
 }
 
 impl<P: Platform> Space<P> {
+    /// Whether the page of an entry is in a frame.
+    fn is_in_memory(&self, value: Entry) -> bool {
+        let value = self.settled(value);
+        match value.state() {
+            EntryState::Present { .. } => true,
+            EntryState::Swapped { slot } => self.memory.frames.swap.load(slot).frame().is_some(),
+            EntryState::Empty | EntryState::InFlight(_) => false,
+        }
+    }
+
     /// Marks whatever is mapped in a part of a range; returns the first address that is not.
     fn mark_part(&self, inner: &mut Inner<P>, part: PageRange, mark: Mark) -> Result<Option<u64>, VasError> {
         let mut hole = None;

@@ -3,7 +3,7 @@
 //! Last-level tables are shared copy-on-write where they can be, so the cost grows with the number of table pages, not
 //! of mapped pages (on-demand fork, Zhao, Gong and Fonseca, EuroSys 2021). The level-2 entries of both sides lose the
 //! write right; a fault that has to change an entry below one unshares the table first. A table that holds a marker or
-//! a busy entry is copied instead, its markers as nothing: faults in flight belong to the parent.
+//! a busy entry is copied instead, its markers as what they stand for: faults in flight belong to the parent.
 
 use x86_64::VirtAddr;
 

@@ -10,7 +10,7 @@ use super::{Inner, Space, VirtualAddressSpace};
 use crate::Memory;
 use crate::address::{HUGE_PAGE_SIZE, PAGE_SIZE, PageRange};
 use crate::backing::{Backing, CachePolicy};
-use crate::entry::Entry;
+use crate::entry::{Entry, EntryState};
 use crate::error::VasError;
 use crate::fault::HUGE_ORDER;
 use crate::frame::{FrameState, Pfn, ReservedFrame};
@@ -345,7 +345,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
         }
         let flags = Entry::flags_for(region.protection);
         match self.memory.leaf(root, page) {
-            Leaf::Own(_, value) | Leaf::Shared(value) if value.is_present() => {}
+            Leaf::Own(_, value) | Leaf::Shared(value) if !self.settled(value).is_empty() => {}
             Leaf::Huge(_) => {
                 return Err(VasError::WrongKind {
                     operation: "remap_page",
@@ -364,11 +364,22 @@ impl<P: Platform> VirtualAddressSpace<P> {
             }
         };
         self.revoke_side(&mut inner, range);
-        let before = entry.swap(Entry::present(frame.map(), flags));
-        if !before.has(Entry::BORROWED) {
-            self.retire(&mut inner, before.frame());
+        if let EntryState::InFlight(marker) = entry.get().state() {
+            self.revoke_marker(entry, marker);
         }
-        change.page(page);
+        let before = entry.swap(Entry::present(frame.map(), flags));
+        match before.state() {
+            EntryState::Present { frame, .. } => {
+                if !before.has(Entry::BORROWED) {
+                    self.retire(&mut inner, frame);
+                }
+                change.page(page);
+            }
+            EntryState::Swapped { slot } => self.memory.drop_swapped(slot),
+            EntryState::Empty | EntryState::InFlight(_) => {
+                unreachable!("the page was there, and its faults are revoked")
+            }
+        }
         self.finish(&mut inner, change);
         Ok(())
     }

@@ -6,6 +6,8 @@
 
 mod access;
 mod advise;
+#[cfg_attr(not(test), allow(dead_code, reason = "for reclaim, which comes next"))]
+mod all;
 mod brk;
 mod clear;
 mod fork;
@@ -33,6 +35,7 @@ use x86_64::structures::paging::PhysFrame;
 
 pub use access::{UserBytes, UserCopy};
 pub use advise::Advice;
+pub(crate) use all::AllSpaces;
 pub use layout::Layout;
 pub(crate) use lock::Guard;
 pub use map::{MappedRegion, RegionView};
@@ -50,6 +53,7 @@ use crate::frame::{Pfn, QuarantineList};
 use crate::memory::MemoryRef;
 use crate::platform::Platform;
 use crate::region::RegionMap;
+use crate::swap::Streams;
 use crate::tlb::SpaceTlb;
 
 /// An address space as the page tables, the TLBs and the fault service see it.
@@ -63,6 +67,8 @@ pub struct Space<P: Platform> {
     lock_future: AtomicBool,
     pub(crate) memory: MemoryRef<P>,
     pub(crate) tlb: SpaceTlb,
+    /// Its place on the list of all spaces.
+    links: all::Links<P>,
     pub(crate) inner: Mutex<Inner<P>>,
 }
 
@@ -86,6 +92,8 @@ pub(crate) struct Inner<P: Platform> {
     pub(crate) spare: Option<SlotToken<P>>,
     /// Faults in flight.
     pub(crate) in_flight: u32,
+    /// Pages that come back from swap slots one after the other.
+    pub(crate) streams: Streams,
     /// Who changes the space in several steps.
     pub(crate) turns: turn::Turns,
     /// Faults served, by class.
@@ -123,6 +131,7 @@ impl<P: Platform> Space<P> {
 
 impl<P: Platform> Drop for Space<P> {
     fn drop(&mut self) {
+        self.memory.spaces.remove(self);
         // No CPU has the space any more, so none can hold a translation of it.
         if self.inner.get_mut().holds_frames {
             self.memory.frames.unhold(self.memory.platform.cpu());
@@ -166,6 +175,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
             own_slot: slot::NONE,
             spare: None,
             in_flight: 0,
+            streams: Streams::new(),
             turns: turn::Turns::default(),
             served: [0; _],
             quarantine: QuarantineList::new(&memory.frames),
@@ -183,9 +193,11 @@ impl<P: Platform> VirtualAddressSpace<P> {
             lock_future: AtomicBool::new(false),
             memory,
             tlb: SpaceTlb::new(),
+            links: all::Links::new(),
             inner: Mutex::new(inner),
         };
         let space = Arc::try_new(space)?;
+        memory.spaces.add(&space);
         Ok(Self { space })
     }
 

@@ -5,7 +5,7 @@ use x86_64::VirtAddr;
 use super::turn::pause;
 use super::{Inner, Space, VirtualAddressSpace};
 use crate::address::{HUGE_PAGE_SIZE, PAGE_SIZE, PageRange};
-use crate::entry::Entry;
+use crate::entry::{Entry, EntryState};
 use crate::error::VasError;
 use crate::frame::Pfn;
 use crate::memory::EntryRef;
@@ -167,9 +167,14 @@ impl<P: Platform> Space<P> {
 
     fn protect_leaf(&self, leaf: EntryRef<'_>, protection: Protection, page: u64, change: &mut Change) {
         let before = leaf.get();
-        if !before.is_present() {
-            self.revoke_marker(leaf, before);
-            return;
+        match before.state() {
+            EntryState::Present { .. } => {}
+            EntryState::InFlight(marker) => {
+                self.revoke_marker(leaf, marker);
+                return;
+            }
+            // The rights come from the region when the page comes back.
+            EntryState::Empty | EntryState::Swapped { .. } => return,
         }
         const RIGHTS: u64 = Entry::USER | Entry::WRITABLE | Entry::NO_EXECUTE | Entry::COW;
         let mut flags = Entry::flags_for(protection);

@@ -7,7 +7,7 @@ use super::turn::pause;
 use super::{Inner, Space, VirtualAddressSpace};
 use crate::Memory;
 use crate::address::{HUGE_PAGE_SIZE, PAGE_SIZE, PageRange};
-use crate::entry::Entry;
+use crate::entry::{Entry, EntryState};
 use crate::error::VasError;
 use crate::frame::Pfn;
 use crate::platform::Platform;
@@ -344,11 +344,11 @@ impl<P: Platform> Space<P> {
         let Leaf::Own(source, value) = self.memory.leaf(root, from) else {
             return;
         };
+        let value = match value.state() {
+            EntryState::InFlight(marker) => self.revoke_marker(source, marker),
+            EntryState::Empty | EntryState::Swapped { .. } | EntryState::Present { .. } => value,
+        };
         if value.is_empty() {
-            return;
-        }
-        if !value.is_present() {
-            self.revoke_marker(source, value);
             return;
         }
         let Leaf::Own(target, fresh) = self.memory.leaf(root, to) else {
@@ -358,8 +358,13 @@ impl<P: Platform> Space<P> {
             change.page(to);
         }
         source.set(Entry::EMPTY);
-        target.set(value.without(Entry::BUSY));
-        change.page(from);
+        if value.is_present() {
+            target.set(value.without(Entry::BUSY));
+            change.page(from);
+        } else {
+            // A page in a swap slot: the reference moves along.
+            target.set(value);
+        }
     }
 }
 

@@ -7,9 +7,10 @@ use super::turn::pause;
 use super::{Space, VirtualAddressSpace};
 use crate::address::{PAGE_SIZE, PageRange};
 use crate::backing::Backing;
-use crate::entry::Entry;
+use crate::entry::{Entry, EntryState};
 use crate::frame::Pfn;
 use crate::platform::Platform;
+use crate::swap::SwapSlot;
 use crate::tables::{Leaf, index, span};
 
 /// What a space holds. Sizes in bytes, the others are counts.
@@ -35,6 +36,8 @@ pub struct SpaceStats {
     pub resident_pages: u64,
     /// Pages that are mapped to frames it has borrowed.
     pub borrowed_pages: u64,
+    /// Pages that are in swap slots.
+    pub swapped_pages: u64,
     /// Pages whose frame another entry, or a sharer of the table, refers to as well.
     pub shared_pages: u64,
     /// 2 MiB entries.
@@ -58,6 +61,8 @@ pub struct PageCounts {
     pub shared: u64,
     /// Pages of files that lie in memory anyway.
     pub borrowed: u64,
+    /// Pages that are in swap slots: they have no frame.
+    pub swapped: u64,
     /// Last-level tables.
     pub tables: u64,
 }
@@ -132,7 +137,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
             } else if above.is_present() {
                 stats.table_pages += 1;
                 self.memory.for_each_used(above.frame(), 0..512, |_, _, leaf| {
-                    stats.count(leaf, above.has(Entry::SHARED), |leaf| {
+                    stats.count(self.settled(leaf), above.has(Entry::SHARED), |leaf| {
                         self.memory.frames.mapping_count(leaf.frame()) > 1
                     });
                 });
@@ -160,15 +165,17 @@ impl<P: Platform> VirtualAddressSpace<P> {
             } else if above.is_present() {
                 counts.tables += 1;
                 for page in part.iter() {
-                    let leaf = memory.entry(above.frame(), index(page, 1)).get();
-                    if leaf.is_present() {
-                        let borrowed = leaf.has(Entry::BORROWED);
-                        *match above.has(Entry::SHARED) || memory.frames.mapping_count(leaf.frame()) > 1 {
-                            _ if borrowed => &mut counts.borrowed,
-                            true => &mut counts.shared,
-                            false => &mut counts.own,
-                        } += 1;
-                    }
+                    let leaf = self.settled(memory.entry(above.frame(), index(page, 1)).get());
+                    let EntryState::Present { frame, .. } = leaf.state() else {
+                        counts.swapped += u64::from(leaf.swap_slot().is_some());
+                        continue;
+                    };
+                    let borrowed = leaf.has(Entry::BORROWED);
+                    *match above.has(Entry::SHARED) || memory.frames.mapping_count(frame) > 1 {
+                        _ if borrowed => &mut counts.borrowed,
+                        true => &mut counts.shared,
+                        false => &mut counts.own,
+                    } += 1;
                 }
             }
         });
@@ -186,6 +193,16 @@ impl<P: Platform> VirtualAddressSpace<P> {
             }
             Leaf::Shared(value) | Leaf::Huge(value) if value.is_present() => Some((value.frame(), true)),
             _ => None,
+        }
+    }
+
+    /// The swap slot that the page of an address is in, if it is in no frame of this space.
+    #[must_use]
+    pub fn swap_slot_of(&self, address: u64) -> Option<SwapSlot> {
+        let inner = self.lock();
+        match self.memory.leaf(inner.root?, address) {
+            Leaf::Own(_, value) | Leaf::Shared(value) => self.settled(value).swap_slot(),
+            Leaf::Huge(_) | Leaf::None => None,
         }
     }
 
@@ -223,6 +240,7 @@ impl SpaceStats {
 
     fn count(&mut self, leaf: Entry, in_shared_table: bool, shared: impl FnOnce(Entry) -> bool) {
         if !leaf.is_present() {
+            self.swapped_pages += u64::from(leaf.swap_slot().is_some());
             return;
         }
         if leaf.has(Entry::BORROWED) {

@@ -8,7 +8,7 @@ use x86_64::VirtAddr;
 use super::turn::pause;
 use super::{Inner, Space, Turn, VirtualAddressSpace};
 use crate::address::{HUGE_PAGE_SIZE, PAGE_SIZE, PageRange};
-use crate::entry::Entry;
+use crate::entry::{Entry, EntryState};
 use crate::error::VasError;
 use crate::frame::Pfn;
 use crate::memory::EntryRef;
@@ -203,7 +203,7 @@ impl<P: Platform> Space<P> {
     #[inline(always)]
     pub(super) fn clear_leaf(&self, inner: &mut Inner<P>, leaf: EntryRef<'_>, value: Entry) -> bool {
         if !value.is_present() {
-            self.revoke_marker(leaf, value);
+            self.clear_absent(leaf, value);
             return false;
         }
         // A plain store: the accessed and dirty bits that the processor may set meanwhile are not used.
@@ -212,6 +212,18 @@ impl<P: Platform> Space<P> {
             self.retire(inner, value.frame());
         }
         true
+    }
+
+    /// Clears a leaf that is not present, and gives up what it held.
+    fn clear_absent(&self, leaf: EntryRef<'_>, value: Entry) {
+        let value = match value.state() {
+            EntryState::InFlight(marker) => self.revoke_marker(leaf, marker),
+            EntryState::Empty | EntryState::Swapped { .. } | EntryState::Present { .. } => value,
+        };
+        if let EntryState::Swapped { slot } = value.state() {
+            leaf.set(Entry::EMPTY);
+            self.memory.drop_swapped(slot);
+        }
     }
 
     /// Clears the leaves of a table with these indices and gives up what they held. The caller flushes everything.

@@ -3,11 +3,12 @@
 use core::ops::Range;
 
 use crate::address::HUGE_PAGE_SIZE;
-use crate::entry::Entry;
+use crate::entry::{Entry, EntryState};
 use crate::frame::{OutOfFrames, Pfn};
 use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::space::{Inner, Space};
+use crate::swap::SwapError;
 use crate::sync::atomic::AtomicU64;
 use crate::sync::mutant;
 use crate::tlb::Change;
@@ -82,7 +83,8 @@ impl<P: Platform> Space<P> {
     }
 
     /// A copy of a last-level table whose entries are empty outside `used`: private pages become copy-on-write in the copy
-    /// and gain a reference; markers and busy bits stay behind.
+    /// and gain a reference; those in swap slots gain one to their slot. Markers stay behind, and are copied as what they
+    /// stand for; busy bits stay behind.
     ///
     /// # Errors
     /// [`OutOfFrames`] without a frame for it, or if a frame has as many references as its count can hold; every reference
@@ -118,6 +120,10 @@ impl<P: Platform> Space<P> {
                 EntryRef(copy).set(entry);
             }
             if !entry.is_present() {
+                if self.copy_absent(entry, EntryRef(copy)).is_err() {
+                    self.drop_copy(to, page + offset);
+                    return Err(memory.too_many_references());
+                }
                 continue;
             }
             if !entry.has(Entry::BORROWED) && memory.frames.add_mapping(entry.frame()).is_err() {
@@ -131,15 +137,25 @@ impl<P: Platform> Space<P> {
         Ok(())
     }
 
+    /// Copies a leaf that is not present: a page in a swap slot gains a reference to that.
+    #[inline(never)]
+    fn copy_absent(&self, entry: Entry, copy: EntryRef<'_>) -> Result<(), SwapError> {
+        if let EntryState::Swapped { slot } = self.settled(entry).state() {
+            self.memory.frames.add_swap_reference(slot)?;
+            copy.set(Entry::swapped(slot));
+        }
+        Ok(())
+    }
+
     /// Gives up a table that was copied up to `page` and that no entry refers to.
     #[cold]
     fn drop_copy(&self, table: Pfn, page: usize) {
         let memory = self.memory;
         let cpu = memory.platform.cpu();
-        memory.for_each_used(table, 0..page, |_, _, entry| {
-            if !entry.has(Entry::BORROWED) {
-                memory.drop_mapping(entry.frame(), cpu);
-            }
+        memory.for_each_used(table, 0..page, |_, _, entry| match entry.state() {
+            EntryState::Present { frame, .. } if !entry.has(Entry::BORROWED) => memory.drop_mapping(frame, cpu),
+            EntryState::Swapped { slot } => memory.drop_swapped(slot),
+            EntryState::Present { .. } | EntryState::Empty | EntryState::InFlight(_) => {}
         });
         if let Ok(Some(retired)) = memory.frames.table_remove_ref(table, cpu) {
             retired.free();

@@ -6,6 +6,7 @@
 mod access;
 mod contents;
 mod cow;
+mod disk;
 mod faults;
 mod fork;
 mod handoff;
@@ -18,6 +19,7 @@ mod model;
 mod protect;
 mod quarantine;
 mod steps;
+mod swap;
 mod tlb;
 mod unmap;
 mod waking;

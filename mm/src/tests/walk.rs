@@ -25,6 +25,8 @@ pub struct Walk {
     pub frames: BTreeMap<Pfn, u32>,
     /// Markers of faults in flight.
     pub markers: usize,
+    /// Swap slots, and how many entries name each; an entry of a shared table counts once.
+    pub slots: BTreeMap<SwapSlot, u32>,
 }
 
 impl Walk {
@@ -46,9 +48,17 @@ impl Walk {
         }
         for slot in 0..if level == 4 { 256 } else { 512 } {
             let entry = world.memory.entry(table, slot).get();
-            self.markers += usize::from(entry.marker().is_some());
-            if !entry.is_present() {
-                continue;
+            match entry.state() {
+                EntryState::Present { .. } => {}
+                EntryState::Empty => continue,
+                EntryState::InFlight(_) => {
+                    self.markers += 1;
+                    continue;
+                }
+                EntryState::Swapped { slot } => {
+                    *self.slots.entry(slot).or_default() += 1;
+                    continue;
+                }
             }
             let huge = level == 2 && entry.has(Entry::HUGE);
             if level > 1 && !huge {
@@ -72,6 +82,26 @@ impl Walk {
                 }
             }
         }
+        for number in 0..frames.swap.slots() {
+            let slot = SwapSlot::new(number);
+            let word = frames.swap.load(slot);
+            assert_eq!(
+                word.count,
+                self.slots.remove(&slot).unwrap_or(0),
+                "entries that name {slot:?}"
+            );
+            if let Some(frame) = word.frame().filter(|_| word.holds_frame()) {
+                *self.frames.entry(frame).or_default() += 1;
+            }
+            if let Some(frame) = word.frame() {
+                assert_eq!(frames.named_swap_slot(frame), Some(slot), "the slot of frame {frame}");
+            }
+        }
+        assert!(
+            self.slots.is_empty(),
+            "entries name slots that are not there: {:?}",
+            self.slots
+        );
         for (&table, &parents) in &self.tables {
             assert_eq!(frames.table_ref_count(table), parents, "parents of table {table}");
         }

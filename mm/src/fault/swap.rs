@@ -1,0 +1,147 @@
+//! Faults on pages that were swapped out.
+//!
+//! The marker of such a fault stands for the entry's reference to the swap slot, so the slot stays what it is while the
+//! fault is not stale. What is to be done shows in the slot's word: a page that a frame has is mapped; one that is being
+//! read is waited for; one that is on the device alone is read, by this fault, with its neighbours
+//! ([`window`](crate::swap)).
+
+use faultline_trace::{FaultClass, Kind};
+
+use super::fill::read_only;
+use super::parked::ParkedFaults;
+use super::service::Step;
+use super::slot::{RequestRef, SlotToken};
+use super::{Ending, SwapRead};
+use crate::Memory;
+use crate::entry::Entry;
+use crate::frame::Pfn;
+use crate::memory::EntryRef;
+use crate::platform::Platform;
+use crate::swap::{SlotState, SlotWord, SwapSlot};
+
+impl<P: Platform> Memory<P> {
+    /// An access to a page that is in a swap slot.
+    #[inline(never)]
+    pub(super) fn serve_swap(
+        &'static self,
+        token: SlotToken<P>,
+        request: RequestRef<P>,
+        entry: EntryRef<'_>,
+    ) -> Step<P> {
+        let (token, mut inner) = match self.lock_valid(token, &request, entry) {
+            Ok(valid) => valid,
+            Err(over) => return over,
+        };
+        let Some(slot) = request.before.swap_slot() else {
+            unreachable!("a fault on a page that is in no swap slot");
+        };
+        if let Some(frame) = self.frames.take_cached(slot) {
+            self.publish::<true>(request, entry, self.from_swap(frame, request.flags));
+            let ahead = inner.streams.hit(slot);
+            let step = self.resolved::<true>(token, inner, FaultClass::Swap);
+            if let Some(ahead) = ahead {
+                self.read_swap_ahead(ahead);
+            }
+            return step;
+        }
+        // SAFETY: the token is held.
+        let read = core::mem::take(&mut unsafe { token.slot().progress() }.swap_read);
+        if read == SwapRead::Failed {
+            return self.complete(token, inner, Ending::ReadFailed);
+        }
+        let word = self.frames.swap.load(slot);
+        match word.state {
+            SlotState::Reading { waiting } => {
+                drop(inner);
+                let to = |list| word.with(SlotState::Reading { waiting: list });
+                match self.park(token, waiting, |list| self.frames.swap.exchange(slot, word, to(list))) {
+                    Ok(()) => Step::Parked,
+                    Err(token) => Step::Reclassified(token),
+                }
+            }
+            SlotState::Out => {
+                let ahead = match read {
+                    SwapRead::Fresh => inner.streams.miss(slot),
+                    SwapRead::Alone | SwapRead::Failed => 0..0,
+                };
+                drop(inner);
+                self.read_swapped(token, request, slot, word, ahead)
+            }
+            // It has come meanwhile.
+            SlotState::Writing { .. } | SlotState::Cached { .. } | SlotState::Kept { .. } => {
+                drop(inner);
+                Step::Again(token)
+            }
+            SlotState::Free => unreachable!("a marker stands for a reference to a free swap slot"),
+        }
+    }
+
+    /// Starts to read a page whose slot's word was `word`, which says that it is on the device alone.
+    fn read_swapped(
+        &'static self,
+        token: SlotToken<P>,
+        request: RequestRef<P>,
+        slot: SwapSlot,
+        word: SlotWord,
+        ahead: core::ops::Range<u32>,
+    ) -> Step<P> {
+        let Some(device) = self.swap.device() else {
+            unreachable!("a page is on a device that is gone");
+        };
+        // SAFETY: the token is held.
+        let progress = unsafe { token.slot().progress() };
+        let frame = match progress.frame.take() {
+            Some(frame) => frame,
+            None => match self.frames.allocate(self.platform.cpu()) {
+                Ok(frame) => frame,
+                Err(_) => return Step::NoMemory(token),
+            },
+        };
+        let Some(prepared) = self.prepare_swap_read() else {
+            progress.frame = Some(frame);
+            return self.park_for_transfer(token);
+        };
+        self.trace_request(Kind::FaultFrame, request, frame.address().as_u64(), 0);
+        let to = |list| word.with(SlotState::Reading { waiting: list });
+        let parked = self.park(token, ParkedFaults::NONE, |list| {
+            self.frames.swap.exchange(slot, word, to(list))
+        });
+        match parked {
+            Ok(()) => {
+                self.start_swap_read(&*device, prepared, slot, frame, ahead);
+                Step::Parked
+            }
+            Err(token) => {
+                // Another fault was faster, or the page of this one is gone.
+                drop(frame);
+                Step::Reclassified(token)
+            }
+        }
+    }
+
+    /// Lets a fault wait until a transfer is free.
+    #[cold]
+    fn park_for_transfer(&'static self, token: SlotToken<P>) -> Step<P> {
+        let parked = self.with_waiting_for_transfer(|waiting| {
+            self.park(token, *waiting, |list| {
+                *waiting = list;
+                true
+            })
+        });
+        match parked {
+            Ok(()) => Step::Parked,
+            Err(token) => Step::Again(token),
+        }
+    }
+
+    /// The entry of a page that has come back, whose frame gained a reference for it. Its owner may write to it at once, if
+    /// it has no other: that the page differs from what is in its slot then shows in the dirty bit.
+    pub(crate) fn from_swap(&self, frame: Pfn, flags: u64) -> Entry {
+        let flags = if self.frames.mapping_count(frame) == 1 {
+            flags
+        } else {
+            read_only(flags)
+        };
+        Entry::present(frame, flags | Entry::ACCESSED)
+    }
+}

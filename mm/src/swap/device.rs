@@ -1,0 +1,274 @@
+//! The device of the swap area, and reads from it.
+//!
+//! # Protocol of a read
+//!
+//! 1. The reader reserves a frame and a transfer, and makes the slot's word `Reading`, with itself in the list of parked
+//!    faults. Of several only one comes through; the others find `Reading` and park.
+//! 2. Neighbours that are `Out` are made `Reading` too, with nobody in their lists.
+//! 3. The transfer has the frames; the one reference to each is the slot's, or will be given up when it is done.
+//! 4. [`Completion::finished`] makes each word `Cached` and queues who has parked. If the read has failed, the word is
+//!    `Out` again and the frame is free. A transfer of several pages says nothing about any of them then: the faults are
+//!    queued to read theirs alone. A page whose own transfer has failed is lost to those who wait for it now; who comes
+//!    later tries again.
+
+use core::ops::Range;
+use core::ptr;
+use core::task::{RawWaker, RawWakerVTable, Waker};
+
+use faultline_fallible::Arc;
+
+use super::{SlotState, SwapError, SwapSlot, SwapStats};
+use crate::Memory;
+use crate::address::PAGE_SIZE;
+use crate::fault::{ParkedFaults, SwapRead};
+use crate::frame::{Pfn, ReservedFrame};
+use crate::platform::Platform;
+use crate::sync::Mutex;
+use crate::transfer::{
+    BlockDevice, Completion, Direction, Finished, MAX_SEGMENTS, Prepared, SECTOR_SIZE, Segment, TransferResult,
+    Transfers,
+};
+
+/// Transfers that can be at the device, or on their way, at once.
+const TRANSFERS: usize = 128;
+
+const SECTORS_PER_SLOT: u64 = PAGE_SIZE / SECTOR_SIZE;
+
+/// The device of the swap area.
+pub(crate) struct SwapDevice {
+    device: Mutex<Option<Arc<dyn BlockDevice>>>,
+    transfers: Transfers,
+    /// Faults that wait for a transfer to come free.
+    waiting: Mutex<ParkedFaults>,
+    /// Woken when a read has ended.
+    pub(super) watcher: Mutex<Option<Waker>>,
+}
+
+impl SwapDevice {
+    pub(crate) fn new() -> Self {
+        Self {
+            device: Mutex::new(None),
+            transfers: Transfers::new(),
+            waiting: Mutex::new(ParkedFaults::NONE),
+            watcher: Mutex::new(None),
+        }
+    }
+
+    /// The device, if swap is on.
+    pub(crate) fn device(&self) -> Option<Arc<dyn BlockDevice>> {
+        self.device.lock().clone()
+    }
+
+    /// The transfers to and from it.
+    pub(crate) fn transfers(&'static self) -> &'static Transfers {
+        &self.transfers
+    }
+}
+
+/// Where a slot is on the device.
+pub(crate) const fn sector_of(slot: SwapSlot) -> u64 {
+    slot.number() as u64 * SECTORS_PER_SLOT
+}
+
+/// The slot that is there on the device.
+pub(crate) const fn slot_at(sector: u64) -> SwapSlot {
+    SwapSlot::new((sector / SECTORS_PER_SLOT) as u32)
+}
+
+/// The whole page of a slot, as a piece of a transfer.
+pub(crate) fn segment_of(slot: SwapSlot, frame: Pfn) -> Segment {
+    Segment::page(sector_of(slot), frame.frame())
+}
+
+impl<P: Platform> Memory<P> {
+    /// Makes a device the swap area: all of it, from its first sector on. There is one area at a time. Takes 8 bytes of
+    /// kernel memory for each page, and room for transfers that stays.
+    ///
+    /// # Errors
+    /// [`SwapError::AlreadyOn`], [`SwapError::ReadOnly`], [`SwapError::TooSmall`], [`SwapError::NoKernelMemory`].
+    pub fn swap_on(&'static self, device: Arc<dyn BlockDevice>) -> Result<(), SwapError> {
+        if device.is_read_only() {
+            return Err(SwapError::ReadOnly);
+        }
+        let slots = u32::try_from(device.sectors() / SECTORS_PER_SLOT).unwrap_or(u32::MAX - 1);
+        if slots == 0 {
+            return Err(SwapError::TooSmall);
+        }
+        let missing = TRANSFERS.saturating_sub(self.swap.transfers.count());
+        self.swap.transfers.add(missing)?;
+        let mut place = self.swap.device.lock();
+        if place.is_some() {
+            return Err(SwapError::AlreadyOn);
+        }
+        self.frames.swap.attach(slots)?;
+        *place = Some(device);
+        Ok(())
+    }
+
+    /// Forgets the device and the words of its slots, all of which are free.
+    pub(super) fn detach_swap(&self) {
+        let mut place = self.swap.device.lock();
+        self.frames.swap.detach();
+        let device = place.take();
+        drop(place);
+        drop(device);
+    }
+
+    /// What the swap area is used for; all 0 if there never was one.
+    #[must_use]
+    pub fn swap_stats(&self) -> SwapStats {
+        let area = &self.frames.swap;
+        let slots = area.slots();
+        SwapStats {
+            slots,
+            used: slots.saturating_sub(area.free()),
+            cached: area.cached(),
+            reads: area.counters.reads.get(),
+            writes: area.counters.writes.get(),
+            read_ahead: area.counters.read_ahead.get(),
+            errors: area.counters.errors.get(),
+        }
+    }
+
+    /// Begins the read of the page of a slot whose word the caller has just made `Reading`, and of those slots of `ahead`
+    /// that are `Out`.
+    pub(crate) fn start_swap_read(
+        &'static self,
+        device: &dyn BlockDevice,
+        mut prepared: Prepared,
+        slot: SwapSlot,
+        frame: ReservedFrame<'static>,
+        ahead: Range<u32>,
+    ) {
+        prepared.push(segment_of(slot, frame.map()));
+        self.add_ahead(&mut prepared, ahead);
+        prepared.start(device, self.swap_reads(), 0);
+    }
+
+    /// Reads those slots of `ahead` that are `Out`, for whoever will come for them. Does nothing if there is no frame or no
+    /// transfer to spare.
+    pub(crate) fn read_swap_ahead(&'static self, ahead: Range<u32>) {
+        let Some(device) = self.swap.device() else { return };
+        let Some(mut prepared) = self.swap.transfers.prepare(Direction::Read) else {
+            return;
+        };
+        self.add_ahead(&mut prepared, ahead);
+        if !prepared.segments().is_empty() {
+            prepared.start(&*device, self.swap_reads(), 0);
+        }
+    }
+
+    /// Adds those slots of `ahead` that are `Out` to a transfer, as far as there are frames to spare.
+    fn add_ahead(&self, prepared: &mut Prepared, ahead: Range<u32>) {
+        let area = &self.frames.swap;
+        let end = ahead.end.min(area.slots());
+        if ahead.start >= end || !self.may_read_ahead() {
+            return;
+        }
+        let cpu = self.platform.cpu();
+        for slot in (ahead.start..end).map(SwapSlot::new) {
+            let word = area.load(slot);
+            if word.state != SlotState::Out || prepared.is_full() {
+                continue;
+            }
+            let Ok(frame) = self.frames.allocate(cpu) else { return };
+            let waiting = ParkedFaults::NONE;
+            if area.exchange(slot, word, word.with(SlotState::Reading { waiting })) {
+                prepared.push(segment_of(slot, frame.map()));
+                area.counters.read_ahead.add(1);
+            }
+        }
+    }
+
+    /// Whether so many frames are free that some may be filled before anybody needs them.
+    fn may_read_ahead(&self) -> bool {
+        const LEFT: u64 = 2 * MAX_SEGMENTS as u64;
+        self.frames.available() > LEFT
+    }
+
+    /// The transfer that a read starts with. None is free: the fault has to wait for one
+    /// ([`swap_transfer_waker`](Self::swap_transfer_waker)).
+    pub(crate) fn prepare_swap_read(&'static self) -> Option<Prepared> {
+        self.swap.transfers.prepare(Direction::Read)
+    }
+
+    /// Changes the list of faults that wait for a transfer, and sees to it that they are queued when one comes free.
+    pub(crate) fn with_waiting_for_transfer<R>(&'static self, f: impl FnOnce(&mut ParkedFaults) -> R) -> R {
+        let result = f(&mut self.swap.waiting.lock());
+        // Register, then look: one that came free in between would wake nobody.
+        self.swap
+            .transfers
+            .wake_when_free(Direction::Read, &transfer_waker(self));
+        if let Some(free) = self.swap.transfers.prepare(Direction::Read) {
+            // It goes back at once, and wakes.
+            drop(free);
+        }
+        result
+    }
+
+    fn queue_waiting_for_transfer(&'static self) {
+        let waiting = core::mem::replace(&mut *self.swap.waiting.lock(), ParkedFaults::NONE);
+        self.queue_parked(waiting, |_| {});
+    }
+
+    fn swap_reads(&'static self) -> &'static SwapReads<P> {
+        let this: *const Self = self;
+        // SAFETY: `SwapReads` is a transparent wrapper of a memory, so a reference to the one is one to the other.
+        unsafe { &*this.cast::<SwapReads<P>>() }
+    }
+}
+
+/// The memory, as the end of reads from the swap area sees it.
+#[repr(transparent)]
+struct SwapReads<P: Platform>(Memory<P>);
+
+impl<P: Platform> Completion for SwapReads<P> {
+    fn finished(&'static self, finished: Finished, result: TransferResult) {
+        let memory = &self.0;
+        let cpu = memory.platform.cpu();
+        let outcome = match result {
+            Ok(()) => SwapRead::Fresh,
+            Err(_) if finished.segments().len() > 1 => SwapRead::Alone,
+            Err(_) => SwapRead::Failed,
+        };
+        if result.is_err() {
+            memory.frames.swap.counters.errors.add(1);
+        }
+        for segment in finished.segments() {
+            let frame = Pfn::from(segment.frame);
+            let (waiting, retired) = memory.frames.read(slot_at(segment.sector), frame, result.is_ok(), cpu);
+            if let Some(retired) = retired {
+                memory.free_retired(retired);
+            }
+            memory.queue_parked(waiting, |token| {
+                // SAFETY: the token is the list's, and nobody has a reference to the progress.
+                unsafe { token.slot().progress() }.swap_read = outcome;
+            });
+        }
+        let watcher = memory.swap.watcher.lock().take();
+        if let Some(watcher) = watcher {
+            watcher.wake();
+        }
+    }
+}
+
+/// Queues the faults that wait for a transfer.
+fn transfer_waker<P: Platform>(memory: &'static Memory<P>) -> Waker {
+    // SAFETY: the vtable's functions take what is given here: a memory that lives for ever.
+    unsafe { Waker::from_raw(RawWaker::new(ptr::from_ref(memory).cast(), vtable::<P>())) }
+}
+
+const fn vtable<P: Platform>() -> &'static RawWakerVTable {
+    &RawWakerVTable::new(
+        |memory| RawWaker::new(memory, vtable::<P>()),
+        |memory| wake::<P>(memory),
+        |memory| wake::<P>(memory),
+        |_| {},
+    )
+}
+
+fn wake<P: Platform>(memory: *const ()) {
+    // SAFETY: `transfer_waker` made the pointer from a reference to a memory that lives for ever.
+    let memory: &'static Memory<P> = unsafe { &*memory.cast::<Memory<P>>() };
+    memory.queue_waiting_for_transfer();
+}
