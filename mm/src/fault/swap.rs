@@ -36,7 +36,7 @@ impl<P: Platform> Memory<P> {
             unreachable!("a fault on a page that is in no swap slot");
         };
         if let Some(frame) = self.frames.take_cached(slot) {
-            self.publish::<true>(request, entry, self.from_swap(frame, request.flags));
+            self.publish::<true>(request, entry, self.returned_entry(frame, request.flags));
             let ahead = inner.streams.hit(slot);
             let step = self.resolved::<true>(token, inner, FaultClass::Swap);
             if let Some(ahead) = ahead {
@@ -136,7 +136,7 @@ impl<P: Platform> Memory<P> {
 
     /// The entry of a page that has come back, whose frame gained a reference for it. Its owner may write to it at once, if
     /// it has no other: that the page differs from what is in its slot then shows in the dirty bit.
-    pub(crate) fn from_swap(&self, frame: Pfn, flags: u64) -> Entry {
+    pub(crate) fn returned_entry(&self, frame: Pfn, flags: u64) -> Entry {
         let flags = if self.frames.mapping_count(frame) == 1 {
             flags
         } else {

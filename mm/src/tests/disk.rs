@@ -99,9 +99,10 @@ impl Disk {
                 let at = piece.frame.start_address().as_u64();
                 let frame = self.memory.platform().phys_to_virt(PhysAddr::new(at)).cast::<Page>();
                 let page = inside.pages.entry(piece.sector).or_insert([0; 512]);
-                // SAFETY: the frame is in the machine's buffer, and the device's until the transfer is done.
                 match transfer.direction() {
+                    // SAFETY: the frame is in the machine's buffer, and the device's until the transfer is done.
                     Direction::Read => unsafe { frame.write(*page) },
+                    // SAFETY: as above.
                     Direction::Write => *page = unsafe { frame.read() },
                 }
             }
