@@ -65,7 +65,15 @@ pub enum Backing {
         /// Where the region starts in it, in bytes.
         offset: u64,
     },
-    /// Pages of a file, private: written pages are copied first. The offset is in bytes, a multiple of 4096.
+    /// Memory of an object, private: pages are the object's until they are written, and copied then. The offset is in bytes,
+    /// a multiple of 4096.
+    Private {
+        /// The object.
+        object: Arc<MemoryObject>,
+        /// Where the region starts in it, in bytes.
+        offset: u64,
+    },
+    /// Pages that lie in memory for ever, private: written pages are copied first. The offset is in bytes, a multiple of 4096.
     File {
         /// The file.
         file: Arc<dyn PageSource>,
@@ -87,7 +95,9 @@ impl Backing {
         let mut backing = self.clone();
         match &mut backing {
             Backing::Anonymous => {}
-            Backing::Shared { offset, .. } | Backing::File { offset, .. } => *offset += delta,
+            Backing::Shared { offset, .. } | Backing::Private { offset, .. } | Backing::File { offset, .. } => {
+                *offset += delta;
+            }
             Backing::Physical { base, .. } => *base += delta,
         }
         backing
@@ -97,7 +107,8 @@ impl Backing {
     pub(crate) fn continues(&self, size: u64, next: &Backing) -> bool {
         match (self, next) {
             (Backing::Anonymous, Backing::Anonymous) => true,
-            (Backing::Shared { object: a, offset: x }, Backing::Shared { object: b, offset: y }) => {
+            (Backing::Shared { object: a, offset: x }, Backing::Shared { object: b, offset: y })
+            | (Backing::Private { object: a, offset: x }, Backing::Private { object: b, offset: y }) => {
                 Arc::ptr_eq(a, b) && x + size == *y
             }
             (Backing::File { file: a, offset: x }, Backing::File { file: b, offset: y }) => {
@@ -122,7 +133,7 @@ impl Backing {
         match self {
             Backing::Anonymous => "anonymous",
             Backing::Shared { .. } => "shared",
-            Backing::File { .. } => "file",
+            Backing::Private { .. } | Backing::File { .. } => "file",
             Backing::Physical { .. } => "physical",
         }
     }
@@ -133,6 +144,7 @@ impl fmt::Debug for Backing {
         match self {
             Backing::Anonymous => f.write_str("anonymous"),
             Backing::Shared { offset, .. } => write!(f, "shared+{offset:#x}"),
+            Backing::Private { offset, .. } => write!(f, "private+{offset:#x}"),
             Backing::File { offset, .. } => write!(f, "file+{offset:#x}"),
             Backing::Physical { base, .. } => write!(f, "physical {base:#x}"),
         }

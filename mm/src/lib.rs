@@ -44,7 +44,7 @@ pub use frame::{
     ReservedFrame, ReservedRun, RetiredFrame,
 };
 pub use memory::{FaultMode, Memory, MemoryConfig};
-pub use object::{DiskFile, LocateError, MAX_PIECES, MemoryObject, Piece, Pieces};
+pub use object::{DiskFile, LocateError, MAX_PIECES, MemoryObject, PageError, PageIn, Piece, Pieces};
 pub use platform::{MAX_CPUS, Pcid, Platform};
 pub use protection::{Access, FaultInfo, Protection};
 pub use region::{Region, RegionFlags};

@@ -7,6 +7,7 @@ use x86_64::structures::paging::PhysFrame;
 use crate::entry::Entry;
 use crate::fault::{FaultService, FaultTable};
 use crate::frame::{FrameAccount, FrameAllocator, Pfn};
+use crate::object::Reads;
 use crate::platform::{MAX_CPUS, Platform};
 use crate::space::{AllSpaces, EndingSpaces};
 use crate::stats::{Counters, MemoryStats};
@@ -75,6 +76,8 @@ pub struct Memory<P: Platform> {
     pub(crate) zero_frame: Pfn,
     /// Spaces that are being taken apart.
     pub(crate) ending: Mutex<EndingSpaces<P>>,
+    /// Reads of files into objects.
+    pub(crate) reads: Reads,
     /// The device of the swap area.
     pub(crate) swap: SwapDevice,
     /// Every space.
@@ -109,6 +112,7 @@ impl<P: Platform> Memory<P> {
             counters: Counters::default(),
             kernel_root: config.kernel_root,
             ending: Mutex::new(EndingSpaces::default()),
+            reads: Reads::new(),
             swap: SwapDevice::new(),
             spaces: AllSpaces::new(),
             next_space: AtomicU64::new(1),

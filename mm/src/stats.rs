@@ -70,6 +70,14 @@ counters! {
         pool_hits,
         /// Pages mapped around a file fault because they were in memory already.
         around,
+        /// Pages of files that were in memory when somebody wanted them.
+        object_hits,
+        /// Reads of a page of a file that somebody waited for.
+        object_misses,
+        /// Pages of files that were read before anybody wanted them.
+        read_ahead,
+        /// Pages of files that were dropped because memory was needed, or on advice.
+        object_drops,
         /// Last-level tables copied because a shared one was to change.
         tables_unshared,
         /// Last-level tables taken back by their last sharer without a copy.

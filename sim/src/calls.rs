@@ -235,8 +235,13 @@ fn advise(process: usize, vas: &Vas, page: usize, count: usize, advice: Advice) 
                     Advice::DontNeed | Advice::Free => model.forget(process, page, count),
                     Advice::HugePages => model.update(process, page, count, |page| page.huge = true),
                     Advice::NoHugePages => model.update(process, page, count, |page| page.huge = false),
-                    Advice::NotInherited | Advice::Inherited | Advice::WipedInChild | Advice::KeptInChild => {
-                        unreachable!("no step gives advice on forks")
+                    Advice::NotInherited
+                    | Advice::Inherited
+                    | Advice::WipedInChild
+                    | Advice::KeptInChild
+                    | Advice::Random
+                    | Advice::Normal => {
+                        unreachable!("no step gives this advice")
                     }
                 }
             }

@@ -45,6 +45,8 @@ pub enum ExecError {
     Space(VasError),
     /// Its first memory can't be written.
     Memory(UserCopyError),
+    /// It can't be read.
+    Unreadable(Errno),
     /// Its arguments and environment are too large.
     TooManyArguments,
     /// The kernel heap is too full.
@@ -75,6 +77,7 @@ impl fmt::Display for ExecError {
             Self::Elf(error) => error.fmt(f),
             Self::Space(error) => error.fmt(f),
             Self::Memory(error) => error.fmt(f),
+            Self::Unreadable(_) => f.write_str("the file can't be read"),
             Self::TooManyArguments => f.write_str("arguments and environment are too large"),
             Self::NoKernelMemory => f.write_str("the kernel heap is full"),
         }
@@ -124,8 +127,7 @@ pub async fn load(
 ) -> Result<Box<Image>, ExecError> {
     let program = resolve(directory, thread, &mut arguments, room).await?;
     let process = &thread.process;
-    let plan = program.plan()?;
-    let file = program.source()?;
+    let plan = program.plan().await?;
 
     let space = Space::try_new(memory())?;
     space.init()?;
@@ -134,7 +136,7 @@ pub async fn load(
     space.set_mmap_gap(placement.mmap)?;
     let base = choose_base(&plan, &placement);
     for segment in plan.segments() {
-        map_segment(&space, &file, segment, base).await?;
+        map_segment(&space, &program, segment, base).await?;
     }
     space.set_heap_start(VirtAddr::new_truncate(base + plan.end() + placement.heap))?;
     let stack = stack::make(&space, &arguments, &describe(&plan, base), placement.strings).await?;
@@ -173,7 +175,7 @@ impl Program {
     }
 
     /// Copies bytes from `offset` on; says how many.
-    fn read(&self, offset: u64, to: &mut [u8]) -> usize {
+    async fn read(&self, offset: u64, to: &mut [u8]) -> Result<usize, ExecError> {
         let mut read = 0;
         match &self.content {
             Content::Archive(bytes) => {
@@ -184,13 +186,14 @@ impl Program {
             }
             // Bytes of one page at a time.
             Content::Memory(file) => loop {
-                match file.read(offset + read as u64, &mut to[read..]) {
-                    0 => break,
-                    more => read += more,
+                match file.read_waiting(offset + read as u64, &mut to[read..]).await {
+                    Ok(0) => break,
+                    Ok(more) => read += more,
+                    Err(errno) => return Err(ExecError::Unreadable(errno)),
                 }
             },
         }
-        read
+        Ok(read)
     }
 
     fn size(&self) -> u64 {
@@ -200,35 +203,36 @@ impl Program {
         }
     }
 
-    /// Where its pages come from.
-    fn source(&self) -> Result<Arc<dyn PageSource>, AllocError> {
+    /// Where its pages from `offset` on come from.
+    fn backing(&self, offset: u64) -> Result<Backing, AllocError> {
         Ok(match &self.content {
             Content::Archive(bytes) => {
                 let file = Arc::try_new(RamdiskFile::new(bytes))?;
-                unsize!(file => dyn PageSource)
+                let file = unsize!(file => dyn PageSource);
+                Backing::File { file, offset }
             }
-            Content::Memory(file) => {
-                let file = file.clone();
-                unsize!(file => dyn PageSource)
-            }
+            Content::Memory(file) => Backing::Private {
+                object: file.mapped_pages(),
+                offset,
+            },
         })
     }
 
     /// Its first bytes, filled up with NULs.
-    fn head(&self) -> [u8; script::HEAD] {
+    async fn head(&self) -> Result<[u8; script::HEAD], ExecError> {
         let mut head = [0; script::HEAD];
-        self.read(0, &mut head);
-        head
+        self.read(0, &mut head).await?;
+        Ok(head)
     }
 
     /// Its plan. Only its headers are read.
-    fn plan(&self) -> Result<Plan, ExecError> {
+    async fn plan(&self) -> Result<Plan, ExecError> {
         let mut head = [0; elf::HEAD];
-        let read = self.read(0, &mut head);
+        let read = self.read(0, &mut head).await?;
         let (head, size) = (&head[..read], self.size());
         let range = elf::table_of(head, size).map_err(ExecError::Elf)?;
         let mut table = Vec::try_of(0, (range.end - range.start) as usize)?;
-        let read = self.read(range.start, &mut table);
+        let read = self.read(range.start, &mut table).await?;
         // The file may have been cut off meanwhile.
         elf::plan_of(head, &table[..read], size).map_err(ExecError::Elf)
     }
@@ -247,7 +251,7 @@ async fn resolve(
             return Err(ExecError::TooManyArguments);
         }
         let program = Program::find(directory, thread, &path).await?;
-        let head = program.head();
+        let head = program.head().await?;
         let Some(interpreter) = script::interpreter(&head).map_err(|_| ExecError::NoInterpreter)? else {
             return Ok(program);
         };
@@ -277,7 +281,7 @@ fn choose_base(plan: &Plan, placement: &Placement) -> u64 {
     placement.program.next_multiple_of(plan.alignment) - first
 }
 
-async fn map_segment(space: &Space, file: &Arc<dyn PageSource>, segment: &Segment, base: u64) -> Result<(), ExecError> {
+async fn map_segment(space: &Space, program: &Program, segment: &Segment, base: u64) -> Result<(), ExecError> {
     let mut protection = Protection::empty();
     protection.set(Protection::READ, segment.read);
     protection.set(Protection::WRITE, segment.write);
@@ -291,10 +295,7 @@ async fn map_segment(space: &Space, file: &Arc<dyn PageSource>, segment: &Segmen
         file_end.next_multiple_of(PAGE)
     };
     if zeros > start {
-        let backing = Backing::File {
-            file: file.clone(),
-            offset: segment.offset & !(PAGE - 1),
-        };
+        let backing = program.backing(segment.offset & !(PAGE - 1))?;
         space.map_lazy(VirtAddr::new_truncate(start), zeros - start, protection, backing)?;
     }
     if end > zeros {

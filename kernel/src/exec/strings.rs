@@ -84,7 +84,8 @@ impl Strings {
         if left == 0 {
             return 0;
         }
-        self.pages.read(memory(), offset, &mut to[..left])
+        let read = self.pages.read(memory(), offset, &mut to[..left]);
+        read.expect("these pages never leave memory")
     }
 
     /// Where the string after the first begins.

@@ -12,11 +12,15 @@
 //!
 //! To wait for an event, be in [`File::queue`] first and look at [`File::events`] then.
 
+use core::future::poll_fn;
 use core::task::{Context, Poll};
 
 use faultline_executor::WaitQueue;
+use faultline_fallible::Arc;
+use faultline_mm::{MemoryObject, PAGE_SIZE};
 use linux_raw_sys::general as linux;
 
+use crate::machine::memory;
 use crate::process::Thread;
 use crate::syscall::Errno;
 
@@ -42,6 +46,40 @@ pub struct Written {
     pub length: usize,
     /// Where the next write goes on, in a file that has offsets.
     pub end: u64,
+}
+
+/// Reads from a file, waiting until it has something to give.
+///
+/// # Errors
+/// Those of [`File::poll_read`]; `EIO` for a page that can't be read.
+pub async fn read(file: &dyn File, transfer: Transfer<'_>, to: &mut [u8]) -> Result<usize, Errno> {
+    loop {
+        let Some(object) = file.object() else {
+            return poll_fn(|context| file.poll_read(transfer, to, context)).await;
+        };
+        if let Poll::Ready(read) = poll_fn(|context| Poll::Ready(file.poll_read(transfer, to, context))).await {
+            return read;
+        }
+        let page = transfer.offset.unwrap_or(0) / PAGE_SIZE;
+        memory().page_in(object, page).await?;
+    }
+}
+
+/// Writes to a file, waiting until it can take something.
+///
+/// # Errors
+/// Those of [`File::poll_write`]; `EIO` for a page that can't be read.
+pub async fn write(file: &dyn File, transfer: Transfer<'_>, from: &[u8]) -> Result<Written, Errno> {
+    loop {
+        let Some(object) = file.object() else {
+            return poll_fn(|context| file.poll_write(transfer, from, context)).await;
+        };
+        if let Poll::Ready(written) = poll_fn(|context| Poll::Ready(file.poll_write(transfer, from, context))).await {
+            return written;
+        }
+        let page = transfer.offset.unwrap_or_else(|| file.length()) / PAGE_SIZE;
+        memory().page_in(object, page).await?;
+    }
 }
 
 /// What an open file reads and writes.
@@ -83,6 +121,12 @@ pub trait File: Send + Sync {
     /// Its length, if it has one.
     fn length(&self) -> u64 {
         0
+    }
+
+    /// The object that has its bytes, if they can be on a device: *pending* means then that the page at the offset is, and
+    /// that it has to be [brought in](faultline_mm::Memory::page_in).
+    fn object(&self) -> Option<&Arc<MemoryObject>> {
+        None
     }
 
     /// Pages that are free when it is gone, which whoever holds it open answers for when memory is short.

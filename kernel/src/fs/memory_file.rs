@@ -5,9 +5,8 @@ use core::task::{Context, Poll};
 use faultline_fallible::{AllocError, Arc};
 
 use faultline_executor::yield_now;
-use faultline_mm::{FillError, MemoryObject, PAGE_SIZE, PageSource};
+use faultline_mm::{MemoryObject, PAGE_SIZE, PageError};
 use spin::Mutex;
-use x86_64::structures::paging::PhysFrame;
 
 use super::file::{File, Transfer, Written};
 use super::tree;
@@ -82,20 +81,37 @@ impl MemoryFile {
     }
 
     /// Copies bytes from `offset` on, at most up to the end of a page; says how many, 0 at the end.
-    #[must_use]
-    pub fn read(&self, offset: u64, to: &mut [u8]) -> usize {
+    ///
+    /// # Errors
+    /// [`PageError::NotResident`]: the page has to be [brought in](faultline_mm::Memory::page_in) first.
+    pub fn read(&self, offset: u64, to: &mut [u8]) -> Result<usize, PageError> {
         let left = self.length().saturating_sub(offset).min(to.len() as u64);
         if left == 0 {
-            return 0;
+            return Ok(0);
         }
         self.pages.read(memory(), offset, &mut to[..left as usize])
+    }
+
+    /// As [`read`](Self::read), waiting for the page.
+    ///
+    /// # Errors
+    /// `EIO` if it could not be read.
+    pub async fn read_waiting(&self, offset: u64, to: &mut [u8]) -> Result<usize, Errno> {
+        loop {
+            match self.read(offset, to) {
+                Ok(read) => return Ok(read),
+                Err(PageError::NotResident { page }) => memory().page_in(&self.pages, page).await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Writes bytes at `offset`, or at the end, at most up to the end of a page, and makes the file longer if it must;
     /// says where, and how many.
     ///
     /// # Errors
-    /// `ENOSPC` if there is no frame, `EFBIG` beyond the longest file.
+    /// `ENOSPC` if there is no frame, `EFBIG` beyond the longest file; [`Errno::EWAIT`] if the page has to be brought in
+    /// first.
     pub fn write(&self, offset: Option<u64>, bytes: &[u8]) -> Result<(u64, usize), Errno> {
         let mut length = self.length.lock();
         let offset = offset.unwrap_or(*length);
@@ -109,10 +125,7 @@ impl MemoryFile {
         if end > self.pages.size() {
             self.pages.resize(end);
         }
-        let written = self
-            .pages
-            .write(memory(), offset, &bytes[..part as usize])
-            .map_err(|_| Errno::ENOSPC)?;
+        let written = self.pages.write(memory(), offset, &bytes[..part as usize])?;
         *length = (*length).max(offset + written as u64);
         self.modified.store(tree::now(), Ordering::Relaxed);
         Ok((offset, written))
@@ -219,9 +232,9 @@ impl MemoryFile {
         }
     }
 
-    /// The pages, for a shared mapping: exactly as many as the file has.
+    /// The pages, for a mapping: exactly as many as the file has.
     #[must_use]
-    pub fn shared_pages(&self) -> Arc<MemoryObject> {
+    pub fn mapped_pages(&self) -> Arc<MemoryObject> {
         let length = self.length.lock();
         self.pages.resize(*length);
         self.pages.clone()
@@ -256,30 +269,16 @@ fn check_frames() -> Result<(), Errno> {
     }
 }
 
-/// For private mappings: a page is copied when it is first touched.
-impl PageSource for MemoryFile {
-    fn len(&self) -> u64 {
-        self.length()
-    }
-
-    fn resident(&self, _: u64) -> Option<PhysFrame> {
-        None
-    }
-
-    fn poll_fill(&self, index: u64, page: &mut [u8; 4096], _: &mut Context<'_>) -> Poll<Result<(), FillError>> {
-        let offset = index.checked_mul(PAGE_SIZE).filter(|&offset| offset < self.length());
-        let Some(offset) = offset else {
-            return Poll::Ready(Err(FillError { index }));
-        };
-        let read = self.read(offset, page);
-        page[read..].fill(0);
-        Poll::Ready(Ok(()))
-    }
-}
-
 impl File for MemoryFile {
     fn poll_read(&self, transfer: Transfer<'_>, to: &mut [u8], _: &mut Context<'_>) -> Poll<Result<usize, Errno>> {
-        Poll::Ready(Ok(self.read(transfer.offset.unwrap_or(0), to)))
+        match self.read(transfer.offset.unwrap_or(0), to) {
+            Err(PageError::NotResident { .. }) => Poll::Pending,
+            read => Poll::Ready(read.map_err(Errno::from)),
+        }
+    }
+
+    fn object(&self) -> Option<&Arc<MemoryObject>> {
+        Some(&self.pages)
     }
 
     fn poll_write(&self, transfer: Transfer<'_>, from: &[u8], _: &mut Context<'_>) -> Poll<Result<Written, Errno>> {
@@ -292,6 +291,9 @@ impl File for MemoryFile {
             return Poll::Ready(Err(Errno::EFBIG));
         }
         let written = has_headroom().and_then(|()| self.write(transfer.offset, &from[..room]));
+        if written == Err(Errno::EWAIT) {
+            return Poll::Pending;
+        }
         Poll::Ready(written.map(|(at, length)| Written {
             length,
             end: at + length as u64,

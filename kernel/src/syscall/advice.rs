@@ -88,10 +88,9 @@ fn advised(start: u64, length: u64, advice: u64) -> Result<(Option<Advice>, u64)
         linux::MADV_DOFORK => Some(Advice::Inherited),
         linux::MADV_WIPEONFORK => Some(Advice::WipedInChild),
         linux::MADV_KEEPONFORK => Some(Advice::KeptInChild),
-        linux::MADV_NORMAL
-        | linux::MADV_RANDOM
-        | linux::MADV_SEQUENTIAL
-        | linux::MADV_WILLNEED
+        linux::MADV_RANDOM => Some(Advice::Random),
+        linux::MADV_NORMAL | linux::MADV_SEQUENTIAL => Some(Advice::Normal),
+        linux::MADV_WILLNEED
         | linux::MADV_DONTDUMP
         | linux::MADV_DODUMP
         | linux::MADV_MERGEABLE

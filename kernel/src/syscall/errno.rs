@@ -4,7 +4,7 @@
 //! that a person who wants to know why a call returned `ENOMEM` reads one file.
 
 use faultline_fallible::AllocError;
-use faultline_mm::{UserCopyError, VasError};
+use faultline_mm::{PageError, UserCopyError, VasError};
 use linux_raw_sys::errno as linux;
 
 use crate::arch::fpu::OutOfMemory;
@@ -72,6 +72,16 @@ impl From<VasError> for Errno {
     }
 }
 
+impl From<PageError> for Errno {
+    fn from(error: PageError) -> Self {
+        match error {
+            PageError::NotResident { .. } => Self::EWAIT,
+            PageError::ReadFailed { .. } => Self::EIO,
+            PageError::OutOfMemory { .. } => Self::ENOSPC,
+        }
+    }
+}
+
 impl From<UserCopyError> for Errno {
     fn from(_: UserCopyError) -> Self {
         Self::EFAULT
@@ -132,6 +142,7 @@ impl From<ExecError> for Errno {
             ExecError::Elf(_) | ExecError::NoInterpreter => Self::ENOEXEC,
             ExecError::TooManyScripts => Self::ELOOP,
             ExecError::Space(error) => error.into(),
+            ExecError::Unreadable(errno) => errno,
             ExecError::Memory(error) => error.into(),
             ExecError::TooManyArguments => Self::E2BIG,
             ExecError::NoKernelMemory => Self::ENOMEM,

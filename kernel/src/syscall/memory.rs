@@ -221,12 +221,12 @@ fn file_backing(
                 return Err(Errno::EACCES);
             }
             Ok(Backing::Shared {
-                object: memory.shared_pages(),
+                object: memory.mapped_pages(),
                 offset,
             })
         }
-        FileKind::Memory(memory) => Ok(Backing::File {
-            file: unsize!(memory.clone() => dyn PageSource),
+        FileKind::Memory(memory) => Ok(Backing::Private {
+            object: memory.mapped_pages(),
             offset,
         }),
         FileKind::Device(Rule::Zero) if !shared => Ok(Backing::Anonymous),

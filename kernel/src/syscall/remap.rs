@@ -192,6 +192,10 @@ fn backing_at(region: &RegionView, start: VirtAddr) -> Option<Backing> {
             object: object.clone(),
             offset: offset + before,
         }),
+        Backing::Private { object, offset } => Some(Backing::Private {
+            object: object.clone(),
+            offset: offset + before,
+        }),
         Backing::File { file, offset } => Some(Backing::File {
             file: file.clone(),
             offset: offset + before,

@@ -3,14 +3,12 @@
 //! Data moves between a file and user memory in pieces of at most [`CHUNK`] bytes, so that a large transfer lets other
 //! tasks run. A transfer that meets a bad address after it moved something reports what it moved, as on Linux.
 
-use core::future::poll_fn;
-
 use linux_raw_sys::general as linux;
 
 use super::pieces::{Pieces, Source};
 use super::{Caller, Errno, events, pipes, user};
 use crate::fs::device::Rule;
-use crate::fs::file::Transfer;
+use crate::fs::file::{self, Transfer};
 use crate::fs::proc::Text;
 use crate::fs::{FileKind, OpenFile};
 use faultline_fallible::Arc;
@@ -146,7 +144,7 @@ async fn copy_from(caller: &Caller, file: &OpenFile, start: u64, address: u64, l
             thread: &caller.thread,
             offset: Some(start.saturating_add(moved)),
         };
-        let read = poll_fn(|context| source.poll_read(transfer, &mut buffer[..part], context)).await?;
+        let read = file::read(source, transfer, &mut buffer[..part]).await?;
         if read == 0 {
             break;
         }
@@ -179,7 +177,7 @@ async fn write_to(caller: &Caller, file: &OpenFile, at: Option<u64>, bytes: &[u8
             thread: &caller.thread,
             offset: (!append).then_some(own),
         };
-        match poll_fn(|context| target.poll_write(transfer, &bytes[done..], context)).await {
+        match file::write(target, transfer, &bytes[done..]).await {
             Ok(written) => {
                 done += written.length;
                 if at.is_none() {
@@ -379,7 +377,11 @@ pub async fn sendfile(caller: Caller, to: u64, from: u64, offset: u64, length: u
     let (mut moved, mut pace) = (0, Pace::default());
     while moved < length {
         let part = (length - moved).min(PAGE as u64) as usize;
-        let read = read_bytes(&source, start.saturating_add(moved), &mut buffer[..part]);
+        let read = match read_bytes(&source, start.saturating_add(moved), &mut buffer[..part]).await {
+            Ok(read) => read,
+            Err(errno) if moved == 0 => return Err(errno),
+            Err(_) => break,
+        };
         if read == 0 {
             break;
         }
@@ -414,9 +416,9 @@ pub async fn sendfile(caller: Caller, to: u64, from: u64, offset: u64, length: u
 }
 
 /// Bytes of a file in memory from `start` on; says how many.
-fn read_bytes(file: &OpenFile, start: u64, to: &mut [u8]) -> usize {
+async fn read_bytes(file: &OpenFile, start: u64, to: &mut [u8]) -> Result<usize, Errno> {
     if let FileKind::Memory(memory) = &file.kind {
-        return memory.read(start, to);
+        return memory.read_waiting(start, to).await;
     }
     let bytes = file.bytes().unwrap_or_default();
     let left = bytes
@@ -424,5 +426,5 @@ fn read_bytes(file: &OpenFile, start: u64, to: &mut [u8]) -> usize {
         .unwrap_or_default();
     let length = left.len().min(to.len());
     to[..length].copy_from_slice(&left[..length]);
-    length
+    Ok(length)
 }

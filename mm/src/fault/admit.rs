@@ -6,7 +6,7 @@ use faultline_fallible::Arc;
 
 use faultline_trace::{FaultClass, Kind};
 
-use super::slot::{NONE, Request, SlotToken, SwapRead};
+use super::slot::{NONE, Request, SlotToken};
 use super::waiter::Waiter;
 use super::{Ending, FaultOutcome, FaultResult};
 use crate::address::{HUGE_PAGE_SIZE, USER_END};
@@ -216,10 +216,6 @@ impl<P: Platform> Space<P> {
         let Some(token) = this.claim(&mut inner) else {
             return Admission::NoSlot;
         };
-        if class == FaultClass::Swap {
-            // SAFETY: the token is held.
-            unsafe { token.slot().progress() }.swap_read = SwapRead::Fresh;
-        }
         let arrival = Arrival { class, ..arrival };
         Self::enter(this, &mut inner, &token, arrival, entry, mark, waiter, waker);
         Admission::Claimed(token)

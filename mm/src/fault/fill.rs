@@ -3,27 +3,18 @@
 //! Every step ends in the same way: lock the space, see that the fault is not stale and its marker is still there,
 //! store the entry, complete. A frame that was taken and can't be published goes back by its token.
 
-use core::task::{Context, Poll};
-use faultline_fallible::Arc;
-
 use faultline_trace::{FaultClass, Kind};
 
-use super::Ending;
-use super::device::slot_waker;
 use super::service::{Step, still_marked};
 use super::slot::{RequestRef, SlotToken};
 use crate::Memory;
-use crate::address::{PAGE_SIZE, PageRange};
-use crate::backing::{Backing, PageSource};
 use crate::entry::Entry;
 use crate::frame::{OutOfFrames, Pfn, ReservedFrame, RetiredFrame};
 use crate::memory::EntryRef;
 use crate::platform::Platform;
-use crate::protection::Access;
-use crate::space::{Guard, Inner};
+use crate::space::Guard;
 use crate::swap::SwapSlot;
 use crate::sync::mutant;
-use crate::tables::index;
 use crate::tlb::Change;
 
 /// Leaf flags of an entry that a write has to go through a fault for.
@@ -43,6 +34,7 @@ macro_rules! valid {
         }
     };
 }
+pub(super) use valid;
 
 impl<P: Platform> Memory<P> {
     /// Locks the space of a fault; the step's end, with the fault completed, if the space has changed under it.
@@ -66,7 +58,7 @@ impl<P: Platform> Memory<P> {
 
     /// A zeroed frame for a fault.
     #[inline(always)]
-    fn zeroed_for<const TRACED: bool>(
+    pub(super) fn zeroed_for<const TRACED: bool>(
         &'static self,
         request: RequestRef<P>,
     ) -> Result<ReservedFrame<'static>, OutOfFrames> {
@@ -194,7 +186,7 @@ impl<P: Platform> Memory<P> {
 
     /// A frame with the content of `old`.
     #[inline(always)]
-    fn copy_for<const TRACED: bool>(
+    pub(super) fn copy_for<const TRACED: bool>(
         &'static self,
         request: RequestRef<P>,
         old: Pfn,
@@ -213,160 +205,6 @@ impl<P: Platform> Memory<P> {
             self.trace_request(Kind::FaultFill, request, address, 0);
         }
         Ok(copy)
-    }
-
-    /// A first access to a private file page: reads share the file's own frame if it is in memory; writes, and pages
-    /// that are not in memory as a whole, get a frame of their own.
-    #[inline(never)]
-    pub(super) fn serve_file(
-        &'static self,
-        token: SlotToken<P>,
-        request: RequestRef<P>,
-        entry: EntryRef<'_>,
-    ) -> Step<P> {
-        let (token, mut inner) = valid!(self.lock_valid(token, &request, entry));
-        let Some((range, region)) = inner.regions.find(request.page) else {
-            return self.complete_stale(token, inner);
-        };
-        let Backing::File { file, offset } = &region.backing else {
-            return self.complete_stale(token, inner);
-        };
-        let (file, offset) = (Arc::clone(file), *offset);
-        let at = offset + (request.page - range.start());
-        if at >= file.len() {
-            return self.complete(token, inner, Ending::BeyondEnd);
-        }
-        let resident = file.resident(at / PAGE_SIZE);
-        if request.access != Access::Write
-            && let Some(frame) = resident
-        {
-            let flags = read_only(request.flags) | Entry::BORROWED;
-            self.publish::<true>(request, entry, Entry::present(Pfn::from(frame), flags));
-            self.map_around(&mut inner, request, range, &*file, offset);
-            return self.resolved::<true>(token, inner, FaultClass::File);
-        }
-        drop(inner);
-
-        // SAFETY: the token is held.
-        let progress = unsafe { token.slot().progress() };
-        let frame = match progress.frame.take() {
-            Some(frame) => frame,
-            None => match self.frames.allocate(self.platform.cpu()) {
-                Ok(frame) => frame,
-                Err(_) => return Step::NoMemory(token),
-            },
-        };
-        let address = frame.address();
-        self.trace_request(Kind::FaultFrame, request, address.as_u64(), 0);
-        if let Some(from) = resident {
-            self.platform.copy_frame(from, frame.frame());
-        } else {
-            // SAFETY: 1. the platform's pointer is valid for the frame's 4096 bytes; 2. the frame is reserved by the
-            // token in `frame`, so nobody else touches it.
-            let page = unsafe { &mut *self.platform.phys_to_virt(address).cast::<[u8; 4096]>() };
-            token.slot().state.reset();
-            let waker = slot_waker(self, token.slot());
-            match file.poll_fill(at / PAGE_SIZE, page, &mut Context::from_waker(&waker)) {
-                Poll::Pending => {
-                    progress.frame = Some(frame);
-                    return Step::Device(token);
-                }
-                Poll::Ready(Err(_)) => {
-                    drop(frame);
-                    let inner = request.space().lock();
-                    return self.complete(token, inner, Ending::ReadFailed);
-                }
-                Poll::Ready(Ok(())) => {}
-            }
-        }
-        self.trace_request(Kind::FaultFill, request, address.as_u64(), 0);
-        let (token, inner) = valid!(self.lock_valid(token, &request, entry));
-        self.publish::<true>(request, entry, Entry::present(frame.map(), request.flags));
-        self.resolved::<true>(token, inner, FaultClass::File)
-    }
-
-    /// Maps the neighbours of a file page that are in memory already, within an aligned window and the region.
-    fn map_around(
-        &self,
-        inner: &mut Inner<P>,
-        request: RequestRef<P>,
-        range: PageRange,
-        file: &dyn PageSource,
-        offset: u64,
-    ) {
-        let window = self.config.fault_around * PAGE_SIZE;
-        let start = request.page & !(window - 1);
-        let window = PageRange::spanning(start, start + window);
-        let Some(around) = window.intersection(range) else {
-            return;
-        };
-        let Some(entry2) = inner.root.and_then(|root| self.level2(root, request.page)) else {
-            return;
-        };
-        let table = entry2.get().frame();
-        let flags = read_only(request.flags) & !Entry::ACCESSED | Entry::BORROWED;
-        for page in around.iter() {
-            // The window is aligned and at most 512 pages, so its entries are in the same table.
-            let neighbour = self.entry(table, index(page, 1));
-            if neighbour.get().is_empty()
-                && let Some(frame) = file.resident((offset + (page - range.start())) / PAGE_SIZE)
-            {
-                neighbour.set(Entry::present(Pfn::from(frame), flags));
-                self.counters.around.add(1);
-            }
-        }
-    }
-
-    /// A first access to shared or device memory.
-    #[inline(never)]
-    pub(super) fn serve_shared(
-        &'static self,
-        token: SlotToken<P>,
-        request: RequestRef<P>,
-        entry: EntryRef<'_>,
-    ) -> Step<P> {
-        let (token, inner) = valid!(self.lock_valid(token, &request, entry));
-        let Some((range, region)) = inner.regions.find(request.page) else {
-            return self.complete_stale(token, inner);
-        };
-        let into = request.page - range.start();
-        match region.backing.clone() {
-            Backing::Shared { object, offset } => {
-                drop(inner);
-                let page = (offset + into) / PAGE_SIZE;
-                let frame = match object.reference(page) {
-                    Some(frame) => frame,
-                    None => {
-                        let Ok(frame) = self.zeroed_for::<true>(request) else {
-                            return Step::NoMemory(token);
-                        };
-                        match object.insert(page, frame) {
-                            Some(frame) => frame,
-                            None => {
-                                let inner = request.space().lock();
-                                return self.complete(token, inner, Ending::BeyondEnd);
-                            }
-                        }
-                    }
-                };
-                let (token, inner) = match self.lock_valid(token, &request, entry) {
-                    Ok(valid) => valid,
-                    Err(step) => {
-                        self.drop_mapping(frame, self.platform.cpu());
-                        return step;
-                    }
-                };
-                self.publish::<true>(request, entry, Entry::present(frame, request.flags | Entry::SHARED));
-                self.resolved::<true>(token, inner, FaultClass::Shared)
-            }
-            Backing::Physical { base, cache } => {
-                let flags = request.flags | Entry::SHARED | Entry::BORROWED | Entry::NO_EXECUTE;
-                let frame = Pfn::containing(base + into);
-                self.publish::<true>(request, entry, Entry::present(frame, flags | Entry::cache_flags(cache)));
-                self.resolved::<true>(token, inner, FaultClass::Shared)
-            }
-            Backing::Anonymous | Backing::File { .. } => self.complete_stale(token, inner),
-        }
     }
 
     /// Gives up the reference of an entry to a swap slot.

@@ -34,6 +34,7 @@
 //! Locks nest in this order: space, then slot lists or frames.
 
 mod admit;
+mod class;
 mod commit;
 mod device;
 mod fill;
@@ -51,7 +52,7 @@ pub use future::FaultFuture;
 pub(crate) use huge::HUGE_ORDER;
 pub(crate) use parked::ParkedFaults;
 pub use service::FaultService;
-pub(crate) use slot::SwapRead;
+pub(crate) use slot::PageRead;
 pub(crate) use table::FaultTable;
 
 use faultline_trace::FaultClass;

@@ -12,7 +12,7 @@ use faultline_fallible::Arc;
 use faultline_trace::{FaultClass, Kind};
 
 use super::admit::small;
-use super::slot::{RequestRef, Slot, SlotToken, SwapRead};
+use super::slot::{RequestRef, Slot, SlotToken};
 use super::{Ending, FaultOutcome};
 use crate::Memory;
 use crate::entry::{Entry, EntryState};
@@ -44,6 +44,7 @@ impl<P: Platform> Future for FaultService<P> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Infallible> {
         let memory = self.memory;
         memory.retry_parked(context.waker());
+        memory.feed_hungry(context.waker());
         for _ in 0..BUDGET {
             let (token, last) = memory.faults.take(context.waker());
             if let Some(token) = token
@@ -91,7 +92,7 @@ pub(super) enum Step<P: Platform> {
     Again(SlotToken<P>),
     /// The class has changed, or what it depends on: take the step once more.
     Reclassified(SlotToken<P>),
-    /// It waits in a list of parked faults, which has the token.
+    /// It waits in a list, which has the token.
     Parked,
 }
 
@@ -225,8 +226,7 @@ impl<P: Platform> Memory<P> {
             (Some(entry), FaultClass::DemandZero) => self.serve_demand_zero::<TRACED>(token, request, entry),
             (Some(entry), FaultClass::ZeroPage) => self.serve_zero_page::<TRACED>(token, request, entry),
             (Some(entry), FaultClass::CowCopy) => self.serve_cow::<TRACED>(token, request, entry),
-            (Some(entry), FaultClass::File) => self.serve_file(token, request, entry),
-            (Some(entry), FaultClass::Shared) => self.serve_shared(token, request, entry),
+            (Some(entry), FaultClass::File | FaultClass::Shared) => self.serve_backed(token, request, entry),
             (Some(entry), FaultClass::Swap) => self.serve_swap(token, request, entry),
             (None, FaultClass::Huge) => self.serve_huge(token, request),
             _ => self.place(token, request),
@@ -269,8 +269,6 @@ impl<P: Platform> Memory<P> {
         if class == FaultClass::CowCopy {
             entry.or(Entry::BUSY);
         } else {
-            // SAFETY: the token is held.
-            unsafe { slot.progress() }.swap_read = SwapRead::Fresh;
             entry.set(request.marker);
             space.unlink_side(&mut inner, token.index());
         }
@@ -297,7 +295,7 @@ impl<P: Platform> Memory<P> {
         let waiting = self.faults.waiting_for_memory() as u64 + 1;
         self.trace_page(Kind::MemoryWait, request, waiting);
         self.faults.park_for_memory(token);
-        self.retry_some_parked(&self.faults.service_waker().unwrap_or_else(|| waker.clone()));
+        self.retry_some_parked(&self.service_waker_or(waker));
     }
 
     /// Queues parked faults again, as many as there are free frames; the next frame that comes free wakes `waker`.
@@ -306,6 +304,11 @@ impl<P: Platform> Memory<P> {
         if self.faults.waiting_for_memory() > 0 {
             self.retry_some_parked(waker);
         }
+    }
+
+    /// The waker of the service, or `waker` before it has slept.
+    pub(crate) fn service_waker_or(&self, waker: &Waker) -> Waker {
+        self.faults.service_waker().unwrap_or_else(|| waker.clone())
     }
 
     #[cold]

@@ -79,14 +79,14 @@ pub(crate) struct Progress {
     pub(crate) frame: Option<ReservedFrame<'static>>,
     /// A huge page that is being zeroed, and how many of its frames are.
     pub(crate) huge: Option<(ReservedRun<'static>, u32)>,
-    /// What the read of a swapped page has come to; set anew at the admission of such a fault.
-    pub(crate) swap_read: SwapRead,
+    /// What the read of the page has come to, in the use of the slot with this sequence number.
+    read: (u64, PageRead),
 }
 
-/// What a fault on a swapped page knows of earlier reads.
+/// What a fault knows of the last read of its page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum SwapRead {
-    /// Nothing.
+pub(crate) enum PageRead {
+    /// Nothing that matters.
     #[default]
     Fresh,
     /// The read of this page together with others has failed: it is to be read alone.
@@ -277,6 +277,26 @@ impl<P: Platform> SlotToken<P> {
     #[inline(always)]
     pub(crate) fn index(&self) -> u16 {
         self.0.index
+    }
+
+    /// Remembers what the read that the fault waited for has come to.
+    pub(crate) fn note_page_read(&self, read: PageRead) {
+        if read != PageRead::Fresh {
+            let sequence = self.0.sequence.load(Ordering::Relaxed);
+            // SAFETY: the token is held.
+            unsafe { self.0.progress() }.read = (sequence, read);
+        }
+    }
+
+    /// What was remembered last in this use of the slot.
+    pub(crate) fn take_page_read(&self) -> PageRead {
+        // SAFETY: the token is held.
+        let (sequence, read) = core::mem::take(&mut unsafe { self.0.progress() }.read);
+        if sequence == self.0.sequence.load(Ordering::Relaxed) {
+            read
+        } else {
+            PageRead::Fresh
+        }
     }
 
     /// What the slot is asked to do. Must not be used after the token was given to completion.

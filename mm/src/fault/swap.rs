@@ -11,7 +11,7 @@ use super::fill::read_only;
 use super::parked::ParkedFaults;
 use super::service::Step;
 use super::slot::{RequestRef, SlotToken};
-use super::{Ending, SwapRead};
+use super::{Ending, PageRead};
 use crate::Memory;
 use crate::entry::Entry;
 use crate::frame::Pfn;
@@ -44,9 +44,8 @@ impl<P: Platform> Memory<P> {
             }
             return step;
         }
-        // SAFETY: the token is held.
-        let read = core::mem::take(&mut unsafe { token.slot().progress() }.swap_read);
-        if read == SwapRead::Failed {
+        let read = token.take_page_read();
+        if read == PageRead::Failed {
             return self.complete(token, inner, Ending::ReadFailed);
         }
         let word = self.frames.swap.load(slot);
@@ -61,8 +60,8 @@ impl<P: Platform> Memory<P> {
             }
             SlotState::Out => {
                 let ahead = match read {
-                    SwapRead::Fresh => inner.streams.miss(slot),
-                    SwapRead::Alone | SwapRead::Failed => 0..0,
+                    PageRead::Fresh => inner.streams.miss(slot),
+                    PageRead::Alone | PageRead::Failed => 0..0,
                 };
                 drop(inner);
                 self.read_swapped(token, request, slot, word, ahead)

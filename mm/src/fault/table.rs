@@ -55,6 +55,8 @@ struct Lists<P: Platform> {
     queue: Fifo<P>,
     /// Slots that wait for a free frame, in the order in which they found none.
     memory: Fifo<P>,
+    /// Slots that wait until a transfer of an object's pages is free, in order.
+    transfer: Fifo<P>,
     /// Futures that wait for a slot.
     slot_waiters: WaitList,
     /// How to wake the service.
@@ -121,6 +123,7 @@ impl<P: Platform> FaultTable<P> {
             free,
             queue: Fifo::EMPTY,
             memory: Fifo::EMPTY,
+            transfer: Fifo::EMPTY,
             slot_waiters: WaitList::new(),
             service: None,
             service_sleeps: false,
@@ -277,6 +280,21 @@ impl<P: Platform> FaultTable<P> {
             if !mutant!(QueueWithoutWake) {
                 lists.wake_service();
             }
+        }
+    }
+
+    /// Puts a slot at the end of those that wait for a transfer.
+    pub(crate) fn park_for_transfer(&self, token: SlotToken<P>) {
+        self.lists.lock().transfer.push(token.slot());
+    }
+
+    /// Queues up to `count` of the slots that wait for a transfer, oldest first.
+    pub(crate) fn retry_for_transfer(&self, count: usize) {
+        let mut lists = self.lists.lock();
+        for _ in 0..count {
+            let Some(slot) = lists.transfer.pop() else { return };
+            lists.queue.push(slot);
+            lists.wake_service();
         }
     }
 

@@ -24,6 +24,9 @@ pub(crate) struct WaitList {
     others: List<Waiter>,
 }
 
+// SAFETY: the nodes are `Send` and are reached under the lock of the list only.
+unsafe impl Send for WaitList {}
+
 impl WaitList {
     pub(crate) const fn new() -> Self {
         Self {

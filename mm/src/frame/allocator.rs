@@ -17,7 +17,7 @@ use super::pfn::{FRAME_SIZE, Pfn};
 use super::tally::Tally;
 use super::token::ReservedFrame;
 use super::waiter::Waiter;
-use crate::object::sparse::Left;
+use crate::object::Objects;
 use crate::swap::SwapArea;
 
 /// The most CPUs that can have a cache of their own.
@@ -62,8 +62,8 @@ pub struct FrameAllocator {
     pub(super) buddy: Mutex<Buddy>,
     pub(super) total: AtomicU64,
     pub(super) pinned: AtomicU64,
-    /// What shared objects have lost.
-    pub(crate) left: Mutex<Left>,
+    /// What memory objects share.
+    pub(crate) objects: Objects,
     /// The slots of the swap area.
     pub(crate) swap: SwapArea,
     #[cfg(any(test, feature = "fault-injection"))]
@@ -133,7 +133,7 @@ impl FrameAllocator {
             zeroed_target: AtomicU32::new(0),
             total: AtomicU64::new(buddy.free()),
             pinned: AtomicU64::new(0),
-            left: Mutex::new(Left::new()),
+            objects: Objects::default(),
             swap: SwapArea::new(),
             buddy: Mutex::new(buddy),
             #[cfg(any(test, feature = "fault-injection"))]

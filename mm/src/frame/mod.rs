@@ -141,6 +141,7 @@ mod inject;
 mod limbo;
 mod list;
 mod meta;
+mod of_object;
 mod pfn;
 mod pinned;
 mod published;

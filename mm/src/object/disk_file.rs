@@ -89,6 +89,11 @@ impl Pieces {
             _ => self.0.push(piece),
         }
     }
+
+    /// Whether they cover the whole page.
+    pub(crate) fn are_whole_page(&self) -> bool {
+        self.0.iter().map(|piece| u64::from(piece.length)).sum::<u64>() == PAGE_SIZE
+    }
 }
 
 impl Deref for Pieces {
@@ -120,6 +125,7 @@ mod tests {
         pieces.push(piece(104, 3072, 512));
         pieces.push(piece(200, 3584, 512));
         assert_eq!(pieces.len(), 3);
+        assert!(!pieces.are_whole_page());
     }
 
     #[test]

@@ -1,40 +1,43 @@
-//! Memory that several spaces see: `MAP_SHARED | MAP_ANONYMOUS`, memfd.
+//! The object itself: its pages, and how it gets and loses them.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use faultline_fallible::{AllocError, Arc};
+use faultline_fallible::{AllocError, Arc, Weak};
 
-use crate::sync::Mutex;
-
+use super::disk_file::DiskFile;
+use super::sparse::{Left, Sparse};
+use super::state::PageState;
 use crate::address::PAGE_SIZE;
 use crate::error::VasError;
 use crate::frame::{FrameAllocator, Pfn, ReservedFrame};
-use crate::object::disk_file::DiskFile;
-use crate::object::sparse::{Left, Sparse};
+use crate::memory::Memory;
+use crate::platform::Platform;
+use crate::sync::Mutex;
 
 /// The number of an object. It names the object even to who does not keep it alive.
-pub(crate) struct ObjectId(u64);
+struct ObjectId(u64);
 
 impl ObjectId {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
     }
 }
 
-/// An object of zeroed memory whose pages appear when they are first touched, by whichever space.
+/// Pages that several spaces see: anonymous shared memory, a memfd or tmpfs file, a file on a disk.
 ///
-/// The object holds one reference to each of its frames, and every entry that maps one holds another; a frame is free
-/// when the object and all mappings are gone. A page without a frame takes no memory: the tree of pages grows with those
-/// that were touched. What an object loses at once, when it is cut off or dropped, goes back piece by piece:
+/// The pages appear when they are first touched, by whichever space: as zeros, or as they are on the disk. The object
+/// holds one reference to each of its frames, and every entry that maps one holds another; a frame is free when the
+/// object and all mappings are gone. A page that is not in memory takes none: the tree of pages grows with those that
+/// were touched. What an object loses at once, when it is cut off or dropped, goes back piece by piece:
 /// [`Memory::give_back_left`](crate::Memory::give_back_left).
 pub struct MemoryObject {
-    pub(crate) id: ObjectId,
+    id: ObjectId,
     pub(crate) frames: &'static FrameAllocator,
     pub(crate) pages: Mutex<Pages>,
     /// Where absent pages are read from; without it they are zeros.
-    pub(crate) file: Option<Arc<dyn DiskFile>>,
+    pub(super) file: Option<Arc<dyn DiskFile>>,
 }
 
 /// The pages of an object.
@@ -42,15 +45,17 @@ pub struct MemoryObject {
 pub(crate) struct Pages {
     /// How many there may be.
     pub end: u64,
-    /// Those with a frame; all are below the end.
+    /// Those that are not absent; all are below the end.
     pub tree: Sparse,
+    /// The object itself, for reads that keep it alive.
+    pub this: Weak<MemoryObject>,
 }
 
 /// Frames that go back at once when an object is cut off; the others follow.
-pub(crate) const AT_ONCE: usize = 16;
+pub(super) const AT_ONCE: usize = 16;
 
 impl MemoryObject {
-    /// An object of `size` bytes, rounded up to whole pages. Takes no frame.
+    /// An object of `size` bytes of zeros, rounded up to whole pages. Takes no frame.
     ///
     /// # Errors
     /// [`VasError::EmptyRange`] for size 0; [`VasError::OutOfMemory`] if there is no kernel memory for the object, or
@@ -64,32 +69,56 @@ impl MemoryObject {
         if count > u64::from(frames.end().number()) {
             return Err(VasError::OutOfMemory { needed: count });
         }
-        let object = Self::empty(frames)?;
-        object.pages.lock().end = count;
-        Ok(object)
+        Ok(Self::with(frames, count, None)?)
     }
 
-    /// An object with the pages of a file on a disk, as many as the file has. Takes no frame.
+    /// An object without pages, which [`resize`](Self::resize) gives some.
     ///
     /// # Errors
     /// There is no kernel memory.
-    pub fn of_file(frames: &'static FrameAllocator, file: Arc<dyn DiskFile>) -> Result<Arc<Self>, AllocError> {
+    pub fn empty(frames: &'static FrameAllocator) -> Result<Arc<Self>, AllocError> {
+        Self::with(frames, 0, None)
+    }
+
+    /// An object with the pages of a file on a disk, as many as the file has. Takes no frame. The first such object makes
+    /// room for transfers, which stays.
+    ///
+    /// # Errors
+    /// There is no kernel memory.
+    pub fn of_file<P: Platform>(memory: &'static Memory<P>, file: Arc<dyn DiskFile>) -> Result<Arc<Self>, AllocError> {
+        memory.reads.prepare()?;
         let end = file.len().div_ceil(PAGE_SIZE);
-        Arc::try_new(Self {
+        Self::with(memory.frames(), end, Some(file))
+    }
+
+    fn with(
+        frames: &'static FrameAllocator,
+        end: u64,
+        file: Option<Arc<dyn DiskFile>>,
+    ) -> Result<Arc<Self>, AllocError> {
+        let pages = Pages {
+            end,
+            ..Pages::default()
+        };
+        let object = Arc::try_new(Self {
             id: ObjectId::new(),
             frames,
-            pages: Mutex::new(Pages {
-                end,
-                ..Pages::default()
-            }),
-            file: Some(file),
-        })
+            pages: Mutex::new(pages),
+            file,
+        })?;
+        object.pages.lock().this = Arc::downgrade(&object);
+        Ok(object)
     }
 
     /// The file on a disk that its pages come from.
     #[must_use]
     pub fn file(&self) -> Option<&Arc<dyn DiskFile>> {
         self.file.as_ref()
+    }
+
+    /// Length of its file in bytes; 0 without one.
+    pub(super) fn file_length(&self) -> u64 {
+        self.file.as_ref().map_or(0, |file| file.len())
     }
 
     /// Its number, which no other object has or will have.
@@ -104,59 +133,58 @@ impl MemoryObject {
         self.pages.lock().end * PAGE_SIZE
     }
 
-    /// Pages that have a frame.
+    /// Pages that are in memory, or on their way.
     #[must_use]
     pub fn resident(&self) -> usize {
         self.pages.lock().tree.count()
     }
 
-    /// A new reference to the frame of a page, if it has one.
-    pub(crate) fn reference(&self, page: u64) -> Option<Pfn> {
-        let pages = self.pages.lock();
-        let frame = pages.tree.get(page);
-        self.frames.add_mapping(frame).ok()?;
-        Some(frame)
-    }
-
-    /// Gives a page its frame, or drops `new` if another fault was faster; returns a new reference to the frame that
-    /// the page has now. `None` beyond the end, and without kernel memory for the page's place.
-    pub(crate) fn insert(&self, page: u64, new: ReservedFrame<'static>) -> Option<Pfn> {
+    /// Makes the object `size` bytes long, rounded up to whole pages. New pages are zero and take no memory; those that
+    /// are cut off go, but a space that has mapped one keeps seeing it until it unmaps it.
+    pub fn resize(&self, size: u64) {
         let mut pages = self.pages.lock();
-        if page >= pages.end {
-            return None;
+        let end = size.div_ceil(PAGE_SIZE);
+        let cut = pages.end > end;
+        pages.end = end;
+        if cut {
+            self.detach(&mut pages, end, u64::MAX);
         }
-        let mut frame = pages.tree.get(page);
-        if frame == Pfn::NONE {
-            pages.tree.prepare(page).ok()?;
-            frame = new.map();
-            pages.tree.insert(page, frame);
-        }
-        self.frames.add_mapping(frame).ok()?;
-        Some(frame)
+        drop(pages);
+        self.frames.give_back_left(AT_ONCE);
     }
 
-    /// Takes the frames of the pages from `start` up to `end` away from the object, whose lock the caller has.
-    pub(crate) fn detach(&self, pages: &mut Pages, start: u64, end: u64) {
+    /// Takes the frames of the pages from `first` up to `end` away: they read as zeros then, or as they are on the disk. A
+    /// space that has mapped one keeps seeing it until it unmaps it.
+    pub fn punch(&self, first: u64, end: u64) {
+        self.detach(&mut self.pages.lock(), first, end);
+        self.frames.give_back_left(AT_ONCE);
+    }
+
+    /// Takes the pages from `start` up to `end` away from the object, whose lock the caller has.
+    fn detach(&self, pages: &mut Pages, start: u64, end: u64) {
         let mut lost = Left::new();
         pages.tree.detach(start, end, &mut lost);
         if !lost.is_empty() {
-            self.frames.left.lock().append(self.frames, lost);
+            self.frames.objects.left.lock().append(self.frames, lost);
         }
     }
-}
 
-impl FrameAllocator {
-    /// Gives back about `most` frames that shared objects have lost; says whether some are left.
-    pub(crate) fn give_back_left(&self, most: usize) -> bool {
-        let mut given = 0;
-        let mut left = self.left.lock();
-        while given < most {
-            match left.give_back_one(self) {
-                Some(count) => given += count + 1,
-                None => break,
-            }
-        }
-        !left.is_empty()
+    /// Gives an absent page of the object, whose lock the caller has, its frame.
+    ///
+    /// # Errors
+    /// There is no kernel memory for the page's place; the frame has gone back.
+    #[inline(always)]
+    pub(crate) fn insert(
+        &self,
+        pages: &mut Pages,
+        page: u64,
+        frame: ReservedFrame<'static>,
+    ) -> Result<Pfn, AllocError> {
+        pages.tree.prepare(page)?;
+        let frame = self.frames.map_for_object(frame);
+        pages.tree.insert(page, PageState::resident(frame));
+        self.frames.objects.resident.add(1);
+        Ok(frame)
     }
 }
 
@@ -169,7 +197,7 @@ impl Drop for MemoryObject {
         }
         let mut lost = Left::new();
         pages.tree.detach_all(&mut lost);
-        self.frames.left.lock().append(self.frames, lost);
+        self.frames.objects.left.lock().append(self.frames, lost);
         if count <= AT_ONCE {
             self.frames.give_back_left(count);
         }

@@ -1,28 +1,29 @@
-//! The frames of an object by page: a radix tree that is as high as its highest page needs.
+//! The pages of an object that are not absent: a radix tree that is as high as its highest page needs.
 //!
-//! Looking up, giving and taking a page cost one step for each level, at most nine; an object without frames takes no
-//! memory, whatever its size. A tree is not taken apart in place: pages that an object loses are *detached* as whole
-//! subtrees, in a number of steps that depends on the height alone and without memory, and join the list of what was
-//! [`Left`], from which frames go back piece by piece.
+//! Looking up, inserting and removing a page cost one step for each level, at most nine; an object without pages takes no
+//! memory, whatever its size. A range of pages is not removed in place: the pages are *detached* as whole subtrees, in a
+//! number of steps that depends on the height alone and without memory, and join the list of what was [`Left`], from which
+//! frames go back piece by piece.
 
 use core::fmt;
 
 use arrayvec::ArrayVec;
 use faultline_fallible::{AllocError, Box};
 
-use crate::frame::{FrameAllocator, Pfn};
+use super::state::PageState;
+use crate::frame::FrameAllocator;
 
 const BITS: u32 = 6;
 
-/// Children of a node.
+/// Children of a node, and pages of a leaf.
 const FAN: usize = 1 << BITS;
 
 /// The highest tree. It has a place for each page of an object of 2^63 bytes, and no number of a page overflows.
 const MAX_HEIGHT: u32 = 9;
 
-/// A node with the frames of neighbouring pages.
+/// A node with the states of neighbouring pages.
 struct Leaf {
-    pages: [Pfn; FAN],
+    pages: [PageState; FAN],
     count: usize,
     next: Option<Node>,
 }
@@ -30,7 +31,7 @@ struct Leaf {
 /// A node with other nodes.
 struct Branch {
     below: [Option<Node>; FAN],
-    /// Pages with a frame below it.
+    /// Pages below it that are not absent.
     count: usize,
     next: Option<Node>,
 }
@@ -43,7 +44,7 @@ enum Node {
 impl Node {
     fn leaf() -> Result<Self, AllocError> {
         Ok(Self::Leaf(Box::try_new(Leaf {
-            pages: [Pfn::NONE; FAN],
+            pages: [PageState::ABSENT; FAN],
             count: 0,
             next: None,
         })?))
@@ -88,7 +89,7 @@ const fn behind(page: u64, level: u32) -> u64 {
     (((page >> shift) | (FAN as u64 - 1)) + 1) << shift
 }
 
-/// Frames by page.
+/// States by page.
 #[derive(Default)]
 pub struct Sparse {
     root: Option<Node>,
@@ -97,24 +98,53 @@ pub struct Sparse {
 }
 
 impl Sparse {
-    /// Pages with a frame.
+    /// Pages of a leaf.
+    pub const LEAF: u64 = FAN as u64;
+
+    /// Pages that are not absent.
     pub fn count(&self) -> usize {
         self.root.as_ref().map_or(0, Node::count)
     }
 
-    /// The frame of a page; [`Pfn::NONE`] if it has none.
-    pub fn get(&self, page: u64) -> Pfn {
-        if !reaches(self.height, page) {
-            return Pfn::NONE;
+    /// The state of a page.
+    #[inline]
+    pub fn get(&self, page: u64) -> PageState {
+        match self.leaf(page) {
+            Some(pages) => pages[index(page, 0)],
+            None => PageState::ABSENT,
         }
-        let mut node = &self.root;
+    }
+
+    /// The leaf that a page is in, if it is there: the page and its neighbours, up to the next multiple of [`LEAF`](Self::LEAF).
+    #[inline]
+    pub fn leaf(&self, page: u64) -> Option<&[PageState; FAN]> {
+        if !reaches(self.height, page) {
+            return None;
+        }
+        let mut node = self.root.as_ref();
         let mut level = self.height;
         loop {
             level = level.wrapping_sub(1);
-            match node {
-                None => return Pfn::NONE,
-                Some(Node::Leaf(leaf)) => return leaf.pages[index(page, 0)],
-                Some(Node::Branch(branch)) => node = &branch.below[index(page, level)],
+            match node? {
+                Node::Leaf(leaf) => return Some(&leaf.pages),
+                Node::Branch(branch) => node = branch.below[index(page, level)].as_ref(),
+            }
+        }
+    }
+
+    /// The state of a page that is not absent, to be changed to another that is not.
+    #[inline]
+    pub fn get_mut(&mut self, page: u64) -> Option<&mut PageState> {
+        if !reaches(self.height, page) {
+            return None;
+        }
+        let mut node = self.root.as_mut();
+        let mut level = self.height;
+        loop {
+            level = level.wrapping_sub(1);
+            match node? {
+                Node::Leaf(leaf) => return Some(&mut leaf.pages[index(page, 0)]).filter(|state| !state.is_absent()),
+                Node::Branch(branch) => node = branch.below[index(page, level)].as_mut(),
             }
         }
     }
@@ -156,18 +186,18 @@ impl Sparse {
         Ok(())
     }
 
-    /// Gives a page without a frame one, after [`prepare`](Self::prepare).
+    /// Gives an absent page a state, after [`prepare`](Self::prepare).
     ///
     /// # Panics
     /// If the nodes are not there: another page was taken away since.
-    pub fn insert(&mut self, page: u64, frame: Pfn) {
+    pub fn insert(&mut self, page: u64, state: PageState) {
         let (mut node, mut level) = (&mut self.root, self.height);
         loop {
             level = level.wrapping_sub(1);
             match node {
                 Some(Node::Leaf(leaf)) => {
                     leaf.count += 1;
-                    leaf.pages[index(page, 0)] = frame;
+                    leaf.pages[index(page, 0)] = state;
                     return;
                 }
                 Some(Node::Branch(branch)) => {
@@ -179,7 +209,35 @@ impl Sparse {
         }
     }
 
-    /// Takes the frames of the pages from `start` up to `end` away, to `left`.
+    /// Makes a page that is not absent so. Nodes without a page are freed.
+    pub fn remove(&mut self, page: u64) {
+        let last = self.count() == 1;
+        let (mut node, mut level) = (&mut self.root, self.height);
+        loop {
+            level = level.wrapping_sub(1);
+            match node {
+                Some(inner) if inner.count() == 1 => {
+                    *node = None;
+                    break;
+                }
+                Some(Node::Leaf(leaf)) => {
+                    leaf.count -= 1;
+                    leaf.pages[index(page, 0)] = PageState::ABSENT;
+                    break;
+                }
+                Some(Node::Branch(branch)) => {
+                    branch.count -= 1;
+                    node = &mut branch.below[index(page, level)];
+                }
+                None => unreachable!("the page is absent"),
+            }
+        }
+        if last {
+            self.height = 0;
+        }
+    }
+
+    /// Takes the pages from `start` up to `end` away, to `left`.
     pub fn detach(&mut self, start: u64, end: u64, left: &mut Left) {
         if start >= end {
             return;
@@ -194,7 +252,7 @@ impl Sparse {
         }
     }
 
-    /// Takes the frames of all pages away, to `left`, in one step.
+    /// Takes all pages away, to `left`, in one step.
     pub fn detach_all(&mut self, left: &mut Left) {
         if let Some(root) = self.root.take() {
             left.push(root);
@@ -202,7 +260,7 @@ impl Sparse {
         }
     }
 
-    /// The first page from `start` on that has a frame.
+    /// The first page from `start` on that is not absent.
     pub fn next_page(&self, start: u64) -> Option<u64> {
         let mut page = start;
         'root: while reaches(self.height, page) {
@@ -211,7 +269,7 @@ impl Sparse {
                 level -= 1;
                 let first = index(page, level);
                 let found = match node {
-                    Node::Leaf(leaf) => leaf.pages[first..].iter().position(|&frame| frame != Pfn::NONE),
+                    Node::Leaf(leaf) => leaf.pages[first..].iter().position(|state| !state.is_absent()),
                     Node::Branch(branch) => branch.below[first..].iter().position(Option::is_some),
                 };
                 let Some(skipped) = found else {
@@ -230,7 +288,7 @@ impl Sparse {
         None
     }
 
-    /// The first page from `start` on that has no frame.
+    /// The first page from `start` on that is absent.
     pub fn next_hole(&self, start: u64) -> u64 {
         let mut page = start;
         'root: while reaches(self.height, page) {
@@ -245,7 +303,7 @@ impl Sparse {
                 let first = index(page, level);
                 match inner {
                     Node::Branch(branch) => node = branch.below[first].as_ref(),
-                    Node::Leaf(leaf) => match leaf.pages[first..].iter().position(|&frame| frame == Pfn::NONE) {
+                    Node::Leaf(leaf) => match leaf.pages[first..].iter().position(|state| state.is_absent()) {
                         Some(skipped) => return page + skipped as u64,
                         None => {
                             page = behind(page, 0);
@@ -269,8 +327,8 @@ fn detach_below(node: &mut Node, level: u32, base: u64, first: u64, last: u64, l
             let to = last.saturating_sub(base).min(FAN as u64 - 1) as usize;
             let Leaf { pages, count, .. } = &mut **leaf;
             for page in pages.get_mut(from..=to).unwrap_or_default() {
-                if *page != Pfn::NONE {
-                    left.pages.push(core::mem::replace(page, Pfn::NONE));
+                if !page.is_absent() {
+                    left.pages.push(core::mem::replace(page, PageState::ABSENT));
                     *count -= 1;
                 }
             }
@@ -309,7 +367,7 @@ fn detach_below(node: &mut Node, level: u32, base: u64, first: u64, last: u64, l
 pub struct Left {
     nodes: Option<Node>,
     /// Pages of the leaves at the ends of a range that was detached.
-    pages: ArrayVec<Pfn, { 2 * FAN }>,
+    pages: ArrayVec<PageState, { 2 * FAN }>,
 }
 
 impl fmt::Debug for Left {
@@ -341,7 +399,7 @@ impl Left {
     /// number of children of a node.
     pub fn append(&mut self, frames: &FrameAllocator, mut other: Self) {
         for page in other.pages.drain(..) {
-            give_back(frames, page);
+            frames.give_back_page(page);
         }
         while let Some(mut node) = other.nodes.take() {
             other.nodes = node.next().take();
@@ -357,9 +415,7 @@ impl Left {
         match node {
             Node::Leaf(leaf) => {
                 for &page in &leaf.pages {
-                    if page != Pfn::NONE {
-                        give_back(frames, page);
-                    }
+                    frames.give_back_page(page);
                 }
                 Some(leaf.count)
             }
@@ -374,13 +430,5 @@ impl Left {
                 Some(count)
             }
         }
-    }
-}
-
-/// Drops the object's reference to a frame that is in its tree no more.
-fn give_back(frames: &FrameAllocator, page: Pfn) {
-    if let Ok(Some(retired)) = frames.remove_mapping(page, 0) {
-        // Every mapping held a reference until its own flush, so no TLB knows the frame.
-        retired.free();
     }
 }

@@ -34,6 +34,8 @@ bitflags! {
         const NOT_INHERITED = 32;
         /// A child of `fork` has it empty: private anonymous memory that reads as zeros there.
         const WIPED_IN_CHILD = 64;
+        /// It is read in no order, so that reading ahead would be in vain.
+        const RANDOM = 128;
     }
 }
 
@@ -123,7 +125,7 @@ impl Summary {
                 (FaultClass::Huge, FaultClass::Huge)
             }
             Backing::Anonymous => (FaultClass::ZeroPage, FaultClass::DemandZero),
-            Backing::File { .. } => (FaultClass::File, FaultClass::File),
+            Backing::Private { .. } | Backing::File { .. } => (FaultClass::File, FaultClass::File),
             Backing::Shared { .. } | Backing::Physical { .. } => (FaultClass::Shared, FaultClass::Shared),
         };
         Summary {

@@ -34,6 +34,10 @@ pub enum Advice {
     WipedInChild,
     /// Takes [`Advice::WipedInChild`] back.
     KeptInChild,
+    /// Pages are touched in no order: a page of a file is read alone.
+    Random,
+    /// Takes [`Advice::Random`] back.
+    Normal,
 }
 
 impl<P: Platform> VirtualAddressSpace<P> {
@@ -242,6 +246,8 @@ impl<P: Platform> Space<P> {
                 (RegionFlags::WIPED_IN_CHILD, true)
             }
             Advice::KeptInChild => (RegionFlags::WIPED_IN_CHILD, false),
+            Advice::Random => (RegionFlags::RANDOM, true),
+            Advice::Normal => (RegionFlags::RANDOM, false),
         };
         self.set_flag(inner, range, &survey, flag, set)
     }

@@ -504,7 +504,7 @@ impl<P: Platform> Space<P> {
     ) -> Result<(), VasError> {
         let offset = match backing {
             Backing::Anonymous => 0,
-            Backing::Shared { offset, .. } | Backing::File { offset, .. } => *offset,
+            Backing::Shared { offset, .. } | Backing::Private { offset, .. } | Backing::File { offset, .. } => *offset,
             Backing::Physical { base, .. } => base.as_u64(),
         };
         if !offset.is_multiple_of(PAGE_SIZE) {

@@ -121,7 +121,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
             *match region.backing {
                 Backing::Anonymous => &mut stats.anonymous_bytes,
                 Backing::Shared { .. } => &mut stats.shared_bytes,
-                Backing::File { .. } => &mut stats.file_bytes,
+                Backing::Private { .. } | Backing::File { .. } => &mut stats.file_bytes,
                 Backing::Physical { .. } => &mut stats.physical_bytes,
             } += found.size();
             at = found.end();

@@ -20,7 +20,7 @@ use faultline_fallible::Arc;
 use super::{SlotState, SwapError, SwapSlot, SwapStats};
 use crate::Memory;
 use crate::address::PAGE_SIZE;
-use crate::fault::{ParkedFaults, SwapRead};
+use crate::fault::{PageRead, ParkedFaults};
 use crate::frame::{Pfn, ReservedFrame};
 use crate::platform::Platform;
 use crate::sync::Mutex;
@@ -227,9 +227,9 @@ impl<P: Platform> Completion for SwapReads<P> {
         let memory = &self.0;
         let cpu = memory.platform.cpu();
         let outcome = match result {
-            Ok(()) => SwapRead::Fresh,
-            Err(_) if finished.segments().len() > 1 => SwapRead::Alone,
-            Err(_) => SwapRead::Failed,
+            Ok(()) => PageRead::Fresh,
+            Err(_) if finished.segments().len() > 1 => PageRead::Alone,
+            Err(_) => PageRead::Failed,
         };
         if result.is_err() {
             memory.frames.swap.counters.errors.add(1);
@@ -240,10 +240,7 @@ impl<P: Platform> Completion for SwapReads<P> {
             if let Some(retired) = retired {
                 memory.free_retired(retired);
             }
-            memory.queue_parked(waiting, |token| {
-                // SAFETY: the token is the list's, and nobody has a reference to the progress.
-                unsafe { token.slot().progress() }.swap_read = outcome;
-            });
+            memory.queue_parked(waiting, |token| token.note_page_read(outcome));
         }
         let watcher = memory.swap.watcher.lock().take();
         if let Some(watcher) = watcher {

@@ -21,9 +21,9 @@ fn an_object_is_written_read_and_resized_and_gives_its_frames_back() {
     assert_eq!(object.write(world.memory, 2 * PAGE_SIZE, b"cd"), Ok(2));
     assert_eq!(object.resident(), 2);
     let mut bytes = [1; 4];
-    assert_eq!(object.read(world.memory, PAGE_SIZE - 2, &mut bytes), 2);
+    assert_eq!(object.read(world.memory, PAGE_SIZE - 2, &mut bytes), Ok(2));
     assert_eq!(&bytes, b"ab\x01\x01");
-    assert_eq!(object.read(world.memory, PAGE_SIZE, &mut bytes), 4);
+    assert_eq!(object.read(world.memory, PAGE_SIZE, &mut bytes), Ok(4));
     assert_eq!(bytes, [0; 4]);
 
     // What a space has mapped it sees, also after the object has been cut off.
@@ -42,7 +42,7 @@ fn an_object_is_written_read_and_resized_and_gives_its_frames_back() {
     assert_eq!(world.read(&space, 0x1000_2000), Ok(word));
     assert!(world.read(&space, 0x1000_1000).is_err(), "a page beyond the end");
     object.resize(3 * PAGE_SIZE);
-    assert_eq!(object.read(world.memory, 2 * PAGE_SIZE, &mut bytes), 4);
+    assert_eq!(object.read(world.memory, 2 * PAGE_SIZE, &mut bytes), Ok(4));
     assert_eq!(bytes, [0; 4], "what was cut off does not come back");
 
     drop(space);
@@ -81,7 +81,7 @@ fn a_large_object_takes_what_was_written_and_finds_it() {
     }
     assert_eq!(object.resident(), 6);
     let mut byte = [0];
-    assert_eq!(object.read(world.memory, 7 * PAGE_SIZE + 1, &mut byte), 1);
+    assert_eq!(object.read(world.memory, 7 * PAGE_SIZE + 1, &mut byte), Ok(1));
     assert_eq!(byte, [8]);
     let mut found = std::vec::Vec::new();
     let mut next = 0;
@@ -100,7 +100,7 @@ fn a_large_object_takes_what_was_written_and_finds_it() {
     object.punch(0, 1 << 36);
     assert_eq!(object.next_resident(0), Some(FAR));
     assert_eq!(object.resident(), 1);
-    assert_eq!(object.read(world.memory, 5 * PAGE_SIZE + 1, &mut byte), 1);
+    assert_eq!(object.read(world.memory, 5 * PAGE_SIZE + 1, &mut byte), Ok(1));
     assert_eq!(byte, [0]);
     object.resize(0);
     assert_eq!((object.resident(), object.next_resident(0)), (0, None));

@@ -16,6 +16,7 @@ mod layout;
 pub(crate) mod machine;
 mod map;
 mod model;
+mod objects;
 mod protect;
 mod quarantine;
 mod steps;

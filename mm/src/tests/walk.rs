@@ -76,8 +76,7 @@ impl Walk {
         let frames = world.memory.frames();
         for object in objects {
             for page in 0..object.size() / PAGE_SIZE {
-                if let Some(frame) = object.reference(page) {
-                    world.memory.drop_mapping(frame, 0);
+                if let Some(frame) = object.frame_of(page) {
                     *self.frames.entry(frame).or_default() += 1;
                 }
             }

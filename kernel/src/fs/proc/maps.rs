@@ -117,7 +117,7 @@ fn write_region(region: &RegionView, program: &Program, to: &mut Vec<u8>) -> Res
         (b"", 0)
     };
     let offset = match region.backing {
-        Backing::Shared { offset, .. } | Backing::File { offset, .. } => offset,
+        Backing::Shared { offset, .. } | Backing::Private { offset, .. } | Backing::File { offset, .. } => offset,
         _ => 0,
     };
     let begin = to.len();
@@ -169,7 +169,7 @@ pub async fn write_pages(
         }
     }
     let shared = counts.shared + counts.borrowed;
-    let anonymous = if matches!(region.backing, Backing::File { .. }) {
+    let anonymous = if matches!(region.backing, Backing::Private { .. } | Backing::File { .. }) {
         0
     } else {
         counts.own

@@ -311,6 +311,8 @@ impl Run {
             Advice::Inherited,
             Advice::WipedInChild,
             Advice::KeptInChild,
+            Advice::Random,
+            Advice::Normal,
         ][usize::from(argument) % 8];
         let (start, size) = (at(address(page)), count as u64 * PAGE_SIZE);
         let wipes = advice == Advice::WipedInChild;
@@ -348,6 +350,8 @@ impl Run {
                 Advice::Inherited => page.flags -= RegionFlags::NOT_INHERITED,
                 Advice::WipedInChild => page.flags |= RegionFlags::WIPED_IN_CHILD,
                 Advice::KeptInChild => page.flags -= RegionFlags::WIPED_IN_CHILD,
+                Advice::Random => page.flags |= RegionFlags::RANDOM,
+                Advice::Normal => page.flags -= RegionFlags::RANDOM,
             }
         }
     }

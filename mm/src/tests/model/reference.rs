@@ -208,7 +208,7 @@ impl Reference {
             let origin = match &found.backing {
                 Backing::Anonymous => Content::Private(0),
                 Backing::Shared { offset, .. } => Content::Shared(offset / PAGE_SIZE),
-                Backing::File { offset, .. } => Content::File(offset / PAGE_SIZE),
+                Backing::Private { offset, .. } | Backing::File { offset, .. } => Content::File(offset / PAGE_SIZE),
                 Backing::Physical { .. } => panic!("no device was mapped"),
             };
             assert_eq!(origin, page.origin());

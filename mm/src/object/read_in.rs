@@ -1,0 +1,377 @@
+//! Reading pages of a file into its object.
+
+use arrayvec::ArrayVec;
+
+use super::disk_file::{DiskFile, Pieces};
+use super::memory_object::{MemoryObject, Pages};
+use super::reads::{MOST, Read, Waiting};
+use super::state::{Page, PageState};
+use crate::address::PAGE_SIZE;
+use crate::fault::waiter::complete_first;
+use crate::fault::{Ending, FaultOutcome, PageRead};
+use crate::frame::Pfn;
+use crate::memory::Memory;
+use crate::platform::Platform;
+use crate::sync::atomic::Ordering;
+use crate::transfer::{Completion, Direction, Finished, MAX_SEGMENTS, Prepared, Segment, TransferResult};
+
+/// What became of the wish for a page of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// The page is on its way, and who wants it hangs in the record of the read.
+    Waits {
+        /// The record.
+        read: u16,
+    },
+    /// It is there, or was a moment ago.
+    Resident,
+    /// It lies beyond the end of the object.
+    BeyondEnd,
+    /// The file does not know where it is.
+    Failed,
+    /// There is no frame for it, or no kernel memory for its place.
+    NoFrame,
+    /// As many reads are in flight as there can be.
+    NoRecord,
+}
+
+/// How many pages a read may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Window {
+    /// One.
+    Alone,
+    /// As many as the stream that the page belongs to suggests.
+    Stream,
+    /// That many, or fewer.
+    Pages(u64),
+}
+
+/// Where the read-ahead that a read makes is to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Marker {
+    /// Nowhere.
+    None,
+    /// When this page is used.
+    At(u64),
+}
+
+/// What fills a read: pages are added while there is room.
+struct Filling<'a> {
+    object: &'a MemoryObject,
+    file: &'a dyn DiskFile,
+    index: u16,
+    prepared: Prepared,
+    frames: ArrayVec<Pfn, MOST>,
+    marker: Marker,
+}
+
+impl<P: Platform> Memory<P> {
+    /// Wishes for a page of an object that has a file. If the page is in flight, or its read begins now, `hang` is called
+    /// with those who wait for it, under the object's lock; the read may be over before this returns.
+    pub(crate) fn wish(
+        &'static self,
+        object: &MemoryObject,
+        page: u64,
+        window: Window,
+        hang: impl FnOnce(&mut Waiting),
+    ) -> Wish {
+        let Some(file) = object.file.as_deref() else {
+            return Wish::BeyondEnd;
+        };
+        let mut pages = object.pages.lock();
+        if page >= pages.end {
+            return Wish::BeyondEnd;
+        }
+        match pages.tree.get(page).page() {
+            Page::Resident { .. } => return Wish::Resident,
+            Page::InFlight { read } => {
+                hang(&mut self.reads.record(read).lock().waiting);
+                return Wish::Waits { read };
+            }
+            Page::Absent => {}
+        }
+        let Some(this) = pages.this.upgrade() else {
+            return Wish::BeyondEnd;
+        };
+        let Some(index) = self.reads.take() else {
+            return Wish::NoRecord;
+        };
+        let Some(prepared) = self.reads.transfers.prepare(Direction::Read) else {
+            self.reads.give_back(index);
+            return Wish::NoRecord;
+        };
+        let (count, marker) = self.plan(&pages, page, window);
+        let mut filling = Filling {
+            object,
+            file,
+            index,
+            prepared,
+            frames: ArrayVec::new(),
+            marker,
+        };
+        if let Err(refused) = self.add_page(&mut filling, &mut pages, page) {
+            self.reads.give_back(index);
+            return refused;
+        }
+        let mut at = page + 1;
+        while at - page < count
+            && at < pages.end
+            && pages.tree.get(at).is_absent()
+            && self.add_page(&mut filling, &mut pages, at).is_ok()
+        {
+            at += 1;
+        }
+        let wanted = u64::from(!matches!(window, Window::Pages(_)));
+        self.counters.object_misses.add(wanted);
+        self.counters.read_ahead.add(at - page - wanted);
+        let Filling { prepared, frames, .. } = filling;
+        {
+            let mut read = self.reads.record(index).lock();
+            let Read {
+                object: keeps,
+                first,
+                frames: of_read,
+                waiting,
+            } = &mut *read;
+            *keeps = Some(this);
+            *first = page;
+            *of_read = frames;
+            hang(waiting);
+        }
+        drop(pages);
+        if prepared.segments().is_empty() {
+            drop(prepared);
+            self.end_read(index, true);
+        } else {
+            prepared.start(file.device(), self.object_reads(), index.into());
+        }
+        Wish::Waits { read: index }
+    }
+
+    /// Adds an absent page to a read.
+    ///
+    /// # Errors
+    /// The wish can't be granted; nothing has changed.
+    fn add_page(&'static self, filling: &mut Filling<'_>, pages: &mut Pages, page: u64) -> Result<(), Wish> {
+        let mut pieces = Pieces::new();
+        filling.file.locate(page, &mut pieces).map_err(|_| Wish::Failed)?;
+        if filling.frames.is_full() || filling.prepared.segments().len() + pieces.len() > MAX_SEGMENTS {
+            return Err(Wish::NoRecord);
+        }
+        pages.tree.prepare(page).map_err(|_| Wish::NoFrame)?;
+        let frame = self.frames.allocate(self.platform.cpu()).map_err(|_| Wish::NoFrame)?;
+        if !pieces.are_whole_page() {
+            self.platform.zero_frame(frame.frame());
+        }
+        let frame = self.frames.map_for_object(frame);
+        for piece in pieces.iter() {
+            filling.prepared.push(Segment {
+                sector: piece.sector,
+                frame: frame.frame(),
+                offset: piece.offset,
+                length: piece.length,
+            });
+        }
+        filling.frames.push(frame);
+        let state = PageState::in_flight(filling.index);
+        let state = if filling.marker == Marker::At(page) {
+            state.with_marker()
+        } else {
+            state
+        };
+        pages.tree.insert(page, state);
+        debug_assert!(page * PAGE_SIZE < filling.object.file_length());
+        Ok(())
+    }
+
+    /// How many pages a read from `page` on is to have, and where the next one is to begin.
+    fn plan(&self, pages: &Pages, page: u64, window: Window) -> (u64, Marker) {
+        let wanted = match window {
+            Window::Alone => return (1, Marker::None),
+            Window::Pages(count) => count,
+            Window::Stream => stream(pages, page),
+        };
+        // What is read ahead leaves most free frames to those who need one now.
+        let spare = self.frames.available() / SPARE;
+        let count = wanted.min(MOST as u64).min(spare).max(1);
+        let more = page + count < pages.end;
+        match window {
+            Window::Stream if count > 1 && more => (count, Marker::At(page + 1)),
+            Window::Pages(_) if more => (count, Marker::At(page)),
+            _ => (count, Marker::None),
+        }
+    }
+
+    /// Somebody has come to the marker of a stream: reads what is behind that which is in memory, if it is not too far
+    /// ahead.
+    #[cold]
+    pub(crate) fn read_ahead(&'static self, object: &MemoryObject, page: u64) {
+        let next = {
+            let pages = object.pages.lock();
+            let next = pages.tree.next_hole(page);
+            (next < pages.end && next - page <= 2 * MOST as u64).then(|| (next, stream(&pages, next)))
+        };
+        if let Some((next, count)) = next {
+            self.wish(object, next, Window::Pages(count), |_| {});
+        }
+    }
+
+    /// The read of a record is over.
+    pub(super) fn end_read(&'static self, index: u16, read_well: bool) {
+        let (object, first, frames) = {
+            let mut read = self.reads.record(index).lock();
+            let frames = core::mem::take(&mut read.frames);
+            (read.object.take(), read.first, frames)
+        };
+        let alone = frames.len() == 1;
+        if let Some(object) = &object {
+            if read_well {
+                self.clear_behind_end(object, first, &frames);
+            }
+            self.settle(object, index, first, &frames, read_well);
+        }
+        let read = match read_well {
+            true => PageRead::Fresh,
+            // It says nothing about any page of several.
+            false if !alone => PageRead::Alone,
+            false => PageRead::Failed,
+        };
+        self.dismiss(index, read);
+        self.reads.give_back(index);
+        self.feed_starved();
+        // This may be the last reference.
+        drop(object);
+    }
+
+    /// Makes the pages of a read that is over resident, or absent.
+    fn settle(&'static self, object: &MemoryObject, index: u16, first: u64, frames: &[Pfn], read_well: bool) {
+        let objects = &self.frames.objects;
+        let mut pages = object.pages.lock();
+        let mut lost = ArrayVec::<Pfn, MOST>::new();
+        for (page, &frame) in (first..).zip(frames) {
+            let ours = pages
+                .tree
+                .get_mut(page)
+                .filter(|state| matches!(state.page(), Page::InFlight { read } if read == index));
+            match ours {
+                Some(state) if read_well => {
+                    *state = state.read_in(frame);
+                    objects.resident.add(1);
+                    objects.from_disk.add(1);
+                }
+                Some(_) => {
+                    pages.tree.remove(page);
+                    lost.push(frame);
+                }
+                // It was cut off or punched meanwhile.
+                None => lost.push(frame),
+            }
+        }
+        drop(pages);
+        for frame in lost {
+            self.frames.leave_object(frame);
+        }
+    }
+
+    /// Zeros behind the end of the file, where the device may have anything.
+    fn clear_behind_end(&self, object: &MemoryObject, first: u64, frames: &[Pfn]) {
+        let length = object.file_length();
+        let last = length / PAGE_SIZE;
+        let used = (length % PAGE_SIZE) as usize;
+        if used == 0 || last < first {
+            return;
+        }
+        if let Some(frame) = frames.get((last - first) as usize) {
+            let bytes = self.platform.phys_to_virt(frame.address());
+            // SAFETY: 1. the pointer is valid for 4096 bytes, and `used` is fewer; 2. the record has the frame, which no
+            // entry maps yet, and the device is done with it.
+            unsafe { bytes.add(used).write_bytes(0, PAGE_SIZE as usize - used) };
+        }
+    }
+
+    /// Sends everybody away who waits in a record that nobody can find any more.
+    fn dismiss(&'static self, index: u16, read: PageRead) {
+        let record = self.reads.record(index);
+        let faults = record.lock().waiting.take_faults();
+        self.queue_parked(faults, |token| token.note_page_read(read));
+        let ending = match read {
+            PageRead::Failed => Ending::ReadFailed,
+            PageRead::Fresh | PageRead::Alone => Ending::Done(FaultOutcome::Retry),
+        };
+        loop {
+            let mut record = record.lock();
+            // SAFETY: the record's lock is that of the list; futures unlink their nodes under it before they go.
+            let Some(waker) = (unsafe { complete_first(&mut record.waiting.futures, ending) }) else {
+                break;
+            };
+            drop(record);
+            waker.wake();
+        }
+    }
+
+    /// Those who found no record look again: there are free ones now.
+    fn feed_starved(&'static self) {
+        // The last read that ends feeds all, because some may need no record any more.
+        let count = match self.reads.in_flight() {
+            0 => usize::MAX,
+            _ => self.reads.free(),
+        };
+        self.faults.retry_for_transfer(count);
+        self.feed_futures(count);
+    }
+
+    /// Futures that found no record, or no frame, look again.
+    pub(super) fn feed_futures(&self, count: usize) {
+        for _ in 0..count {
+            if self.reads.starving.load(Ordering::Relaxed) == 0 {
+                break;
+            }
+            let mut starved = self.reads.starved.lock();
+            // SAFETY: the lock of the list is held; futures unlink their nodes under it before they go.
+            let waker = unsafe { complete_first(&mut starved, Ending::Done(FaultOutcome::Retry)) };
+            let Some(waker) = waker else { break };
+            self.reads.starving.fetch_sub(1, Ordering::Relaxed);
+            drop(starved);
+            waker.wake();
+        }
+    }
+
+    fn object_reads(&'static self) -> &'static ObjectReads<P> {
+        let this: *const Self = self;
+        // SAFETY: `ObjectReads` is a transparent wrapper of a memory, so a reference to the one is one to the other.
+        unsafe { &*this.cast::<ObjectReads<P>>() }
+    }
+}
+
+/// The part of the free frames that one read may take for pages that nobody has asked for.
+const SPARE: u64 = 16;
+
+/// How many pages a stream reads at once that has come to `page`: twice as many as lie in memory before it.
+fn stream(pages: &Pages, page: u64) -> u64 {
+    const FIRST: u64 = 4;
+    if page == 0 {
+        return FIRST;
+    }
+    let before = page.saturating_sub(MOST as u64)..page;
+    let run = before
+        .rev()
+        .take_while(|&before| !pages.tree.get(before).is_absent())
+        .count() as u64;
+    match run {
+        0 => 1,
+        run => (2 * run).clamp(FIRST, MOST as u64),
+    }
+}
+
+/// The memory, as the end of reads of objects sees it.
+#[repr(transparent)]
+struct ObjectReads<P: Platform>(Memory<P>);
+
+impl<P: Platform> Completion for ObjectReads<P> {
+    fn finished(&'static self, finished: Finished, result: TransferResult) {
+        let index = finished.tag() as u16;
+        // The transfer goes back before the record, so that who gets a record finds a transfer.
+        drop(finished);
+        self.0.end_read(index, result.is_ok());
+    }
+}
