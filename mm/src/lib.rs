@@ -56,7 +56,7 @@ pub use stats::MemoryStats;
 pub use swap::{SwapError, SwapSlot, SwapStats};
 pub use transfer::{
     BlockDevice, Completion, Direction, Finished, MAX_SEGMENTS, Prepared, SECTOR_SIZE, Segment, Transfer,
-    TransferError, TransferResult, Transfers,
+    TransferError, TransferQueue, TransferResult, Transfers,
 };
 
 #[cfg(test)]

@@ -21,6 +21,8 @@
 //! While a transfer is at the device, its frames are in the state `Reserved`, `Mapped` or `Pinned` by references of
 //! whoever started it; nobody frees them, whatever happens to the fault or the space that the page is for.
 
+mod queue;
+
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::task::Waker;
@@ -29,6 +31,8 @@ use arrayvec::ArrayVec;
 use faultline_fallible::{AllocError, Box, Vec};
 use thiserror::Error;
 use x86_64::structures::paging::PhysFrame;
+
+pub use queue::TransferQueue;
 
 use crate::sync::Mutex;
 
@@ -151,6 +155,8 @@ struct Record {
     content: Content,
     /// Where it comes from.
     home: &'static Transfers,
+    /// The record below this one on a stack of a [`TransferQueue`].
+    below: Option<Box<Record>>,
 }
 
 /// A transfer on its way to a device or at it; stands for its record, and exists once.
@@ -172,10 +178,13 @@ impl Transfer {
 
     /// Hands the frames back: the device does not touch them any more.
     pub fn complete(self, result: TransferResult) {
+        finish(self.into_record(), result);
+    }
+
+    fn into_record(self) -> Box<Record> {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is never used again, and its destructor, which would take the record too, does not run.
-        let record = unsafe { ManuallyDrop::take(&mut this.0) };
-        finish(record, result);
+        unsafe { ManuallyDrop::take(&mut this.0) }
     }
 
     /// Why a device of so many sectors can't do this; a check that every driver makes first.
@@ -195,7 +204,7 @@ impl Transfer {
 
 impl Drop for Transfer {
     fn drop(&mut self) {
-        // SAFETY: the record is taken once: `complete` forgets the transfer.
+        // SAFETY: the record is taken once: `into_record` forgets the transfer.
         let record = unsafe { ManuallyDrop::take(&mut self.0) };
         finish(record, Err(TransferError::Abandoned));
     }
@@ -351,7 +360,11 @@ impl Transfers {
                 tag: 0,
                 completion: None,
             };
-            let record = Box::try_new(Record { content, home: self })?;
+            let record = Box::try_new(Record {
+                content,
+                home: self,
+                below: None,
+            })?;
             let mut free = self.free.lock();
             free.records.try_push(record)?;
             free.count += 1;
@@ -481,6 +494,39 @@ mod tests {
                 (1, Err(TransferError::Timeout)),
                 (0, Err(TransferError::Abandoned))
             ]
+        );
+        assert_eq!(transfers.in_use(), 0);
+    }
+
+    #[test]
+    fn a_queue_is_first_in_first_out_and_fails_what_is_left_in_it() {
+        let transfers: &'static Transfers = Box::leak(Box::default());
+        let results: &'static Results = Box::leak(Box::default());
+        let shelf = Shelf::default();
+        transfers.add(6).unwrap();
+        let mut queue = TransferQueue::new();
+        let mut started = (0..6).map(|tag| {
+            let mut prepared = transfers.prepare(Direction::Read).unwrap();
+            prepared.push(page(8 * tag));
+            prepared.start(&shelf, results, tag);
+            shelf.0.lock().unwrap().pop().unwrap()
+        });
+        let mut taken = Vec::new();
+        let mut take = |queue: &mut TransferQueue| {
+            let transfer = queue.pop().unwrap();
+            taken.push(transfer.segments()[0].sector / 8);
+            transfer.complete(Ok(()));
+        };
+        (0..3).for_each(|_| queue.push(started.next().unwrap()));
+        take(&mut queue);
+        (0..3).for_each(|_| queue.push(started.next().unwrap()));
+        (0..3).for_each(|_| take(&mut queue));
+        assert_eq!((taken, queue.len()), (std::vec![0, 1, 2, 3], 2));
+        drop(queue);
+        let results = results.0.lock().unwrap();
+        assert_eq!(
+            results[4..],
+            [(4, Err(TransferError::Abandoned)), (5, Err(TransferError::Abandoned))]
         );
         assert_eq!(transfers.in_use(), 0);
     }

@@ -90,7 +90,7 @@ fn open() -> Result<Port, &'static str> {
     let inbox = unsafe { core::slice::from_raw_parts_mut(memory.add((DEVICE_PAGES - 1) * PAGE as usize), INBOX) };
     // SAFETY: ring 0; nothing else in this kernel uses the configuration ports.
     let mut root = PciRoot::new(unsafe { ConfigurationPorts::new() });
-    let found = find_virtio(&mut root, DeviceType::Console).map_err(|_| "a PCI device describes itself wrongly")?;
+    let found = find_virtio(&mut root, DeviceType::Console, 0).map_err(|_| "a PCI device describes itself wrongly")?;
     let function = found.ok_or("the machine has no virtio serial port for it")?;
     let transport = PciTransport::new::<DeviceMemory, _>(&mut root, function)
         .map_err(|_| "the virtio serial port does not have the modern interface")?;
