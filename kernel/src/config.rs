@@ -10,6 +10,7 @@
     reason = "it runs before the first program, or without one"
 )]
 
+pub mod disk;
 pub mod keys;
 
 use core::fmt::{Display, Formatter};
@@ -121,6 +122,28 @@ pub struct Program {
     pub arguments: Vec<String>,
 }
 
+/// Where a disk comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskSource {
+    /// The next virtio disk on the bus.
+    Virtio,
+    /// A model with so many bytes of memory.
+    Memory(u64),
+    /// A model with the content of a member of the boot archive, which can only be read.
+    Archive(String),
+}
+
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Where it comes from.
+    pub source: DiskSource,
+    /// How it behaves.
+    pub parameters: disk::Parameters,
+    /// Whether it is the swap area.
+    pub is_swap: bool,
+}
+
 /// The configuration of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -140,6 +163,8 @@ pub struct Config {
     pub fault: FaultMode,
     /// When the fault service gets its turn.
     pub service: ServiceTurn,
+    /// The disks, in the order of their names.
+    pub disks: Vec<Disk>,
     /// Whether frames are zeroed ahead of time when the CPU is idle.
     pub zero_pool: bool,
     /// Milliseconds for which a thread runs, its faults included, before others that have run less.
@@ -181,6 +206,7 @@ impl Default for Config {
             trace_full: TraceFull::Wait,
             fault: FaultMode::Queued,
             service: ServiceTurn::First,
+            disks: Vec::new(),
             zero_pool: true,
             slice: 1,
             polls: PollTime::All,
@@ -217,6 +243,8 @@ pub enum ConfigError {
         /// The value.
         value: String,
     },
+    /// A disk that there cannot be.
+    BadDisk(String),
 }
 
 impl Display for ConfigError {
@@ -226,6 +254,13 @@ impl Display for ConfigError {
             Self::NoValue(line) => write!(f, "boot/config: `{line}` is not of the form key=value"),
             Self::NoProgram => f.write_str("boot/config: `arg` belongs below the `program` that gets it"),
             Self::UnknownKey(key) => write!(f, "boot/config: there is no key `{key}`"),
+            Self::BadDisk(value) => {
+                write!(f, "boot/config: disk `{value}`: ")?;
+                match (disk_source(value), disk::parse(disk::split(value).1)) {
+                    (Some(_), Err(error)) => write!(f, "{error}"),
+                    _ => f.write_str("it is neither virtio nor model:SIZE, 512 bytes at the least, nor model:/PATH"),
+                }
+            }
             Self::BadValue { key, value } => write!(f, "boot/config: `{key}` does not take the value `{value}`"),
         }
     }
@@ -289,6 +324,10 @@ impl Config {
                 let turns = [("first", ServiceTurn::First), ("last", ServiceTurn::Last)];
                 self.service = choose(value, &turns).ok_or_else(bad)?;
             }
+            "disk" | "swap" => {
+                let disk = disk(value, key == "swap").ok_or_else(|| ConfigError::BadDisk(value.into()))?;
+                self.disks.push(disk);
+            }
             "zero_pool" => self.zero_pool = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
             "slice" => {
                 let length = value.parse().ok().filter(|length: &u16| *length <= 100);
@@ -336,6 +375,24 @@ const SELF_TESTS: [(&str, SelfTest); 10] = [
     ("late-panic", SelfTest::LatePanic),
     ("stall", SelfTest::Stall),
 ];
+
+/// Reads what is said of a disk.
+fn disk(value: &str, is_swap: bool) -> Option<Disk> {
+    Some(Disk {
+        source: disk_source(value)?,
+        parameters: disk::parse(disk::split(value).1).ok()?,
+        is_swap,
+    })
+}
+
+fn disk_source(value: &str) -> Option<DiskSource> {
+    match disk::split(value).0.split_once(':') {
+        None if disk::split(value).0 == "virtio" => Some(DiskSource::Virtio),
+        Some(("model", path)) if path.starts_with('/') => Some(DiskSource::Archive(path[1..].into())),
+        Some(("model", size)) => disk::size(size).filter(|&size| size >= 512).map(DiskSource::Memory),
+        _ => None,
+    }
+}
 
 fn choose<T: Copy>(value: &str, choices: &[(&str, T)]) -> Option<T> {
     choices

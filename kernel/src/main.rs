@@ -7,6 +7,7 @@
 
 mod arch;
 mod audit;
+mod block;
 mod config;
 mod console;
 mod exec;
@@ -97,6 +98,7 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
     }
     let archive_at = arch::paging::physical_run(ramdisk);
     tracing::reserve(&mut memory, &config);
+    block::reserve(&mut memory, &config);
     machine::start(memory, &config);
     scenario::run(&config, ramdisk, archive_at)
 }

@@ -35,6 +35,8 @@
 //! | `thread.bytes` | kernel memory of an idle user thread, without its FPU area |
 //! | `thread.future_bytes`, `thread.record_bytes`, `thread.fpu_bytes` | its parts, and the FPU area |
 //! | `heap.size`, `heap.used` | bytes of the kernel heap, and of those in use, at the end |
+//! | `disk.NAME.reads`, `disk.NAME.bytes_read`, `disk.NAME.writes`, `disk.NAME.bytes_written` | transfers that a disk was given, and their bytes |
+//! | `disk.NAME.errors`, `disk.NAME.most_at_once`, `disk.NAME.in_flight` | transfers that failed, that it had at once, and that it still has |
 //! | `threads.started`, `processes.started` | over the whole run |
 //! | `syscalls` | system calls made by user threads |
 //! | `switches` | times another thread than the last was entered |

@@ -18,8 +18,8 @@ use core::ops::RangeInclusive;
 
 use faultline_drivers::exit::Exit;
 use faultline_executor::{Class, yield_now};
-use faultline_mm::MemoryStats;
 use faultline_mm::frame::FrameAccount;
+use faultline_mm::{Direction, MemoryStats};
 use faultline_trace::FaultClass;
 use x86_64::PhysAddr;
 
@@ -35,7 +35,7 @@ use crate::report::Report;
 use crate::startup::{String, Vec};
 use crate::syscall::{Errno, information};
 use crate::{
-    arch, audit, exec, executor_costs, floor, fs, heap, selftest, shortage, statistics, terminal, time, tracing,
+    arch, audit, block, exec, executor_costs, floor, fs, heap, selftest, shortage, statistics, terminal, time, tracing,
 };
 
 /// How long the task that zeroes frames sleeps when the pool is full, in nanoseconds: twice as long each time, so that an
@@ -77,6 +77,7 @@ struct Outcome {
 pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>) -> ! {
     information::seed_random(config.seed);
     fs::directory::set_key(information::mix(config.seed ^ u64::from_le_bytes(*b"director")));
+    block::start(config, archive);
     fs::tree::install(archive, archive_at);
     exec::placement::set_seed(config.seed);
     tracing::start(config);
@@ -362,6 +363,7 @@ fn report(outcome: &Outcome, port: &mut dyn fmt::Write) -> fmt::Result {
             report.line(format_args!("executor.{step}"), cost);
         }
     }
+    report_disks(&mut report);
     let (victims, named) = shortage::victims();
     report.line("victims", victims);
     for (index, victim) in named.iter().flatten().enumerate() {
@@ -427,6 +429,23 @@ fn report_faults(report: &mut Report<'_>, stats: &MemoryStats) {
         ("skipped", stats.tlb_skips),
     ] {
         report.line(format_args!("tlb.{key}"), value);
+    }
+}
+
+fn report_disks(report: &mut Report<'_>) {
+    for disk in block::all() {
+        let (name, tally) = (disk.device.name(), disk.tally);
+        for (key, value) in [
+            ("reads", tally.transfers(Direction::Read)),
+            ("bytes_read", tally.bytes(Direction::Read)),
+            ("writes", tally.transfers(Direction::Write)),
+            ("bytes_written", tally.bytes(Direction::Write)),
+            ("errors", tally.errors()),
+            ("most_at_once", tally.most()),
+            ("in_flight", tally.in_flight()),
+        ] {
+            report.line(format_args!("disk.{name}.{key}"), value);
+        }
     }
 }
 

@@ -74,6 +74,10 @@ keys! {
         "queued: the fault service serves every fault; inline: a fault's first poll does, where it need not wait";
     "service": Values::Words(&["first", "last"]), "first",
         "first: faults are served before anything else; last: when no user thread can go on, so that faults stay in flight";
+    "disk": Values::Text("virtio|model:SIZE|model:/PATH[,PARAMETER=VALUE...]"), "none",
+        "a disk, /dev/vda the first, then /dev/vdb: the next virtio disk of the machine, a model in memory, or a model with a file of the ramdisk; may be given several times; ro, timeout and, for models, latency, bandwidth, depth, jitter, errors, seed and hang";
+    "swap": Values::Text("virtio|model:SIZE[,PARAMETER=VALUE...]"), "none",
+        "a disk, named as the others are, that is the swap area";
     "zero_pool": SWITCH, "on",
         "zero frames ahead of time while the CPU is idle";
     "slice": Values::Number(100), "1",

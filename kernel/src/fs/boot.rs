@@ -13,6 +13,11 @@ use super::tree::{self, Content, Device, InTree, Node, NodeKind, Target, directo
 use core::sync::atomic::Ordering;
 use spin::Mutex;
 
+use crate::block;
+
+/// Members that are the content of disks begin so; they are no files.
+const DISKS: &[u8] = b"boot/disk";
+
 /// Builds the tree from the boot archive.
 ///
 /// # Panics
@@ -30,6 +35,9 @@ fn try_build(archive: &'static [u8]) -> Result<Arc<Node>, AllocError> {
     for entry in cpio_reader::iter_files(archive) {
         // The packer pads names with NULs so that the bytes start on a page boundary.
         let name = entry.name().split('\0').next().unwrap_or("").as_bytes();
+        if name.starts_with(DISKS) {
+            continue;
+        }
         let bytes = entry.file();
         let mode = entry.mode();
         let kind = if mode.contains(Mode::SYMBOLIK_LINK) {
@@ -117,6 +125,10 @@ fn add_devices(root: &Arc<Node>) -> Result<(), AllocError> {
         (b"tty", Device::Console),
     ] {
         add(&dev, name, Node::new(NodeKind::Device(device), 0o666, 0)?)?;
+    }
+    for disk in block::all() {
+        let node = Node::new(NodeKind::Device(Device::Disk(disk.index)), 0o440, 0)?;
+        add(&dev, disk.device.name().as_bytes(), node)?;
     }
     for (name, target) in [
         (&b"fd"[..], &b"/proc/self/fd"[..]),

@@ -1,8 +1,9 @@
-//! Devices that are only rules: `/dev/null`, `/dev/zero`, `/dev/full` and `/dev/random`.
+//! Devices that are only rules, `/dev/null`, `/dev/zero`, `/dev/full` and `/dev/random`, and disks as they are.
 
 use core::task::{Context, Poll};
 
 use super::file::{File, Transfer, Written};
+use crate::block::Disk;
 use crate::syscall::{Errno, information};
 
 /// A device without a state.
@@ -42,5 +43,23 @@ impl File for Rule {
                 end: 0,
             }),
         })
+    }
+}
+
+/// A disk, opened for reading. Its bytes come by [`block::read`](crate::block::read), which waits for the disk.
+#[derive(Clone, Copy)]
+pub struct DiskFile(pub &'static Disk);
+
+impl File for DiskFile {
+    fn poll_read(&self, _: Transfer<'_>, _: &mut [u8], _: &mut Context<'_>) -> Poll<Result<usize, Errno>> {
+        Poll::Ready(Err(Errno::EINVAL))
+    }
+
+    fn poll_write(&self, _: Transfer<'_>, _: &[u8], _: &mut Context<'_>) -> Poll<Result<Written, Errno>> {
+        Poll::Ready(Err(Errno::EBADF))
+    }
+
+    fn length(&self) -> u64 {
+        self.0.length()
     }
 }

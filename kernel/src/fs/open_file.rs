@@ -7,7 +7,7 @@ use linux_raw_sys::general as linux;
 use spin::Mutex;
 
 use super::console::Port;
-use super::device::Rule;
+use super::device::{DiskFile, Rule};
 use super::epoll::Epoll;
 use super::event::Event;
 use super::file::{File, INPUT, OUTPUT};
@@ -17,6 +17,7 @@ use super::proc::Text;
 use super::timer::Timer;
 use super::tree::{self, Content, Device, NodeKind};
 use super::{RamdiskFile, changes};
+use crate::block;
 use crate::syscall::Errno;
 
 /// A node of the tree, held.
@@ -28,6 +29,8 @@ pub enum FileKind {
     Console(Port),
     /// A device that is only a rule.
     Device(Rule),
+    /// A disk as it is.
+    Disk(DiskFile),
     /// Nothing: a file that was opened for its name only.
     Path,
     /// A file of the archive.
@@ -71,6 +74,7 @@ impl FileKind {
         match self {
             Self::Console(port) => Some(port),
             Self::Device(rule) => Some(rule),
+            Self::Disk(disk) => Some(disk),
             Self::Ramdisk(file) => Some(&**file),
             Self::Memory(file) => Some(&**file),
             Self::Timer(timer) => Some(&**timer),
@@ -135,6 +139,10 @@ impl OpenFile {
             NodeKind::Proc(proc) if writes && !Text::is_writable(*proc) => return Err(Errno::EACCES),
             NodeKind::Proc(proc) => FileKind::Text(Text::new(*proc)),
             NodeKind::Device(Device::Rule(rule)) => FileKind::Device(*rule),
+            NodeKind::Device(Device::Disk(_)) if writes => return Err(Errno::EACCES),
+            NodeKind::Device(Device::Disk(index)) => {
+                FileKind::Disk(DiskFile(block::all().get(*index).ok_or(Errno::ENXIO)?))
+            }
             NodeKind::Device(Device::Console) => FileKind::Console(Port::Output),
             NodeKind::Link(_) | NodeKind::Directory(_) => return Err(Errno::ELOOP),
         };

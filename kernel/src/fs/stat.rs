@@ -23,8 +23,10 @@ pub enum Sort {
     File,
     /// A symbolic link.
     Link,
-    /// A device.
+    /// A device of characters.
     Device,
+    /// A disk.
+    Disk,
 }
 
 impl Sort {
@@ -34,6 +36,7 @@ impl Sort {
         match &node.kind {
             _ if node.is_directory() => Self::Directory,
             _ if node.is_link() => Self::Link,
+            NodeKind::Device(Device::Disk(_)) => Self::Disk,
             NodeKind::Device(_) => Self::Device,
             _ => Self::File,
         }
@@ -47,6 +50,7 @@ impl Sort {
             Self::File => linux::DT_REG as u8,
             Self::Link => linux::DT_LNK as u8,
             Self::Device => linux::DT_CHR as u8,
+            Self::Disk => linux::DT_BLK as u8,
         }
     }
 }
@@ -89,6 +93,7 @@ impl Status {
             NodeKind::Proc(proc) if proc.is_directory() => (linux::S_IFDIR, 0, 0),
             NodeKind::Proc(proc) if proc.is_link() => (linux::S_IFLNK, 0, 0),
             NodeKind::Proc(_) => (linux::S_IFREG, 0, 0),
+            NodeKind::Device(disk @ Device::Disk(_)) => (linux::S_IFBLK, 0, number_of(*disk)),
             NodeKind::Device(device) => (linux::S_IFCHR, 0, number_of(*device)),
         };
         Self {
@@ -191,5 +196,7 @@ const fn number_of(device: Device) -> u64 {
         Device::Rule(Rule::Full) => 0x107,
         Device::Rule(Rule::Random) => 0x109,
         Device::Console => 0x501,
+        // Sixteen numbers for each, as there could be partitions.
+        Device::Disk(index) => 0xfe00 + 16 * index as u64,
     }
 }

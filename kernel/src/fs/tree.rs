@@ -32,6 +32,8 @@ pub enum Device {
     Rule(Rule),
     /// `/dev/console`, `/dev/tty`.
     Console,
+    /// A disk, by its place among all of them.
+    Disk(usize),
 }
 
 /// Where the bytes of a regular file are.

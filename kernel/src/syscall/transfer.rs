@@ -7,6 +7,7 @@ use linux_raw_sys::general as linux;
 
 use super::pieces::{Pieces, Source};
 use super::{Caller, Errno, events, pipes, user};
+use crate::block::{self, Disk};
 use crate::fs::device::Rule;
 use crate::fs::file::{self, Transfer};
 use crate::fs::proc::Text;
@@ -94,6 +95,7 @@ async fn read_piece(
     let start = at.unwrap_or_else(|| *file.offset.lock());
     let moved = match (&file.kind, file.bytes()) {
         (FileKind::Text(text), _) => copy_text(caller, text, start, address, length).await?,
+        (FileKind::Disk(disk), _) => copy_disk(caller, disk.0, start, address, length).await?,
         (_, None) => copy_from(caller, file, start, address, length).await?,
         (_, Some(bytes)) => {
             let bytes = bytes
@@ -128,6 +130,34 @@ async fn copy_text(caller: &Caller, text: &Text, start: u64, address: u64, lengt
             Err(errno) if moved == 0 => return Err(errno),
             Err(_) => break,
         }
+    }
+    Ok(moved)
+}
+
+/// Copies from a disk to user memory, a page at a time.
+async fn copy_disk(
+    caller: &Caller,
+    disk: &'static Disk,
+    start: u64,
+    address: u64,
+    length: usize,
+) -> Result<u64, Errno> {
+    let mut buffer = user::buffer(length.min(PAGE))?;
+    let (mut moved, mut pace) = (0, Pace::default());
+    while (moved as usize) < length {
+        let part = (length - moved as usize).min(PAGE);
+        let read = match block::read(disk, start.saturating_add(moved), &mut buffer[..part]).await {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(errno) if moved == 0 => return Err(errno),
+            Err(_) => break,
+        };
+        match user::write(&caller.space, address.wrapping_add(moved), &buffer[..read]).await {
+            Ok(()) => moved += read as u64,
+            Err(errno) if moved == 0 => return Err(errno),
+            Err(_) => break,
+        }
+        pace.step(read).await;
     }
     Ok(moved)
 }
