@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use faultline_xtask::build::Artifacts;
 use faultline_xtask::config::{Config, Fault};
+use faultline_xtask::disks;
 use faultline_xtask::machine::{Accel, Attached, End, Firmware, Hardware, Input, InputKind};
 use faultline_xtask::ports::{Captured, Commands, Ports, TracePort};
 use faultline_xtask::recording::{Recording, names};
@@ -154,6 +155,39 @@ impl Run {
     #[must_use]
     pub fn measure_polls(self) -> Self {
         self.counted().set("polls", "kernel")
+    }
+
+    /// Gives the machine a disk, as `--disk` does.
+    ///
+    /// # Panics
+    /// Panics when there can't be such a disk.
+    #[must_use]
+    pub fn with_disk(mut self, disk: &str) -> Self {
+        let opened = disks::disk(disk).and_then(|wanted| wanted.open());
+        self.hardware
+            .disks
+            .push(opened.unwrap_or_else(|error| panic!("{error}")));
+        self
+    }
+
+    /// Gives the machine a swap area, as `--swap` does.
+    ///
+    /// # Panics
+    /// Panics when there can't be such a disk.
+    #[must_use]
+    pub fn with_swap(mut self, disk: &str) -> Self {
+        let opened = disks::swap(disk).and_then(|wanted| wanted.open());
+        self.hardware
+            .disks
+            .push(opened.unwrap_or_else(|error| panic!("{error}")));
+        self
+    }
+
+    /// Adds arguments to QEMU's.
+    #[must_use]
+    pub fn with_qemu(mut self, arguments: &[&str]) -> Self {
+        self.hardware.more.extend(arguments.iter().map(Into::into));
+        self
     }
 
     /// Adds a line to the kernel's configuration.

@@ -49,6 +49,14 @@ impl Bundle {
         self.member(path, if executable { 0o755 } else { 0o644 }, data)
     }
 
+    /// Adds the content of a disk, which is no file of the root file system.
+    ///
+    /// # Errors
+    /// Fails when it is too large for the format (4 GiB).
+    pub fn image(&mut self, name: &str, data: &[u8]) -> io::Result<()> {
+        self.member(name, 0o444, data)
+    }
+
     /// Adds a directory, and those above it, unless they are there.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell as CompletedShell;
 
-pub use options::{Options, Settings};
+pub use options::{Disks, Options, Settings};
 use values::{html_file, megabytes, positive_seconds, scenarios, seconds, svg_file, variable};
 
 use crate::config::{Fault, Service, Switch};
@@ -295,6 +295,9 @@ pub struct Storm {
     /// How long a thread runs, in milliseconds and its faults included, before others that have run less have their turn
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub slice: u16,
+    /// Disks.
+    #[command(flatten)]
+    pub disks: Disks,
     /// Settings below those that have an option.
     #[command(flatten)]
     pub settings: Settings,

@@ -1,5 +1,7 @@
 //! The kernel's configuration: `boot/config` in the bundle, one `key=value` a line.
 
+#[path = "../../kernel/src/config/disk.rs"]
+pub mod disk;
 #[path = "../../kernel/src/config/keys.rs"]
 pub mod keys;
 

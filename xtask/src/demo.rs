@@ -162,7 +162,7 @@ fn boot(
     for (key, value) in settings {
         config.set(key, value)?;
     }
-    let hardware = options.hardware(Accel::Icount);
+    let hardware = options.hardware(Accel::Icount)?;
     let bundle = session::pack(artifacts, &config, &tasks, &hardware)?;
     session::boot(artifacts, &hardware, &bundle, ports, options.limit_or(LIMIT))
 }
@@ -176,7 +176,7 @@ fn record(
     let options = &arguments.options;
     let (mut config, tasks) = configure(arguments, artifacts, TASKS)?;
     arguments.recording.configure(&mut config)?;
-    let hardware = options.hardware(Accel::Icount);
+    let hardware = options.hardware(Accel::Icount)?;
     let bundle = session::pack(artifacts, &config, &tasks, &hardware)?;
     let mut recorder = arguments.recording.start(&tasks)?;
     options.describe(Accel::Icount, &mut recorder);

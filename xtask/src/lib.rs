@@ -24,6 +24,7 @@ pub mod bundle;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod disks;
 pub mod executor;
 pub mod flame;
 pub mod gdb;

@@ -27,13 +27,15 @@ use anyhow::Context;
 use clap::ValueEnum;
 use command_fds::{CommandFdExt, FdMapping};
 
+use crate::disks::{Content, Disk};
 use crate::interrupt;
 use crate::ports::{Carried, Lines, Ports, TracePort, carry};
 
 /// The emulator.
 pub const QEMU: &str = "qemu-system-x86_64";
 
-/// The file descriptor under which QEMU inherits the bundle; the four serial ports follow, and the port of a trace.
+/// The file descriptor under which QEMU inherits the bundle; the four serial ports follow, the port of a trace,
+/// and the disks.
 const BUNDLE_FD: RawFd = 10;
 
 /// How often the waiting thread looks for Ctrl-C.
@@ -89,6 +91,8 @@ pub struct Hardware {
     pub instructions: Option<PathBuf>,
     /// The TCP port of this machine on which QEMU waits for gdb before its first instruction.
     pub gdb: Option<u16>,
+    /// Its disks, in the order of their names.
+    pub disks: Vec<Disk>,
     /// More arguments for QEMU.
     pub more: Vec<OsString>,
 }
@@ -103,6 +107,7 @@ impl Default for Hardware {
             command_line: None,
             instructions: None,
             gdb: None,
+            disks: Vec::new(),
             more: Vec::new(),
         }
     }
@@ -340,6 +345,23 @@ pub fn run_attached(
         }
         None => None,
     };
+    for (index, disk) in hardware.disks.iter().enumerate() {
+        if let Content::Host { file, is_read_only } = &disk.content {
+            let child_fd = BUNDLE_FD + 6 + index as RawFd;
+            let access = if *is_read_only { "on" } else { "off" };
+            // Without ioeventfd a notification is served where it is executed, as for the trace.
+            command.args([
+                "-drive",
+                &format!("if=none,id=disk{index},format=raw,file=/dev/fd/{child_fd},readonly={access}"),
+                "-device",
+                &format!("virtio-blk-pci,drive=disk{index},disable-legacy=on,ioeventfd=off"),
+            ]);
+            theirs.push(FdMapping {
+                parent_fd: file.try_clone().context("no second hold of a disk's file")?.into(),
+                child_fd,
+            });
+        }
+    }
     command
         .fd_mappings(theirs)
         .context("no file descriptor for a serial port")?;

@@ -84,7 +84,7 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
     }
     options.configure(&mut config)?;
 
-    let mut hardware = options.hardware(arguments.accel);
+    let mut hardware = options.hardware(arguments.accel)?;
     let tasks = [task];
     let bundle = session::pack_with(&artifacts, &config, &tasks, &root, &hardware)?;
     let waiting = arguments

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use crate::build::{self, Artifacts};
 use crate::bundle::Bundle;
 use crate::config::{Config, LineBreak};
+use crate::disks::{Content, Disk};
 use crate::kernel_image;
 use crate::machine::{self, Accel, Attached, End, Hardware, Outcome};
 use crate::ports::{Ports, TracePort};
@@ -139,7 +140,17 @@ pub fn pack_with(
 ) -> anyhow::Result<Vec<u8>> {
     let kernel = fs::read(&artifacts.kernel).context("the kernel can't be read")?;
     let kernel = kernel_image::stripped(&kernel).context("the kernel isn't a well-formed ELF file")?;
-    let mut bundle = Bundle::new(&kernel, &with_stall(config, hardware.accel))?;
+    let mut text = with_stall(config, hardware.accel);
+    for (index, disk) in hardware.disks.iter().enumerate() {
+        text += &disk.line(index, hardware.accel);
+        text += "\n";
+    }
+    let mut bundle = Bundle::new(&kernel, &text)?;
+    for (index, disk) in hardware.disks.iter().enumerate() {
+        if let Content::Bundled(bytes) = &disk.content {
+            bundle.image(&Disk::member(index), bytes)?;
+        }
+    }
     let mut packed: Vec<String> = Vec::new();
     for task in tasks {
         let place = root.place(&task.path);
@@ -150,12 +161,18 @@ pub fn pack_with(
     }
     root.pack(&mut bundle, &packed)?;
     let bundle = bundle.finish()?;
-    let needed = (bundle.len() as u64).div_ceil(1 << 20) + KERNEL_MEMORY;
+    let ramdisk = (bundle.len() as u64).div_ceil(1 << 20);
+    let modelled: u64 = hardware.disks.iter().map(Disk::memory).sum();
+    let modelled = modelled.div_ceil(1 << 20);
+    let needed = ramdisk.saturating_add(modelled).saturating_add(KERNEL_MEMORY);
     if needed > hardware.memory {
+        let disks = match modelled {
+            0 => String::new(),
+            modelled => format!(", modelled disks {modelled} MiB"),
+        };
         bail!(
-            "too little memory: the ramdisk takes {} MiB and the kernel {KERNEL_MEMORY} MiB, but the machine has {} MiB; \
-             --mem {needed}M is the least",
-            needed - KERNEL_MEMORY,
+            "too little memory: the ramdisk takes {ramdisk} MiB{disks} and the kernel {KERNEL_MEMORY} MiB, but the machine \
+             has {} MiB; --mem {needed}M is the least",
             hardware.memory
         );
     }

@@ -61,7 +61,7 @@ pub fn run(arguments: &cli::Shell) -> anyhow::Result<u8> {
     }
     options.configure(&mut config)?;
 
-    let hardware = options.hardware(Accel::default());
+    let hardware = options.hardware(Accel::default())?;
     let bundle = session::pack_with(&artifacts, &config, &tasks, &root, &hardware)?;
     let mut recorder = arguments.recording.start(&tasks)?;
     options.describe(Accel::default(), &mut recorder);

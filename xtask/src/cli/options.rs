@@ -9,6 +9,7 @@ use clap::Args;
 use super::values::{closest, megabytes, seconds};
 use crate::config::keys::{self, Values};
 use crate::config::{Config, Fault, Service, Switch};
+use crate::disks::{self, Disk, DiskError, MOST_DISKS, Wanted};
 use crate::machine::{Accel, Firmware, Hardware};
 use crate::recording::Recorder;
 
@@ -34,6 +35,9 @@ pub struct Options {
     /// are; 0: the usual random numbers, and every program at the place it has without randomisation
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub seed: u64,
+    /// Disks.
+    #[command(flatten)]
+    pub disks: Disks,
     /// End the machine after this many seconds; 0 for never, which holds for run, shell and top if it is not given; 600 in
     /// the demo
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
@@ -73,16 +77,19 @@ impl Options {
     }
 
     /// The machine that was asked for.
-    #[must_use]
-    pub fn hardware(&self, accel: Accel) -> Hardware {
-        Hardware {
+    ///
+    /// # Errors
+    /// The file of a disk that can't be used.
+    pub fn hardware(&self, accel: Accel) -> Result<Hardware, DiskError> {
+        Ok(Hardware {
             memory: self.mem,
+            disks: self.disks.open()?,
             accel,
             firmware: self.firmware,
             cpu: self.cpu.clone(),
             more: self.settings.qemu_arg.clone(),
             ..Hardware::default()
-        }
+        })
     }
 
     /// The time limit, if one was given.
@@ -95,6 +102,35 @@ impl Options {
     #[must_use]
     pub fn limit_or(&self, usual: Duration) -> Option<Duration> {
         Some(self.timeout.unwrap_or(usual)).filter(|limit| !limit.is_zero())
+    }
+}
+
+/// The machine's disks: `/dev/vda` is the first, then `/dev/vdb`, those for swap last.
+#[derive(Clone, Debug, Default, Args)]
+#[group(id = "disks")]
+pub struct Disks {
+    /// A disk: a file of this machine, only read with `,ro`, or model:FILE, its content in the machine's memory and as slow
+    /// as a disk, with `,latency=10us,bandwidth=2G,depth=64,jitter=0.1,errors=1e-5,seed=7,hang=N`; either with
+    /// `,timeout=30s`, after which a disk that does not answer is given up; may be given several times
+    #[arg(long, value_name = "FILE[,ro]|model:FILE[,...]", value_parser = disks::disk)]
+    pub disk: Vec<Wanted>,
+    /// A disk to swap to: a size, such as 256M, for a temporary file, a file, or model:SIZE for memory that is as slow as a
+    /// disk, with parameters as for --disk
+    #[arg(long, value_name = "SIZE|FILE|model:SIZE[,...]", value_parser = disks::swap)]
+    pub swap: Option<Wanted>,
+}
+
+impl Disks {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// The file that can't be used.
+    pub fn open(&self) -> Result<Vec<Disk>, DiskError> {
+        let wanted: Vec<_> = self.disk.iter().chain(&self.swap).collect();
+        if wanted.len() > MOST_DISKS {
+            return Err(DiskError::TooMany(wanted.len()));
+        }
+        wanted.into_iter().map(Wanted::open).collect()
     }
 }
 

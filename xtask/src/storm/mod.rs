@@ -202,6 +202,7 @@ fn boot(
     let hardware = Hardware {
         memory: arguments.mem,
         accel: arguments.accel,
+        disks: arguments.disks.open()?,
         more: arguments.settings.qemu_arg.clone(),
         ..Hardware::default()
     };

@@ -95,7 +95,7 @@ pub fn run(arguments: &cli::Top) -> anyhow::Result<u8> {
         .set("trace", crate::config::Trace::Binary)?
         .set("trace_categories", "task,fault,memory,syscall,sample")?
         .set("trace_full", "drop")?;
-    let hardware = options.hardware(arguments.accel);
+    let hardware = options.hardware(arguments.accel)?;
     let bundle = session::pack(&artifacts, &config, &tasks, &hardware)?;
 
     let model = Arc::new(Mutex::new(Model::default()));
