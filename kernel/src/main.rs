@@ -28,6 +28,7 @@ mod shortage;
 mod signal;
 mod startup;
 mod statistics;
+mod swap;
 mod syscall;
 mod terminal;
 mod time;

@@ -37,6 +37,9 @@
 //! | `heap.size`, `heap.used` | bytes of the kernel heap, and of those in use, at the end |
 //! | `disk.NAME.reads`, `disk.NAME.bytes_read`, `disk.NAME.writes`, `disk.NAME.bytes_written` | transfers that a disk was given, and their bytes |
 //! | `disk.NAME.errors`, `disk.NAME.most_at_once`, `disk.NAME.in_flight` | transfers that failed, that it had at once, and that it still has |
+//! | `swap.disk` | the disk that is the swap area; absent, as all that follows, without one |
+//! | `swap.slots`, `swap.used`, `swap.cached` | pages that it has room for, that it has, and of these that are in memory too, at the end |
+//! | `swap.reads`, `swap.writes`, `swap.read_ahead`, `swap.errors` | pages read (`read_ahead`: before anybody touched them), pages written, transfers that failed |
 //! | `threads.started`, `processes.started` | over the whole run |
 //! | `syscalls` | system calls made by user threads |
 //! | `switches` | times another thread than the last was entered |

@@ -35,7 +35,8 @@ use crate::report::Report;
 use crate::startup::{String, Vec};
 use crate::syscall::{Errno, information};
 use crate::{
-    arch, audit, block, exec, executor_costs, floor, fs, heap, selftest, shortage, statistics, terminal, time, tracing,
+    arch, audit, block, exec, executor_costs, floor, fs, heap, selftest, shortage, statistics, swap, terminal, time,
+    tracing,
 };
 
 /// How long the task that zeroes frames sleeps when the pool is full, in nanoseconds: twice as long each time, so that an
@@ -78,6 +79,7 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     information::seed_random(config.seed);
     fs::directory::set_key(information::mix(config.seed ^ u64::from_le_bytes(*b"director")));
     block::start(config, archive);
+    swap::start();
     fs::tree::install(archive, archive_at);
     exec::placement::set_seed(config.seed);
     tracing::start(config);
@@ -364,6 +366,7 @@ fn report(outcome: &Outcome, port: &mut dyn fmt::Write) -> fmt::Result {
         }
     }
     report_disks(&mut report);
+    report_swap(&mut report);
     let (victims, named) = shortage::victims();
     report.line("victims", victims);
     for (index, victim) in named.iter().flatten().enumerate() {
@@ -429,6 +432,24 @@ fn report_faults(report: &mut Report<'_>, stats: &MemoryStats) {
         ("skipped", stats.tlb_skips),
     ] {
         report.line(format_args!("tlb.{key}"), value);
+    }
+}
+
+/// What the swap area did, if there is one.
+fn report_swap(report: &mut Report<'_>) {
+    let Some(disk) = swap::area() else { return };
+    report.line("swap.disk", disk.device.name());
+    let stats = memory().swap_stats();
+    for (key, value) in [
+        ("slots", stats.slots.into()),
+        ("used", stats.used.into()),
+        ("cached", stats.cached.into()),
+        ("reads", stats.reads),
+        ("writes", stats.writes),
+        ("read_ahead", stats.read_ahead),
+        ("errors", stats.errors),
+    ] {
+        report.line(format_args!("swap.{key}"), value);
     }
 }
 
