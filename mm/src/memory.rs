@@ -14,7 +14,7 @@ use crate::stats::{Counters, MemoryStats};
 use crate::swap::SwapDevice;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, mutant};
-use crate::tlb::CpuTlb;
+use crate::tlb::{CpuTlb, FlushEverywhere};
 
 /// Whether faults go through the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -69,6 +69,7 @@ pub struct Memory<P: Platform> {
     pub(crate) frames: FrameAllocator,
     pub(crate) faults: FaultTable<P>,
     pub(crate) tlb: [CpuTlb<P>; MAX_CPUS],
+    pub(crate) flushes: FlushEverywhere,
     pub(crate) counters: Counters,
     pub(crate) kernel_root: PhysFrame,
     pub(crate) config: MemoryConfig,
@@ -109,6 +110,7 @@ impl<P: Platform> Memory<P> {
         let memory = Self {
             faults: FaultTable::new(config.fault_slots),
             tlb: core::array::from_fn(|_| CpuTlb::default()),
+            flushes: FlushEverywhere::default(),
             counters: Counters::default(),
             kernel_root: config.kernel_root,
             ending: Mutex::new(EndingSpaces::default()),

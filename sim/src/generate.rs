@@ -371,7 +371,7 @@ impl Generator<'_> {
             }
             5 if self.random.chance(1, 2) => Step::Exec,
             6 if self.random.chance(1, 3) => Step::End,
-            7..9 => Step::Flushed,
+            7..9 => self.random.pick(&[Step::Flushed, Step::Flushed, Step::FlushEverywhere]),
             9..11 => Step::Yield,
             11..13 => Step::Sleep {
                 ticks: self.random.below(60),

@@ -145,6 +145,7 @@ fn parse_step(name: &str, words: &mut Words<'_>) -> Result<Step, &'static str> {
             thread: words.number()?,
         },
         "flushed" => Step::Flushed,
+        "flush-everywhere" => Step::FlushEverywhere,
         "yield" => Step::Yield,
         "sleep" => Step::Sleep { ticks: words.number()? },
         "fail-allocation" => Step::FailAllocation { after: words.number()? },

@@ -112,6 +112,8 @@ pub enum Step {
     Kill { process: usize, thread: usize },
     /// Wait until no CPU can hold a translation that was changed up to now.
     Flushed,
+    /// Flush everything on every CPU, as the reclaimer does, and wait for it.
+    FlushEverywhere,
     /// Let others run.
     Yield,
     /// Sleep so many ticks of the virtual clock.
@@ -266,6 +268,7 @@ impl fmt::Display for Step {
             Step::Start { thread } => write!(f, "start {thread}"),
             Step::Kill { process, thread } => write!(f, "kill {process} {thread}"),
             Step::Flushed => f.write_str("flushed"),
+            Step::FlushEverywhere => f.write_str("flush-everywhere"),
             Step::Yield => f.write_str("yield"),
             Step::Sleep { ticks } => write!(f, "sleep {ticks}"),
             Step::FailAllocation { after } => write!(f, "fail-allocation {after}"),

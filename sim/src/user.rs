@@ -323,6 +323,18 @@ async fn flushed(process: usize, vas: &Vas) {
     spaces[process].flushed = spaces[process].flushed.max(generation);
 }
 
+/// Flushes everything: no CPU uses a translation from before, of whatever space.
+async fn flush_everywhere() {
+    let processes = 0..world().script.processes.len();
+    let generations: Vec<u64> = processes.map(|process| world().generation(process)).collect();
+    let memory = world().memory();
+    let number = memory.flush_everywhere();
+    memory.flushed_everywhere(number).await;
+    for (space, generation) in world().spaces.borrow_mut().iter_mut().zip(generations) {
+        space.flushed = space.flushed.max(generation);
+    }
+}
+
 async fn run_thread(process: usize, thread: usize, _member: Member) {
     let script = Arc::clone(&world().script);
     for &step in &script.processes[process].threads[thread].steps {
@@ -355,6 +367,7 @@ async fn perform(process: usize, vas: &Arc<Vas>, step: Step) {
         Step::Start { thread } => world().start_thread(process, thread),
         Step::Kill { process, thread } => world().kill(process, thread),
         Step::Flushed => flushed(process, vas).await,
+        Step::FlushEverywhere => flush_everywhere().await,
         Step::Yield => yield_now().await,
         Step::Sleep { ticks } => world().executor.timers().sleep(ticks).await,
         Step::FailAllocation { after } => {

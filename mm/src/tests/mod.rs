@@ -7,6 +7,7 @@ mod access;
 mod contents;
 mod cow;
 mod disk;
+mod everywhere;
 mod faults;
 mod fork;
 mod handoff;

@@ -26,6 +26,7 @@
 //! narrower translation takes a spurious fault, whose handling invalidates the page.
 
 mod change;
+mod everywhere;
 mod switch;
 
 use core::future::poll_fn;
@@ -36,6 +37,7 @@ use faultline_trace::Kind;
 use x86_64::VirtAddr;
 
 pub(crate) use change::Change;
+pub(crate) use everywhere::FlushEverywhere;
 
 use crate::Memory;
 use crate::platform::{MAX_CPUS, Platform};

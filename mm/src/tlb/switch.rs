@@ -49,6 +49,7 @@ impl<P: Platform> Memory<P> {
             return;
         }
         let old_root = if mutant!(OldRoot) { space.root_frame() } else { None };
+        self.begin_to_hold(cpu);
         let mut slots = self.tlb[cpu].slots.lock();
         let (pcid, known, evicted) = self.assign_tag(&mut slots, space);
         if space.tlb.cpus.load(Ordering::Relaxed) & (1 << cpu) == 0 {
@@ -125,7 +126,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// `space` is no longer loaded here; without PCIDs the load has dropped all its translations.
-    fn left(&self, cpu: usize, space: &Arc<Space<P>>, untagged: bool) {
+    pub(super) fn left(&self, cpu: usize, space: &Arc<Space<P>>, untagged: bool) {
         if untagged {
             space.tlb.cpus.fetch_and(!(1 << cpu), Ordering::Release);
         }
@@ -202,10 +203,12 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    /// What a CPU does when another one asked it to flush: catches up with the loaded space, or leaves it if it is
-    /// gone. Called from the interrupt that [`Platform::shootdown`] sends.
+    /// What a CPU does when another one asked it to flush: catches up with the loaded space, or leaves it if it is gone or
+    /// everything was to be flushed. Called from the interrupt that [`Platform::shootdown`] sends;
+    /// [`switch_to`](Self::switch_to) comes before user mode is entered again.
     pub fn acknowledge(&self) {
         let cpu = self.platform.cpu();
+        self.catch_up_with_flushes(cpu);
         let active = self.tlb[cpu].slots.lock().active.clone();
         if let Some(space) = active
             && space.tlb.seen[cpu].load(Ordering::Relaxed) != space.tlb_generation.load(Ordering::Acquire)

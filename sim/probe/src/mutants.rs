@@ -84,6 +84,8 @@ mutants! {
     OldRoot, "a switch loads the root that it saw before the generation";
     LeaveBeforeLoad, "a space counts as gone from a CPU before its PCID is flushed";
     KeepStaleTag, "an asked CPU keeps what it has under a PCID that is not loaded";
+    FlushHereOnly, "a flush of everything asks no other CPU";
+    FlushInSilence, "a CPU that has flushed everything wakes nobody who waits for it";
     CatchUpOnePage, "a CPU that is several changes behind flushes the last one";
     ReuseId, "a space gets the id of another";
     ClearAfterPoll, "a wake during the poll is lost";
