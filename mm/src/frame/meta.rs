@@ -124,11 +124,6 @@ impl Word {
         Self(self.0 + (1 << Self::AUX_SHIFT))
     }
 
-    /// The caller has checked that the counter is at least one.
-    pub const fn sub_aux(self) -> Self {
-        Self(self.0 - (1 << Self::AUX_SHIFT))
-    }
-
     /// The caller has checked that the count is at least one.
     pub const fn sub_count(self) -> Self {
         Self(self.0 - (1 << Self::COUNT_SHIFT))
@@ -137,6 +132,11 @@ impl Word {
     /// Of a mapped frame, naming a swap slot.
     pub const fn naming_slot(self) -> Self {
         Self(self.0 | (Self::NAMES_SLOT as u64) << Self::AUX_SHIFT)
+    }
+
+    /// With another small counter.
+    pub const fn with_aux(self, aux: u16) -> Self {
+        Self(self.0 & !(0xffff << Self::AUX_SHIFT) | (aux as u64) << Self::AUX_SHIFT)
     }
 
     pub const fn is_tail(self) -> bool {

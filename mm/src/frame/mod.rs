@@ -33,8 +33,7 @@
 //! 7. [`add_mapping`] and [`remove_mapping`] count references.
 //! 8. [`remove_mapping`] takes the last reference of a mapped frame: a [`RetiredFrame`].
 //! 9. [`ReservedFrame::into_page_table`]: one parent.
-//! 10. [`table_add_ref`] and [`table_remove_ref`] count parents; [`table_add_in_flight`] and
-//!     [`table_remove_in_flight`] count entries whose faults are being served.
+//! 10. [`table_add_ref`] and [`table_remove_ref`] count parents.
 //! 11. [`table_remove_ref`] takes the last parent: a [`RetiredFrame`].
 //! 12. [`ReservedFrame::pin`], [`ReservedRun::pin`].
 //! 13. [`unpin`].
@@ -81,7 +80,6 @@
 //! | [`QuarantineList::release_up_to`], each frame           |  62 |  113 |
 //! | [`add_mapping`]                                         |  26 |   26 |
 //! | [`remove_mapping`] that is not the last                 |  35 |   35 |
-//! | [`table_add_in_flight`] and [`table_remove_in_flight`]  |  38 |   38 |
 //! | [`allocate_contiguous`] of 512 frames and `map`         | 888 | none |
 //!
 //! `cargo build --release -p faultline-mm --example frame_cost` and the commands at the top of that example print them.
@@ -126,8 +124,6 @@
 //! [`remove_mapping`]: FrameAllocator::remove_mapping
 //! [`table_add_ref`]: FrameAllocator::table_add_ref
 //! [`table_remove_ref`]: FrameAllocator::table_remove_ref
-//! [`table_add_in_flight`]: FrameAllocator::table_add_in_flight
-//! [`table_remove_in_flight`]: FrameAllocator::table_remove_in_flight
 //! [`pin_range`]: FrameAllocator::pin_range
 //! [`unpin`]: FrameAllocator::unpin
 
@@ -149,6 +145,7 @@ mod quarantine;
 mod run;
 #[cfg(test)]
 mod steps;
+mod table;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -165,4 +162,5 @@ pub use meta::{FrameMeta, FrameState};
 pub use pfn::{FRAME_SIZE, Pfn};
 pub use quarantine::QuarantineList;
 pub use run::ReservedRun;
+pub(crate) use table::TableLock;
 pub use token::{ReservedFrame, RetiredFrame};

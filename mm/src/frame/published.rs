@@ -157,7 +157,7 @@ impl FrameAllocator {
     }
 
     /// One parent less refers to the page table `pfn`. With the last one gone, the frame is the caller's, to
-    /// quarantine or free; its count of faults in flight is forgotten.
+    /// quarantine or free.
     ///
     /// # Errors
     ///
@@ -180,46 +180,6 @@ impl FrameAllocator {
     #[inline]
     pub fn table_ref_count(&self, pfn: Pfn) -> u32 {
         self.table_word(pfn).map_or(0, Word::count)
-    }
-
-    /// One more entry of the page table `pfn` holds the marker of a fault in flight. Returns the new number.
-    ///
-    /// # Errors
-    ///
-    /// [`FrameError::Foreign`], [`FrameError::WrongState`], or [`FrameError::CountOverflow`] at 65535.
-    #[inline]
-    pub fn table_add_in_flight(&self, pfn: Pfn) -> Result<u16, FrameError> {
-        let word = self.update_table(pfn, |word| match word.aux() {
-            u16::MAX => Err(FrameError::CountOverflow {
-                frame: pfn,
-                count: u16::MAX.into(),
-            }),
-            _ => Ok(word.add_aux()),
-        })?;
-        Ok(word.aux() + 1)
-    }
-
-    /// One entry less of the page table `pfn` holds the marker of a fault in flight. Returns the new number.
-    ///
-    /// # Errors
-    ///
-    /// [`FrameError::Foreign`], [`FrameError::WrongState`], or [`FrameError::NoReference`] if there was none.
-    #[inline]
-    pub fn table_remove_in_flight(&self, pfn: Pfn) -> Result<u16, FrameError> {
-        let word = self.update_table(pfn, |word| match word.aux() {
-            0 => Err(FrameError::NoReference {
-                frame: pfn,
-                state: FrameState::PageTable,
-            }),
-            _ => Ok(word.sub_aux()),
-        })?;
-        Ok(word.aux() - 1)
-    }
-
-    /// The entries of the page table `pfn` that hold the marker of a fault in flight; 0 for a frame in any other state.
-    #[inline]
-    pub fn table_in_flight(&self, pfn: Pfn) -> u16 {
-        self.table_word(pfn).map_or(0, Word::aux)
     }
 
     #[inline]

@@ -11,10 +11,10 @@ use super::{Inner, Space, VirtualAddressSpace};
 use crate::address::{PAGE_SIZE, USER_END};
 use crate::entry::Entry;
 use crate::error::UserCopyError;
-use crate::frame::Pfn;
+use crate::frame::{Pfn, TableLock};
 use crate::platform::Platform;
 use crate::protection::{Access, FaultInfo};
-use crate::tables::Leaf;
+use crate::tables::{Leaf, index};
 
 /// The result of a copy between the kernel and user memory.
 pub type UserCopy = Result<(), UserCopyError>;
@@ -102,11 +102,8 @@ impl<P: Platform> VirtualAddressSpace<P> {
             return None;
         }
         let inner = self.lock();
-        let physical = self.translate_locked(&inner, address, access)?;
-        let start = self
-            .memory
-            .platform
-            .phys_to_virt(x86_64::PhysAddr::new_truncate(physical));
+        let page = self.translate_locked(&inner, address, access)?;
+        let start = self.pointer(&page);
         Some(f(UserBytes {
             start,
             length,
@@ -140,11 +137,8 @@ impl<P: Platform> VirtualAddressSpace<P> {
             return None;
         }
         let inner = self.lock();
-        let physical = self.translate_locked(&inner, address, access)?;
-        let word = self
-            .memory
-            .platform
-            .phys_to_virt(x86_64::PhysAddr::new_truncate(physical));
+        let page = self.translate_locked(&inner, address, access)?;
+        let word = self.pointer(&page);
         // SAFETY: 1. the frame is mapped, so it is RAM (or a device that user mode may touch); 2. the address is a
         // multiple of 4; 3. user mode may change the word at the same time, hence the atomic.
         let word = unsafe { core::sync::atomic::AtomicU32::from_ptr(word.cast()) };
@@ -152,7 +146,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
         if let Some(new) = f(old) {
             word.store(new, core::sync::atomic::Ordering::SeqCst);
         }
-        Some((old, physical))
+        Some((old, page.physical))
     }
 
     /// The physical address behind a user address, if user mode could make this access without a fault. It stays valid
@@ -160,6 +154,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
     #[must_use]
     pub fn translate(&self, address: u64, access: Access) -> Option<u64> {
         self.translate_locked(&self.lock(), address, access)
+            .map(|page| page.physical)
     }
 }
 
@@ -297,36 +292,59 @@ impl<P: Platform> Space<P> {
     /// Calls `copy` with where `address` is in the platform's view, under the lock, if the entry allows the access.
     fn copy_chunk(&self, address: u64, access: Access, copy: impl FnOnce(*mut u8)) -> bool {
         let inner = self.lock();
-        let Some(physical) = self.translate_locked(&inner, address, access) else {
+        let Some(page) = self.translate_locked(&inner, address, access) else {
             return false;
         };
-        copy(
-            self.memory
-                .platform
-                .phys_to_virt(x86_64::PhysAddr::new_truncate(physical)),
-        );
+        copy(self.pointer(&page));
         true
     }
 
-    pub(super) fn translate_locked(&self, inner: &Inner<P>, address: u64, access: Access) -> Option<u64> {
+    fn pointer(&self, page: &Translated<'_>) -> *mut u8 {
+        self.memory
+            .platform
+            .phys_to_virt(x86_64::PhysAddr::new_truncate(page.physical))
+    }
+
+    pub(super) fn translate_locked(&self, inner: &Inner<P>, address: u64, access: Access) -> Option<Translated<'_>> {
         if address >= USER_END {
             return None;
         }
-        let (value, mask) = match self.memory.leaf(inner.root?, address) {
+        let root = inner.root?;
+        let (value, mask) = match self.memory.leaf(root, address) {
             Leaf::Own(entry, value) => {
                 if access == Access::Write && value.allows(access) {
                     entry.or(Entry::DIRTY | Entry::ACCESSED);
                 }
                 (value, PAGE_SIZE - 1)
             }
-            Leaf::Shared(value) if access != Access::Write => (value, PAGE_SIZE - 1),
+            Leaf::Shared(_) if access != Access::Write => return self.translate_shared(root, address, access),
             Leaf::Huge(value) => (value, crate::address::HUGE_PAGE_SIZE - 1),
             Leaf::Shared(_) | Leaf::None => return None,
         };
-        value
-            .allows(access)
-            .then(|| frame_address(value.frame()) | address & mask)
+        value.allows(access).then(|| Translated {
+            physical: frame_address(value.frame()) | address & mask,
+            _table: TableLock::NONE,
+        })
     }
+
+    /// As [`translate_locked`](Self::translate_locked), for a page in a shared table, which the reclaimer may come to through
+    /// another space.
+    #[cold]
+    fn translate_shared(&self, root: Pfn, address: u64, access: Access) -> Option<Translated<'_>> {
+        let table = self.memory.level2(root, address)?.get().frame();
+        let lock = self.memory.frames.lock_table(table);
+        let value = self.memory.entry(table, index(address, 1)).get();
+        value.allows(access).then(|| Translated {
+            physical: frame_address(value.frame()) | address & (PAGE_SIZE - 1),
+            _table: lock,
+        })
+    }
+}
+
+/// Where a page is: for as long as the space's lock is held, and this kept.
+pub(super) struct Translated<'a> {
+    physical: u64,
+    _table: TableLock<'a>,
 }
 
 fn frame_address(frame: Pfn) -> u64 {

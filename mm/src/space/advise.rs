@@ -306,6 +306,12 @@ impl<P: Platform> Space<P> {
         inner
             .regions
             .update(range, survey.first, |region| region.flags.set(flag, set));
+        if flag == RegionFlags::LOCKED
+            && set
+            && let Some(root) = inner.root
+        {
+            self.keep_pages(root, range);
+        }
         Ok(())
     }
 }

@@ -191,21 +191,24 @@ impl<P: Platform> Space<P> {
         let mut visited = 0;
         while result.is_ok()
             && at < part.end()
-            && let Some((range, _)) = inner.regions.first_above(at)
+            && let Some((range, region)) = inner.regions.first_above(at)
             && let Some(range) = range.intersection(part)
         {
             at = range.end();
             let start = range.start().max(visited);
             let end = range.end().next_multiple_of(HUGE_PAGE_SIZE).max(start);
             visited = end;
-            if start == end {
-                continue;
+            let locked = region.flags.contains(RegionFlags::LOCKED);
+            if start < end {
+                memory.for_each_level2(root, PageRange::spanning(start, end), |at, entry2| {
+                    if result.is_ok() {
+                        result = self.share_span(entry2, child_root, at, busy, change);
+                    }
+                });
             }
-            memory.for_each_level2(root, PageRange::spanning(start, end), |at, entry2| {
-                if result.is_ok() {
-                    result = self.share_span(entry2, child_root, at, busy, change);
-                }
-            });
+            if locked {
+                self.keep_pages(root, range);
+            }
         }
         result
     }
@@ -243,6 +246,16 @@ impl<P: Platform> Space<P> {
             target.set(shared);
             Ok(())
         }
+    }
+
+    /// Tells the reclaimer that the shared tables of a range have locked pages: it may come to them through another space.
+    pub(super) fn keep_pages(&self, root: Pfn, range: PageRange) {
+        self.memory.for_each_level2(root, range, |_, entry2| {
+            let above = entry2.get();
+            if above.has(Entry::PRESENT | Entry::SHARED) && !above.has(Entry::HUGE) {
+                self.memory.frames.set_keeps_pages(above.frame(), true);
+            }
+        });
     }
 
     /// A huge page is shared as 512 small ones would be: each frame gains a reference.

@@ -1,9 +1,12 @@
 //! Page-table pages: finding, making, splitting, sharing and freeing them.
 //!
 //! A last-level table may be shared between spaces copy-on-write. The level-2 entries that point to a shared table lack
-//! the write right and carry [`Entry::SHARED`]; the table's count says how many there are. A shared table is never
-//! changed by software: whoever needs to change an entry below it unshares it first, which copies it (or takes it back,
-//! if nobody else is left). The processor may set accessed and dirty bits in it; they belong to all sharers.
+//! the write right and carry [`Entry::SHARED`]; the table's count says how many there are. Whoever needs to change an entry
+//! below one for one space unshares it first, which copies it (or takes it back, if nobody else is left). A shared table
+//! itself is changed by the reclaimer only, and only towards less: it takes pages out, and accessed bits. It does so under
+//! the table's own lock ([`FrameAllocator::lock_table`](crate::FrameAllocator)), which is also taken by whoever copies the
+//! table, or uses a page that it finds in it, with the lock of one of its spaces held. The processor may set accessed and
+//! dirty bits in it; they belong to all sharers.
 
 mod retire;
 mod share;

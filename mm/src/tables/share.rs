@@ -67,10 +67,13 @@ impl<P: Platform> Space<P> {
             });
             let below = above.without(Entry::SHARED).with(Entry::WRITABLE);
             entry2.set(below);
+            memory.frames.set_keeps_pages(shared, false);
             memory.counters.tables_taken_back.add(1);
             return Ok(below);
         }
+        let locked = memory.frames.lock_table(shared);
         let table = self.copy_table(shared, used)?;
+        drop(locked);
         let below = Entry::present(table, Entry::TABLE);
         entry2.set(below);
         // The processor may have cached the pointer to the old table for any of the 512 pages.
@@ -82,9 +85,9 @@ impl<P: Platform> Space<P> {
         Ok(below)
     }
 
-    /// A copy of a last-level table whose entries are empty outside `used`: private pages become copy-on-write in the copy
-    /// and gain a reference; those in swap slots gain one to their slot. Markers stay behind, and are copied as what they
-    /// stand for; busy bits stay behind.
+    /// A copy of a last-level table, which nobody changes meanwhile, whose entries are empty outside `used`: private pages
+    /// become copy-on-write in the copy and gain a reference; those in swap slots gain one to their slot. Markers stay
+    /// behind, and are copied as what they stand for; busy bits stay behind.
     ///
     /// # Errors
     /// [`OutOfFrames`] without a frame for it, or if a frame has as many references as its count can hold; every reference

@@ -24,17 +24,8 @@ fn refuses_everything(frames: &TestFrames, pfn: Pfn, expected: impl Fn(FrameStat
         frames.table_remove_ref(pfn, 0).map(drop),
         Err(expected(FrameState::PageTable))
     );
-    assert_eq!(frames.table_add_in_flight(pfn), Err(expected(FrameState::PageTable)));
-    assert_eq!(frames.table_remove_in_flight(pfn), Err(expected(FrameState::PageTable)));
     assert_eq!(frames.unpin(pfn, 0).map(drop), Err(expected(FrameState::Pinned)));
-    assert_eq!(
-        (
-            frames.mapping_count(pfn),
-            frames.table_ref_count(pfn),
-            frames.table_in_flight(pfn)
-        ),
-        (0, 0, 0)
-    );
+    assert_eq!((frames.mapping_count(pfn), frames.table_ref_count(pfn)), (0, 0));
     assert_eq!(frames.snapshot(), before);
 }
 

@@ -147,7 +147,7 @@ impl<'a> Machine<'a> {
             }
             Op::MakeTable { token } => {
                 let Some(token) = self.token(token) else { return };
-                self.set(token.into_page_table(), Is::Table { parents: 1, faults: 0 });
+                self.set(token.into_page_table(), Is::Table { parents: 1 });
             }
             Op::Pin { token } => {
                 let Some(token) = self.token(token) else { return };
@@ -227,13 +227,7 @@ impl<'a> Machine<'a> {
             Op::TableAddRef { frame } => {
                 let pfn = Pfn::new(frame);
                 let expected = match self.is(frame) {
-                    Is::Table { parents, faults } => self.moved(
-                        pfn,
-                        Is::Table {
-                            parents: parents + 1,
-                            faults,
-                        },
-                    ),
+                    Is::Table { parents } => self.moved(pfn, Is::Table { parents: parents + 1 }),
                     _ => Err(self.refused(frame, FrameState::PageTable)),
                 };
                 assert_eq!(frames.table_add_ref(pfn), expected);
@@ -242,14 +236,8 @@ impl<'a> Machine<'a> {
                 let pfn = Pfn::new(frame);
                 let expected = match self.is(frame) {
                     Is::Table { parents: 1, .. } => Ok(true),
-                    Is::Table { parents, faults } => {
-                        self.set(
-                            pfn,
-                            Is::Table {
-                                parents: parents - 1,
-                                faults,
-                            },
-                        );
+                    Is::Table { parents } => {
+                        self.set(pfn, Is::Table { parents: parents - 1 });
                         Ok(false)
                     }
                     _ => Err(self.refused(frame, FrameState::PageTable)),
@@ -257,44 +245,6 @@ impl<'a> Machine<'a> {
                 let got = frames.table_remove_ref(pfn, cpu);
                 assert_eq!(got.as_ref().map(Option::is_some).map_err(|&error| error), expected);
                 got.into_iter().flatten().for_each(|retired| self.retire(retired, then));
-            }
-            Op::TableAddInFlight { frame } => {
-                let pfn = Pfn::new(frame);
-                let expected = match self.is(frame) {
-                    Is::Table { parents, faults } => {
-                        self.set(
-                            pfn,
-                            Is::Table {
-                                parents,
-                                faults: faults + 1,
-                            },
-                        );
-                        Ok(faults + 1)
-                    }
-                    _ => Err(self.refused(frame, FrameState::PageTable)),
-                };
-                assert_eq!(frames.table_add_in_flight(pfn), expected);
-            }
-            Op::TableRemoveInFlight { frame } => {
-                let pfn = Pfn::new(frame);
-                let expected = match self.is(frame) {
-                    Is::Table { faults: 0, .. } => Err(FrameError::NoReference {
-                        frame: pfn,
-                        state: FrameState::PageTable,
-                    }),
-                    Is::Table { parents, faults } => {
-                        self.set(
-                            pfn,
-                            Is::Table {
-                                parents,
-                                faults: faults - 1,
-                            },
-                        );
-                        Ok(faults - 1)
-                    }
-                    _ => Err(self.refused(frame, FrameState::PageTable)),
-                };
-                assert_eq!(frames.table_remove_in_flight(pfn), expected);
             }
             Op::Unpin { frame } => {
                 let pfn = Pfn::new(frame);
@@ -379,7 +329,6 @@ impl<'a> Machine<'a> {
                 FrameState::Mapped => Is::Mapped(frames.mapping_count(pfn)),
                 FrameState::PageTable => Is::Table {
                     parents: frames.table_ref_count(pfn),
-                    faults: frames.table_in_flight(pfn),
                 },
                 FrameState::Pinned => {
                     let for_ever = matches!(is, Is::Pinned { for_ever: true, .. });
@@ -459,20 +408,12 @@ fn fixed_sequence_agrees_with_the_model() {
     ]);
     // Whatever the frames that were taken are used for, each operation meets frames that fit it and frames that do not.
     for frame in (0..48).chain(300..302).chain(599..601) {
-        ops.extend([
-            Op::AddMapping { frame },
-            Op::TableAddRef { frame },
-            Op::TableAddInFlight { frame },
-        ]);
+        ops.extend([Op::AddMapping { frame }, Op::TableAddRef { frame }]);
         for then in [Then::Quarantine, Then::Reuse] {
             ops.extend([Op::RemoveMapping { frame, then }, Op::RemoveMapping { frame, then }]);
             ops.extend([Op::TableRemoveRef { frame, then }, Op::TableRemoveRef { frame, then }]);
         }
-        ops.extend([
-            Op::TableRemoveInFlight { frame },
-            Op::Unpin { frame },
-            Op::Map { token: 0 },
-        ]);
+        ops.extend([Op::Unpin { frame }, Op::Map { token: 0 }]);
     }
     ops.extend([
         Op::Release { behind: 2 },

@@ -108,45 +108,49 @@ fn the_reference_count_refuses_to_wrap() {
     );
 }
 
-/// A whole table of faults in flight.
-const FAULTS: u16 = if cfg!(miri) { 3 } else { 512 };
-
 #[test]
-fn page_tables_count_parents_and_faults() {
+fn page_tables_count_parents() {
     let frames = TestFrames::new(128, 1);
     let table = frames.allocate(0).unwrap().into_page_table();
     frames.table_add_ref(table).unwrap();
     assert_eq!(frames.table_ref_count(table), 2);
-    for faults in 1..=FAULTS {
-        assert_eq!(frames.table_add_in_flight(table), Ok(faults));
-    }
-    assert_eq!(
-        (frames.table_in_flight(table), frames.table_ref_count(table)),
-        (FAULTS, 2)
-    );
-    for faults in (0..FAULTS).rev() {
-        assert_eq!(frames.table_remove_in_flight(table), Ok(faults));
-    }
-    let none = FrameError::NoReference {
-        frame: table,
-        state: FrameState::PageTable,
-    };
-    assert_eq!(frames.table_remove_in_flight(table), Err(none));
-    let full = (0..u16::MAX).fold(frames.metadata[table.index()].load(), |word, _| word.add_aux());
-    frames.metadata[table.index()].store(full);
-    assert_eq!(
-        frames.table_add_in_flight(table),
-        Err(FrameError::CountOverflow {
-            frame: table,
-            count: 65535
-        })
-    );
-
     assert!(frames.table_remove_ref(table, 0).unwrap().is_none());
     assert_eq!(frames.account().page_tables, 1);
     let retired = frames.table_remove_ref(table, 0).unwrap().unwrap();
     let again = retired.reuse().into_page_table();
-    assert_eq!((frames.table_in_flight(again), frames.table_ref_count(again)), (0, 1));
+    assert_eq!(frames.table_ref_count(again), 1);
+    frames.table_remove_ref(again, 0).unwrap().unwrap().free();
+}
+
+#[test]
+fn a_table_remembers_its_round_and_its_locked_pages_beside_its_lock_and_its_parents() {
+    let frames = TestFrames::new(128, 1);
+    let table = frames.allocate(0).unwrap().into_page_table();
+    assert!(frames.visit_table(table, 5));
+    assert!(!frames.visit_table(table, 5));
+    let lock = frames.lock_table(table);
+    frames.table_add_ref(table).unwrap();
+    frames.set_keeps_pages(table, true);
+    assert!(frames.visit_table(table, 6), "another round");
+    drop(lock);
+    drop(frames.lock_table(table));
+    assert!(frames.keeps_pages(table) && !frames.visit_table(table, 6));
+    frames.set_keeps_pages(table, false);
+    assert!(!frames.keeps_pages(table));
+    assert_eq!(frames.table_ref_count(table), 2);
+    // Rounds come again after a long time; only the low bits are kept.
+    assert!(frames.visit_table(table, 7));
+    assert!(!frames.visit_table(table, 7 | 1 << 14));
+    frames.audit().unwrap();
+    assert!(frames.table_remove_ref(table, 0).unwrap().is_none());
+    // The next table begins with nothing of it.
+    let again = frames
+        .table_remove_ref(table, 0)
+        .unwrap()
+        .unwrap()
+        .reuse()
+        .into_page_table();
+    assert!(!frames.keeps_pages(again) && frames.visit_table(again, 7));
     frames.table_remove_ref(again, 0).unwrap().unwrap().free();
 }
 
