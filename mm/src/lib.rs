@@ -41,7 +41,7 @@ pub use error::{FaultError, UserCopyError, VasError};
 pub use fault::{FaultFuture, FaultOutcome, FaultResult, FaultService};
 pub use frame::{
     FRAME_SIZE, FrameAccount, FrameAllocator, FrameError, FrameMeta, FrameState, OutOfFrames, Pfn, QuarantineList,
-    ReservedFrame, ReservedRun, RetiredFrame,
+    ReservedFrame, ReservedRun, RetiredFrame, Watermarks,
 };
 pub use memory::{FaultMode, Memory, MemoryConfig};
 pub use object::{DiskFile, LocateError, MAX_PIECES, MemoryObject, PageError, PageIn, Piece, Pieces};

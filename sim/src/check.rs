@@ -112,10 +112,10 @@ impl World {
         let memory = self.memory();
         let waiting = memory.faults_waiting_for_memory();
         if waiting > 0 {
-            if memory.frames().available() > 0 {
+            if memory.frames().available_for_faults() > 0 {
                 fail(format!(
-                    "{waiting} faults wait for memory although {} frames are free",
-                    memory.frames().available()
+                    "{waiting} faults wait for memory although {} frames are free for them",
+                    memory.frames().available_for_faults()
                 ));
             }
             let spaces = self.spaces.borrow();

@@ -72,7 +72,7 @@ impl<P: Platform> Memory<P> {
             }
             return Ok(frame);
         }
-        let frame = self.frames.allocate(cpu)?;
+        let frame = self.frame_for_fault(cpu)?;
         let address = frame.address().as_u64();
         if TRACED {
             self.trace_request(Kind::FaultFrame, request, address, 0);
@@ -195,7 +195,7 @@ impl<P: Platform> Memory<P> {
         if borrowed && old == self.zero_frame {
             return self.zeroed_for::<TRACED>(request);
         }
-        let copy = self.frames.allocate(self.platform.cpu())?;
+        let copy = self.frame_for_fault(self.platform.cpu())?;
         let address = copy.address().as_u64();
         if TRACED {
             self.trace_request(Kind::FaultFrame, request, address, 0);

@@ -41,6 +41,7 @@ mod fill;
 mod future;
 mod huge;
 mod parked;
+mod permits;
 mod service;
 mod side;
 pub(crate) mod slot;

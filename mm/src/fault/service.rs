@@ -43,9 +43,9 @@ impl<P: Platform> Future for FaultService<P> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Infallible> {
         let memory = self.memory;
-        memory.retry_parked(context.waker());
         memory.feed_hungry(context.waker());
-        for _ in 0..BUDGET {
+        let budget = BUDGET - memory.serve_waiting(context.waker());
+        for _ in 0..budget {
             let (token, last) = memory.faults.take(context.waker());
             if let Some(token) = token
                 && let Some(first) = memory.serve(token, context.waker())
@@ -295,14 +295,10 @@ impl<P: Platform> Memory<P> {
         let waiting = self.faults.waiting_for_memory() as u64 + 1;
         self.trace_page(Kind::MemoryWait, request, waiting);
         self.faults.park_for_memory(token);
-        self.retry_some_parked(&self.service_waker_or(waker));
-    }
-
-    /// Queues parked faults again, as many as there are free frames; the next frame that comes free wakes `waker`.
-    #[inline(always)]
-    fn retry_parked(&self, waker: &Waker) {
-        if self.faults.waiting_for_memory() > 0 {
-            self.retry_some_parked(waker);
+        self.frames.call_reclaimer();
+        let service = self.service_waker_or(waker);
+        if self.has_frame_for_waiting(&service) && !mutant!(QueueWithoutWake) {
+            service.wake();
         }
     }
 
@@ -311,18 +307,44 @@ impl<P: Platform> Memory<P> {
         self.faults.service_waker().unwrap_or_else(|| waker.clone())
     }
 
+    /// Whether a fault that waits for a frame may have one now; if not, the next frame that comes free wakes `waker`.
     #[cold]
-    fn retry_some_parked(&self, waker: &Waker) {
+    fn has_frame_for_waiting(&self, waker: &Waker) -> bool {
         // Register, then look: a frame that came free in between would wake nobody. The last one has used the waker up,
         // and faults may be left that it does not serve.
         if !mutant!(ForgetMemoryWaker) {
             self.frames.set_low_memory_waker(waker);
         }
-        let available = self.frames.available();
-        if available > 0 {
-            self.faults
-                .retry_for_memory(usize::try_from(available).unwrap_or(usize::MAX));
+        self.frames.available_for_faults() > 0
+    }
+
+    /// Serves faults that wait for a frame, a space after the other, while there are frames. Returns how many.
+    #[inline(always)]
+    fn serve_waiting(&'static self, waker: &Waker) -> usize {
+        if self.faults.waiting_for_memory() == 0 {
+            return 0;
         }
+        self.serve_some_waiting(waker)
+    }
+
+    #[cold]
+    fn serve_some_waiting(&'static self, waker: &Waker) -> usize {
+        let cpu = self.platform.cpu();
+        for served in 0..BUDGET {
+            if !self.has_frame_for_waiting(waker) {
+                return served;
+            }
+            let Some(token) = self.faults.take_waiting() else {
+                return served;
+            };
+            self.faults.set_permit(cpu, true);
+            let first = self.serve(token, waker);
+            self.faults.set_permit(cpu, false);
+            if let Some(first) = first {
+                first.wake();
+            }
+        }
+        BUDGET
     }
 }
 

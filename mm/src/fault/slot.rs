@@ -130,6 +130,8 @@ pub(crate) struct Slot<P: Platform> {
     sequence: AtomicU64,
     /// Next in the list that the slot is in; guarded by the lock of the lists. In a list of parked faults it is the list's.
     pub(super) next: AtomicPtr<Slot<P>>,
+    /// The first waiting slot of the next space, while this one is the first of its space that waits for a frame.
+    pub(super) next_space: AtomicPtr<Slot<P>>,
     /// Nobody waits any more. A hint for the service: the waiters' list under the lock decides.
     pub(crate) abandoned: AtomicBool,
     /// Whether the slot waits for its device.
@@ -181,6 +183,7 @@ impl<P: Platform> Slot<P> {
         Self {
             request: UnsafeCell::new(Request::none()),
             next: AtomicPtr::new(ptr::null_mut()),
+            next_space: AtomicPtr::new(ptr::null_mut()),
             progress: UnsafeCell::new(Progress::default()),
             shared: UnsafeCell::new(Shared {
                 waiters: WaitList::new(),

@@ -5,8 +5,9 @@ use core::task::Waker;
 use faultline_fallible::Box;
 
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
+use super::permits::WaitingSlots;
 use super::slot::{Slot, SlotToken};
 use super::waiter::{WaitList, complete_first};
 use super::{Ending, FaultOutcome};
@@ -53,8 +54,8 @@ impl<P: Platform> Fifo<P> {
 struct Lists<P: Platform> {
     free: Fifo<P>,
     queue: Fifo<P>,
-    /// Slots that wait for a free frame, in the order in which they found none.
-    memory: Fifo<P>,
+    /// Slots that wait for a free frame.
+    memory: WaitingSlots<P>,
     /// Slots that wait until a transfer of an object's pages is free, in order.
     transfer: Fifo<P>,
     /// Futures that wait for a slot.
@@ -86,11 +87,13 @@ unsafe impl<P: Platform> Send for Lists<P> {}
 
 /// What one CPU has of its own; written by that CPU alone.
 #[repr(align(64))]
-struct Own<P: Platform> {
+pub(super) struct Own<P: Platform> {
     /// Slots that it has claimed, less those whose use it has ended.
     in_use: AtomicUsize,
     /// The slot that the poll in progress has left with the CPU, to be served when the poll is over.
     left: AtomicPtr<Slot<P>>,
+    /// The fault that it serves may take a frame although others wait for one.
+    pub(super) permit: AtomicBool,
 }
 
 /// All fault slots of a machine.
@@ -99,7 +102,7 @@ pub(crate) struct FaultTable<P: Platform> {
     slots: NonNull<[Slot<P>]>,
     lists: Mutex<Lists<P>>,
     own: [Own<P>; MAX_CPUS],
-    /// Length of `Lists::memory`, to be looked at without the lock; written under it.
+    /// How many slots `Lists::memory` has, to be looked at without the lock; written under it.
     waiting_for_memory: AtomicUsize,
 }
 
@@ -122,7 +125,7 @@ impl<P: Platform> FaultTable<P> {
         let lists = Lists {
             free,
             queue: Fifo::EMPTY,
-            memory: Fifo::EMPTY,
+            memory: WaitingSlots::EMPTY,
             transfer: Fifo::EMPTY,
             slot_waiters: WaitList::new(),
             service: None,
@@ -135,6 +138,7 @@ impl<P: Platform> FaultTable<P> {
             own: core::array::from_fn(|_| Own {
                 in_use: AtomicUsize::new(0),
                 left: AtomicPtr::new(ptr::null_mut()),
+                permit: AtomicBool::new(false),
             }),
             waiting_for_memory: AtomicUsize::new(0),
         }
@@ -262,25 +266,25 @@ impl<P: Platform> FaultTable<P> {
         self.lists.lock().service.clone()
     }
 
-    /// Puts a slot at the end of those that wait for a frame.
+    /// Puts a slot at the end of those of its space that wait for a frame.
     pub(super) fn park_for_memory(&self, token: SlotToken<P>) {
         let mut lists = self.lists.lock();
-        lists.memory.push(token.slot());
+        lists.memory.push(token);
         self.waiting_for_memory.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Queues up to `count` of the slots that wait for a frame, oldest first: those that find none go back to the end
-    /// in the same order.
-    pub(super) fn retry_for_memory(&self, count: usize) {
+    /// Takes the slot whose turn it is to get a frame.
+    pub(super) fn take_waiting(&self) -> Option<SlotToken<P>> {
         let mut lists = self.lists.lock();
-        for _ in 0..count {
-            let Some(slot) = lists.memory.pop() else { return };
-            self.waiting_for_memory.fetch_sub(1, Ordering::Relaxed);
-            lists.queue.push(slot);
-            if !mutant!(QueueWithoutWake) {
-                lists.wake_service();
-            }
-        }
+        let token = lists.memory.pop()?;
+        self.waiting_for_memory.fetch_sub(1, Ordering::Relaxed);
+        Some(token)
+    }
+
+    /// What a CPU has of its own.
+    #[inline(always)]
+    pub(super) fn own(&self, cpu: usize) -> &Own<P> {
+        &self.own[cpu]
     }
 
     /// Puts a slot at the end of those that wait for a transfer.

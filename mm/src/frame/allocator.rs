@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU32, AtomicU64};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use x86_64::PhysAddr;
 
 use super::buddy::{Buddy, MAX_ORDER};
@@ -17,6 +17,7 @@ use super::pfn::{FRAME_SIZE, Pfn};
 use super::tally::Tally;
 use super::token::ReservedFrame;
 use super::waiter::Waiter;
+use super::watermarks::order_of_refill;
 use crate::object::Objects;
 use crate::swap::SwapArea;
 
@@ -56,6 +57,11 @@ pub struct FrameAllocator {
     cpu_mask: u32,
     pub(super) metadata: &'static mut [FrameMeta],
     pub(super) waiter: Waiter,
+    /// The reclaimer, when it sleeps.
+    pub(super) hungry: Waiter,
+    pub(super) reserve: AtomicU32,
+    pub(super) low: AtomicU32,
+    pub(super) high: AtomicU32,
     pub(super) limbo: Limbo,
     pub(super) zeroed: Mutex<FrameList>,
     pub(super) zeroed_target: AtomicU32,
@@ -128,6 +134,10 @@ impl FrameAllocator {
             cpu_mask: cpus.clamp(1, MAX_CPUS).next_power_of_two() as u32 - 1,
             metadata,
             waiter: Waiter::new(),
+            hungry: Waiter::new(),
+            reserve: AtomicU32::new(0),
+            low: AtomicU32::new(0),
+            high: AtomicU32::new(0),
             limbo: Limbo::new(),
             zeroed: Mutex::new(FrameList::new()),
             zeroed_target: AtomicU32::new(0),
@@ -222,6 +232,22 @@ impl FrameAllocator {
     /// [`OutOfFrames`] if all of them are empty.
     #[inline]
     pub fn allocate(&self, cpu: usize) -> Result<ReservedFrame<'_>, OutOfFrames> {
+        self.allocate_leaving(0, cpu)
+    }
+
+    /// As [`allocate`](Self::allocate), but leaves the [reserve](super::Watermarks).
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfFrames`] if no more is left.
+    #[inline]
+    pub fn allocate_for_fault(&self, cpu: usize) -> Result<ReservedFrame<'_>, OutOfFrames> {
+        self.allocate_leaving(u32::MAX, cpu)
+    }
+
+    /// Takes one frame; leaves as many in the buddy lists as `left` says, but not more than the reserve.
+    #[inline]
+    fn allocate_leaving(&self, left: u32, cpu: usize) -> Result<ReservedFrame<'_>, OutOfFrames> {
         #[cfg(any(test, feature = "fault-injection"))]
         if self.injector.fails() {
             return Err(self.out_of_frames(0));
@@ -231,7 +257,7 @@ impl FrameAllocator {
         if let Some((pfn, meta)) = taken {
             return Ok(ReservedFrame::new(self, meta, pfn, cpu));
         }
-        let pfn = self.allocate_slow(cpu);
+        let pfn = self.allocate_slow(left, cpu);
         match self.metadata.get(pfn.index()) {
             Some(meta) => Ok(ReservedFrame::new(self, meta, pfn, cpu)),
             None => Err(self.out_of_frames(0)),
@@ -241,18 +267,28 @@ impl FrameAllocator {
     /// Returns a reserved frame, or [`Pfn::NONE`].
     #[cold]
     #[inline(never)]
-    fn allocate_slow(&self, cpu: u32) -> Pfn {
+    fn allocate_slow(&self, left: u32, cpu: u32) -> Pfn {
+        let left = left.min(self.reserve.load(Ordering::Relaxed));
         let lists = self.each_cpu().iter().map(|other| &other.cache).chain([&self.zeroed]);
-        self.take_ordinary(cpu)
+        self.take_ordinary(left, cpu)
             .or_else(|| lists.into_iter().find_map(|list| lock(list).take(self.metadata)))
             .map_or(Pfn::NONE, |(pfn, _)| pfn)
     }
 
-    /// Reserves a frame from the CPU's cache, which is refilled from the buddy lists if it is empty.
-    pub(super) fn take_ordinary(&self, cpu: u32) -> Option<(Pfn, &FrameMeta)> {
+    /// Reserves a frame from the CPU's cache, which is refilled from the buddy lists if it is empty; `left` frames are left
+    /// there.
+    pub(super) fn take_ordinary(&self, left: u32, cpu: u32) -> Option<(Pfn, &FrameMeta)> {
         let mut cache = lock(&self.cpu(cpu).cache);
         if cache.len() == 0 {
-            lock(&self.buddy).take_singles(self.metadata, BATCH_ORDER, Word::CACHED, &mut cache);
+            let mut buddy = lock(&self.buddy);
+            if let Some(order) = order_of_refill(buddy.free(), left, BATCH_ORDER) {
+                buddy.take_singles(self.metadata, order, Word::CACHED, &mut cache);
+            }
+            let free = buddy.free();
+            drop(buddy);
+            if free < u64::from(self.low.load(Ordering::Relaxed)) {
+                self.call_reclaimer();
+            }
         }
         cache.take(self.metadata)
     }
@@ -268,13 +304,19 @@ impl FrameAllocator {
     /// The frames that single allocations can still take: those in the caches, the zeroed pool and the buddy lists.
     /// Takes each of their locks in turn.
     pub fn available(&self) -> u64 {
+        let (single, blocks) = self.count_free();
+        single + blocks
+    }
+
+    /// The free frames in the caches and the zeroed pool, and those in the buddy lists.
+    pub(super) fn count_free(&self) -> (u64, u64) {
         let cached: u64 = self
             .each_cpu()
             .iter()
             .map(|cpu| u64::from(lock(&cpu.cache).len()))
             .sum();
         let zeroed = u64::from(lock(&self.zeroed).len());
-        cached + zeroed + lock(&self.buddy).free()
+        (cached + zeroed, lock(&self.buddy).free())
     }
 
     /// Puts a reserved frame that the caller owns into the cache.

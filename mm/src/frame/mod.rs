@@ -26,7 +26,7 @@
 //! 1. An empty cache is filled from the buddy lists.
 //! 2. A full cache, or with [`set_zeroed_target`] and [`drain_caches`] the pool, is drained into them, and neighbours
 //!    merge.
-//! 3. [`allocate`], [`allocate_zeroed`], [`take_for_zeroing`]; [`allocate_contiguous`] for a run.
+//! 3. [`allocate`], [`allocate_for_fault`], [`allocate_zeroed`], [`take_for_zeroing`]; [`allocate_contiguous`] for a run.
 //! 4. The token is dropped or `free`d.
 //! 5. [`put_zeroed`].
 //! 6. [`ReservedFrame::map`], [`ReservedRun::map`]: one reference.
@@ -114,6 +114,7 @@
 //! ```
 //!
 //! [`allocate`]: FrameAllocator::allocate
+//! [`allocate_for_fault`]: FrameAllocator::allocate_for_fault
 //! [`allocate_contiguous`]: FrameAllocator::allocate_contiguous
 //! [`allocate_zeroed`]: FrameAllocator::allocate_zeroed
 //! [`take_for_zeroing`]: FrameAllocator::take_for_zeroing
@@ -151,6 +152,7 @@ mod tally;
 mod tests;
 mod token;
 mod waiter;
+mod watermarks;
 mod zeroed;
 
 pub use account::FrameAccount;
@@ -164,3 +166,4 @@ pub use quarantine::QuarantineList;
 pub use run::ReservedRun;
 pub(crate) use table::TableLock;
 pub use token::{ReservedFrame, RetiredFrame};
+pub use watermarks::Watermarks;

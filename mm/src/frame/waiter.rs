@@ -34,6 +34,12 @@ impl Waiter {
         self.waiting.load(Ordering::Relaxed)
     }
 
+    /// Wakes `waker` once, by [`notify`](Self::notify); replaces the waker set before.
+    pub fn set(&self, waker: &Waker) {
+        self.waker.register(waker);
+        self.waiting.store(true, Ordering::Release);
+    }
+
     /// Called after a frame was put on a list, with no lock held.
     #[inline]
     pub fn notify(&self) {
@@ -72,7 +78,6 @@ impl FrameAllocator {
     /// A frame that came free before this call wakes nobody: try to allocate once more after it, as
     /// [`poll_allocate`](Self::poll_allocate) does.
     pub fn set_low_memory_waker(&self, waker: &Waker) {
-        self.waiter.waker.register(waker);
-        self.waiter.waiting.store(true, Ordering::Release);
+        self.waiter.set(waker);
     }
 }

@@ -79,7 +79,7 @@ impl FrameAllocator {
             return None;
         }
         let cpu = self.cpu_index(cpu);
-        let (pfn, meta) = self.take_ordinary(cpu)?;
+        let (pfn, meta) = self.take_ordinary(self.low.load(Ordering::Relaxed), cpu)?;
         Some(ReservedFrame::new(self, meta, pfn, cpu))
     }
 

@@ -84,7 +84,7 @@ impl<P: Platform> Memory<P> {
     fn feed_some_hungry(&self, waker: &Waker) {
         // Register, then look: a frame that came free in between would wake nobody.
         self.frames.set_low_memory_waker(waker);
-        if self.frames.available() > 0 {
+        if self.frames.available_for_faults() > 0 {
             self.feed_futures(usize::MAX);
         }
     }

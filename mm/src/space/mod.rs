@@ -29,7 +29,7 @@ use core::task::Waker;
 use faultline_fallible::{Arc, Vec};
 
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
@@ -48,7 +48,7 @@ pub use turn::Turn;
 use crate::Memory;
 use crate::address::PageRange;
 use crate::error::VasError;
-use crate::fault::slot::{self, SlotToken};
+use crate::fault::slot::{self, Slot, SlotToken};
 use crate::frame::{Pfn, QuarantineList};
 use crate::memory::MemoryRef;
 use crate::platform::Platform;
@@ -69,6 +69,8 @@ pub struct Space<P: Platform> {
     pub(crate) tlb: SpaceTlb,
     /// Its place on the list of all spaces.
     links: all::Links<P>,
+    /// The last of its faults that wait for a frame; belongs to the lock of the fault lists.
+    pub(crate) waiting: AtomicPtr<Slot<P>>,
     pub(crate) inner: Mutex<Inner<P>>,
 }
 
@@ -194,6 +196,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
             memory,
             tlb: SpaceTlb::new(),
             links: all::Links::new(),
+            waiting: AtomicPtr::new(core::ptr::null_mut()),
             inner: Mutex::new(inner),
         };
         let space = Arc::try_new(space)?;

@@ -18,6 +18,7 @@ pub(crate) mod machine;
 mod map;
 mod model;
 mod objects;
+mod permits;
 mod protect;
 mod quarantine;
 mod steps;

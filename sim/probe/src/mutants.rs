@@ -59,7 +59,7 @@ mutants! {
     WakeOnlyFirst, "only the first waiter of a fault gets the result";
     ForgetSlotWaiter, "a slot that comes free wakes nobody";
     ForgetMemoryWaker, "the service does not ask to be woken by the next free frame";
-    QueueWithoutWake, "a parked fault is queued again and the service sleeps on";
+    QueueWithoutWake, "a fault is parked although a frame is free, and the service sleeps on";
     ForgetEarlyAnswer, "an answer of the disk that comes before the wait is lost";
     RefuseJoiner, "a fault that joined another is refused with it";
     ForgetZero, "a frame is published without being zeroed";
