@@ -91,7 +91,7 @@ impl<P: Platform> Memory<P> {
         let progress = unsafe { token.slot().progress() };
         let frame = match progress.frame.take() {
             Some(frame) => frame,
-            None => match self.frames.allocate(self.platform.cpu()) {
+            None => match self.frame_for_fault(self.platform.cpu()) {
                 Ok(frame) => frame,
                 Err(_) => return Step::NoMemory(token),
             },
