@@ -159,7 +159,10 @@ impl<P: Platform> Memory<P> {
             return Err(Wish::NoRecord);
         }
         pages.tree.prepare(page).map_err(|_| Wish::NoFrame)?;
-        let frame = self.frames.allocate_for_fault(self.platform.cpu()).map_err(|_| Wish::NoFrame)?;
+        let frame = self
+            .frames
+            .allocate_for_fault(self.platform.cpu())
+            .map_err(|_| Wish::NoFrame)?;
         if !pieces.are_whole_page() {
             self.platform.zero_frame(frame.frame());
         }
