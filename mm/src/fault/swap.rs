@@ -40,7 +40,7 @@ impl<P: Platform> Memory<P> {
             let ahead = inner.streams.hit(slot);
             let step = self.resolved::<true>(token, inner, FaultClass::Swap);
             if let Some(ahead) = ahead {
-                self.read_swap_ahead(ahead);
+                self.read_swap_ahead(ahead, self.left_by_read_ahead());
             }
             return step;
         }

@@ -4,7 +4,7 @@
 //! and changes all of them in one compare-exchange: of two racing frees exactly one succeeds, and the other is told
 //! what it found. The two link words belong to whoever owns the frame in its state: the buddy lists, a cache, the pool
 //! of zeroed frames or a quarantine. Those of a mapped frame are idle; if its page is in a swap slot too, the small
-//! counter is 1 and the first link names the slot.
+//! counter says so and the first link names the slot.
 
 use core::fmt;
 use core::sync::atomic::AtomicU32;
@@ -98,6 +98,8 @@ impl Word {
     pub const MAPPED_ONCE: Self = Self::of(FrameState::Mapped).add_count(1);
     /// In the small counter of a mapped frame: the first link names a swap slot.
     pub const NAMES_SLOT: u16 = 1;
+    /// Likewise: the page was read from there a short while ago.
+    pub const FRESH: u16 = 2;
     pub const TABLE_ONCE: Self = Self::of(FrameState::PageTable).add_count(1);
     pub const TAIL: Self = Self(TAIL as u64);
 
@@ -129,9 +131,9 @@ impl Word {
         Self(self.0 - (1 << Self::COUNT_SHIFT))
     }
 
-    /// Of a mapped frame, naming a swap slot.
-    pub const fn naming_slot(self) -> Self {
-        Self(self.0 | (Self::NAMES_SLOT as u64) << Self::AUX_SHIFT)
+    /// Whether the frame is mapped and its first link names a swap slot.
+    pub const fn names_slot(self) -> bool {
+        self.is(FrameState::Mapped) && self.aux() & Self::NAMES_SLOT != 0
     }
 
     /// With another small counter.

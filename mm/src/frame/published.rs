@@ -30,9 +30,7 @@ pub(super) enum Dropped {
 pub(super) fn drop_reference(meta: &FrameMeta, mut word: Word) -> Dropped {
     loop {
         let (next, dropped) = match word.count() {
-            1 if word.is(FrameState::Mapped) && word.aux() == Word::NAMES_SLOT => {
-                (Word::RESERVED, Dropped::LastNamingSlot)
-            }
+            1 if word.names_slot() => (Word::RESERVED, Dropped::LastNamingSlot),
             1 if word.is(FrameState::Mapped) => (Word::RESERVED, Dropped::Last),
             _ if !is_mappable(word) => return Dropped::WrongState,
             0 => return Dropped::None,
@@ -118,20 +116,30 @@ impl FrameAllocator {
         }
     }
 
-    /// Says that the page of a mapped frame, to which the caller holds a reference, is in a swap slot. One caller at a time
-    /// does.
-    pub(crate) fn set_swap_slot(&self, pfn: Pfn, slot: SwapSlot) {
+    /// Says that the page of a mapped frame, to which the caller holds a reference, is in a swap slot, and whether it was just
+    /// read from there. One caller at a time does.
+    pub(crate) fn set_swap_slot(&self, pfn: Pfn, slot: SwapSlot, fresh: bool) {
         let Ok(meta) = self.meta(pfn) else { return };
         meta.set_prev(slot.number());
         let mut word = meta.load();
-        while word.aux() != Word::NAMES_SLOT {
+        let flags = Word::NAMES_SLOT | if fresh { Word::FRESH } else { 0 };
+        while word.aux() & flags != flags {
             debug_assert!(word.is(FrameState::Mapped), "only a mapped frame has a swap slot");
             // Release: who sees the counter sees the link.
-            match meta.exchange(word, word.naming_slot()) {
+            match meta.exchange(word, word.with_aux(word.aux() | flags)) {
                 Ok(()) => return,
                 Err(found) => word = found,
             }
         }
+    }
+
+    /// Whether the page of a frame was just read from its swap slot; it was not, from now on.
+    pub(crate) fn take_fresh(&self, pfn: Pfn) -> bool {
+        let Ok(meta) = self.meta(pfn) else { return false };
+        let word = meta.load();
+        word.names_slot()
+            && word.aux() & Word::FRESH != 0
+            && meta.exchange(word, word.with_aux(word.aux() & !Word::FRESH)).is_ok()
     }
 
     /// The swap slot that was said to have the page of a mapped frame; whether it still has, its word says.
@@ -139,7 +147,7 @@ impl FrameAllocator {
     pub(crate) fn named_swap_slot(&self, pfn: Pfn) -> Option<SwapSlot> {
         let meta = self.metadata.get(pfn.index())?;
         let word = meta.load();
-        (word.is(FrameState::Mapped) && word.aux() == Word::NAMES_SLOT).then(|| SwapSlot::new(meta.prev()))
+        word.names_slot().then(|| SwapSlot::new(meta.prev()))
     }
 
     /// One more parent refers to the page table `pfn`.

@@ -6,8 +6,8 @@
 
 mod access;
 mod advise;
-#[cfg_attr(not(test), allow(dead_code, reason = "for reclaim, which comes next"))]
 mod all;
+mod bring_back;
 mod brk;
 mod clear;
 mod fork;
@@ -44,6 +44,7 @@ pub use remap::RemapTarget;
 pub use stats::{PageCounts, SpaceStats};
 pub(crate) use teardown::EndingSpaces;
 pub use turn::Turn;
+pub(crate) use turn::pause;
 
 use crate::Memory;
 use crate::address::PageRange;

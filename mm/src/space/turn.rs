@@ -183,7 +183,7 @@ impl<P: Platform> Inner<P> {
 }
 
 /// Lets others run: between two steps.
-pub(super) async fn pause() {
+pub(crate) async fn pause() {
     let mut polled = false;
     poll_fn(|context| {
         if polled {

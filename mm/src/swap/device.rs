@@ -130,6 +130,12 @@ impl<P: Platform> Memory<P> {
         }
     }
 
+    /// Slots of the area that are in use.
+    pub(super) fn used_swap_slots(&self) -> u32 {
+        let area = &self.frames.swap;
+        area.slots().saturating_sub(area.free())
+    }
+
     /// Begins the read of the page of a slot whose word the caller has just made `Reading`, and of those slots of `ahead`
     /// that are `Out`.
     pub(crate) fn start_swap_read(
@@ -141,49 +147,54 @@ impl<P: Platform> Memory<P> {
         ahead: Range<u32>,
     ) {
         prepared.push(segment_of(slot, frame.map()));
-        self.add_ahead(&mut prepared, ahead);
+        self.add_ahead(&mut prepared, ahead, self.left_by_read_ahead());
         prepared.start(device, self.swap_reads(), 0);
     }
 
-    /// Reads those slots of `ahead` that are `Out`, for whoever will come for them. Does nothing if there is no frame or no
-    /// transfer to spare.
-    pub(crate) fn read_swap_ahead(&'static self, ahead: Range<u32>) {
-        let Some(device) = self.swap.device() else { return };
+    /// Reads those slots of `ahead` that are `Out`, for whoever will come for them, as far as more frames are free than
+    /// `reserve`. False, and nothing is done, if no transfer is free.
+    pub(crate) fn read_swap_ahead(&'static self, ahead: Range<u32>, reserve: u64) -> bool {
+        let Some(device) = self.swap.device() else { return true };
         let Some(mut prepared) = self.swap.transfers.prepare(Direction::Read) else {
-            return;
+            return false;
         };
-        self.add_ahead(&mut prepared, ahead);
+        self.add_ahead(&mut prepared, ahead, reserve);
         if !prepared.segments().is_empty() {
             prepared.start(&*device, self.swap_reads(), 0);
         }
+        true
     }
 
-    /// Adds those slots of `ahead` that are `Out` to a transfer, as far as there are frames to spare.
-    fn add_ahead(&self, prepared: &mut Prepared, ahead: Range<u32>) {
+    /// Frames that reading ahead leaves free: with fewer, memory is short.
+    pub(crate) fn left_by_read_ahead(&self) -> u64 {
+        u64::from(self.frames.watermarks().low).max(MAX_SEGMENTS as u64)
+    }
+
+    /// Adds those slots of `ahead` that are `Out` to a transfer, as far as more frames are free than `reserve`.
+    fn add_ahead(&self, prepared: &mut Prepared, ahead: Range<u32>, reserve: u64) {
         let area = &self.frames.swap;
         let end = ahead.end.min(area.slots());
-        if ahead.start >= end || !self.may_read_ahead() {
+        if ahead.start >= end {
             return;
         }
         let cpu = self.platform.cpu();
+        let mut spare = self.frames.available().saturating_sub(reserve);
         for slot in (ahead.start..end).map(SwapSlot::new) {
             let word = area.load(slot);
-            if word.state != SlotState::Out || prepared.is_full() {
+            if word.state != SlotState::Out {
                 continue;
+            }
+            if spare == 0 || prepared.is_full() {
+                return;
             }
             let Ok(frame) = self.frames.allocate(cpu) else { return };
             let waiting = ParkedFaults::NONE;
             if area.exchange(slot, word, word.with(SlotState::Reading { waiting })) {
                 prepared.push(segment_of(slot, frame.map()));
                 area.counters.read_ahead.add(1);
+                spare -= 1;
             }
         }
-    }
-
-    /// Whether so many frames are free that some may be filled before anybody needs them.
-    fn may_read_ahead(&self) -> bool {
-        const LEFT: u64 = 2 * MAX_SEGMENTS as u64;
-        self.frames.available() > LEFT
     }
 
     /// The transfer that a read starts with. None is free: the fault has to wait for one

@@ -35,17 +35,21 @@
 //! Words are changed by compare-exchange (`AcqRel`), or under their own locked bit, which is innermost but for the words
 //! of frames. Which slot a frame gets is decided under `SwapArea::leaving`, taken inside the lock of a space or table.
 
-#[allow(dead_code, reason = "for reclaim, which comes next")]
 mod area;
 #[allow(dead_code, reason = "for reclaim, which comes next")]
 mod device;
+#[allow(dead_code, reason = "for reclaim, which comes next")]
+mod leave;
+mod off;
+#[allow(dead_code, reason = "for reclaim, which comes next")]
+mod references;
 mod window;
 mod word;
 
-#[cfg_attr(not(test), allow(unused_imports, reason = "for reclaim, which comes next"))]
-pub(crate) use area::Left;
 pub(crate) use area::SwapArea;
 pub(crate) use device::SwapDevice;
+#[cfg_attr(not(test), allow(unused_imports, reason = "for reclaim, which comes next"))]
+pub(crate) use leave::Left;
 pub(crate) use window::Streams;
 pub(crate) use word::{SlotState, SlotWord};
 
@@ -80,6 +84,15 @@ pub enum SwapError {
     /// There is a swap area already.
     #[error("there is a swap area already")]
     AlreadyOn,
+    /// The swap area is being switched off.
+    #[error("the swap area is being switched off")]
+    Closing,
+    /// A page can't be read.
+    #[error("page {} of the swap area can't be read", slot.number())]
+    Unreadable {
+        /// Its slot.
+        slot: SwapSlot,
+    },
     /// There is no swap area.
     #[error("there is no swap area")]
     Off,

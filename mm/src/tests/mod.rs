@@ -23,6 +23,7 @@ mod protect;
 mod quarantine;
 mod steps;
 mod swap;
+mod swap_off;
 mod tlb;
 mod unmap;
 mod waking;

@@ -327,7 +327,7 @@ fn nothing_is_read_ahead_when_frames_are_short() {
     world.page_out(&disk, &space, A, 150);
     let hog = world.space();
     hog.map_lazy(at(A), 200 * PAGE_SIZE, RW, Backing::Anonymous).unwrap();
-    for page in 0..140 {
+    for page in 0..190 {
         world.write(&hog, A + page * PAGE_SIZE, 1).unwrap();
     }
     for page in 0..20 {
