@@ -65,6 +65,12 @@ impl Disk {
         }
     }
 
+    /// The first word of a page.
+    pub fn word(&self, slot: SwapSlot) -> Option<u64> {
+        let inside = self.inside.lock().unwrap();
+        inside.pages.get(&(u64::from(slot.number()) * 8)).map(|page| page[0])
+    }
+
     /// Transfers that wait.
     pub fn waiting(&self) -> usize {
         self.inside.lock().unwrap().waiting.len()
@@ -149,9 +155,9 @@ impl World {
         disk
     }
 
-    /// Makes the pages of a range leave, as far as they are in tables of the space's own; returns what was written to which
-    /// slots. Nothing is written yet, and no frame is free.
-    pub fn leave(&self, space: &Vas, start: u64, pages: u64) -> Result<Vec<Left>, SwapError> {
+    /// Makes the pages of a range leave, as far as they are in tables of the space's own; returns what has become of them,
+    /// and the last error. Nothing is written yet, and no frame is free.
+    pub fn leave(&self, space: &Vas, start: u64, pages: u64) -> (Vec<Left>, Result<(), SwapError>) {
         let mut left = Vec::new();
         let mut inner = space.lock();
         let mut change = Change::new();
@@ -162,7 +168,8 @@ impl World {
                 let Leaf::Own(entry, value) = self.memory.leaf(inner.root.unwrap(), page) else {
                     continue;
                 };
-                if value.is_present() && !value.has(Entry::BORROWED) && !value.has(Entry::BUSY) {
+                const STAY: u64 = Entry::BORROWED | Entry::BUSY | Entry::SHARED;
+                if value.is_present() && value.bits() & STAY == 0 {
                     match leaving.entry(entry) {
                         Ok(slot) => left.push(slot),
                         Err(error) => result = Err(error),
@@ -172,7 +179,7 @@ impl World {
             }
         }
         space.finish(&mut inner, change);
-        result.map(|()| left)
+        (left, result)
     }
 
     /// Writes what has left, and frees the frames that nothing maps any more.
@@ -201,7 +208,8 @@ impl World {
 
     /// Swaps the pages of a range out, as far as they are in tables of the space's own; says how many were written.
     pub fn page_out(&self, disk: &Disk, space: &Vas, start: u64, pages: u64) -> usize {
-        let left = self.leave(space, start, pages).unwrap();
+        let (left, result) = self.leave(space, start, pages);
+        assert_eq!(result, Ok(()));
         self.write_out(disk, &left);
         left.iter().filter(|left| matches!(left, Left::Dirty(..))).count()
     }

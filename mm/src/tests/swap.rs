@@ -95,7 +95,7 @@ fn a_page_that_was_only_read_leaves_again_without_a_write() {
     // It may be written to without another fault, because nobody else has it.
     assert!(space.is_mapped_for(A + PAGE_SIZE, Access::Write));
     world.write(&space, A + PAGE_SIZE, 77).unwrap();
-    let left = world.leave(&space, A, 3).unwrap();
+    let (left, _) = world.leave(&space, A, 3);
     assert!(
         matches!(left[..], [Left::Clean(_), Left::Dirty(..), Left::Clean(_)]),
         "{left:?}"
@@ -514,7 +514,7 @@ fn mincore_knows_pages_that_a_touch_finds_in_memory() {
     let world = World::new(256);
     let disk = world.swap(64);
     let space = written(&world, 3);
-    let left = world.leave(&space, A, 2).unwrap();
+    let left = world.leave(&space, A, 2).0;
     world.write_out(&disk, &left[..1]);
     let mut resident = Vec::new();
     space
@@ -529,7 +529,7 @@ fn a_page_that_is_being_written_comes_back_and_is_copied_before_it_changes() {
     let world = World::new(256);
     let disk = world.swap(64);
     let space = written(&world, 1);
-    let left = world.leave(&space, A, 1).unwrap();
+    let left = world.leave(&space, A, 1).0;
     let slot = slot_of(&space, 0);
     assert_eq!(world.read(&space, A), Ok(1));
     assert!(!space.is_mapped_for(A, Access::Write), "the device reads the frame");
@@ -546,7 +546,7 @@ fn a_full_area_gives_out_slots_of_pages_that_are_in_memory() {
     let disk = world.swap(4);
     let space = written(&world, 8);
     world.page_out(&disk, &space, A, 4);
-    assert_eq!(world.leave(&space, A + 4 * PAGE_SIZE, 1), Err(SwapError::Full));
+    assert_eq!(world.leave(&space, A + 4 * PAGE_SIZE, 1).1, Err(SwapError::Full));
     check(&world, &[&space]);
     for page in 0..4 {
         assert_eq!(world.read(&space, A + page * PAGE_SIZE), Ok(page + 1));
@@ -555,7 +555,7 @@ fn a_full_area_gives_out_slots_of_pages_that_are_in_memory() {
     assert_eq!(world.page_out(&disk, &space, A + 4 * PAGE_SIZE, 4), 4);
     check(&world, &[&space]);
     // The first four have lost their slots.
-    assert_eq!(world.leave(&space, A, 1), Err(SwapError::Full));
+    assert_eq!(world.leave(&space, A, 1).1, Err(SwapError::Full));
     for page in 0..8 {
         assert_eq!(world.read(&space, A + page * PAGE_SIZE), Ok(page + 1));
     }

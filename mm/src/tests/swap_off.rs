@@ -110,7 +110,7 @@ fn switching_off_waits_for_reads_faults_and_writes_that_are_under_way() {
     let disk = world.swap(64);
     let space = written(&world, 8);
     world.page_out(&disk, &space, A, 6);
-    let left = world.leave(&space, A + 6 * PAGE_SIZE, 2).unwrap();
+    let left = world.leave(&space, A + 6 * PAGE_SIZE, 2).0;
     disk.at_once(false);
     let mut fault = std::boxed::Box::pin(space.handle_page_fault(FaultInfo::user(A, Access::Write)));
     assert!(world.poll(fault.as_mut()).is_pending());
@@ -148,10 +148,7 @@ fn an_attempt_that_is_dropped_leaves_swap_on() {
     {
         let mut off = pin!(world.memory.swap_off());
         assert!(world.poll(off.as_mut()).is_pending());
-        assert!(matches!(
-            world.leave(&space, A + 4 * PAGE_SIZE, 1),
-            Err(SwapError::Full)
-        ));
+        assert_eq!(world.leave(&space, A + 4 * PAGE_SIZE, 1).1, Err(SwapError::Full));
     }
     disk.finish_all();
     disk.at_once(true);

@@ -15,6 +15,7 @@ use proptest::prelude::*;
 
 use self::operations::Operation;
 use self::reference::*;
+use super::disk::Disk;
 use super::machine::*;
 use super::walk::Walk;
 use crate::*;
@@ -28,6 +29,8 @@ pub struct Options {
     pub cpus: usize,
     pub pcids: u16,
     pub inline: bool,
+    /// Pages leave for a swap area of so many pages, and come back.
+    pub swap: u64,
     /// Calls work in steps as small as they can be, and others come in between.
     pub steps: bool,
 }
@@ -44,6 +47,7 @@ pub struct Run {
     pub pairs: Vec<Pair>,
     pub objects: Objects,
     pub options: Options,
+    pub disk: Option<faultline_fallible::Arc<Disk>>,
     value: u64,
     step: u64,
     /// Last, so that what refers to its memory is dropped before.
@@ -66,6 +70,7 @@ impl Run {
         let world = World::with(10_240, configure, options.pcids);
         let objects = Objects::new(&world);
         let mut run = Self {
+            disk: (options.swap > 0).then(|| world.swap(options.swap)),
             world,
             objects,
             pairs: Vec::new(),
@@ -131,6 +136,9 @@ impl Run {
         }
         for pair in &self.pairs {
             pair.reference.check_entries(&self.world, &pair.space, &self.objects);
+            if let Some(disk) = &self.disk {
+                pair.reference.check_swapped(&self.world, &pair.space, disk);
+            }
         }
         let walk = Walk::of(&self.world, self.pairs.iter().map(|pair| &*pair.space));
         walk.check_counts(&self.world, core::slice::from_ref(&self.objects.shared));
@@ -141,6 +149,7 @@ impl Run {
     pub fn end(mut self) {
         self.check();
         self.pairs.clear();
+        assert_eq!(self.world.memory.swap_stats().used, 0);
         if self.options.cpus > 0 {
             self.world.deliver_all();
         }
@@ -223,6 +232,47 @@ fn case_24_in_steps_with_others_in_between() {
         ..Options::default()
     };
     run(options, 8, 5_000);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "long runs")]
+fn random_operations_on_pages_that_are_swapped_agree_with_the_reference() {
+    // A large area, and one that is full all the time.
+    for swap in [4096, 60] {
+        let options = Options {
+            swap,
+            ..Options::default()
+        };
+        run(options, 8, 5_000);
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "long runs")]
+fn swapped_pages_in_steps_and_on_several_cpus_agree_with_the_reference() {
+    let options = Options {
+        swap: 500,
+        ..Options::default()
+    };
+    let in_steps = Options { steps: true, ..options };
+    run(in_steps, 4, 4_000);
+    let cpus = Options {
+        cpus: 3,
+        pcids: 4,
+        ..options
+    };
+    run(cpus, 4, 4_000);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "long runs")]
+fn every_allocation_of_every_operation_may_fail_with_swap() {
+    let options = Options {
+        failures: true,
+        swap: 300,
+        ..Options::default()
+    };
+    run(options, 3, 1_500);
 }
 
 #[test]

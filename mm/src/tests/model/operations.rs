@@ -20,6 +20,8 @@ pub struct Operation {
     argument: u8,
     /// A fault that is in flight meanwhile.
     pending: Option<usize>,
+    /// Pages that leave for the swap area, while the fault is in flight if there is one.
+    leaves: Option<usize>,
     pub cpu: u8,
 }
 
@@ -49,6 +51,7 @@ impl From<u64> for Operation {
             count: count.min(PAGES - page),
             argument: byte(5),
             pending: (byte(4) & 15 == 0).then(|| place(byte(6), byte(7)).min(PAGES - 1)),
+            leaves: (byte(5) & 3 == byte(3) & 3).then(|| place(byte(6), byte(0)).min(PAGES - 1)),
             cpu: byte(7),
         }
     }
@@ -62,7 +65,8 @@ impl Run {
     pub fn apply(&mut self, operation: Operation) {
         let index = usize::from(operation.space) % self.pairs.len();
         let Some(page) = operation.pending else {
-            return self.change(index, operation);
+            self.change(index, operation);
+            return self.swap_out(operation);
         };
         let space = Arc::clone(&self.pairs[index].space);
         let access = if operation.argument & 1 == 0 {
@@ -73,9 +77,21 @@ impl Run {
         let mut fault = pin!(space.handle_page_fault(FaultInfo::user(address(page), access)));
         let done = self.world.poll(fault.as_mut()).is_ready();
         self.change(index, operation);
+        self.swap_out(operation);
         if !done {
             let _ = self.world.run(fault);
         }
+    }
+
+    /// Some pages leave for the swap area, if the run has one with room for them.
+    fn swap_out(&mut self, operation: Operation) {
+        let (Some(page), Some(disk)) = (operation.leaves, &self.disk) else {
+            return;
+        };
+        let space = &self.pairs[usize::from(operation.space) % self.pairs.len()].space;
+        let count = (1 + usize::from(operation.argument)).min(PAGES - page);
+        let left = self.world.leave(space, address(page), count as u64);
+        self.world.write_out(disk, &left.0);
     }
 
     fn change(&mut self, index: usize, operation: Operation) {

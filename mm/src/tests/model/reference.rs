@@ -3,6 +3,7 @@
 use faultline_fallible::Arc;
 use std::vec::Vec;
 
+use crate::tests::disk::Disk;
 use crate::tests::machine::*;
 use crate::tests::walk::{self, translations};
 use crate::*;
@@ -260,6 +261,30 @@ impl Reference {
         );
         assert_eq!(stats.faults_in_flight, 0);
         walk::check_kernel_half(world, space);
+    }
+}
+
+impl Reference {
+    /// Every page that is swapped out is in its slot as it was written last.
+    pub fn check_swapped(&self, world: &World, space: &Vas, disk: &Disk) {
+        let mut count = 0;
+        for (index, page) in self.pages.iter().enumerate() {
+            let Some(slot) = space.swap_slot_of(address(index)) else {
+                continue;
+            };
+            let word = world.memory.frames().swap.load(slot);
+            let found = match word.frame() {
+                Some(frame) => Some(walk::word(world, frame)),
+                None => disk.word(slot),
+            };
+            let page = page.unwrap_or_else(|| panic!("page {index} is swapped out without a region"));
+            let (Content::Private(value) | Content::Copied(_, value)) = page.content else {
+                panic!("page {index}, which is not private, is swapped out: {page:?}");
+            };
+            assert_eq!(found, Some(value), "content of page {index} in {slot:?}");
+            count += 1;
+        }
+        assert_eq!(space.get_stats().swapped_pages, count);
     }
 }
 
