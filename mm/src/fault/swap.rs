@@ -17,6 +17,7 @@ use crate::entry::Entry;
 use crate::frame::Pfn;
 use crate::memory::EntryRef;
 use crate::platform::Platform;
+use crate::region::{Region, RegionFlags};
 use crate::swap::{SlotState, SlotWord, SwapSlot};
 
 impl<P: Platform> Memory<P> {
@@ -59,9 +60,12 @@ impl<P: Platform> Memory<P> {
                 }
             }
             SlotState::Out => {
+                let is_random = |(_, region): (_, &Region)| region.flags.contains(RegionFlags::RANDOM);
                 let ahead = match read {
-                    PageRead::Fresh => inner.streams.miss(slot),
-                    PageRead::Alone | PageRead::Failed => 0..0,
+                    PageRead::Fresh if !inner.regions.find(request.page).is_some_and(is_random) => {
+                        inner.streams.miss(slot)
+                    }
+                    PageRead::Fresh | PageRead::Alone | PageRead::Failed => 0..0,
                 };
                 drop(inner);
                 self.read_swapped(token, request, slot, word, ahead)

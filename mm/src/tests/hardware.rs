@@ -58,7 +58,28 @@ impl ModelledTlb {
             None => (self.huge.get(&span)?, !HUGE_MASK),
         };
         let allowed = cached.entry.allows(access) && (access != Access::Write || cached.writable);
+        if allowed && access == Access::Write && mask == 0xfff && !cached.entry.has(Entry::DIRTY) {
+            return self.write_first(memory, address);
+        }
         allowed.then(|| cached.entry.frame().address().as_u64() | address & mask)
+    }
+
+    /// A first write through a translation: the processor walks again, and sets the dirty bit where it finds the page
+    /// (Intel SDM volume 3, section 4.8). If that has changed, the access faults.
+    fn write_first(&mut self, memory: &Memory<Machine>, address: u64) -> Option<u64> {
+        let page = (self.pcid, address & !0xfff);
+        self.pages.remove(&page);
+        self.walk(memory, address)?;
+        let cached = self.pages.get_mut(&page)?;
+        if !cached.entry.allows(Access::Write) || !cached.writable {
+            return None;
+        }
+        cached.entry = cached.entry.with(Entry::ACCESSED | Entry::DIRTY);
+        let table = self.tables[&(self.pcid, address & HUGE_MASK)].entry.frame();
+        memory
+            .entry(table, (address >> 12) as usize & 511)
+            .or(Entry::ACCESSED | Entry::DIRTY);
+        Some(cached.entry.frame().address().as_u64() | address & 0xfff)
     }
 
     /// Fills the caches for `address`; a table that is cached is not looked up again.

@@ -137,7 +137,8 @@ impl Run {
         for pair in &self.pairs {
             pair.reference.check_entries(&self.world, &pair.space, &self.objects);
             if let Some(disk) = &self.disk {
-                pair.reference.check_swapped(&self.world, &pair.space, disk);
+                pair.reference
+                    .check_swapped(&self.world, &pair.space, &self.objects, disk);
             }
         }
         let walk = Walk::of(&self.world, self.pairs.iter().map(|pair| &*pair.space));

@@ -90,8 +90,14 @@ impl Run {
         };
         let space = &self.pairs[usize::from(operation.space) % self.pairs.len()].space;
         let count = (1 + usize::from(operation.argument)).min(PAGES - page);
-        let left = self.world.leave(space, address(page), count as u64);
-        self.world.write_out(disk, &left.0);
+        let frames = self.world.memory.frames();
+        frames.hold();
+        let (left, _) = self.world.leave(space, address(page), count as u64);
+        if self.options.cpus > 0 {
+            self.world.deliver_all();
+        }
+        frames.unhold(0);
+        self.world.write_out(disk, &left);
     }
 
     fn change(&mut self, index: usize, operation: Operation) {

@@ -266,7 +266,7 @@ impl Reference {
 
 impl Reference {
     /// Every page that is swapped out is in its slot as it was written last.
-    pub fn check_swapped(&self, world: &World, space: &Vas, disk: &Disk) {
+    pub fn check_swapped(&self, world: &World, space: &Vas, objects: &Objects, disk: &Disk) {
         let mut count = 0;
         for (index, page) in self.pages.iter().enumerate() {
             let Some(slot) = space.swap_slot_of(address(index)) else {
@@ -278,10 +278,12 @@ impl Reference {
                 None => disk.word(slot),
             };
             let page = page.unwrap_or_else(|| panic!("page {index} is swapped out without a region"));
-            let (Content::Private(value) | Content::Copied(_, value)) = page.content else {
-                panic!("page {index}, which is not private, is swapped out: {page:?}");
-            };
-            assert_eq!(found, Some(value), "content of page {index} in {slot:?}");
+            assert!(!matches!(page.content, Content::Shared(_)), "page {index} is shared");
+            assert_eq!(
+                found,
+                objects.value(page.content),
+                "content of page {index} in {slot:?}"
+            );
             count += 1;
         }
         assert_eq!(space.get_stats().swapped_pages, count);
