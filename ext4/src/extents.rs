@@ -39,6 +39,8 @@ pub struct Piece {
 pub struct Extents {
     /// In ascending order, disjoint, and each within the volume.
     extents: Vec<Extent>,
+    /// Blocks in them.
+    blocks: u64,
     block_bits: u32,
 }
 
@@ -46,6 +48,7 @@ impl Extents {
     pub(crate) const fn new(superblock: &Superblock) -> Self {
         Self {
             extents: Vec::new(),
+            blocks: 0,
             block_bits: superblock.block_bits,
         }
     }
@@ -53,8 +56,8 @@ impl Extents {
     /// Adds a run behind all others.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if it is not behind the others or not within the volume, [`Error::Unsupported`] if there are too
-    /// many, [`Error::NoMemory`].
+    /// [`Error::Corrupt`] if it is not behind the others or not within the volume, or if the file would have more blocks than
+    /// the volume; [`Error::Unsupported`] if there are too many; [`Error::NoMemory`].
     pub(crate) fn add<E>(
         &mut self,
         superblock: &Superblock,
@@ -77,6 +80,10 @@ impl Extents {
             return Ok(());
         }
         if superblock.address(run.start).is_none() || superblock.address(last_block).is_none() {
+            return Err(bad);
+        }
+        self.blocks += count;
+        if self.blocks > superblock.blocks {
             return Err(bad);
         }
         if let Some(last) = last

@@ -21,6 +21,7 @@
 //!   is used;
 //! - every walk ends: the nodes of an extent tree have disjoint ranges, and a walk through a block map ends when it has
 //!   seen more blocks than the volume has;
+//! - a file has no more blocks than the volume, whatever it says about its length;
 //! - memory is taken for the extents of one file and for the target of one link, both with a limit, and each allocation
 //!   can fail.
 //!

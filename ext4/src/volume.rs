@@ -265,12 +265,12 @@ impl<S: Source> Volume<S> {
         {
             return found.ok_or(Error::NotFound);
         }
-        let mut start = 0;
-        while start < inode.size {
+        let mut next = extents.next_data(0);
+        while let Some(start) = next.filter(|&start| start < inode.size) {
             if let Some(found) = self.find_in_block(inode, extents, start, name).await? {
                 return Ok(found);
             }
-            start += self.superblock.block_size();
+            next = extents.next_data(start + self.superblock.block_size());
         }
         Err(Error::NotFound)
     }
@@ -383,8 +383,9 @@ impl<S: Source> Volume<S> {
             .directory_block(inode, extents, start, show)
             .await?
             .unwrap_or(Ok(true))?;
-        let next = start.checked_add(size).filter(|&next| next < inode.size);
-        Ok(next.filter(|_| goes_on))
+        // What is between the blocks that there are is as long as the inode says, which may be anything.
+        let next = start.checked_add(size).and_then(|next| extents.next_data(next));
+        Ok(next.filter(|&next| goes_on && next < inode.size))
     }
 
     /// The target of a symbolic link.

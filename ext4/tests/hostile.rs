@@ -236,6 +236,23 @@ fn a_directory_that_is_its_own_child_is_found_and_no_more() {
 }
 
 #[test]
+fn a_directory_that_claims_to_be_huge_is_as_long_as_its_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("inner")).unwrap();
+    let mut image = make(folder.path(), 8, &["-b", "1024", "-O", "^metadata_csum"]);
+    let inode = place_of(&image, "inner");
+    put(&mut image, inode + 0x6c, 0x3ff);
+    let reader = Reader::open(&image).unwrap();
+    let inner = reader.inode("inner").unwrap();
+    assert_eq!(inner.size, (0x3ff << 32) + 1024);
+    image.reads.store(0, Ordering::Relaxed);
+    assert_eq!(reader.list(&inner).unwrap().len(), 2);
+    let extents = now(reader.volume.extents(&inner)).unwrap();
+    assert_eq!(now(reader.volume.find(&inner, &extents, b"x")), Err(Error::NotFound));
+    assert!(image.reads.load(Ordering::Relaxed) < 10);
+}
+
+#[test]
 fn inodes_that_the_volume_keeps_for_itself_are_not_to_be_had() {
     let folder = tempfile::tempdir().unwrap();
     fill(folder.path());
