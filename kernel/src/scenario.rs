@@ -17,7 +17,7 @@ use core::fmt;
 use core::ops::RangeInclusive;
 
 use faultline_drivers::exit::Exit;
-use faultline_executor::{Class, yield_now};
+use faultline_executor::{Class, Turn, yield_now};
 use faultline_mm::frame::FrameAccount;
 use faultline_mm::{Direction, MemoryStats};
 use faultline_trace::FaultClass;
@@ -92,6 +92,7 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
         Input::Pipe => fs::input::start(),
         Input::Terminal => terminal::start(config.window),
     }
+    mount_disk();
     let (before, heap_before) = (memory().account(), heap::frames());
     ::log::info!("{before}");
     if config.heap > 0 {
@@ -111,6 +112,7 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     heap::inject::disarm();
     let duration = time::now() - began;
     memory().leave_spaces();
+    finish_transfers();
     // What the programs wrote to files is not needed any more; it is in frames, which have to be free then.
     fs::tree::clear();
     while memory().give_back_left(GIVEN_BACK) {}
@@ -236,12 +238,46 @@ fn drive(config: &Config, programs: &mut [Program]) {
             return;
         }
         shortage.look(turn.idle);
-        if turn.idle && !some_left && !executor.has_work(cpu) {
-            run_time::pause();
-            arch::alarm::only(turn.next_deadline.map(arch::clock::counter_at));
-            arch::idle();
-            run_time::resume();
+        if !some_left {
+            rest(&turn, turn.next_deadline);
         }
+    }
+}
+
+/// Lets the CPU wait for an interrupt, or for a deadline, if a turn found nothing to do and nothing has come up since.
+fn rest(turn: &Turn, deadline: Option<u64>) {
+    if turn.idle && !executor().has_work(arch::cpu::index()) {
+        run_time::pause();
+        arch::alarm::only(deadline.map(arch::clock::counter_at));
+        arch::idle();
+        run_time::resume();
+    }
+}
+
+/// Mounts the file system on a disk, if there is one, before the first program could look for it.
+fn mount_disk() {
+    if block::all().is_empty() {
+        return;
+    }
+    let mounted = executor().spawn("mount", Class::User, fs::mount::start());
+    let mounted = mounted.expect("one of the first tasks has room");
+    while !mounted.is_finished() {
+        let turn = executor().turn(arch::cpu::index());
+        rest(&turn, turn.next_deadline);
+    }
+}
+
+/// Lets the disks end what they were given for programs that are gone, such as pages that were read ahead: their frames are
+/// free after that. A disk that never answers is not waited for.
+fn finish_transfers() {
+    const PATIENCE: u64 = 2 * time::NANOSECONDS;
+    let deadline = time::now() + PATIENCE;
+    while block::all().iter().any(|disk| disk.tally.in_flight() > 0) && time::now() < deadline {
+        let turn = executor().turn(arch::cpu::index());
+        rest(
+            &turn,
+            Some(turn.next_deadline.map_or(deadline, |next| next.min(deadline))),
+        );
     }
 }
 

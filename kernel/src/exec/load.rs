@@ -1,13 +1,14 @@
 //! Building the address space of a program.
 //!
 //! Nothing is read at load time but the headers: the parts of the file are mapped privately and come in by page faults,
-//! those of whole pages straight from the archive's own frames. Only the page on which a segment's file part ends and
-//! its zeros begin is written here, and the first stack.
+//! those of whole pages straight from the archive's own frames, those on a disk by a read when they are first touched. Only
+//! the page on which a segment's file part ends and its zeros begin is written here, and the first stack.
 
 use core::fmt;
 use core::sync::atomic::Ordering;
 
-use faultline_fallible::{AllocError, Arc, Box, Vec, unsize};
+use faultline_ext4::InodeKind;
+use faultline_fallible::{AllocError, Arc, Box, Vec, try_future, unsize};
 use faultline_mm::{Backing, PageSource, Protection, UserCopyError, VasError};
 use x86_64::VirtAddr;
 
@@ -16,6 +17,7 @@ use super::placement::Placement;
 use super::script;
 use super::stack::{self, Arguments};
 use crate::arch;
+use crate::fs::mount::{self, Body};
 use crate::fs::path::{LastLink, look_up};
 use crate::fs::tree::{Content, NodeKind};
 use crate::fs::{Node, RamdiskFile};
@@ -67,7 +69,7 @@ impl ExecError {
 impl fmt::Display for ExecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotFound(_) => f.write_str("there is no such file in the ramdisk"),
+            Self::NotFound(_) => f.write_str("there is no such file"),
             Self::NotExecutable => f.write_str("not an executable file"),
             Self::NoInterpreter => f.write_str("a script whose first line names no interpreter"),
             Self::TooManyScripts => write!(
@@ -154,39 +156,57 @@ pub async fn load(
     })?)
 }
 
+/// Where the bytes of a program are.
+enum Source {
+    /// In memory.
+    Memory(Content),
+    /// In the mounted file system.
+    Mounted(Arc<Body>),
+}
+
 /// A file that may be executed.
 struct Program {
     node: Arc<Node>,
-    content: Content,
+    source: Source,
 }
 
 impl Program {
     async fn find(directory: &Arc<Node>, thread: &Thread, path: &[u8]) -> Result<Self, ExecError> {
         let found = look_up(directory, path, LastLink::Follow, thread).await;
         let node = found.map_err(ExecError::NotFound)?;
-        let content = match &node.kind {
-            NodeKind::File(content) => content.lock().clone(),
-            _ => return Err(ExecError::NotExecutable),
-        };
         if node.permissions.load(Ordering::Relaxed) & 0o111 == 0 {
             return Err(ExecError::NotExecutable);
         }
-        Ok(Self { node, content })
+        let source = match &node.kind {
+            NodeKind::File(content) => Source::Memory(content.lock().clone()),
+            NodeKind::Mounted(mounted) if mounted.kind() == InodeKind::File => {
+                let opened = try_future(mount::open(mounted, false))?.await;
+                Source::Mounted(opened.map_err(ExecError::Unreadable)?)
+            }
+            _ => return Err(ExecError::NotExecutable),
+        };
+        Ok(Self { node, source })
     }
 
     /// Copies bytes from `offset` on; says how many.
     async fn read(&self, offset: u64, to: &mut [u8]) -> Result<usize, ExecError> {
         let mut read = 0;
-        match &self.content {
-            Content::Archive(bytes) => {
+        match &self.source {
+            Source::Memory(Content::Archive(bytes)) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
                 let bytes = bytes.get(start..).unwrap_or_default();
                 read = bytes.len().min(to.len());
                 to[..read].copy_from_slice(&bytes[..read]);
             }
             // Bytes of one page at a time.
-            Content::Memory(file) => loop {
-                match file.read_waiting(offset + read as u64, &mut to[read..]).await {
+            source => loop {
+                let (at, to) = (offset + read as u64, &mut to[read..]);
+                let part = match source {
+                    Source::Memory(Content::Memory(file)) => file.read_waiting(at, to).await,
+                    Source::Mounted(body) => body.read_waiting(at, to).await,
+                    Source::Memory(Content::Archive(_)) => Ok(0),
+                };
+                match part {
                     Ok(0) => break,
                     Ok(more) => read += more,
                     Err(errno) => return Err(ExecError::Unreadable(errno)),
@@ -197,22 +217,28 @@ impl Program {
     }
 
     fn size(&self) -> u64 {
-        match &self.content {
-            Content::Archive(bytes) => bytes.len() as u64,
-            Content::Memory(file) => file.length(),
+        match &self.source {
+            Source::Memory(Content::Archive(bytes)) => bytes.len() as u64,
+            Source::Memory(Content::Memory(file)) => file.length(),
+            Source::Mounted(body) => body.inode.size,
         }
     }
 
     /// Where its pages from `offset` on come from.
     fn backing(&self, offset: u64) -> Result<Backing, AllocError> {
-        Ok(match &self.content {
-            Content::Archive(bytes) => {
+        Ok(match &self.source {
+            Source::Memory(Content::Archive(bytes)) => {
                 let file = Arc::try_new(RamdiskFile::new(bytes))?;
                 let file = unsize!(file => dyn PageSource);
                 Backing::File { file, offset }
             }
-            Content::Memory(file) => Backing::Private {
+            Source::Memory(Content::Memory(file)) => Backing::Private {
                 object: file.mapped_pages(),
+                offset,
+            },
+            Source::Mounted(body) => Backing::Private {
+                // It was opened, so it has one.
+                object: body.opened().ok_or(AllocError)?.clone(),
                 offset,
             },
         })

@@ -20,7 +20,7 @@ static MOVES: AtomicU64 = AtomicU64::new(0);
 /// Makes a node at a place where nothing is.
 ///
 /// # Errors
-/// `EEXIST`; `EPERM` in a directory that is not of the tree; `ENOENT` in one that was removed; `ENOMEM`.
+/// `EEXIST`; `EPERM` in a directory that is not of the tree; `ENOENT` in one that was removed; `EROFS` on a disk; `ENOMEM`.
 pub fn make(place: &Place, node: Arc<Node>) -> Result<(), Errno> {
     has_headroom()?;
     if place.node.is_some() {
@@ -91,8 +91,9 @@ pub async fn writable(content: &Mutex<Content>, cut: bool) -> Result<Arc<MemoryF
 /// Removes the name of a file or, if `directory`, of an empty directory.
 ///
 /// # Errors
-/// `ENOENT`, `EISDIR`, `ENOTDIR`, `ENOTEMPTY`, `EINVAL`, `EBUSY`, `EPERM`.
+/// `ENOENT`, `EISDIR`, `ENOTDIR`, `ENOTEMPTY`, `EINVAL`, `EBUSY`, `EPERM`, `EROFS`.
 pub fn remove(place: &Place, directory: bool) -> Result<(), Errno> {
+    check_not_mounted(&place.directory)?;
     let node = place.node.as_ref().ok_or(Errno::ENOENT)?;
     if directory && place.is_dot {
         return Err(Errno::EINVAL);
@@ -124,8 +125,11 @@ pub fn remove(place: &Place, directory: bool) -> Result<(), Errno> {
 /// Gives a node another name; what had that name goes, unless `keep`.
 ///
 /// # Errors
-/// `ENOENT`, `EEXIST`, `EISDIR`, `ENOTDIR`, `ENOTEMPTY`, `EINVAL` for a directory into itself, `EBUSY`, `EPERM`, `ENOMEM`.
+/// `ENOENT`, `EEXIST`, `EISDIR`, `ENOTDIR`, `ENOTEMPTY`, `EINVAL` for a directory into itself, `EBUSY`, `EPERM`, `ENOMEM`,
+/// `EXDEV`, `EROFS`.
 pub async fn rename(from: &Place, to: &Place, keep: bool) -> Result<(), Errno> {
+    check_same(&from.directory, &to.directory)?;
+    check_not_mounted(&from.directory)?;
     let node = from.node.as_ref().ok_or(Errno::ENOENT)?;
     if from.name.is_empty() || to.name.is_empty() || is_of_the_system(node) {
         return Err(Errno::EBUSY);
@@ -170,8 +174,10 @@ pub async fn rename(from: &Place, to: &Place, keep: bool) -> Result<(), Errno> {
 /// Gives two nodes each other's name (`RENAME_EXCHANGE`).
 ///
 /// # Errors
-/// `ENOENT`, `ENOTDIR`, `EINVAL` for a directory and something in it, `EBUSY`, `EPERM`.
+/// `ENOENT`, `ENOTDIR`, `EINVAL` for a directory and something in it, `EBUSY`, `EPERM`, `EXDEV`, `EROFS`.
 pub async fn exchange(one: &Place, other: &Place) -> Result<(), Errno> {
+    check_same(&one.directory, &other.directory)?;
+    check_not_mounted(&one.directory)?;
     let (first, second) = match (&one.node, &other.node) {
         (Some(first), Some(second)) => (first, second),
         _ => return Err(Errno::ENOENT),
@@ -252,8 +258,13 @@ fn check_unchanged(place: &Place, node: &Arc<Node>) -> Result<(), Errno> {
 /// Gives a file a second name.
 ///
 /// # Errors
-/// `EPERM` for a directory; `ENOENT` for a file that has lost its last name; those of [`make`].
+/// `EPERM` for a directory; `ENOENT` for a file that has lost its last name; `EXDEV`; those of [`make`].
 pub fn link(node: &Arc<Node>, to: &Place) -> Result<(), Errno> {
+    if to.node.is_some() {
+        return Err(Errno::EEXIST);
+    }
+    check_not_mounted(&to.directory)?;
+    check_same(node, &to.directory)?;
     if !matches!(node.kind, NodeKind::File(_) | NodeKind::Link(_)) {
         return Err(Errno::EPERM);
     }
@@ -263,12 +274,33 @@ pub fn link(node: &Arc<Node>, to: &Place) -> Result<(), Errno> {
     make(to, node.clone())
 }
 
+/// The mounted file system can't be changed.
+///
+/// # Errors
+/// `EROFS`.
+pub fn check_not_mounted(node: &Node) -> Result<(), Errno> {
+    match node.mounted() {
+        Some(_) => Err(Errno::EROFS),
+        None => Ok(()),
+    }
+}
+
+/// A name can't move to another file system, nor one be added there for the same file.
+fn check_same(one: &Node, other: &Node) -> Result<(), Errno> {
+    if one.mounted().is_some() == other.mounted().is_some() {
+        Ok(())
+    } else {
+        Err(Errno::EXDEV)
+    }
+}
+
 fn is_empty(directory: &Arc<Node>) -> bool {
     directory.entries().is_some_and(super::directory::Entries::is_empty)
 }
 
-/// Names can be changed in directories of the tree, but not in `/proc`, nor in a directory that was removed.
+/// Names can be changed in directories of the tree, but not in `/proc`, nor in a directory that was removed, nor on a disk.
 fn check_writable(directory: &Arc<Node>) -> Result<(), Errno> {
+    check_not_mounted(directory)?;
     match directory.entries() {
         Some(entries) if !entries.processes => {}
         _ => return Err(Errno::EPERM),
@@ -284,7 +316,7 @@ fn is_of_the_system(node: &Arc<Node>) -> bool {
     Arc::ptr_eq(node, tree::root())
         || match &node.kind {
             NodeKind::Directory(entries) => entries.processes,
-            NodeKind::Proc(_) => true,
+            NodeKind::Proc(_) | NodeKind::Mounted(_) => true,
             _ => false,
         }
 }

@@ -88,8 +88,10 @@ static WAITS: Mutex<OrderedMap<(u64, u32), u64>> = Mutex::new(OrderedMap::new())
 /// The number by which a file's locks are kept.
 fn key(file: &OpenFile) -> Result<u64, Errno> {
     const NAMELESS: u64 = 1 << 63;
+    const MOUNTED: u64 = 1 << 62;
     match (&file.kind, &file.node) {
         (FileKind::Path, _) => Err(Errno::EBADF),
+        (_, Some(node)) if node.mounted().is_some() => Ok(MOUNTED | node.inode),
         (_, Some(node)) => Ok(node.inode),
         (FileKind::Memory(memory), None) => Ok(NAMELESS | Arc::as_ptr(memory) as u64),
         _ => Err(Errno::EINVAL),

@@ -1,4 +1,5 @@
-//! Files: a tree in memory over the ramdisk, a few devices, and the parts of `/proc` that programs read.
+//! Files: a tree in memory over the ramdisk, a file system on a disk ([`mount`]), a few devices, and the parts of `/proc`
+//! that programs read.
 //!
 //! The tree ([`tree`]) is built from the boot archive; what programs write is kept in frames ([`memory_file`]). An open
 //! file ([`OpenFile`]) is shared by all descriptors that were duplicated or inherited from one another, offset included,
@@ -15,6 +16,7 @@ pub mod file;
 pub mod input;
 pub mod locks;
 pub mod memory_file;
+pub mod mount;
 pub mod open_file;
 pub mod page;
 pub mod path;

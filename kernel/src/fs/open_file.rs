@@ -1,7 +1,7 @@
 //! Open files.
 
 use core::sync::atomic::{AtomicU32, Ordering};
-use faultline_fallible::Arc;
+use faultline_fallible::{Arc, try_future};
 
 use linux_raw_sys::general as linux;
 use spin::Mutex;
@@ -12,6 +12,7 @@ use super::epoll::Epoll;
 use super::event::Event;
 use super::file::{File, INPUT, OUTPUT};
 use super::memory_file::MemoryFile;
+use super::mount::{self, Body};
 use super::pipe::{Pipe, ReadEnd, WriteEnd};
 use super::proc::Text;
 use super::timer::Timer;
@@ -37,6 +38,8 @@ pub enum FileKind {
     Ramdisk(Arc<RamdiskFile>),
     /// A file in frames.
     Memory(Arc<MemoryFile>),
+    /// A file of the mounted file system.
+    Mounted(Arc<Body>),
     /// A file of `/proc`.
     Text(Text),
     /// A timer.
@@ -77,6 +80,7 @@ impl FileKind {
             Self::Disk(disk) => Some(disk),
             Self::Ramdisk(file) => Some(&**file),
             Self::Memory(file) => Some(&**file),
+            Self::Mounted(body) => Some(&**body),
             Self::Timer(timer) => Some(&**timer),
             Self::Event(event) => Some(&**event),
             Self::Epoll(epoll) => Some(&**epoll),
@@ -131,6 +135,7 @@ impl OpenFile {
             _ if node.is_directory() && writes => return Err(Errno::EISDIR),
             _ if node.is_directory() => FileKind::Directory,
             _ if node.is_link() => return Err(Errno::ELOOP),
+            NodeKind::Mounted(mounted) => FileKind::Mounted(try_future(mount::open(mounted, writes))?.await?),
             NodeKind::File(content) if writes => FileKind::Memory(changes::writable(content, cut).await?),
             NodeKind::File(content) => match &*content.lock() {
                 Content::Archive(bytes) => FileKind::Ramdisk(Arc::try_new(RamdiskFile::new(bytes))?),

@@ -6,11 +6,11 @@
 use core::ops::Range;
 
 use faultline_executor::yield_now;
-use faultline_fallible::{Arc, Vec};
+use faultline_fallible::{Arc, Vec, try_future};
 
 use super::directory::NAME_MAX;
-use super::proc;
 use super::tree::{self, InTree, Node, NodeKind};
+use super::{mount, proc};
 use crate::process::Thread;
 use crate::syscall::Errno;
 
@@ -49,7 +49,7 @@ pub struct Place {
 /// The node that `path` names, seen from the directory `from` by the thread `viewer`.
 ///
 /// # Errors
-/// `ENOENT`, `ENOTDIR`, `ENAMETOOLONG` or `ELOOP`, as POSIX says; `ENOMEM`.
+/// `ENOENT`, `ENOTDIR`, `ENAMETOOLONG` or `ELOOP`, as POSIX says; `ENOMEM`; `EIO` on a disk.
 pub async fn look_up(from: &Arc<Node>, path: &[u8], last_link: LastLink, viewer: &Thread) -> Result<Arc<Node>, Errno> {
     let walked = walk(from, path, last_link, viewer).await?;
     let node = walked.node.ok_or(Errno::ENOENT)?;
@@ -90,10 +90,7 @@ impl Text<'_> {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Path(path) => path,
-            Self::Link(node) => match &node.kind {
-                NodeKind::Link(target) => target,
-                _ => &[],
-            },
+            Self::Link(node) => node.target().unwrap_or_default(),
         }
     }
 }
@@ -189,7 +186,12 @@ async fn walk<'a>(from: &Arc<Node>, path: &'a [u8], last_link: LastLink, viewer:
         if name.len() > NAME_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        let next = match at.child(name) {
+        let found = match at.kind {
+            // In a box, so that other walks take no room for it.
+            NodeKind::Mounted(_) => try_future(mount::look_up(&at, name))?.await,
+            _ => at.child(name),
+        };
+        let next = match found {
             Ok(next) => Some(next),
             Err(Errno::ENOENT) => None,
             Err(errno) => return Err(errno),

@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 use linux_raw_sys::general as linux;
 
 use super::device::Rule;
+use super::mount;
 use super::tree::{Content, Device, Node, NodeKind};
 use super::{FileKind, OpenFile};
 
@@ -27,13 +28,20 @@ pub enum Sort {
     Device,
     /// A disk.
     Disk,
+    /// A named pipe.
+    Pipe,
+    /// A socket.
+    Socket,
+    /// The directory does not say.
+    Unknown,
 }
 
 impl Sort {
     /// Of a node.
     #[must_use]
-    pub const fn of(node: &Node) -> Self {
+    pub fn of(node: &Node) -> Self {
         match &node.kind {
+            NodeKind::Mounted(mounted) => mount::sort_of(mounted.kind()),
             _ if node.is_directory() => Self::Directory,
             _ if node.is_link() => Self::Link,
             NodeKind::Device(Device::Disk(_)) => Self::Disk,
@@ -51,13 +59,25 @@ impl Sort {
             Self::Link => linux::DT_LNK as u8,
             Self::Device => linux::DT_CHR as u8,
             Self::Disk => linux::DT_BLK as u8,
+            Self::Pipe => linux::DT_FIFO as u8,
+            Self::Socket => linux::DT_SOCK as u8,
+            Self::Unknown => linux::DT_UNKNOWN as u8,
         }
+    }
+
+    /// The part of the mode that says it.
+    const fn mode(self) -> u32 {
+        (self.number() as u32) << 12
     }
 }
 
+/// The device number of the file system in memory.
+const MEMORY: u64 = 1;
+
 /// What there is to say about a file.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Status {
+    file_system: u64,
     inode: u64,
     mode: u32,
     links: u64,
@@ -74,6 +94,10 @@ impl Status {
         let mut modified = node.modified.load(Ordering::Relaxed);
         let mut blocks = None;
         let (kind, size, device) = match &node.kind {
+            NodeKind::Mounted(mounted) => {
+                blocks = Some(mounted.body.inode.sectors);
+                (mount::sort_of(mounted.kind()).mode(), mounted.body.inode.size, 0)
+            }
             NodeKind::Directory(entries) => (linux::S_IFDIR, entries.len() as u64 * 32, 0),
             NodeKind::File(content) => {
                 let size = match &*content.lock() {
@@ -99,7 +123,11 @@ impl Status {
         Self {
             inode: node.inode,
             mode: kind | node.permissions.load(Ordering::Relaxed),
-            links: if kind == linux::S_IFDIR {
+            file_system: match node.mounted() {
+                Some(mounted) => number_of(Device::Disk(mounted.body.mount().disk().index)),
+                None => MEMORY,
+            },
+            links: if kind == linux::S_IFDIR && node.mounted().is_none() {
                 2
             } else {
                 u64::from(node.links.load(Ordering::Relaxed))
@@ -124,6 +152,7 @@ impl Status {
             _ => (linux::S_IFCHR | 0o666, 0),
         };
         Self {
+            file_system: MEMORY,
             inode: 1,
             mode,
             links: 1,
@@ -144,7 +173,7 @@ impl Status {
     #[must_use]
     pub fn to_stat(self) -> [u8; SIZE] {
         let words = [
-            1,
+            self.file_system,
             self.inode,
             self.links,
             u64::from(self.mode),
@@ -183,7 +212,8 @@ impl Status {
         }
         put(128, &((self.device >> 8) as u32).to_le_bytes());
         put(132, &((self.device & 0xff) as u32).to_le_bytes());
-        put(140, &1_u32.to_le_bytes());
+        put(136, &((self.file_system >> 8) as u32).to_le_bytes());
+        put(140, &((self.file_system & 0xff) as u32).to_le_bytes());
         bytes
     }
 }

@@ -10,7 +10,8 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use faultline_fallible::{AllocError, Arc, Vec, Weak};
+use faultline_ext4::InodeKind;
+use faultline_fallible::{AllocError, Arc, Box, Vec, Weak};
 use spin::{Mutex, Once};
 use x86_64::PhysAddr;
 
@@ -18,6 +19,7 @@ use super::boot;
 use super::device::Rule;
 use super::directory::{Entries, Room};
 use super::memory_file::MemoryFile;
+use super::mount::{self, MountedNode};
 use super::proc::{self, ProcNode};
 use super::ramdisk::RamdiskFile;
 use super::stat::Sort;
@@ -57,6 +59,8 @@ pub enum NodeKind {
     Device(Device),
     /// What `/proc` shows.
     Proc(ProcNode),
+    /// What the mounted file system has.
+    Mounted(Box<MountedNode>),
 }
 
 /// The target of a symbolic link.
@@ -127,6 +131,7 @@ pub fn install(archive: &'static [u8], physical: Option<PhysAddr>) {
 /// Gives back everything that the tree holds, at the end of a run.
 pub fn clear() {
     take_apart(root());
+    mount::clear();
 }
 
 /// Takes a subtree apart that nobody uses any more: from the leaves upwards, one name a step.
@@ -185,25 +190,45 @@ impl Node {
 
     /// Whether it is a directory.
     #[must_use]
-    pub const fn is_directory(&self) -> bool {
+    pub fn is_directory(&self) -> bool {
         match &self.kind {
             NodeKind::Directory(_) => true,
             NodeKind::Proc(node) => node.is_directory(),
+            NodeKind::Mounted(node) => node.kind() == InodeKind::Directory,
             _ => false,
         }
     }
 
     /// Whether it is a symbolic link of any kind.
     #[must_use]
-    pub const fn is_link(&self) -> bool {
+    pub fn is_link(&self) -> bool {
         match &self.kind {
             NodeKind::Link(_) => true,
             NodeKind::Proc(node) => node.is_link(),
+            NodeKind::Mounted(node) => node.kind() == InodeKind::Link,
             _ => false,
         }
     }
 
-    /// What `name` names in this directory, `.` and `..` aside.
+    /// The target, if it is a symbolic link that is text.
+    pub fn target(&self) -> Option<&[u8]> {
+        match &self.kind {
+            NodeKind::Link(target) => Some(target),
+            NodeKind::Mounted(node) if node.kind() == InodeKind::Link => Some(node.target()),
+            _ => None,
+        }
+    }
+
+    /// What it is in the mounted file system, if it is there.
+    pub fn mounted(&self) -> Option<&MountedNode> {
+        match &self.kind {
+            NodeKind::Mounted(node) => Some(node),
+            _ => None,
+        }
+    }
+
+    /// What `name` names in this directory, `.` and `..` aside. A directory of the mounted file system may have to be waited
+    /// for: [`mount::look_up`].
     ///
     /// # Errors
     /// `ENOTDIR`, `ENOENT`, `ENOMEM`.
@@ -267,12 +292,15 @@ pub trait InTree {
 
 impl InTree for Arc<Node> {
     fn is_removed(&self) -> bool {
-        !Arc::ptr_eq(self, root()) && !matches!(self.kind, NodeKind::Proc(_)) && self.links.load(Ordering::Relaxed) == 0
+        !Arc::ptr_eq(self, root())
+            && !matches!(self.kind, NodeKind::Proc(_) | NodeKind::Mounted(_))
+            && self.links.load(Ordering::Relaxed) == 0
     }
 
     fn parent(&self) -> Arc<Node> {
         let parent = match &self.kind {
             NodeKind::Proc(node) => proc::parent(*node),
+            NodeKind::Mounted(node) if node.directory().is_some() => node.directory().cloned(),
             _ => {
                 let place = self.place.lock();
                 place.as_ref().and_then(|(parent, _)| parent.upgrade())
@@ -327,6 +355,11 @@ impl InTree for Arc<Node> {
         {
             let begin = node.with_name(put).ok_or(Errno::ENOENT)??;
             return Ok((begin, proc::parent(*node).ok_or(Errno::ENOENT)?));
+        }
+        if let Some(mounted) = self.mounted()
+            && let (Some(directory), Some(name)) = (mounted.directory(), mounted.name())
+        {
+            return Ok((put(name)?, directory.clone()));
         }
         if self.is_removed() {
             return Err(Errno::ENOENT);

@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering;
 use linux_raw_sys::general as linux;
 
 use super::Errno;
+use crate::fs::changes::check_not_mounted;
 use crate::fs::memory_file::Part;
 use crate::fs::{Descriptor, FileKind};
 use crate::process::limits::Resource;
@@ -77,15 +78,24 @@ pub fn fsync(process: &Process, descriptor: u64) -> Result<u64, Errno> {
     }
 }
 
-/// `fadvise64`: whatever is advised is so.
+/// `fadvise64`: pages of a file on a disk that are wanted begin to be read; whatever else is advised is so.
 ///
 /// # Errors
 /// `EBADF`, `ESPIPE` for a pipe, `EINVAL` for what is no advice.
-pub fn fadvise(process: &Process, descriptor: u64, length: i64, advice: u32) -> Result<u64, Errno> {
-    match process.files().lock().entry(descriptor)?.file.kind {
+pub fn fadvise(process: &Process, descriptor: u64, offset: u64, length: i64, advice: u32) -> Result<u64, Errno> {
+    let file = process.files().lock().get(descriptor)?;
+    match &file.kind {
         FileKind::Path => Err(Errno::EBADF),
         FileKind::PipeReader(_) | FileKind::PipeWriter(_) => Err(Errno::ESPIPE),
         _ if length < 0 || advice > linux::POSIX_FADV_NOREUSE => Err(Errno::EINVAL),
+        FileKind::Mounted(body) if advice == linux::POSIX_FADV_WILLNEED => {
+            let end = match length {
+                0 => u64::MAX,
+                _ => offset.saturating_add(length as u64),
+            };
+            body.will_need(offset, end);
+            Ok(0)
+        }
         _ => Ok(0),
     }
 }
@@ -125,15 +135,27 @@ pub fn ftruncate(thread: &Thread, descriptor: u64, length: u64) -> Result<u64, E
 /// `fchmod`.
 ///
 /// # Errors
-/// `EBADF`.
+/// `EBADF`, `EROFS`.
 pub fn fchmod(process: &Process, descriptor: u64, mode: u32) -> Result<u64, Errno> {
     let file = process.files().lock().get(descriptor)?;
     if matches!(file.kind, FileKind::Path) {
         return Err(Errno::EBADF);
     }
     if let Some(node) = &file.node {
+        check_not_mounted(node)?;
         node.permissions.store(mode & 0o7777, Ordering::Relaxed);
     }
+    Ok(0)
+}
+
+/// `fchown`: there is one user, to whom everything belongs.
+///
+/// # Errors
+/// `EBADF`, `EROFS`.
+pub fn fchown(process: &Process, descriptor: u64) -> Result<u64, Errno> {
+    check(process, descriptor)?;
+    let file = process.files().lock().get(descriptor)?;
+    file.node.as_ref().map_or(Ok(()), |node| check_not_mounted(node))?;
     Ok(0)
 }
 
@@ -163,6 +185,7 @@ pub fn lseek(process: &Process, descriptor: u64, distance: i64, whence: u32) -> 
             // All of it is data.
             FileKind::Ramdisk(_) if part == Part::Data => Some(start),
             FileKind::Ramdisk(_) => Some(file.length()),
+            FileKind::Mounted(body) => body.next(start, part),
             _ => return Err(Errno::EINVAL),
         }
         .ok_or(Errno::ENXIO)?;

@@ -25,7 +25,7 @@ pub async fn getdents64(caller: Caller, descriptor: u64, address: u64, size: u64
     let start = *file.offset.lock();
     let mut buffer = user::buffer((size as u32 as usize).min(32 * 1024))?;
     let (mut used, mut last, mut is_full) = (0, start, false);
-    node.list(start, &mut |listed| {
+    let mut add = |listed: Listed<'_>| {
         let Listed {
             name,
             place,
@@ -44,7 +44,15 @@ pub async fn getdents64(caller: Caller, descriptor: u64, address: u64, size: u64
         record[19..19 + name.len()].copy_from_slice(name);
         (used, last) = (used + length, place);
         true
+    };
+    let mut goes_on = true;
+    node.list(start, &mut |listed| {
+        goes_on = add(listed);
+        goes_on
     })?;
+    if let Some(mounted) = node.mounted().filter(|_| goes_on) {
+        mounted.body.list(start, add).await?;
+    }
     if used == 0 && is_full {
         return Err(Errno::EINVAL);
     }
@@ -84,7 +92,7 @@ pub async fn ioctl(caller: Caller, descriptor: u64, request: u64, argument: u64)
         ioctl::FIONREAD => {
             let left = match file.pipe() {
                 Some(pipe) => pipe.length() as u64,
-                None if file.bytes().is_some() || matches!(file.kind, FileKind::Memory(_)) => {
+                None if file.bytes().is_some() || matches!(file.kind, FileKind::Memory(_) | FileKind::Mounted(_)) => {
                     file.length().saturating_sub(*file.offset.lock())
                 }
                 None => return Err(Errno::ENOTTY),

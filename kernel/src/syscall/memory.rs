@@ -216,6 +216,14 @@ fn file_backing(
             file: unsize!(ramdisk.clone() => dyn PageSource),
             offset,
         }),
+        FileKind::Mounted(_) if shared && protection.contains(Protection::WRITE) => Err(Errno::EACCES),
+        FileKind::Mounted(body) => {
+            let object = body.opened().ok_or(Errno::ENODEV)?.clone();
+            Ok(match shared {
+                true => Backing::Shared { object, offset },
+                false => Backing::Private { object, offset },
+            })
+        }
         FileKind::Memory(memory) if shared => {
             if protection.contains(Protection::WRITE) && !file.is_writable() {
                 return Err(Errno::EACCES);

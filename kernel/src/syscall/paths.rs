@@ -2,6 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
+use faultline_ext4::InodeKind;
 use faultline_fallible::{Arc, Vec};
 use linux_raw_sys::general as linux;
 
@@ -18,6 +19,7 @@ use crate::process::tree as processes;
 pub const AT_CWD: u64 = linux::AT_FDCWD as i64 as u64;
 
 const X_OK: u64 = 1;
+const W_OK: u64 = 2;
 
 const UTIME_NOW: u64 = 0x3fff_ffff;
 const UTIME_OMIT: u64 = 0x3fff_fffe;
@@ -172,8 +174,8 @@ fn check_flags(flags: u64, known: u32) -> Result<u32, Errno> {
     Ok(flags as u32)
 }
 
-/// `faccessat`, and `faccessat2` with flags: everything is readable and, but for `/proc`, writable; execution is as the
-/// mode says.
+/// `faccessat`, and `faccessat2` with flags: everything is readable and, but for `/proc` and `/mnt`, writable; execution is
+/// as the mode says.
 pub async fn faccessat(caller: Caller, descriptor: u64, path: u64, mode: u64, flags: u64) -> Result<u64, Errno> {
     const KNOWN: u32 = linux::AT_SYMLINK_NOFOLLOW | linux::AT_EMPTY_PATH | linux::AT_EACCESS;
     let flags = check_flags(flags, KNOWN)?;
@@ -186,6 +188,9 @@ pub async fn faccessat(caller: Caller, descriptor: u64, path: u64, mode: u64, fl
         Err(Errno::ENOENT) if path.is_empty() && flags & linux::AT_EMPTY_PATH != 0 => return Ok(0),
         node => node?,
     };
+    if mode & W_OK != 0 {
+        changes::check_not_mounted(&node)?;
+    }
     if mode & X_OK != 0 && !node.is_directory() && node.permissions.load(Ordering::Relaxed) & 0o111 == 0 {
         return Err(Errno::EACCES);
     }
@@ -205,7 +210,7 @@ pub async fn readlinkat(caller: Caller, descriptor: u64, path: u64, to: u64, siz
     };
     let mut buffer;
     let target: &[u8] = match &node.kind {
-        NodeKind::Link(target) => target,
+        _ if let Some(target) = node.target() => target,
         NodeKind::Proc(proc) if proc.is_link() => {
             buffer = Vec::try_of(0, user::PATH_MAX)?;
             let start = crate::fs::proc::read_link(*proc, &caller.thread, &mut buffer)?;
@@ -346,6 +351,7 @@ pub async fn truncate(caller: Caller, path: u64, length: u64) -> Result<u64, Err
             descriptors::check_size(&caller.thread, length)?;
             changes::writable(content, length == 0).await?.truncate(length)?;
         }
+        NodeKind::Mounted(file) if file.kind() == InodeKind::File => return Err(Errno::EROFS),
         _ if node.is_directory() => return Err(Errno::EISDIR),
         _ => return Err(Errno::EINVAL),
     }
@@ -357,6 +363,7 @@ pub async fn fchmodat(caller: Caller, descriptor: u64, path: u64, mode: u64, fla
     let flags = check_flags(flags, linux::AT_SYMLINK_NOFOLLOW | linux::AT_EMPTY_PATH)?;
     let path = user::read_path(&caller.space, path).await?;
     let node = find_or_own(&caller, descriptor, &path, flags).await?;
+    changes::check_not_mounted(&node)?;
     match &node.kind {
         NodeKind::Link(_) => return Err(Errno::EOPNOTSUPP),
         NodeKind::Proc(_) => return Err(Errno::EPERM),
@@ -369,7 +376,8 @@ pub async fn fchmodat(caller: Caller, descriptor: u64, path: u64, mode: u64, fla
 pub async fn fchownat(caller: Caller, descriptor: u64, path: u64, flags: u64) -> Result<u64, Errno> {
     let flags = check_flags(flags, linux::AT_SYMLINK_NOFOLLOW | linux::AT_EMPTY_PATH)?;
     let path = user::read_path(&caller.space, path).await?;
-    find_or_own(&caller, descriptor, &path, flags).await.map(|_| 0)
+    let node = find_or_own(&caller, descriptor, &path, flags).await?;
+    changes::check_not_mounted(&node).map(|()| 0)
 }
 
 /// `utimensat`: the time of the last change; there is no other.
@@ -396,6 +404,7 @@ pub async fn utimensat(caller: Caller, descriptor: u64, path: u64, times: u64, f
         let path = user::read_path(&caller.space, path).await?;
         find_or_own(&caller, descriptor, &path, flags).await?
     };
+    changes::check_not_mounted(&node)?;
     node.modified.store(seconds, Ordering::Relaxed);
     if let NodeKind::File(content) = &node.kind
         && let Content::Memory(file) = &*content.lock()
@@ -422,6 +431,35 @@ pub async fn fstatfs(caller: Caller, descriptor: u64, to: u64) -> Result<u64, Er
 async fn write_statfs(caller: &Caller, node: Option<&Arc<Node>>, to: u64) -> Result<u64, Errno> {
     const TMPFS_MAGIC: u64 = 0x0102_1994;
     const PROC_MAGIC: u64 = 0x9fa0;
+    const EXT4_MAGIC: u64 = 0xef53;
+    /// `ST_RDONLY`, and `ST_VALID`: the flags are there.
+    const READ_ONLY: u64 = 0x21;
+    if let Some(mounted) = node.and_then(|node| node.mounted()) {
+        let superblock = mounted.body.mount().superblock();
+        let size = superblock.block_size();
+        let available = superblock.free_blocks.saturating_sub(superblock.reserved_blocks);
+        let [low, high] =
+            [0, 8].map(|at| u64::from_le_bytes(superblock.uuid[at..at + 8].try_into().unwrap_or_default()));
+        let words = [
+            EXT4_MAGIC,
+            size,
+            superblock.blocks,
+            superblock.free_blocks,
+            available,
+            superblock.inodes.into(),
+            superblock.free_inodes.into(),
+            low ^ high,
+            255,
+            size,
+            READ_ONLY,
+            0,
+            0,
+            0,
+            0,
+        ];
+        user::write_words(&caller.space, to, words).await?;
+        return Ok(0);
+    }
     let of_proc = node.is_some_and(|node| match &node.kind {
         NodeKind::Proc(_) => true,
         NodeKind::Directory(entries) => entries.processes,

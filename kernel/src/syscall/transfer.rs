@@ -389,13 +389,13 @@ pub async fn pwritev(caller: Caller, descriptor: u64, pieces: u64, count: u64, o
     transfer_out(&caller, &file, &mut pieces, Some(offset)).await
 }
 
-/// `sendfile`, from a file in memory.
+/// `sendfile`, from a file in memory or on a disk.
 pub async fn sendfile(caller: Caller, to: u64, from: u64, offset: u64, length: u64) -> Result<u64, Errno> {
     let (target, source) = (opened(&caller, to)?, opened(&caller, from)?);
     if !target.is_writable() || !source.is_readable() {
         return Err(Errno::EBADF);
     }
-    if source.bytes().is_none() && !matches!(source.kind, FileKind::Memory(_)) {
+    if source.bytes().is_none() && !matches!(source.kind, FileKind::Memory(_) | FileKind::Mounted(_)) {
         return Err(Errno::EINVAL);
     }
     let start = match offset {
@@ -447,8 +447,10 @@ pub async fn sendfile(caller: Caller, to: u64, from: u64, offset: u64, length: u
 
 /// Bytes of a file in memory from `start` on; says how many.
 async fn read_bytes(file: &OpenFile, start: u64, to: &mut [u8]) -> Result<usize, Errno> {
-    if let FileKind::Memory(memory) = &file.kind {
-        return memory.read_waiting(start, to).await;
+    match &file.kind {
+        FileKind::Memory(memory) => return memory.read_waiting(start, to).await,
+        FileKind::Mounted(body) => return body.read_waiting(start, to).await,
+        _ => {}
     }
     let bytes = file.bytes().unwrap_or_default();
     let left = bytes

@@ -9,6 +9,7 @@ use faultline_mm::{PageCounts, RegionFlags};
 use linux_raw_sys::general as linux;
 
 use super::{ProcFile, maps};
+use crate::fs::mount;
 use crate::process::limits::{Limit, Resource};
 use crate::process::thread::Name;
 use crate::process::usage::Totals;
@@ -51,8 +52,26 @@ pub async fn write(
         ProcFile::Transfers => to.write_str(
             "rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n",
         ),
-        ProcFile::Mounts => to.write_str("rootfs / tmpfs rw 0 0\nproc /proc proc rw 0 0\n"),
-        ProcFile::MountInfo => to.write_str("1 1 0:1 / / rw - tmpfs rootfs rw\n2 1 0:2 / /proc rw - proc proc rw\n"),
+        ProcFile::Mounts => {
+            let memory = to.write_str("rootfs / tmpfs rw 0 0\nproc /proc proc rw 0 0\n");
+            match mount::mounted() {
+                Some(mount) => {
+                    memory.and_then(|()| writeln!(to, "/dev/{} /mnt ext4 ro 0 0", mount.disk().device.name()))
+                }
+                None => memory,
+            }
+        }
+        ProcFile::MountInfo => {
+            let memory = to.write_str("1 1 0:1 / / rw - tmpfs rootfs rw\n2 1 0:2 / /proc rw - proc proc rw\n");
+            match mount::mounted() {
+                Some(mount) => {
+                    let disk = mount.disk();
+                    let (minor, name) = (16 * disk.index, disk.device.name());
+                    memory.and_then(|()| writeln!(to, "3 1 254:{minor} / /mnt ro - ext4 /dev/{name} ro"))
+                }
+                None => memory,
+            }
+        }
         _ => return Err(Errno::EINVAL),
     };
     written.map_err(|_| Errno::ENOMEM)
