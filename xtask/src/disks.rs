@@ -246,6 +246,31 @@ impl fmt::Debug for Disk {
 }
 
 impl Disk {
+    /// Whether it is for swap only.
+    #[must_use]
+    pub const fn is_swap(&self) -> bool {
+        matches!(self.role, Role::Swap)
+    }
+
+    /// Fills `to` from byte `at` on.
+    ///
+    /// # Errors
+    /// The file can't be read there, or has no such bytes.
+    pub fn read(&self, at: u64, to: &mut [u8]) -> io::Result<()> {
+        use std::os::unix::fs::FileExt;
+
+        let beyond = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        match &self.content {
+            Content::Host { file, .. } => file.read_exact_at(to, at),
+            Content::Bundled(bytes) => {
+                let from = usize::try_from(at).ok().and_then(|at| bytes.get(at..));
+                to.copy_from_slice(from.and_then(|from| from.get(..to.len())).ok_or_else(beyond)?);
+                Ok(())
+            }
+            Content::Memory(_) => Err(beyond()),
+        }
+    }
+
     /// The member of the bundle that holds the content of disk number `index`.
     #[must_use]
     pub fn member(index: usize) -> String {

@@ -114,7 +114,7 @@ fn stacks(counts: &Counts, kernel: &Path, task: &Task) -> anyhow::Result<Vec<Str
         bail!("{} has no symbols", kernel.display())
     };
     let program = Symbols::read(&task.program);
-    let name = task.path.rsplit('/').next().unwrap_or("program");
+    let name = task.name.rsplit('/').next().unwrap_or("program");
     let mut stacks = HashMap::<String, u64>::new();
     for (address, count) in counts {
         let stack = if *address >= KERNEL {

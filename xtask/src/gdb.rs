@@ -75,7 +75,7 @@ pub fn prepare(debugger: Debugger, artifacts: &Artifacts, task: &Task, seed: u64
     let folder = workspace::target_dir().join("gdb").join(port.to_string());
     let unwritable = || format!("{} can't be written", folder.display());
     fs::create_dir_all(&folder).with_context(unwritable)?;
-    let name = task.path.rsplit('/').next().unwrap_or("program");
+    let name = task.name.rsplit('/').next().unwrap_or("program");
     let program = folder.join(name);
     fs::write(&program, &task.program).with_context(unwritable)?;
     let init = folder.join("init.gdb");

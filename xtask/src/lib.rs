@@ -43,6 +43,7 @@ pub mod session;
 pub mod setup;
 pub mod shell;
 pub mod sim;
+pub mod stored;
 pub mod storm;
 pub mod symbols;
 pub mod top;

@@ -10,6 +10,7 @@ use crate::build;
 use crate::cli;
 use crate::cli::values::closest;
 use crate::config::{self, Config};
+use crate::disks::Disk;
 use crate::flame::Counter;
 use crate::gdb::{self, Debugger};
 use crate::machine::{Accel, Attached, End, InputKind};
@@ -19,6 +20,7 @@ use crate::recording::strace;
 use crate::report::Summary;
 use crate::root::Root;
 use crate::session::{self, FAILED, NOT_FOUND, Task, UNSUITABLE};
+use crate::stored;
 use crate::typing::{self, Keyboard, RawTerminal, ReturnCarriage, Source};
 
 /// Boots with the program and returns the exit status of the tool.
@@ -31,7 +33,8 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
         Some(folder) => Root::of_folder(folder)?,
         None => Root::default(),
     };
-    let from_file = match from_file(arguments.root.as_deref(), &root, program, args) {
+    let mut hardware = arguments.options.hardware(arguments.accel)?;
+    let from_file = match from_file(arguments.root.as_deref(), &root, &hardware.disks, program, args) {
         Ok(task) => task,
         Err(error) => {
             let Unsuitable::Missing(_) = error else {
@@ -84,7 +87,6 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
     }
     options.configure(&mut config)?;
 
-    let mut hardware = options.hardware(arguments.accel)?;
     let tasks = [task];
     let bundle = session::pack_with(&artifacts, &config, &tasks, &root, &hardware)?;
     let waiting = arguments
@@ -182,12 +184,21 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
     Ok(program.status)
 }
 
-/// The program, if it is a file: of the folder that becomes the root file system, else of this machine. A file is looked
-/// at before anything is built; only a name without a file can be that of a sample task.
-fn from_file(folder: Option<&Path>, root: &Root, program: &str, args: &[String]) -> Result<Option<Task>, Unsuitable> {
+/// The program, if it is a file: of the folder that becomes the root file system, else of the file system on a disk, else of
+/// this machine. A file is looked at before anything is built; only a name without a file can be that of a sample task.
+fn from_file(
+    folder: Option<&Path>,
+    root: &Root,
+    disks: &[Disk],
+    program: &str,
+    args: &[String],
+) -> Result<Option<Task>, Unsuitable> {
     if let Some(folder) = folder
         && let Some(task) = Task::from_root(root, folder, program, args)?
     {
+        return Ok(Some(task));
+    }
+    if let Some(task) = stored::task(disks, program, args)? {
         return Ok(Some(task));
     }
     if Path::new(program).exists() || !build::task_names().iter().any(|task| task == program) {

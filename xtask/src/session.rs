@@ -46,8 +46,8 @@ pub fn prepare() -> anyhow::Result<Artifacts> {
 /// A user task: a program file and its arguments.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// Where it lies in the ramdisk, without a leading slash.
-    pub path: String,
+    /// Where it lies in the ramdisk, without a leading slash; none if it lies on a disk.
+    pub path: Option<String>,
     /// The path by which it is started, which may lead there through links.
     pub name: String,
     /// The program.
@@ -67,7 +67,7 @@ impl Task {
             .file_name()
             .map_or_else(|| "program".into(), |name| name.to_string_lossy().into_owned());
         Ok(Self {
-            path: format!("bin/{name}"),
+            path: Some(format!("bin/{name}")),
             name: format!("/bin/{name}"),
             program,
             args: args.to_vec(),
@@ -88,7 +88,7 @@ impl Task {
             Found::File { path, data, .. } => match program::check(data) {
                 Err(reason) => Err(Unsuitable::NotAProgram { path: shown, reason }),
                 Ok(()) => Ok(Some(Self {
-                    path,
+                    path: Some(path),
                     name: format!("/{}", program.trim_start_matches('/')),
                     program: data.to_vec(),
                     args: args.to_vec(),
@@ -153,7 +153,8 @@ pub fn pack_with(
     }
     let mut packed: Vec<String> = Vec::new();
     for task in tasks {
-        let place = root.place(&task.path);
+        let Some(path) = &task.path else { continue };
+        let place = root.place(path);
         if !packed.contains(&place) {
             bundle.file(&place, true, &task.program)?;
             packed.push(place);

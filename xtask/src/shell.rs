@@ -35,7 +35,7 @@ pub fn run(arguments: &cli::Shell) -> anyhow::Result<u8> {
     };
     root.add_link("bin/sh", "busybox");
     let mut tasks = vec![Task {
-        path: "bin/busybox".to_owned(),
+        path: Some("bin/busybox".to_owned()),
         name: "/bin/busybox".to_owned(),
         program: program::read(&busybox)?,
         args: Vec::new(),
