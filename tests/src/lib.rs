@@ -4,6 +4,7 @@
 //! which only ends a run that hangs: no test is decided by how long something takes.
 
 mod guest;
+pub mod images;
 mod native;
 mod tools;
 
