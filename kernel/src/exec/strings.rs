@@ -23,7 +23,7 @@ impl Strings {
     /// There is no memory.
     pub fn new() -> Result<Self, AllocError> {
         Ok(Self {
-            pages: MemoryObject::empty(memory().frames())?,
+            pages: MemoryObject::of_kernel(memory().frames())?,
             length: 0,
             count: 0,
         })

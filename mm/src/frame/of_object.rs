@@ -20,11 +20,24 @@ impl FrameAllocator {
     /// As [`ReservedFrame::map`]; the one reference is that of an object.
     #[inline(always)]
     pub(crate) fn map_for_object(&self, frame: ReservedFrame<'_>) -> Pfn {
-        let pfn = frame.pfn();
+        self.mark_of_object(frame.pfn());
+        frame.map()
+    }
+
+    /// An object has `pfn` from now on, to which the caller has the only reference.
+    #[inline(always)]
+    pub(crate) fn mark_of_object(&self, pfn: Pfn) {
         if let Some(meta) = self.metadata.get(pfn.index()) {
             meta.set_next(OBJECT);
         }
-        frame.map()
+    }
+
+    /// The object is about to give up the only reference to `pfn`, or to hand it over.
+    #[inline(always)]
+    pub(crate) fn unmark_of_object(&self, pfn: Pfn) {
+        if let Some(meta) = self.metadata.get(pfn.index()) {
+            meta.set_next(NONE);
+        }
     }
 
     /// Whether an object has `pfn`, to which the caller has a reference.
@@ -36,9 +49,7 @@ impl FrameAllocator {
 
     /// An object gives up its reference to `pfn`, which it alone may still have in its tree.
     pub(crate) fn leave_object(&self, pfn: Pfn) {
-        if let Some(meta) = self.metadata.get(pfn.index()) {
-            meta.set_next(NONE);
-        }
+        self.unmark_of_object(pfn);
         if let Ok(Some(retired)) = self.remove_mapping(pfn, 0) {
             // Every mapping held a reference until its own flush, so no TLB knows the frame.
             retired.free();

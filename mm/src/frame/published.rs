@@ -142,6 +142,18 @@ impl FrameAllocator {
             && meta.exchange(word, word.with_aux(word.aux() & !Word::FRESH)).is_ok()
     }
 
+    /// No swap slot has the page of a mapped frame any more.
+    pub(crate) fn unname_swap_slot(&self, pfn: Pfn) {
+        let Ok(meta) = self.meta(pfn) else { return };
+        let mut word = meta.load();
+        while word.aux() != 0 {
+            match meta.exchange(word, word.with_aux(0)) {
+                Ok(()) => return,
+                Err(found) => word = found,
+            }
+        }
+    }
+
     /// The swap slot that was said to have the page of a mapped frame; whether it still has, its word says.
     #[inline]
     pub(crate) fn named_swap_slot(&self, pfn: Pfn) -> Option<SwapSlot> {

@@ -54,6 +54,16 @@ impl MemoryObject {
         self.pages.lock().tree.get(page).resident_frame()
     }
 
+    /// The swap slot of a page, if it is in one; for tests.
+    #[cfg(test)]
+    pub(crate) fn slot_of(&self, page: u64) -> Option<crate::swap::SwapSlot> {
+        match self.pages.lock().tree.get(page).page() {
+            Page::SwappedOut { slot } => Some(slot),
+            Page::InFlight { slot, .. } => slot,
+            Page::Absent | Page::Resident { .. } => None,
+        }
+    }
+
     /// Copies bytes from `offset` on to `to`, at most up to the end of its page; says how many. An absent page of an object
     /// without a file reads as zeros, and so does what lies beyond the end. Reading through a file begins to read what
     /// comes next.
@@ -118,7 +128,7 @@ impl MemoryObject {
         }
         let frame = match pages.tree.get(page).page() {
             Page::Resident { frame } => frame,
-            Page::InFlight { .. } => return Err(PageError::NotResident { page }),
+            Page::InFlight { .. } | Page::SwappedOut { .. } => return Err(PageError::NotResident { page }),
             Page::Absent => {
                 let none = PageError::OutOfMemory { page };
                 let frame = memory.zeroed_frame().map_err(|_| none)?;

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use faultline_fallible::{AllocError, Arc, Weak};
 
+use super::all::Links;
 use super::disk_file::DiskFile;
 use super::sparse::{Left, Sparse};
 use super::state::PageState;
@@ -38,10 +39,12 @@ pub struct MemoryObject {
     pub(crate) pages: Mutex<Pages>,
     /// Where absent pages are read from; without it they are zeros.
     pub(super) file: Option<Arc<dyn DiskFile>>,
+    /// No page leaves memory.
+    pub(super) stays: bool,
+    pub(super) links: Links,
 }
 
 /// The pages of an object.
-#[derive(Default)]
 pub(crate) struct Pages {
     /// How many there may be.
     pub end: u64,
@@ -49,6 +52,10 @@ pub(crate) struct Pages {
     pub tree: Sparse,
     /// The object itself, for reads that keep it alive.
     pub this: Weak<MemoryObject>,
+    /// The page that the object's hand comes to next; none at the end.
+    pub hand: Option<u64>,
+    /// The round of the hand over all objects in which it was here last.
+    pub round: u64,
 }
 
 /// Frames that go back at once when an object is cut off; the others follow.
@@ -69,7 +76,7 @@ impl MemoryObject {
         if count > u64::from(frames.end().number()) {
             return Err(VasError::OutOfMemory { needed: count });
         }
-        Ok(Self::with(frames, count, None)?)
+        Ok(Self::with(frames, count, None, false)?)
     }
 
     /// An object without pages, which [`resize`](Self::resize) gives some.
@@ -77,7 +84,16 @@ impl MemoryObject {
     /// # Errors
     /// There is no kernel memory.
     pub fn empty(frames: &'static FrameAllocator) -> Result<Arc<Self>, AllocError> {
-        Self::with(frames, 0, None)
+        Self::with(frames, 0, None, false)
+    }
+
+    /// As [`empty`](Self::empty), for the kernel's own use: no page of it ever leaves memory, so it is read and written
+    /// without waiting.
+    ///
+    /// # Errors
+    /// There is no kernel memory.
+    pub fn of_kernel(frames: &'static FrameAllocator) -> Result<Arc<Self>, AllocError> {
+        Self::with(frames, 0, None, true)
     }
 
     /// An object with the pages of a file on a disk, as many as the file has. Takes no frame. The first such object makes
@@ -88,25 +104,32 @@ impl MemoryObject {
     pub fn of_file<P: Platform>(memory: &'static Memory<P>, file: Arc<dyn DiskFile>) -> Result<Arc<Self>, AllocError> {
         memory.reads.prepare()?;
         let end = file.len().div_ceil(PAGE_SIZE);
-        Self::with(memory.frames(), end, Some(file))
+        Self::with(memory.frames(), end, Some(file), false)
     }
 
     fn with(
         frames: &'static FrameAllocator,
         end: u64,
         file: Option<Arc<dyn DiskFile>>,
+        stays: bool,
     ) -> Result<Arc<Self>, AllocError> {
         let pages = Pages {
             end,
-            ..Pages::default()
+            tree: Sparse::default(),
+            this: Weak::new(),
+            hand: Some(0),
+            round: 0,
         };
         let object = Arc::try_new(Self {
             id: ObjectId::new(),
             frames,
             pages: Mutex::new(pages),
             file,
+            stays,
+            links: Links::new(),
         })?;
         object.pages.lock().this = Arc::downgrade(&object);
+        frames.objects.all.add(&object);
         Ok(object)
     }
 
@@ -190,6 +213,7 @@ impl MemoryObject {
 
 impl Drop for MemoryObject {
     fn drop(&mut self) {
+        self.frames.objects.all.remove(self);
         let pages = self.pages.get_mut();
         let count = pages.tree.count();
         if count == 0 {

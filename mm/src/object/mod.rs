@@ -18,8 +18,11 @@
 //!
 //! Space, pages of an object, record of a read, frames. Devices are started with none of them held.
 
+mod all;
 mod contents;
 mod disk_file;
+#[allow(dead_code, reason = "for reclaim, which comes next")]
+mod hand;
 mod memory_object;
 mod objects;
 mod page_in;

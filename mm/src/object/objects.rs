@@ -2,6 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::all::AllObjects;
 use super::sparse::Left;
 use super::state::{Page, PageState};
 use crate::frame::FrameAllocator;
@@ -30,14 +31,30 @@ impl Gauge {
 }
 
 /// What all objects of a machine share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Objects {
     /// Pages that objects have lost and that are still to be given back.
     pub left: Mutex<Left>,
+    /// The objects themselves.
+    pub all: AllObjects,
+    /// The round that the hand over them makes; none has been at any object in it.
+    pub round: AtomicU64,
     /// Resident pages.
     pub resident: Gauge,
     /// Those of them that come from a file on a disk.
     pub from_disk: Gauge,
+}
+
+impl Default for Objects {
+    fn default() -> Self {
+        Self {
+            left: Mutex::new(Left::new()),
+            all: AllObjects::default(),
+            round: AtomicU64::new(1),
+            resident: Gauge::default(),
+            from_disk: Gauge::default(),
+        }
+    }
 }
 
 impl FrameAllocator {
@@ -58,7 +75,12 @@ impl FrameAllocator {
     pub(super) fn give_back_page(&self, state: PageState) {
         match state.page() {
             // A page in flight belongs to the record of its read.
-            Page::Absent | Page::InFlight { .. } => {}
+            Page::Absent | Page::InFlight { slot: None, .. } => {}
+            Page::InFlight { slot: Some(slot), .. } | Page::SwappedOut { slot } => {
+                if let Some(retired) = self.drop_swap_reference(slot, 0) {
+                    retired.free();
+                }
+            }
             Page::Resident { frame } => {
                 self.objects.resident.sub(1);
                 if state.is_clean() {

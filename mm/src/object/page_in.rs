@@ -15,8 +15,8 @@ use crate::memory::Memory;
 use crate::platform::Platform;
 use crate::sync::atomic::Ordering;
 
-/// Brings a page of an object into memory. Ready when it is worth looking again; the page may be gone by then, though
-/// hardly ever is.
+/// Brings a page of an object into memory. Ready when it is worth looking again; the page may be gone by then, dropped because memory
+/// was needed.
 ///
 /// Dropping it withdraws the waiter; the read goes on, and the page stays in memory.
 #[must_use = "a page is waited for only when the future is awaited"]
@@ -58,16 +58,29 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    /// Begins to read those pages of `first..end` that an object does not have yet, if it has a file, as many as one read may
-    /// have. Says where to go on; `None` if there is nothing left, or no room for pages that nobody waits for.
+    /// Begins to read those pages of `first..end` that an object has on a device, as many as one read may have. Says where
+    /// to go on; `None` if there is nothing left, or no room for pages that nobody waits for.
     pub fn will_need(&'static self, object: &MemoryObject, first: u64, end: u64) -> Option<u64> {
-        let page = object.next_absent(first);
-        let end = end.min(object.size() / crate::PAGE_SIZE);
-        if page >= end {
-            return None;
-        }
+        const LOOKED: usize = 512;
+        let pages = object.pages.lock();
+        let end = end.min(pages.end);
+        let page = match object.file() {
+            Some(_) => Some(pages.tree.next_hole(first)),
+            None => {
+                // Pages that were never touched are zeros.
+                let mut at = first;
+                let mut swapped = (0..LOOKED).map_while(|_| {
+                    let page = pages.tree.next_page(at)?;
+                    at = page + 1;
+                    Some(page)
+                });
+                swapped.find(|&page| !pages.tree.get(page).is_here_or_in_flight())
+            }
+        };
+        drop(pages);
+        let page = page.filter(|&page| page < end)?;
         match self.wish(object, page, Window::Pages(end - page), |_| {}) {
-            Wish::Waits { .. } | Wish::Resident => Some(page + 1),
+            Wish::Waits { .. } | Wish::Ready => Some(page + 1),
             Wish::BeyondEnd | Wish::Failed | Wish::NoFrame | Wish::NoRecord => None,
         }
     }
@@ -102,7 +115,7 @@ impl<P: Platform> PageIn<'_, P> {
         });
         match wish {
             Wish::Waits { read } => self.stage = Stage::Waiting(read),
-            Wish::Resident | Wish::BeyondEnd => return Some(Ok(())),
+            Wish::Ready | Wish::BeyondEnd => return Some(Ok(())),
             Wish::Failed => return Some(Err(PageError::ReadFailed { page: self.page })),
             Wish::NoFrame | Wish::NoRecord => {
                 {

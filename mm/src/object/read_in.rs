@@ -1,10 +1,11 @@
-//! Reading pages of a file into its object.
+//! Reading pages into their object, from a file or from swap slots.
 
 use arrayvec::ArrayVec;
+use faultline_fallible::Arc;
 
-use super::disk_file::{DiskFile, Pieces};
+use super::disk_file::{DiskFile, Piece, Pieces};
 use super::memory_object::{MemoryObject, Pages};
-use super::reads::{MOST, Read, Waiting};
+use super::reads::{MOST, Waiting};
 use super::state::{Page, PageState};
 use crate::address::PAGE_SIZE;
 use crate::fault::waiter::complete_first;
@@ -12,8 +13,9 @@ use crate::fault::{Ending, FaultOutcome, PageRead};
 use crate::frame::Pfn;
 use crate::memory::Memory;
 use crate::platform::Platform;
+use crate::swap::{SwapSlot, sector_of};
 use crate::sync::atomic::Ordering;
-use crate::transfer::{Completion, Direction, Finished, MAX_SEGMENTS, Prepared, Segment, TransferResult};
+use crate::transfer::{BlockDevice, Completion, Direction, Finished, MAX_SEGMENTS, Prepared, Segment, TransferResult};
 
 /// What became of the wish for a page of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +25,8 @@ pub(crate) enum Wish {
         /// The record.
         read: u16,
     },
-    /// It is there, or was a moment ago.
-    Resident,
+    /// There is nothing to wait for: it is there, or it is zeros.
+    Ready,
     /// It lies beyond the end of the object.
     BeyondEnd,
     /// The file does not know where it is.
@@ -55,10 +57,24 @@ enum Marker {
     At(u64),
 }
 
+/// Where the pages of a read come from.
+enum Origin<'a> {
+    File(&'a dyn DiskFile),
+    Swap(Arc<dyn BlockDevice>),
+}
+
+impl Origin<'_> {
+    fn device(&self) -> &dyn BlockDevice {
+        match self {
+            Self::File(file) => file.device(),
+            Self::Swap(device) => &**device,
+        }
+    }
+}
+
 /// What fills a read: pages are added while there is room.
 struct Filling<'a> {
-    object: &'a MemoryObject,
-    file: &'a dyn DiskFile,
+    origin: Origin<'a>,
     index: u16,
     prepared: Prepared,
     frames: ArrayVec<Pfn, MOST>,
@@ -66,8 +82,8 @@ struct Filling<'a> {
 }
 
 impl<P: Platform> Memory<P> {
-    /// Wishes for a page of an object that has a file. If the page is in flight, or its read begins now, `hang` is called
-    /// with those who wait for it, under the object's lock; the read may be over before this returns.
+    /// Wishes for a page of an object. If the page is in flight, or its read begins now, `hang` is called with those who
+    /// wait for it, under the object's lock; the read may be over before this returns.
     pub(crate) fn wish(
         &'static self,
         object: &MemoryObject,
@@ -75,21 +91,24 @@ impl<P: Platform> Memory<P> {
         window: Window,
         hang: impl FnOnce(&mut Waiting),
     ) -> Wish {
-        let Some(file) = object.file.as_deref() else {
-            return Wish::BeyondEnd;
-        };
         let mut pages = object.pages.lock();
         if page >= pages.end {
             return Wish::BeyondEnd;
         }
-        match pages.tree.get(page).page() {
-            Page::Resident { .. } => return Wish::Resident,
-            Page::InFlight { read } => {
+        let origin = match (pages.tree.get(page).page(), object.file.as_deref()) {
+            (Page::InFlight { read, .. }, _) => {
                 hang(&mut self.reads.record(read).lock().waiting);
                 return Wish::Waits { read };
             }
-            Page::Absent => {}
-        }
+            (Page::Absent, Some(file)) => Origin::File(file),
+            (Page::SwappedOut { slot }, _) if !self.frames.take_back(&mut pages, page, slot) => {
+                let Some(device) = self.swap.device() else {
+                    unreachable!("a page is on a device that is gone");
+                };
+                Origin::Swap(device)
+            }
+            (Page::Resident { .. } | Page::Absent | Page::SwappedOut { .. }, _) => return Wish::Ready,
+        };
         let Some(this) = pages.this.upgrade() else {
             return Wish::BeyondEnd;
         };
@@ -102,8 +121,7 @@ impl<P: Platform> Memory<P> {
         };
         let (count, marker) = self.plan(&pages, page, window);
         let mut filling = Filling {
-            object,
-            file,
+            origin,
             index,
             prepared,
             frames: ArrayVec::new(),
@@ -114,47 +132,58 @@ impl<P: Platform> Memory<P> {
             return refused;
         }
         let mut at = page + 1;
-        while at - page < count
-            && at < pages.end
-            && pages.tree.get(at).is_absent()
-            && self.add_page(&mut filling, &mut pages, at).is_ok()
-        {
+        while at - page < count && at < pages.end && self.add_page(&mut filling, &mut pages, at).is_ok() {
             at += 1;
         }
         let wanted = u64::from(!matches!(window, Window::Pages(_)));
-        self.counters.object_misses.add(wanted);
-        self.counters.read_ahead.add(at - page - wanted);
-        let Filling { prepared, frames, .. } = filling;
+        if object.file.is_some() {
+            self.counters.object_misses.add(wanted);
+            self.counters.read_ahead.add(at - page - wanted);
+        }
+        let Filling {
+            origin,
+            prepared,
+            frames,
+            ..
+        } = filling;
         {
             let mut read = self.reads.record(index).lock();
-            let Read {
-                object: keeps,
-                first,
-                frames: of_read,
-                waiting,
-            } = &mut *read;
-            *keeps = Some(this);
-            *first = page;
-            *of_read = frames;
-            hang(waiting);
+            read.object = Some(this);
+            read.first = page;
+            read.frames = frames;
+            hang(&mut read.waiting);
         }
         drop(pages);
         if prepared.segments().is_empty() {
             drop(prepared);
             self.end_read(index, true);
         } else {
-            prepared.start(file.device(), self.object_reads(), index.into());
+            prepared.start(origin.device(), self.object_reads(), index.into());
         }
         Wish::Waits { read: index }
     }
 
-    /// Adds an absent page to a read.
+    /// Adds a page to a read that is absent in memory and on its device.
     ///
     /// # Errors
-    /// The wish can't be granted; nothing has changed.
+    /// The wish can't be granted, or the page is not of that kind; nothing has changed.
     fn add_page(&'static self, filling: &mut Filling<'_>, pages: &mut Pages, page: u64) -> Result<(), Wish> {
         let mut pieces = Pieces::new();
-        filling.file.locate(page, &mut pieces).map_err(|_| Wish::Failed)?;
+        let slot = match (pages.tree.get(page).page(), &filling.origin) {
+            (Page::Absent, Origin::File(file)) => {
+                file.locate(page, &mut pieces).map_err(|_| Wish::Failed)?;
+                None
+            }
+            (Page::SwappedOut { slot }, Origin::Swap(_)) if self.frames.is_on_device_alone(slot) => {
+                pieces.push(Piece {
+                    sector: sector_of(slot),
+                    offset: 0,
+                    length: PAGE_SIZE as u16,
+                });
+                Some(slot)
+            }
+            _ => return Err(Wish::Ready),
+        };
         if filling.frames.is_full() || filling.prepared.segments().len() + pieces.len() > MAX_SEGMENTS {
             return Err(Wish::NoRecord);
         }
@@ -176,14 +205,14 @@ impl<P: Platform> Memory<P> {
             });
         }
         filling.frames.push(frame);
-        let state = PageState::in_flight(filling.index);
-        let state = if filling.marker == Marker::At(page) {
-            state.with_marker()
-        } else {
-            state
-        };
-        pages.tree.insert(page, state);
-        debug_assert!(page * PAGE_SIZE < filling.object.file_length());
+        let mut state = PageState::in_flight(filling.index, slot);
+        if filling.marker == Marker::At(page) {
+            state = state.with_marker();
+        }
+        match pages.tree.get_mut(page) {
+            Some(swapped_out) => *swapped_out = state,
+            None => pages.tree.insert(page, state),
+        }
         Ok(())
     }
 
@@ -211,8 +240,10 @@ impl<P: Platform> Memory<P> {
     pub(crate) fn read_ahead(&'static self, object: &MemoryObject, page: u64) {
         let next = {
             let pages = object.pages.lock();
-            let next = pages.tree.next_hole(page);
-            (next < pages.end && next - page <= 2 * MOST as u64).then(|| (next, stream(&pages, next)))
+            let end = pages.end.min(page + 2 * MOST as u64);
+            let mut behind = page..end;
+            let next = behind.find(|&page| !pages.tree.get(page).is_here_or_in_flight());
+            next.map(|next| (next, stream(&pages, next)))
         };
         if let Some((next, count)) = next {
             self.wish(object, next, Window::Pages(count), |_| {});
@@ -251,18 +282,26 @@ impl<P: Platform> Memory<P> {
         let objects = &self.frames.objects;
         let mut pages = object.pages.lock();
         let mut lost = ArrayVec::<Pfn, MOST>::new();
+        let mut slots = ArrayVec::<SwapSlot, MOST>::new();
         for (page, &frame) in (first..).zip(frames) {
-            let ours = pages
-                .tree
-                .get_mut(page)
-                .filter(|state| matches!(state.page(), Page::InFlight { read } if read == index));
+            let ours = pages.tree.get_mut(page).and_then(|state| match state.page() {
+                Page::InFlight { read, slot } if read == index => Some((state, slot)),
+                _ => None,
+            });
             match ours {
-                Some(state) if read_well => {
+                Some((state, slot)) if read_well => {
                     *state = state.read_in(frame);
                     objects.resident.add(1);
-                    objects.from_disk.add(1);
+                    match slot {
+                        Some(slot) => slots.push(slot),
+                        None => objects.from_disk.add(1),
+                    }
                 }
-                Some(_) => {
+                Some((state, Some(slot))) => {
+                    *state = PageState::swapped_out(slot);
+                    lost.push(frame);
+                }
+                Some((_, None)) => {
                     pages.tree.remove(page);
                     lost.push(frame);
                 }
@@ -271,6 +310,9 @@ impl<P: Platform> Memory<P> {
             }
         }
         drop(pages);
+        for slot in slots {
+            self.drop_swapped(slot);
+        }
         for frame in lost {
             self.frames.leave_object(frame);
         }
@@ -358,7 +400,7 @@ fn stream(pages: &Pages, page: u64) -> u64 {
     let before = page.saturating_sub(MOST as u64)..page;
     let run = before
         .rev()
-        .take_while(|&before| !pages.tree.get(before).is_absent())
+        .take_while(|&before| pages.tree.get(before).is_here_or_in_flight())
         .count() as u64;
     match run {
         0 => 1,

@@ -97,7 +97,7 @@ impl Reads {
     ///
     /// # Errors
     /// There is no memory for all of them.
-    pub(super) fn prepare(&'static self) -> Result<(), AllocError> {
+    pub fn prepare(&'static self) -> Result<(), AllocError> {
         if self.records.is_completed() {
             return Ok(());
         }

@@ -96,6 +96,7 @@ impl<P: Platform> Memory<P> {
         }
         let missing = TRANSFERS.saturating_sub(self.swap.transfers.count());
         self.swap.transfers.add(missing)?;
+        self.reads.prepare()?;
         let mut place = self.swap.device.lock();
         if place.is_some() {
             return Err(SwapError::AlreadyOn);

@@ -35,6 +35,17 @@ impl FrameAllocator {
 }
 
 impl Leaving<'_> {
+    /// Gives a slot to a page of an object, whose reference to the frame is the slot's from now on. The page is to be
+    /// written after a flush, as one that has left an entry.
+    ///
+    /// # Errors
+    /// [`SwapError::Full`], [`SwapError::Off`].
+    pub(crate) fn page(&mut self, frame: Pfn) -> Result<SwapSlot, SwapError> {
+        let slot = self.frames.swap.allocate(&mut self.cursor, frame)?;
+        self.frames.set_swap_slot(frame, slot, false);
+        Ok(slot)
+    }
+
     /// Makes an entry that maps a page of private memory name a swap slot instead.
     ///
     /// The caller holds the lock of the entry, which is present, maps 4 KiB, and is neither borrowed, shared memory, nor

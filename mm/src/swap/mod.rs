@@ -47,7 +47,8 @@ mod window;
 mod word;
 
 pub(crate) use area::SwapArea;
-pub(crate) use device::SwapDevice;
+pub(crate) use device::{SwapDevice, sector_of};
+pub(crate) use leave::Leaving;
 #[cfg_attr(not(test), allow(unused_imports, reason = "for reclaim, which comes next"))]
 pub(crate) use leave::Left;
 pub(crate) use window::Streams;

@@ -1,8 +1,8 @@
 //! Switching the swap area off: everything comes back into memory, or stays where it is.
 //!
-//! First every page on the device is read, in the order of slots; then every space is walked, and its entries are given the
-//! frames. What has a marker belongs to a fault, which ends by itself; what is being written will be in its frame. So the
-//! walk is made again until no slot is in use. Nothing leaves meanwhile: no slot is given out.
+//! First every page on the device is read, in the order of slots; then every space is walked, and every object, and their
+//! entries and pages are given the frames. What has a marker, or is in flight, belongs to a read, which ends by itself; what
+//! is being written will be in its frame. So the walk is made again until no slot is in use. Nothing leaves meanwhile: no slot is given out.
 
 use core::future::poll_fn;
 use core::ops::Range;
@@ -51,6 +51,7 @@ impl<P: Platform> Memory<P> {
                 space.map_cached().await;
                 at = self.spaces.next(Some(&space));
             }
+            self.take_back_objects().await;
             self.forget_idle_slots().await;
             if self.used_swap_slots() == 0 {
                 break;
@@ -60,6 +61,19 @@ impl<P: Platform> Memory<P> {
         self.detach_swap();
         drop(closing);
         Ok(())
+    }
+
+    /// Gives objects the frames of their pages.
+    async fn take_back_objects(&'static self) {
+        let mut at = self.next_object(None);
+        while let Some(object) = at {
+            let mut from = Some(0);
+            while let Some(page) = from {
+                from = self.take_back_cached(&object, page, WINDOW as usize);
+                pause().await;
+            }
+            at = self.next_object(Some(&object));
+        }
     }
 
     /// Reads every page that is on the device alone.

@@ -92,6 +92,8 @@ impl FrameAllocator {
                 given_up = Some(frame);
             }
             Ok(match (success, word.count) {
+                // The page of an object that has come back meanwhile, and may have been written to.
+                (true, 0) if self.named_swap_slot(frame) != Some(slot) => SlotWord::FREE,
                 (true, _) => word.with(SlotState::Cached { frame }),
                 (false, 0) => SlotWord::FREE,
                 (false, _) => word.with(SlotState::Kept { frame }),
@@ -128,6 +130,11 @@ impl FrameAllocator {
         };
         let retired = if kept { None } else { self.give_up_cached(frame, cpu) };
         (waiting, retired)
+    }
+
+    /// Whether the page of a slot is on the device, in no frame, and not being read.
+    pub(crate) fn is_on_device_alone(&self, slot: SwapSlot) -> bool {
+        self.swap.load(slot).state == SlotState::Out
     }
 
     /// The slot that has the same page as a mapped frame, if there is one.

@@ -468,6 +468,37 @@ fn neighbours_that_are_in_memory_are_mapped_with_a_reference_each() {
 }
 
 #[test]
+fn clean_pages_are_dropped_when_nothing_maps_them() {
+    let f = Fixture::new(64, 8 * PAGE_SIZE, |_| {});
+    for page in 2..6 {
+        f.run(f.world.memory.page_in(&f.object, page)).unwrap();
+    }
+    let space = f.space(R);
+    space.advise(at(A), 8 * PAGE_SIZE, Advice::Random).unwrap();
+    assert_eq!(f.read(&space, 3), Ok(word_of(3)));
+    space.unmap(at(A + 4 * PAGE_SIZE), 4 * PAGE_SIZE).unwrap();
+    // Fault-around has mapped pages 2 and 3.
+    assert_eq!(f.world.memory.drop_clean_pages(&f.object, 0..5), None);
+    assert_eq!(f.world.memory.object_pages(), (3, 3));
+    space.unmap(at(A), 4 * PAGE_SIZE).unwrap();
+    let mut rounds = 0;
+    while f.world.memory.object_pages().0 > 0 {
+        f.world
+            .memory
+            .step_objects(64, None, |_, _| unreachable!("clean pages leave for no slot"));
+        rounds += 1;
+        assert!(rounds < 10);
+    }
+    assert_eq!(f.world.memory.stats().object_drops, 4);
+    assert_eq!(f.object.resident(), 0);
+    f.run(f.world.memory.page_in(&f.object, 3)).unwrap();
+    assert_eq!(f.world.memory.will_need(&f.object, 0, 8), Some(1));
+    f.disk.answer(&f.world);
+    assert_eq!(f.object.next_absent(0), 4, "pages that are there end a read");
+    f.end([space]);
+}
+
+#[test]
 fn a_private_mapping_of_memory_shows_the_object_until_it_is_written() {
     let world = World::new(64);
     let object = MemoryObject::new(world.memory.frames(), 3 * PAGE_SIZE).unwrap();

@@ -79,6 +79,9 @@ impl Walk {
                 if let Some(frame) = object.frame_of(page) {
                     *self.frames.entry(frame).or_default() += 1;
                 }
+                if let Some(slot) = object.slot_of(page) {
+                    *self.slots.entry(slot).or_default() += 1;
+                }
             }
         }
         for number in 0..frames.swap.slots() {
@@ -87,7 +90,7 @@ impl Walk {
             assert_eq!(
                 word.count,
                 self.slots.remove(&slot).unwrap_or(0),
-                "entries that name {slot:?}"
+                "entries and pages that name {slot:?}"
             );
             if let Some(frame) = word.frame().filter(|_| word.holds_frame()) {
                 *self.frames.entry(frame).or_default() += 1;

@@ -253,7 +253,7 @@ impl<P: Platform> Memory<P> {
         });
         let Some(token) = left else { return Step::Parked };
         match wish {
-            Wish::Waits { .. } | Wish::Resident => Step::Reclassified(token),
+            Wish::Waits { .. } | Wish::Ready => Step::Reclassified(token),
             Wish::BeyondEnd => self.complete(token, request.space().lock(), Ending::BeyondEnd),
             Wish::Failed => self.complete(token, request.space().lock(), Ending::ReadFailed),
             Wish::NoFrame => Step::NoMemory(token),
