@@ -134,48 +134,84 @@ impl MemoryFile {
     /// Cuts the file off, or makes it longer by zeros, which take no frame.
     ///
     /// # Errors
-    /// `EFBIG` for a length beyond the longest file; `ENOSPC` if a page that is cut in two is mapped nowhere and can't be.
+    /// `EFBIG` for a length beyond the longest file; [`Errno::EWAIT`], with nothing changed, if a page that is cut in two has
+    /// to be brought in first.
     pub fn truncate(&self, wanted: u64) -> Result<(), Errno> {
         if wanted > LONGEST {
             return Err(Errno::EFBIG);
         }
         let mut length = self.length.lock();
-        self.pages.resize(wanted);
         if wanted < *length {
             // What was behind the new end must not come back when the file grows again.
-            self.clear(wanted, wanted.next_multiple_of(PAGE_SIZE));
+            self.clear(wanted, wanted.next_multiple_of(PAGE_SIZE))?;
         }
+        self.pages.resize(wanted);
         *length = wanted;
         self.modified.store(tree::now(), Ordering::Relaxed);
         Ok(())
     }
 
-    /// Makes a hole: the bytes from `start` up to `end` are zeros then, and whole pages of them take no frame.
-    pub fn punch(&self, start: u64, end: u64) {
+    /// As [`truncate`](Self::truncate), waiting for a page that is cut in two.
+    ///
+    /// # Errors
+    /// `EFBIG`; `EIO` if the page could not be read.
+    pub async fn truncate_waiting(&self, wanted: u64) -> Result<(), Errno> {
+        loop {
+            match self.truncate(wanted) {
+                Err(Errno::EWAIT) => self.bring_in(wanted).await?,
+                done => return done,
+            }
+        }
+    }
+
+    /// Makes a hole: the bytes from `start` up to `end` are zeros then, and whole pages of them take no frame. Waits for
+    /// pages of which a part stays.
+    ///
+    /// # Errors
+    /// `EIO` if one of them could not be read.
+    pub async fn punch(&self, start: u64, end: u64) -> Result<(), Errno> {
+        loop {
+            match self.try_punch(start, end) {
+                Err(Errno::EWAIT) => {
+                    self.bring_in(start).await?;
+                    self.bring_in(end).await?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn try_punch(&self, start: u64, end: u64) -> Result<(), Errno> {
         let length = self.length.lock();
         let end = end.min(length.next_multiple_of(PAGE_SIZE));
         if start >= end {
-            return;
+            return Ok(());
         }
         let (first, last) = (start.next_multiple_of(PAGE_SIZE), end & !(PAGE_SIZE - 1));
         if first <= last {
-            self.clear(start, first);
+            self.clear(start, first)?;
+            self.clear(last, end)?;
             self.pages.punch(first / PAGE_SIZE, last / PAGE_SIZE);
-            self.clear(last, end);
         } else {
-            self.clear(start, end);
+            self.clear(start, end)?;
         }
         self.modified.store(tree::now(), Ordering::Relaxed);
+        Ok(())
     }
 
-    /// Writes zeros to a part of one page, if it has a frame.
-    fn clear(&self, start: u64, end: u64) {
+    /// Brings the page in that has the byte at `offset`.
+    async fn bring_in(&self, offset: u64) -> Result<(), Errno> {
+        Ok(memory().page_in(&self.pages, offset / PAGE_SIZE).await?)
+    }
+
+    /// Writes zeros to a part of one page, if it is in memory or swapped out.
+    fn clear(&self, start: u64, end: u64) -> Result<(), Errno> {
         const ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
         let page = start / PAGE_SIZE;
         if start < end && self.pages.next_resident(page) == Some(page) {
-            // A page that has its frame needs no other.
-            let _ = self.pages.write(memory(), start, &ZEROS[..(end - start) as usize]);
+            self.pages.write(memory(), start, &ZEROS[..(end - start) as usize])?;
         }
+        Ok(())
     }
 
     /// Gives the pages of a part of the file their frames, and makes the file longer if `grow`. Does as much as a piece of
@@ -197,9 +233,7 @@ impl MemoryFile {
         while page * PAGE_SIZE < stop {
             check_frames()?;
             // Nothing is written but the page is made.
-            self.pages
-                .write(memory(), page * PAGE_SIZE, &[])
-                .map_err(|_| Errno::ENOSPC)?;
+            self.pages.write(memory(), page * PAGE_SIZE, &[])?;
             page += 1;
         }
         if grow && stop > *length {

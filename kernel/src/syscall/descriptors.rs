@@ -78,10 +78,12 @@ pub fn fsync(process: &Process, descriptor: u64) -> Result<u64, Errno> {
     }
 }
 
-/// `fadvise64`: pages of a file on a disk that are wanted begin to be read; whatever else is advised is so.
+/// `fadvise64`: pages of a file on a disk that are wanted begin to be read; those that are not wanted are dropped if nothing
+/// maps them; whatever else is advised is so.
 ///
 /// # Errors
-/// `EBADF`, `ESPIPE` for a pipe, `EINVAL` for what is no advice.
+/// `EBADF`, `ESPIPE` for a pipe, `EINVAL` for what is no advice; [`Errno::EWAIT`] if there is more to drop than one step of
+/// a call may.
 pub fn fadvise(process: &Process, descriptor: u64, offset: u64, length: i64, advice: u32) -> Result<u64, Errno> {
     let file = process.files().lock().get(descriptor)?;
     match &file.kind {
@@ -89,14 +91,24 @@ pub fn fadvise(process: &Process, descriptor: u64, offset: u64, length: i64, adv
         FileKind::PipeReader(_) | FileKind::PipeWriter(_) => Err(Errno::ESPIPE),
         _ if length < 0 || advice > linux::POSIX_FADV_NOREUSE => Err(Errno::EINVAL),
         FileKind::Mounted(body) if advice == linux::POSIX_FADV_WILLNEED => {
-            let end = match length {
-                0 => u64::MAX,
-                _ => offset.saturating_add(length as u64),
-            };
-            body.will_need(offset, end);
+            body.will_need(offset, advised_end(offset, length as u64));
             Ok(0)
         }
+        FileKind::Mounted(body) if advice == linux::POSIX_FADV_DONTNEED => {
+            match body.drop_pages(offset, advised_end(offset, length as u64)) {
+                Some(_) => Err(Errno::EWAIT),
+                None => Ok(0),
+            }
+        }
         _ => Ok(0),
+    }
+}
+
+/// The end of the part of a file that an advice is for; a length of 0 reaches to the end of the file.
+pub(super) const fn advised_end(offset: u64, length: u64) -> u64 {
+    match length {
+        0 => u64::MAX,
+        _ => offset.saturating_add(length),
     }
 }
 
@@ -112,10 +124,10 @@ pub fn check_size(thread: &Thread, length: u64) -> Result<(), Errno> {
     Ok(())
 }
 
-/// `ftruncate`.
+/// `ftruncate`, if it need not wait.
 ///
 /// # Errors
-/// `EBADF`, `EINVAL` for what is no file in memory, `EFBIG`.
+/// `EBADF`, `EINVAL` for what is no file in memory, `EFBIG`; [`Errno::EWAIT`] if it has to bring a page in first.
 pub fn ftruncate(thread: &Thread, descriptor: u64, length: u64) -> Result<u64, Errno> {
     let file = thread.process.files().lock().get(descriptor)?;
     match &file.kind {

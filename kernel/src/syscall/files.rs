@@ -274,6 +274,35 @@ pub async fn flock(caller: Caller, descriptor: u64, operation: u64) -> Result<u6
     locks::flock(&caller.thread, &file, operation as u32).await.map(|()| 0)
 }
 
+/// `fadvise64` that drops many pages, in steps.
+///
+/// # Errors
+/// As [`descriptors::fadvise`].
+pub async fn fadvise_in_steps(caller: Caller, descriptor: u64, offset: u64, length: u64) -> Result<u64, Errno> {
+    let file = caller.thread.process.files().lock().get(descriptor)?;
+    if let FileKind::Mounted(body) = &file.kind {
+        let (mut next, end) = (Some(offset), descriptors::advised_end(offset, length));
+        while let Some(start) = next {
+            next = body.drop_pages(start, end);
+            faultline_executor::yield_now().await;
+        }
+    }
+    Ok(0)
+}
+
+/// `ftruncate` that has to bring a page in first.
+///
+/// # Errors
+/// As [`descriptors::ftruncate`]; `EIO` if the page could not be read.
+pub async fn ftruncate_waiting(caller: Caller, descriptor: u64, length: u64) -> Result<u64, Errno> {
+    let file = caller.thread.process.files().lock().get(descriptor)?;
+    match &file.kind {
+        FileKind::Memory(memory) => memory.truncate_waiting(length).await?,
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
+}
+
 /// `fallocate`.
 pub async fn fallocate(caller: Caller, descriptor: u64, mode: u64, offset: u64, length: u64) -> Result<u64, Errno> {
     const KNOWN: u32 = linux::FALLOC_FL_KEEP_SIZE | linux::FALLOC_FL_PUNCH_HOLE;
@@ -298,7 +327,7 @@ pub async fn fallocate(caller: Caller, descriptor: u64, mode: u64, offset: u64, 
     };
     let end = offset.checked_add(length).ok_or(Errno::EFBIG)? as u64;
     if mode & linux::FALLOC_FL_PUNCH_HOLE != 0 {
-        memory.punch(offset as u64, end);
+        memory.punch(offset as u64, end).await?;
         return Ok(0);
     }
     let grow = mode & linux::FALLOC_FL_KEEP_SIZE == 0;

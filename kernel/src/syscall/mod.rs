@@ -256,6 +256,8 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_fstatfs => value(|| paths::fstatfs(caller, a, b))?,
         linux::__NR_fcntl => value(|| files::fcntl_lock(caller, a, b as u32, c))?,
         linux::__NR_flock => value(|| files::flock(caller, a, b))?,
+        linux::__NR_fadvise64 => value(|| files::fadvise_in_steps(caller, a, b, c))?,
+        linux::__NR_ftruncate => value(|| files::ftruncate_waiting(caller, a, b))?,
         linux::__NR_fallocate => value(|| files::fallocate(caller, a, b, c, d))?,
         linux::__NR_poll => value(|| polling::poll(caller, a, b, c))?,
         linux::__NR_ppoll => value(|| polling::ppoll(caller, a, b, c, d))?,

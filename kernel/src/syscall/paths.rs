@@ -349,7 +349,8 @@ pub async fn truncate(caller: Caller, path: u64, length: u64) -> Result<u64, Err
     match &node.kind {
         NodeKind::File(content) => {
             descriptors::check_size(&caller.thread, length)?;
-            changes::writable(content, length == 0).await?.truncate(length)?;
+            let file = changes::writable(content, length == 0).await?;
+            file.truncate_waiting(length).await?;
         }
         NodeKind::Mounted(file) if file.kind() == InodeKind::File => return Err(Errno::EROFS),
         _ if node.is_directory() => return Err(Errno::EISDIR),

@@ -109,7 +109,7 @@ impl MemoryObject {
     }
 
     /// Copies `bytes` to `offset`, at most up to the end of the page, which gets a frame if it has none; says how many.
-    /// Beyond the end nothing is copied. For objects without a file.
+    /// Beyond the end nothing is copied. Writing nothing makes sure that the page is not absent. For objects without a file.
     ///
     /// # Errors
     /// [`PageError::OutOfMemory`], [`PageError::NotResident`]; nothing was copied.
@@ -128,6 +128,7 @@ impl MemoryObject {
         }
         let frame = match pages.tree.get(page).page() {
             Page::Resident { frame } => frame,
+            Page::InFlight { .. } | Page::SwappedOut { .. } if bytes.is_empty() => return Ok(0),
             Page::InFlight { .. } | Page::SwappedOut { .. } => return Err(PageError::NotResident { page }),
             Page::Absent => {
                 let none = PageError::OutOfMemory { page };

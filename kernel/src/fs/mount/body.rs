@@ -167,6 +167,17 @@ impl Body {
         }
     }
 
+    /// Drops pages that are wholly in a part of an open file, if nothing maps them; looks at a few. Says where to go on, if
+    /// that is not all.
+    pub fn drop_pages(&self, start: u64, end: u64) -> Option<u64> {
+        let end = match end < self.inode.size {
+            true => end / PAGE_SIZE,
+            false => self.inode.size.div_ceil(PAGE_SIZE),
+        };
+        let next = memory().drop_clean_pages(self.object.get()?, start.div_ceil(PAGE_SIZE)..end)?;
+        Some(next * PAGE_SIZE)
+    }
+
     /// Whether what is kept of it when nobody uses it is small.
     pub(super) fn is_worth_keeping(&self) -> bool {
         const MOST_EXTENTS: usize = 4096;

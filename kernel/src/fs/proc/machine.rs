@@ -58,16 +58,18 @@ pub fn write(file: ProcFile, viewer: &Thread, to: &mut Vec<u8>) -> fmt::Result {
 fn memory_info(to: &mut Vec<u8>) -> fmt::Result {
     let account = machine::memory().account();
     let free = account.free + account.cached + account.zeroed;
+    let (objects, from_disk) = machine::memory().object_pages();
     for (name, frames) in [
         ("MemTotal:", account.total),
         ("MemFree:", free),
-        ("MemAvailable:", free),
+        ("MemAvailable:", free + from_disk),
         ("Buffers:", 0),
-        ("Cached:", 0),
+        ("Cached:", objects),
         ("SwapCached:", 0),
         ("SwapTotal:", 0),
         ("SwapFree:", 0),
         ("Mapped:", account.mapped),
+        ("Shmem:", objects - from_disk.min(objects)),
         ("PageTables:", account.page_tables),
     ] {
         writeln!(to, "{name:<16}{:>8} kB", frames * 4)?;
@@ -193,9 +195,12 @@ fn totals(to: &mut Vec<u8>) -> fmt::Result {
 fn events(to: &mut Vec<u8>) -> fmt::Result {
     let account = machine::memory().account();
     let stats = machine::memory().stats();
+    let (objects, from_disk) = machine::memory().object_pages();
     for (name, value) in [
         ("nr_free_pages", account.free + account.cached + account.zeroed),
         ("nr_mapped", account.mapped),
+        ("nr_file_pages", objects),
+        ("nr_shmem", objects - from_disk.min(objects)),
         ("nr_page_table_pages", account.page_tables),
         ("pgfault", stats.total_served()),
         ("pgmajfault", stats.device_waits),
@@ -213,6 +218,10 @@ fn counters(to: &mut Vec<u8>) -> fmt::Result {
     for (name, value) in [
         ("faults", stats.total_served()),
         ("pool_hits", stats.pool_hits),
+        ("cache_hits", stats.object_hits),
+        ("cache_misses", stats.object_misses),
+        ("cache_read_ahead", stats.read_ahead),
+        ("cache_drops", stats.object_drops),
         ("cr3_loads", stats.root_loads),
         ("invlpg", stats.tlb_pages),
         ("port_accesses", faultline_drivers::port_accesses()),
