@@ -168,7 +168,7 @@ impl Drop for Watched {
 const fn meaning(outcome: FaultOutcome) -> Verdicts {
     match outcome {
         FaultOutcome::Retry => Verdicts(Verdicts::FINE.0 | Verdicts::BEYOND_END.0),
-        FaultOutcome::Resolved(_) | FaultOutcome::Spurious => Verdicts::FINE,
+        FaultOutcome::Resolved(_) | FaultOutcome::Read(_) | FaultOutcome::Spurious => Verdicts::FINE,
     }
 }
 

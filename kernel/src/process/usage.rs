@@ -28,6 +28,12 @@ impl Usage {
         self.minor_faults.store(count.wrapping_add(1), Ordering::Relaxed);
     }
 
+    /// Counts a fault that waited for I/O.
+    #[cold]
+    pub fn count_major_fault(&self) {
+        self.major_faults.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The thread waits.
     pub fn wait(&self) {
         self.is_interrupted.store(false, Ordering::Relaxed);

@@ -147,6 +147,11 @@ impl UserThread {
         if let FaultOutcome::Resolved(class) = outcome {
             self.stuck.1 = 0;
             statistics::fault_resolved(class, since);
+        } else if let FaultOutcome::Read(class) = outcome {
+            self.stuck.1 = 0;
+            statistics::fault_resolved(class, since);
+            self.thread.usage.count_major_fault();
+            return Poll::Ready(());
         } else if self.is_stuck() {
             self.refuse(FaultError::Protection {
                 address: self.context.cr2(),

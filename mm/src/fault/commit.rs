@@ -60,8 +60,33 @@ impl<P: Platform> Memory<P> {
     pub(super) fn resolved<const TRACED: bool>(
         &'static self,
         token: SlotToken<P>,
+        inner: Guard<'_, P>,
+        class: FaultClass,
+    ) -> Step<P> {
+        self.resolved_as::<TRACED>(token, inner, class, FaultOutcome::Resolved(class))
+    }
+
+    /// The same for a fault whose page may have been on a device.
+    pub(super) fn resolved_or_read(
+        &'static self,
+        token: SlotToken<P>,
+        inner: Guard<'_, P>,
+        class: FaultClass,
+    ) -> Step<P> {
+        let outcome = match token.has_waited_for_device() {
+            true => FaultOutcome::Read(class),
+            false => FaultOutcome::Resolved(class),
+        };
+        self.resolved_as::<true>(token, inner, class, outcome)
+    }
+
+    #[inline(always)]
+    fn resolved_as<const TRACED: bool>(
+        &'static self,
+        token: SlotToken<P>,
         mut inner: Guard<'_, P>,
         class: FaultClass,
+        outcome: FaultOutcome,
     ) -> Step<P> {
         // SAFETY: the space's lock is held.
         if unsafe { token.slot().shared() }.side {
@@ -69,7 +94,7 @@ impl<P: Platform> Memory<P> {
         }
         inner.served[class as usize] += 1;
         self.counters.served[class as usize].add(1);
-        self.end::<TRACED>(token, inner, Ending::Done(FaultOutcome::Resolved(class)))
+        self.end::<TRACED>(token, inner, Ending::Done(outcome))
     }
 
     /// The end of every fault: the space no longer links to the slot.

@@ -67,6 +67,8 @@ use crate::sync::mutant;
 pub enum FaultOutcome {
     /// The entry now allows the access.
     Resolved(FaultClass),
+    /// The entry now allows the access, and the fault waited for a device that had the page.
+    Read(FaultClass),
     /// The entry allowed the access already: another thread was faster, or the processor used an old translation, which
     /// was invalidated.
     Spurious,

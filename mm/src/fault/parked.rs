@@ -68,6 +68,7 @@ impl<P: Platform> Memory<P> {
         // Once it is parked, another CPU may serve the fault to its end.
         let request = token.request();
         let (space, fault, page) = (request.space().id, request.fault, request.page);
+        token.note_device_wait();
         if !put(ParkedFaults(token.index())) {
             return Err(token);
         }

@@ -81,6 +81,8 @@ pub(crate) struct Progress {
     pub(crate) huge: Option<(ReservedRun<'static>, u32)>,
     /// What the read of the page has come to, in the use of the slot with this sequence number.
     read: (u64, PageRead),
+    /// The use of the slot in which the fault waited for a device last: its sequence number plus 1.
+    waited: u64,
 }
 
 /// What a fault knows of the last read of its page.
@@ -300,6 +302,20 @@ impl<P: Platform> SlotToken<P> {
         } else {
             PageRead::Fresh
         }
+    }
+
+    /// Remembers that the fault waits for a device.
+    pub(crate) fn note_device_wait(&self) {
+        let sequence = self.0.sequence.load(Ordering::Relaxed);
+        // SAFETY: the token is held.
+        unsafe { self.0.progress() }.waited = sequence + 1;
+    }
+
+    /// Whether the fault has waited for a device.
+    pub(crate) fn has_waited_for_device(&self) -> bool {
+        // SAFETY: the token is held.
+        let waited = unsafe { self.0.progress() }.waited;
+        waited == self.0.sequence.load(Ordering::Relaxed) + 1
     }
 
     /// What the slot is asked to do. Must not be used after the token was given to completion.

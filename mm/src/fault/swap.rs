@@ -39,7 +39,7 @@ impl<P: Platform> Memory<P> {
         if let Some(frame) = self.frames.take_cached(slot) {
             self.publish::<true>(request, entry, self.returned_entry(frame, request.flags));
             let ahead = inner.streams.hit(slot);
-            let step = self.resolved::<true>(token, inner, FaultClass::Swap);
+            let step = self.resolved_or_read(token, inner, FaultClass::Swap);
             if let Some(ahead) = ahead {
                 self.read_swap_ahead(ahead, self.left_by_read_ahead());
             }

@@ -656,3 +656,27 @@ fn the_kernels_copies_wait_for_swapped_pages() {
         assert_eq!(bytes[page * PAGE_SIZE as usize], page as u8 + 1);
     }
 }
+
+#[test]
+fn a_fault_that_waited_for_the_device_says_so() {
+    let world = World::new(256);
+    let disk = world.swap(64);
+    let space = written(&world, 2);
+    assert_eq!(world.page_out(&disk, &space, A, 2), 2);
+    disk.at_once(false);
+    let mut first = fault(&space, 1, Access::Read);
+    assert!(world.poll(first.as_mut()).is_pending());
+    world.serve();
+    disk.finish_all();
+    world.serve();
+    let swap = faultline_trace::FaultClass::Swap;
+    assert_eq!(world.poll(first.as_mut()), Poll::Ready(Ok(FaultOutcome::Read(swap))));
+    drop(first);
+    // It leaves, and comes back from its frame; the fault's slot is the one that has waited before.
+    let left = world.leave(&space, A + PAGE_SIZE, 1).0;
+    assert!(matches!(left[..], [Left::Clean(_)]), "{left:?}");
+    assert_eq!(
+        world.run(fault(&space, 1, Access::Read)),
+        Ok(FaultOutcome::Resolved(swap))
+    );
+}

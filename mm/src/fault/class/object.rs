@@ -205,9 +205,9 @@ impl<P: Platform> Memory<P> {
         found: Found,
     ) -> Step<P> {
         match found {
-            Found::Mapped(None) => self.resolved::<true>(token, inner, class),
+            Found::Mapped(None) => self.resolved_or_read(token, inner, class),
             Found::Mapped(Some((object, page))) => {
-                let step = self.resolved::<true>(token, inner, class);
+                let step = self.resolved_or_read(token, inner, class);
                 self.read_ahead(&object, page);
                 step
             }
