@@ -38,7 +38,8 @@
 //! | `disk.NAME.reads`, `disk.NAME.bytes_read`, `disk.NAME.writes`, `disk.NAME.bytes_written` | transfers that a disk was given, and their bytes |
 //! | `disk.NAME.errors`, `disk.NAME.most_at_once`, `disk.NAME.in_flight` | transfers that failed, that it had at once, and that it still has |
 //! | `swap.disk` | the disk that is the swap area; absent, as all that follows, without one |
-//! | `swap.slots`, `swap.used`, `swap.cached` | pages that it has room for, that it has, and of these that are in memory too, at the end |
+//! | `swap.slots` | pages that it has room for |
+//! | `swap.leaked`, `swap.cached` | slots that are in use when all programs are gone, and of these those whose page is in memory too; 0 in a correct run |
 //! | `swap.reads`, `swap.writes`, `swap.read_ahead`, `swap.errors` | pages read (`read_ahead`: before anybody touched them), pages written, transfers that failed |
 //! | `threads.started`, `processes.started` | over the whole run |
 //! | `syscalls` | system calls made by user threads |

@@ -234,7 +234,8 @@ fn drive(config: &Config, programs: &mut [Program]) {
             }
             programs.iter_mut().for_each(collect);
         }
-        if tree::process_count() == 0 && memory().ending_spaces() == 0 {
+        // What was read ahead for a program that is gone is still under way.
+        if tree::process_count() == 0 && memory().ending_spaces() == 0 && block::is_idle() {
             return;
         }
         shortage.look(turn.idle);
@@ -319,6 +320,10 @@ fn summarise(outcome: &Outcome) {
         "a timer interrupt waited {} us at most",
         arch::alarm::longest_delay() / 1000
     );
+    let slots = memory().swap_stats().used;
+    if slots > 0 {
+        ::log::error!("{slots} swap slots are in use, and nobody is left to use them");
+    }
     if !is_conserved(outcome) {
         ::log::error!("the frame equation is broken: {} frames are missing", missing(outcome));
     }
@@ -478,7 +483,7 @@ fn report_swap(report: &mut Report<'_>) {
     let stats = memory().swap_stats();
     for (key, value) in [
         ("slots", stats.slots.into()),
-        ("used", stats.used.into()),
+        ("leaked", stats.used.into()),
         ("cached", stats.cached.into()),
         ("reads", stats.reads),
         ("writes", stats.writes),

@@ -39,6 +39,11 @@ pub fn area() -> Option<&'static Disk> {
     *AREA.lock()
 }
 
+/// Whether a disk is the swap area.
+pub fn is_on(disk: &Disk) -> bool {
+    area().is_some_and(|area| area.index == disk.index)
+}
+
 /// Makes the disk that the configuration names the swap area.
 ///
 /// # Panics
@@ -59,5 +64,15 @@ pub fn on(disk: &'static Disk) -> Result<(), SwapError> {
     let mut area = AREA.lock();
     memory().swap_on(unsize!(Arc::try_new(Area(disk))? => dyn BlockDevice))?;
     *area = Some(disk);
+    Ok(())
+}
+
+/// Brings back what is swapped out, and forgets the area.
+///
+/// # Errors
+/// What the memory says; the area is still there then, and so is everything in it.
+pub async fn off() -> Result<(), SwapError> {
+    memory().swap_off().await?;
+    *AREA.lock() = None;
     Ok(())
 }

@@ -320,6 +320,8 @@ calls! {
     157 prctl(Unsigned, Hex);
     158 arch_prctl(PROCESSOR, Hex);
     160 setrlimit(Unsigned, Hex);
+    167 swapon(Text, Hex);
+    168 swapoff(Text);
     186 gettid();
     200 tkill(Signed, Signal);
     201 time(Hex);

@@ -112,7 +112,8 @@ impl Report {
     /// # Errors
     /// Fails when the report doesn't say.
     pub fn frames_hold(&self) -> Result<bool, Defect> {
-        Ok(self.get::<String>("frames.equation")? == "holds" && self.get::<i64>("frames.leaked")? == 0)
+        let slots = self.text("swap.leaked").is_none_or(|leaked| leaked == "0");
+        Ok(self.get::<String>("frames.equation")? == "holds" && self.get::<i64>("frames.leaked")? == 0 && slots)
     }
 }
 
@@ -268,5 +269,8 @@ mod tests {
     fn a_lost_frame_is_noticed() {
         let report = Report::parse(&WHOLE.replace("leaked 0", "leaked 1")).unwrap();
         assert!(!report.frames_hold().unwrap());
+        let with_slots = |leaked| format!("swap.leaked {leaked}\n{WHOLE}");
+        assert!(Report::parse(&with_slots(0)).unwrap().frames_hold().unwrap());
+        assert!(!Report::parse(&with_slots(3)).unwrap().frames_hold().unwrap());
     }
 }

@@ -17,7 +17,7 @@ use crate::machine::{Accel, Attached, End, InputKind};
 use crate::ports::{Commands, Ports, TracePort};
 use crate::program::Unsuitable;
 use crate::recording::strace;
-use crate::report::Summary;
+use crate::report::{Report, Summary};
 use crate::root::Root;
 use crate::session::{self, FAILED, NOT_FOUND, Task, UNSUITABLE};
 use crate::stored;
@@ -167,14 +167,18 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
     }
     if !report.frames_hold()? {
         eprintln!(
-            "faultline: the kernel lost frames: equation {}, {} leaked",
+            "faultline: the kernel lost memory: equation {}, {} frames and {} swap slots leaked",
             report.text("frames.equation").unwrap_or("missing"),
-            report.text("frames.leaked").unwrap_or("?")
+            report.text("frames.leaked").unwrap_or("?"),
+            report.text("swap.leaked").unwrap_or("0")
         );
         return Ok(FAILED);
     }
     for victim in (0..).map_while(|index| report.text(&format!("victim.{index}"))) {
-        eprintln!("faultline: memory ran out; the kernel ended {victim}");
+        eprintln!(
+            "faultline: memory ran out ({}); the kernel ended {victim}",
+            had(&report, options.mem)
+        );
     }
     let programs = report.programs()?;
     let program = programs.first().context("the kernel's report has no program")?;
@@ -212,6 +216,14 @@ fn lines(source: Source, to: Box<dyn Write + Send>) -> Box<dyn Write + Send> {
     match source {
         Source::Terminal => Box::new(ReturnCarriage(to)),
         _ => to,
+    }
+}
+
+/// How much memory the machine had, in the words of the options that give it more.
+fn had(report: &Report, mib: u64) -> String {
+    match report.get::<u64>("swap.slots") {
+        Ok(slots) => format!("--mem {mib}M, --swap {}K", slots * 4),
+        Err(_) => format!("--mem {mib}M, no --swap"),
     }
 }
 

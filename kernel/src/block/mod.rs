@@ -137,6 +137,11 @@ pub fn all() -> &'static [Disk] {
     DISKS.get().map_or(&[], Vec::as_slice)
 }
 
+/// Whether no disk has anything to do.
+pub fn is_idle() -> bool {
+    all().iter().all(|disk| disk.tally.in_flight() == 0)
+}
+
 /// The disk of this name; `swap` is the first one that is the swap area.
 pub fn find(name: &str) -> Option<&'static Disk> {
     all()

@@ -4,7 +4,7 @@
 //! that a person who wants to know why a call returned `ENOMEM` reads one file.
 
 use faultline_fallible::AllocError;
-use faultline_mm::{PageError, UserCopyError, VasError};
+use faultline_mm::{PageError, SwapError, UserCopyError, VasError};
 use linux_raw_sys::errno as linux;
 
 use crate::arch::fpu::OutOfMemory;
@@ -78,6 +78,21 @@ impl From<PageError> for Errno {
             PageError::NotResident { .. } => Self::EWAIT,
             PageError::ReadFailed { .. } => Self::EIO,
             PageError::OutOfMemory { .. } => Self::ENOSPC,
+        }
+    }
+}
+
+impl From<SwapError> for Errno {
+    fn from(error: SwapError) -> Self {
+        match error {
+            SwapError::AlreadyOn => Self::EPERM,
+            SwapError::Off | SwapError::TooSmall => Self::EINVAL,
+            SwapError::ReadOnly => Self::EACCES,
+            SwapError::Closing => Self::EBUSY,
+            SwapError::Unreadable { .. } => Self::EIO,
+            SwapError::Full | SwapError::TooManyReferences | SwapError::OutOfMemory | SwapError::NoKernelMemory => {
+                Self::ENOMEM
+            }
         }
     }
 }

@@ -84,6 +84,8 @@ pub async fn uname(caller: Caller, address: u64) -> Result<u64, Errno> {
 pub async fn sysinfo(caller: Caller, address: u64) -> Result<u64, Errno> {
     let (total, free) = machine::frame_totals();
     let processes = tree::process_count().min(0xffff);
+    let swap = machine::memory().swap_stats();
+    let [swap_total, swap_free] = [swap.slots, swap.slots - swap.used].map(|slots| u64::from(slots) * 4096);
     // uptime, 3 loads, total, free, shared, buffers, swap, free swap, processes, high, free high, unit
     let words = [
         time::now() / time::NANOSECONDS,
@@ -94,8 +96,8 @@ pub async fn sysinfo(caller: Caller, address: u64) -> Result<u64, Errno> {
         free * 4096,
         0,
         0,
-        0,
-        0,
+        swap_total,
+        swap_free,
         processes,
         0,
         0,

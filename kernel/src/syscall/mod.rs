@@ -36,6 +36,7 @@ pub mod posix_timers;
 pub mod processes;
 pub mod remap;
 pub mod scheduling;
+mod swapping;
 pub mod time;
 pub mod timers;
 pub mod transfer;
@@ -301,6 +302,9 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_munlock => value(|| advice::munlock(caller, a, b))?,
         linux::__NR_mlockall => value(|| advice::mlockall(caller, a))?,
         linux::__NR_munlockall => value(|| advice::munlockall(caller))?,
+
+        linux::__NR_swapon => value(|| swapping::swapon(caller, a, b))?,
+        linux::__NR_swapoff => value(|| swapping::swapoff(caller, a))?,
 
         linux::__NR_futex => value(|| futex::futex(caller, a, b as u32, c as u32, d, e, f as u32))?,
 

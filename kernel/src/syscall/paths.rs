@@ -46,7 +46,12 @@ async fn place(caller: &Caller, descriptor: u64, path: &[u8], last_link: LastLin
     locate(&base(caller, descriptor, path)?, path, last_link, &caller.thread).await
 }
 
-async fn find(caller: &Caller, descriptor: u64, path: &[u8], last_link: LastLink) -> Result<Arc<Node>, Errno> {
+pub(super) async fn find(
+    caller: &Caller,
+    descriptor: u64,
+    path: &[u8],
+    last_link: LastLink,
+) -> Result<Arc<Node>, Errno> {
     look_up(&base(caller, descriptor, path)?, path, last_link, &caller.thread).await
 }
 

@@ -67,6 +67,23 @@ pub struct PageCounts {
     pub tables: u64,
 }
 
+impl PageCounts {
+    /// Pages that are in memory.
+    #[must_use]
+    pub const fn resident(&self) -> u64 {
+        self.own + self.shared + self.borrowed
+    }
+
+    /// Adds the pages of another range; a table that both ranges have counts twice.
+    pub const fn add(&mut self, other: Self) {
+        self.own += other.own;
+        self.shared += other.shared;
+        self.borrowed += other.borrowed;
+        self.swapped += other.swapped;
+        self.tables += other.tables;
+    }
+}
+
 impl<P: Platform> VirtualAddressSpace<P> {
     /// Walks the space and counts. The lock is held for a bounded part at a time, so what others change meanwhile may be
     /// counted before or after. The whole takes long for a large space: [`get_stats_in_steps`](Self::get_stats_in_steps)

@@ -9,7 +9,7 @@ use super::ProcFile;
 use crate::arch::{alarm, clock, features};
 use crate::process::{Thread, tree as processes};
 use crate::syscall::information;
-use crate::{machine, statistics, time};
+use crate::{machine, statistics, swap, time};
 
 /// Writes a file.
 ///
@@ -30,6 +30,7 @@ pub fn write(file: ProcFile, viewer: &Thread, to: &mut Vec<u8>) -> fmt::Result {
         ProcFile::Processor => processor(to),
         ProcFile::Machine => totals(to),
         ProcFile::Events => events(to),
+        ProcFile::Swaps => swaps(to),
         ProcFile::Version => writeln!(
             to,
             concat!("Linux version 6.12.0 (Faultline ", env!("CARGO_PKG_VERSION"), ")")
@@ -59,15 +60,16 @@ fn memory_info(to: &mut Vec<u8>) -> fmt::Result {
     let account = machine::memory().account();
     let free = account.free + account.cached + account.zeroed;
     let (objects, from_disk) = machine::memory().object_pages();
+    let swap = machine::memory().swap_stats();
     for (name, frames) in [
         ("MemTotal:", account.total),
         ("MemFree:", free),
         ("MemAvailable:", free + from_disk),
         ("Buffers:", 0),
         ("Cached:", objects),
-        ("SwapCached:", 0),
-        ("SwapTotal:", 0),
-        ("SwapFree:", 0),
+        ("SwapCached:", swap.cached.into()),
+        ("SwapTotal:", swap.slots.into()),
+        ("SwapFree:", (swap.slots - swap.used).into()),
         ("Mapped:", account.mapped),
         ("Shmem:", objects - from_disk.min(objects)),
         ("PageTables:", account.page_tables),
@@ -83,6 +85,18 @@ fn memory_info(to: &mut Vec<u8>) -> fmt::Result {
         writeln!(to, "{name:<16}{:>8}", 0)?;
     }
     writeln!(to, "{:<16}{:>8} kB", "Hugepagesize:", 2048)
+}
+
+/// The swap area, as Linux lists them.
+fn swaps(to: &mut Vec<u8>) -> fmt::Result {
+    writeln!(to, "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority")?;
+    if let Some(disk) = swap::area() {
+        let stats = machine::memory().swap_stats();
+        let [size, used] = [stats.slots, stats.used].map(|slots| u64::from(slots) * 4);
+        let name = disk.device.name();
+        writeln!(to, "/dev/{name:<34} partition\t{size}\t\t{used}\t\t-2")?;
+    }
+    Ok(())
 }
 
 /// Names of the features in `edx` and `ecx` of CPUID leaf 1, as Linux writes them, by bit.
@@ -194,7 +208,7 @@ fn totals(to: &mut Vec<u8>) -> fmt::Result {
 
 fn events(to: &mut Vec<u8>) -> fmt::Result {
     let account = machine::memory().account();
-    let stats = machine::memory().stats();
+    let (stats, swap) = (machine::memory().stats(), machine::memory().swap_stats());
     let (objects, from_disk) = machine::memory().object_pages();
     for (name, value) in [
         ("nr_free_pages", account.free + account.cached + account.zeroed),
@@ -204,8 +218,9 @@ fn events(to: &mut Vec<u8>) -> fmt::Result {
         ("nr_page_table_pages", account.page_tables),
         ("pgfault", stats.total_served()),
         ("pgmajfault", stats.device_waits),
-        ("pswpin", 0),
-        ("pswpout", 0),
+        ("pswpin", swap.reads),
+        ("pswpout", swap.writes),
+        ("swap_ra", swap.read_ahead),
     ] {
         writeln!(to, "{name} {value}")?;
     }

@@ -133,6 +133,11 @@ fn write_region(region: &RegionView, program: &Program, to: &mut Vec<u8>) -> Res
         u8::from(inode != 0),
     )
     .map_err(|_| Errno::ENOMEM)?;
+    write_name(begin, name, to)
+}
+
+/// Ends the line that begins at `begin` with a name, in its column.
+fn write_name(begin: usize, name: &[u8], to: &mut Vec<u8>) -> Result<(), Errno> {
     if !name.is_empty() {
         while to.len() - begin < NAME_COLUMN {
             to.try_push(b' ')?;
@@ -141,6 +146,63 @@ fn write_region(region: &RegionView, program: &Program, to: &mut Vec<u8>) -> Res
     }
     to.try_push(b'\n')?;
     Ok(())
+}
+
+/// What the pages of some regions are, in pages.
+#[derive(Clone, Copy, Debug, Default)]
+struct Smaps {
+    counts: PageCounts,
+    anonymous: u64,
+    locked: u64,
+}
+
+impl Smaps {
+    /// Counts the pages of a region, letting others run in between.
+    async fn add(&mut self, space: &Space, region: &RegionView) {
+        let mut counts = PageCounts::default();
+        for (number, piece) in pieces(region.range).enumerate() {
+            let part = space.count_pages(piece);
+            counts.add(part);
+            if part.tables > 0 || number % 32 == 31 {
+                yield_now().await;
+            }
+        }
+        self.counts.add(counts);
+        if !matches!(region.backing, Backing::File { .. }) {
+            self.anonymous += counts.own;
+        }
+        if region.flags.contains(RegionFlags::LOCKED) {
+            self.locked += counts.resident();
+        }
+    }
+
+    /// The lines that `smaps` and `smaps_rollup` have in common.
+    fn write(&self, to: &mut Vec<u8>) -> Result<(), Errno> {
+        let counts = &self.counts;
+        let shared = counts.shared + counts.borrowed;
+        for (name, pages) in [
+            ("Rss:", counts.resident()),
+            ("Pss:", counts.own + shared / 2),
+            ("Shared_Clean:", counts.borrowed),
+            ("Shared_Dirty:", counts.shared),
+            ("Private_Clean:", 0),
+            ("Private_Dirty:", counts.own),
+            ("Referenced:", counts.resident()),
+            ("Anonymous:", self.anonymous),
+            ("LazyFree:", 0),
+            ("AnonHugePages:", 0),
+            ("ShmemPmdMapped:", 0),
+            ("FilePmdMapped:", 0),
+            ("Shared_Hugetlb:", 0),
+            ("Private_Hugetlb:", 0),
+            ("Swap:", counts.swapped),
+            ("SwapPss:", counts.swapped),
+            ("Locked:", self.locked),
+        ] {
+            writeln!(to, "{name:<15} {:>8} kB", pages * 4).map_err(|_| Errno::ENOMEM)?;
+        }
+        Ok(())
+    }
 }
 
 /// Writes what `smaps` says about the region at `from`; says where the next one begins.
@@ -158,48 +220,13 @@ pub async fn write_pages(
         return Ok(None);
     };
     write_region(&region, program, to)?;
-    let mut counts = PageCounts::default();
-    for (number, piece) in pieces(region.range).enumerate() {
-        let part = space.count_pages(piece);
-        counts.own += part.own;
-        counts.shared += part.shared;
-        counts.borrowed += part.borrowed;
-        if part.tables > 0 || number % 32 == 31 {
-            yield_now().await;
-        }
-    }
-    let shared = counts.shared + counts.borrowed;
-    let anonymous = if matches!(region.backing, Backing::Private { .. } | Backing::File { .. }) {
-        0
-    } else {
-        counts.own
-    };
-    let locked = region.flags.contains(RegionFlags::LOCKED);
-    let resident = counts.own + shared;
-    for (name, kib) in [
-        ("Size:", region.range.size() / 1024),
-        ("KernelPageSize:", 4),
-        ("MMUPageSize:", 4),
-        ("Rss:", resident * 4),
-        ("Pss:", (counts.own + shared / 2) * 4),
-        ("Shared_Clean:", counts.borrowed * 4),
-        ("Shared_Dirty:", counts.shared * 4),
-        ("Private_Clean:", 0),
-        ("Private_Dirty:", counts.own * 4),
-        ("Referenced:", resident * 4),
-        ("Anonymous:", anonymous * 4),
-        ("LazyFree:", 0),
-        ("AnonHugePages:", 0),
-        ("ShmemPmdMapped:", 0),
-        ("FilePmdMapped:", 0),
-        ("Shared_Hugetlb:", 0),
-        ("Private_Hugetlb:", 0),
-        ("Swap:", 0),
-        ("SwapPss:", 0),
-        ("Locked:", if locked { resident * 4 } else { 0 }),
-    ] {
+    let mut pages = Smaps::default();
+    pages.add(&space, &region).await;
+    let size = region.range.size() / 1024;
+    for (name, kib) in [("Size:", size), ("KernelPageSize:", 4), ("MMUPageSize:", 4)] {
         writeln!(to, "{name:<15} {kib:>8} kB").map_err(|_| Errno::ENOMEM)?;
     }
+    pages.write(to)?;
     let flag = |has: bool, name: &'static str| if has { name } else { "" };
     writeln!(
         to,
@@ -208,18 +235,39 @@ pub async fn write_pages(
         flag(region.protection.contains(Protection::WRITE), "wr "),
         flag(region.protection.contains(Protection::EXECUTE), "ex "),
         flag(region.flags.contains(RegionFlags::STACK), "gd "),
-        flag(locked, "lo "),
+        flag(region.flags.contains(RegionFlags::LOCKED), "lo "),
     )
     .map_err(|_| Errno::ENOMEM)?;
     Ok(Some(region.range.end()))
 }
 
-/// The words of `pagemap` from `offset` on: whether a page is there, whether others have it, and its frame.
+/// Writes the sums of `smaps` over all regions.
+///
+/// # Errors
+/// `ENOMEM`.
+pub async fn write_sums(process: &Process, to: &mut Vec<u8>) -> Result<(), Errno> {
+    let Some(space) = process.space() else { return Ok(()) };
+    let (mut pages, mut range) = (Smaps::default(), None);
+    let mut next = 0;
+    while let Some(region) = region_from(&space, next) {
+        next = region.range.end();
+        range = Some((range.map_or(region.range.start(), |(start, _)| start), next));
+        pages.add(&space, &region).await;
+    }
+    let (start, end) = range.unwrap_or_default();
+    let begin = to.len();
+    write!(to, "{start:08x}-{end:08x} ---p 00000000 00:00 0 ").map_err(|_| Errno::ENOMEM)?;
+    write_name(begin, b"[rollup]", to)?;
+    pages.write(to)
+}
+
+/// The words of `pagemap` from `offset` on: whether a page is there, whether others have it, and its frame; or its swap slot.
 ///
 /// # Errors
 /// `EINVAL` unless whole words are asked for; `ESRCH`.
 pub fn read_page_map(pid: Pid, offset: u64, to: &mut [u8]) -> Result<usize, Errno> {
     const PRESENT: u64 = 1 << 63;
+    const SWAPPED: u64 = 1 << 62;
     const SHARED: u64 = 1 << 61;
     const EXCLUSIVE: u64 = 1 << 56;
     if !offset.is_multiple_of(8) || !to.len().is_multiple_of(8) {
@@ -234,12 +282,14 @@ pub fn read_page_map(pid: Pid, offset: u64, to: &mut [u8]) -> Result<usize, Errn
         if address >= faultline_mm::USER_END {
             break;
         }
-        let value = match space.frame_of(address) {
-            Some((frame, shared)) => {
+        let value = match (space.frame_of(address), space.swap_slot_of(address)) {
+            (Some((frame, shared)), _) => {
                 let mark = if shared { SHARED } else { EXCLUSIVE };
                 PRESENT | mark | u64::from(frame.number())
             }
-            None => 0,
+            // The number of the area, 0, stands in the five lowest bits.
+            (None, Some(slot)) => SWAPPED | u64::from(slot.number()) << 5,
+            (None, None) => 0,
         };
         word.copy_from_slice(&value.to_le_bytes());
         read += 8;

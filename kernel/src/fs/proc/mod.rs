@@ -54,6 +54,8 @@ pub enum ProcFile {
     Maps,
     /// `/proc/PID/smaps`.
     PageMaps,
+    /// `/proc/PID/smaps_rollup`.
+    PageMapSums,
     /// `/proc/PID/pagemap`.
     PageMap,
     /// `/proc/PID/mem`.
@@ -94,6 +96,8 @@ pub enum ProcFile {
     Machine,
     /// `/proc/vmstat`.
     Events,
+    /// `/proc/swaps`.
+    Swaps,
     /// `/proc/version`.
     Version,
     /// `/proc/sys/vm/max_map_count`.
@@ -114,6 +118,7 @@ pub enum ProcFile {
 const OF_TASK: &[(&[u8], ProcFile)] = &[
     (b"maps", ProcFile::Maps),
     (b"smaps", ProcFile::PageMaps),
+    (b"smaps_rollup", ProcFile::PageMapSums),
     (b"pagemap", ProcFile::PageMap),
     (b"mem", ProcFile::Memory),
     (b"status", ProcFile::Status),
@@ -146,15 +151,12 @@ pub const OF_MACHINE: &[(&[u8], ProcFile)] = &[
     (b"version", ProcFile::Version),
     (b"filesystems", ProcFile::Constant("nodev\ttmpfs\nnodev\tproc\n")),
     (b"cmdline", ProcFile::Constant("\n")),
-    (
-        b"swaps",
-        ProcFile::Constant("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"),
-    ),
+    (b"swaps", ProcFile::Swaps),
     (b"sys/vm/overcommit_memory", ProcFile::Constant("1\n")),
     (b"sys/vm/overcommit_ratio", ProcFile::Constant("50\n")),
     (b"sys/vm/mmap_min_addr", ProcFile::Constant("65536\n")),
     (b"sys/vm/nr_hugepages", ProcFile::Constant("0\n")),
-    (b"sys/vm/swappiness", ProcFile::Constant("0\n")),
+    (b"sys/vm/swappiness", ProcFile::Constant("60\n")),
     (b"sys/vm/max_map_count", ProcFile::MostRegions),
     (b"sys/kernel/ostype", ProcFile::Constant("Linux\n")),
     (b"sys/kernel/hostname", ProcFile::Constant("faultline\n")),

@@ -110,12 +110,10 @@ impl Size {
             }
             for piece in maps::pieces(region.range) {
                 let counts = space.count_pages(piece);
-                size.pages.own += counts.own;
-                size.pages.shared += counts.shared;
-                size.pages.borrowed += counts.borrowed;
+                size.pages.add(counts);
                 // Neighbouring regions can share their first or last table.
                 let again = u64::from(last_table == piece.start() >> 21 && counts.tables > 0);
-                size.pages.tables += counts.tables - again;
+                size.pages.tables -= again;
                 last_table = (piece.end() - 1) >> 21;
                 steps += 1;
                 if counts.tables > 0 || steps.is_multiple_of(TURN) {
@@ -189,7 +187,7 @@ fn status(process: &Process, tid: Tid, viewer: &Thread, size: &Size, to: &mut Ve
         ("VmData:", size.heap / 1024),
         ("VmStk:", size.stack / 1024),
         ("VmPTE:", size.pages.tables * 4),
-        ("VmSwap:", 0),
+        ("VmSwap:", size.pages.swapped * 4),
     ] {
         writeln!(to, "{name}\t{kib:>8} kB")?;
     }

@@ -125,6 +125,10 @@ impl Text {
                     ProcFile::CommandLine | ProcFile::Environment | ProcFile::Auxiliary => {
                         copy_range(&process, file, from, piece).await
                     }
+                    ProcFile::PageMapSums => {
+                        maps::write_sums(&process, piece).await?;
+                        Ok(None)
+                    }
                     ProcFile::OfProcess(text) => {
                         piece.write_str(text).map_err(|_| Errno::ENOMEM)?;
                         Ok(None)
