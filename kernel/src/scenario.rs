@@ -147,6 +147,8 @@ fn spawn_services(config: &Config) {
     };
     let served = executor().spawn("fault service", class, memory().fault_service());
     served.expect("the first task has room").detach();
+    let reclaimed = executor().spawn("reclaim", Class::Device, memory().reclaimer());
+    reclaimed.expect("the first tasks have room").detach();
     let taken_apart = executor().spawn("teardown", Class::User, memory().teardown());
     taken_apart.expect("the second task has room").detach();
     if config.audit > 0 {

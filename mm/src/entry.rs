@@ -18,6 +18,7 @@
 //! | 11 | [`BUSY`](Entry::BUSY) | a copy-on-write fault on this entry is in flight |
 //! | 52 | [`SHARED`](Entry::SHARED) | in a leaf: the page belongs to shared memory, fork keeps it writable; in a level-2 entry: the table below is shared copy-on-write |
 //! | 53, 54 | [`AGE`](Entry::AGE) | how often the page was found without its accessed bit set |
+//! | 55 | [`LAZY`](Entry::LAZY) | unless the page is dirty, its content is not needed any more |
 //!
 //! Transitions of a leaf, all under the lock of the space that owns the table:
 //!
@@ -122,9 +123,13 @@ impl Entry {
     pub const SHARED: u64 = 1 << 52;
     /// How often the page was found without its accessed bit set, up to 3.
     pub const AGE: u64 = 0b11 << 53;
+    /// The content of a page that is not dirty is not needed any more.
+    pub const LAZY: u64 = 1 << 55;
     /// Instruction fetches are refused.
     pub const NO_EXECUTE: u64 = 1 << 63;
 
+    /// Age 1.
+    pub(crate) const YEAR: u64 = 1 << 53;
     const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
     const IN_FLIGHT: u64 = 1 << 1;
     const SLOT_SHIFT: u32 = 8;
@@ -203,6 +208,13 @@ impl Entry {
     #[must_use]
     pub const fn without(self, flags: u64) -> Self {
         Entry(self.0 & !flags)
+    }
+
+    /// The age of a present entry, up to 3.
+    #[inline(always)]
+    #[must_use]
+    pub const fn age(self) -> u64 {
+        (self.0 & Self::AGE) / Self::YEAR
     }
 
     /// The frame of a present entry.
@@ -331,7 +343,7 @@ const _: () = {
     assert!(!all.is_present());
     assert!(Entry::COW | Entry::BORROWED | Entry::BUSY == 0b111 << 9);
     assert!(Entry::ADDRESS & (Entry::SHARED | Entry::AGE | Entry::NO_EXECUTE | 0xfff) == 0);
-    assert!(Entry::AGE & (Entry::SHARED | Entry::NO_EXECUTE) == 0);
+    assert!((Entry::AGE | Entry::LAZY) & (Entry::SHARED | Entry::NO_EXECUTE) == 0 && Entry::AGE & Entry::LAZY == 0);
     assert!(u32::BITS + Entry::SWAP_SLOT_SHIFT == 64);
     let last = Entry::swapped(SwapSlot::new(u32::MAX));
     assert!(!last.is_present() && last.marker().is_none());

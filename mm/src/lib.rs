@@ -25,6 +25,7 @@ mod memory;
 mod object;
 mod platform;
 mod protection;
+mod reclaim;
 mod region;
 mod space;
 mod stats;
@@ -47,6 +48,7 @@ pub use memory::{FaultMode, Memory, MemoryConfig};
 pub use object::{DiskFile, LocateError, MAX_PIECES, MemoryObject, PageError, PageIn, Piece, Pieces};
 pub use platform::{MAX_CPUS, Pcid, Platform};
 pub use protection::{Access, FaultInfo, Protection};
+pub use reclaim::{ReclaimState, Reclaimer};
 pub use region::{Region, RegionFlags};
 pub use space::{
     Advice, GlobalMemory, Layout, MapRequest, MappedRegion, PageCounts, Placement, RegionView, RemapTarget, Space,

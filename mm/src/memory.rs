@@ -6,9 +6,10 @@ use x86_64::structures::paging::PhysFrame;
 
 use crate::entry::Entry;
 use crate::fault::{FaultService, FaultTable};
-use crate::frame::{FrameAccount, FrameAllocator, Pfn};
+use crate::frame::{FrameAccount, FrameAllocator, Pfn, Watermarks};
 use crate::object::Reads;
 use crate::platform::{MAX_CPUS, Platform};
+use crate::reclaim::{Batches, Progress};
 use crate::space::{AllSpaces, EndingSpaces};
 use crate::stats::{Counters, MemoryStats};
 use crate::swap::SwapDevice;
@@ -46,6 +47,8 @@ pub struct MemoryConfig {
     pub step: (usize, u32),
     /// Pages mapped around a fault on a file whose pages are in memory; a power of two, 1 to switch it off.
     pub fault_around: u64,
+    /// How many frames are kept free where memory can be reclaimed; by the size of the machine if not given.
+    pub watermarks: Option<Watermarks>,
 }
 
 impl MemoryConfig {
@@ -59,6 +62,7 @@ impl MemoryConfig {
             max_regions: 65_530,
             step: (128, 8),
             fault_around: 16,
+            watermarks: None,
         }
     }
 }
@@ -70,6 +74,8 @@ pub struct Memory<P: Platform> {
     pub(crate) faults: FaultTable<P>,
     pub(crate) tlb: [CpuTlb<P>; MAX_CPUS],
     pub(crate) flushes: FlushEverywhere,
+    pub(crate) reclaim: Progress,
+    pub(crate) batches: Batches,
     pub(crate) counters: Counters,
     pub(crate) kernel_root: PhysFrame,
     pub(crate) config: MemoryConfig,
@@ -111,6 +117,8 @@ impl<P: Platform> Memory<P> {
             faults: FaultTable::new(config.fault_slots),
             tlb: core::array::from_fn(|_| CpuTlb::default()),
             flushes: FlushEverywhere::default(),
+            reclaim: Progress::default(),
+            batches: Batches::new(),
             counters: Counters::default(),
             kernel_root: config.kernel_root,
             ending: Mutex::new(EndingSpaces::default()),
@@ -241,6 +249,12 @@ impl EntryRef<'_> {
     #[inline]
     pub(crate) fn and_not(self, bits: u64) {
         self.0.fetch_and(!bits, Ordering::Relaxed);
+    }
+
+    /// Adds to a field of a present entry that does not overflow, keeping what the processor writes meanwhile.
+    #[inline]
+    pub(crate) fn add(self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
     /// Replaces a present entry that the processor may be marking accessed or dirty meanwhile.

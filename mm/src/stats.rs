@@ -92,6 +92,14 @@ counters! {
         tlb_skips,
         /// Roots loaded.
         root_loads,
+        /// Pages that reclaim looked at.
+        pages_scanned,
+        /// Frames that reclaim freed.
+        pages_reclaimed,
+        /// Full rounds of the reclaimer over all memory.
+        reclaim_rounds,
+        /// Batches of pages that were written to the swap area.
+        batches_written,
     }
 }
 

@@ -4,7 +4,8 @@
 //! process ends, unmaps, or a flush releases what waited for it. When faults wait and either nothing at all can run, or
 //! nothing was freed for [`PATIENCE`], nobody will: then a *victim* is chosen, the process that holds most memory
 //! ([`Holdings`]), and ended by `SIGKILL`. The log, the trace and the report say which, why and how much it held. The next
-//! victim is not chosen before this one is gone.
+//! victim is not chosen before this one is gone. Where memory can be reclaimed, waiting is no shortage: first the reclaimer must
+//! have gone round all memory twice and freed nothing, with no write under way.
 //!
 //! The choice looks at every process, one after the other, in a task of its own that was made at the start; it allocates
 //! nothing, and shares the CPU fairly with the programs.
@@ -136,7 +137,7 @@ impl Watch {
             self.since = Some(now);
             return;
         };
-        if idle || now - since >= PATIENCE {
+        if (idle || now - since >= PATIENCE) && memory().reclaim_state().is_hopeless() {
             self.since = None;
             *CHOICE.lock() = Choice::Wanted;
             CALLED.wake_one();

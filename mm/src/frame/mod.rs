@@ -164,6 +164,6 @@ pub use meta::{FrameMeta, FrameState};
 pub use pfn::{FRAME_SIZE, Pfn};
 pub use quarantine::QuarantineList;
 pub use run::ReservedRun;
-pub(crate) use table::TableLock;
+pub(crate) use table::{TABLE_ROUNDS, TableLock};
 pub use token::{ReservedFrame, RetiredFrame};
 pub use watermarks::Watermarks;

@@ -162,6 +162,13 @@ impl FrameAllocator {
         word.names_slot().then(|| SwapSlot::new(meta.prev()))
     }
 
+    /// Whether a frame that an entry refers to can be taken from it: it is no pinned one.
+    #[inline]
+    pub(crate) fn is_reclaimable(&self, pfn: Pfn) -> bool {
+        let meta = self.metadata.get(pfn.index());
+        meta.is_some_and(|meta| meta.load().is(FrameState::Mapped))
+    }
+
     /// One more parent refers to the page table `pfn`.
     ///
     /// # Errors

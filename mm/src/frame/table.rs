@@ -23,8 +23,10 @@ const LOCKED: u16 = 1 << 15;
 const KEEPS_PAGES: u16 = 1 << 14;
 
 /// The bits of the round.
-#[allow(dead_code, reason = "for the reclaimer")]
 const ROUND: u16 = KEEPS_PAGES - 1;
+
+/// So many rounds can be told apart.
+pub(crate) const TABLE_ROUNDS: u16 = ROUND + 1;
 
 /// The lock of a shared table, held.
 #[must_use = "the table is locked for as long as this is kept"]
@@ -67,7 +69,6 @@ impl FrameAllocator {
     }
 
     /// Notes that a table is visited in this round; false if it was visited already.
-    #[allow(dead_code, reason = "for the reclaimer")]
     pub(crate) fn visit_table(&self, table: Pfn, round: u16) -> bool {
         let round = round & ROUND;
         let before = change(self.table_meta(table), |aux| aux & !ROUND | round);
@@ -82,7 +83,6 @@ impl FrameAllocator {
     }
 
     /// Whether a space that shares the table has locked pages in it.
-    #[allow(dead_code, reason = "for the reclaimer")]
     pub(crate) fn keeps_pages(&self, table: Pfn) -> bool {
         self.table_meta(table).load().aux() & KEEPS_PAGES != 0
     }

@@ -90,7 +90,6 @@ impl FrameAllocator {
 
     /// Wakes `waker` once, when frames are few. Look at the frames after this call: see
     /// [`set_low_memory_waker`](Self::set_low_memory_waker).
-    #[allow(dead_code, reason = "for the reclaimer")]
     pub(crate) fn set_hungry_waker(&self, waker: &Waker) {
         self.hungry.set(waker);
     }
@@ -101,7 +100,6 @@ impl FrameAllocator {
     }
 
     /// Fills the reserve up from this CPU's cache, after frames were freed that faults wait for.
-    #[allow(dead_code, reason = "for the reclaimer")]
     pub(crate) fn refill_reserve(&self, cpu: usize) {
         let reserve = u64::from(self.reserve.load(Ordering::Relaxed));
         let free = lock(&self.buddy).free();

@@ -103,6 +103,7 @@ impl MemoryObject {
     /// There is no kernel memory.
     pub fn of_file<P: Platform>(memory: &'static Memory<P>, file: Arc<dyn DiskFile>) -> Result<Arc<Self>, AllocError> {
         memory.reads.prepare()?;
+        memory.adjust_watermarks();
         let end = file.len().div_ceil(PAGE_SIZE);
         Self::with(memory.frames(), end, Some(file), false)
     }
@@ -142,6 +143,11 @@ impl MemoryObject {
     /// Length of its file in bytes; 0 without one.
     pub(super) fn file_length(&self) -> u64 {
         self.file.as_ref().map_or(0, |file| file.len())
+    }
+
+    /// Whether its pages can leave memory before it does: to a file that has them, or to the swap area.
+    pub(crate) fn can_give_up_pages(&self) -> bool {
+        !self.stays && (self.file.is_some() || self.frames.swap.free() > 0)
     }
 
     /// Its number, which no other object has or will have.

@@ -21,7 +21,6 @@
 mod all;
 mod contents;
 mod disk_file;
-#[allow(dead_code, reason = "for reclaim, which comes next")]
 mod hand;
 mod memory_object;
 mod objects;

@@ -116,6 +116,11 @@ impl Reads {
         Ok(())
     }
 
+    /// Whether there has been an object whose pages are on a disk.
+    pub(crate) fn is_prepared(&self) -> bool {
+        self.records.is_completed()
+    }
+
     /// A free record.
     pub(super) fn take(&self) -> Option<u16> {
         self.free.lock().pop()

@@ -103,6 +103,8 @@ impl<P: Platform> Memory<P> {
         }
         self.frames.swap.attach(slots)?;
         *place = Some(device);
+        drop(place);
+        self.adjust_watermarks();
         Ok(())
     }
 

@@ -36,21 +36,16 @@
 //! of frames. Which slot a frame gets is decided under `SwapArea::leaving`, taken inside the lock of a space or table.
 
 mod area;
-#[allow(dead_code, reason = "for reclaim, which comes next")]
 mod device;
-#[allow(dead_code, reason = "for reclaim, which comes next")]
 mod leave;
 mod off;
-#[allow(dead_code, reason = "for reclaim, which comes next")]
 mod references;
 mod window;
 mod word;
 
 pub(crate) use area::SwapArea;
-pub(crate) use device::{SwapDevice, sector_of};
-pub(crate) use leave::Leaving;
-#[cfg_attr(not(test), allow(unused_imports, reason = "for reclaim, which comes next"))]
-pub(crate) use leave::Left;
+pub(crate) use device::{SwapDevice, sector_of, segment_of, slot_at};
+pub(crate) use leave::{Leaving, Left};
 pub(crate) use window::Streams;
 pub(crate) use word::{SlotState, SlotWord};
 

@@ -59,6 +59,7 @@ impl<P: Platform> Memory<P> {
             pause().await;
         }
         self.detach_swap();
+        self.adjust_watermarks();
         drop(closing);
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::tlb::Change;
 
 impl<P: Platform> Space<P> {
     /// Replaces a 2 MiB entry by a table of 512 entries that map the same frames with the same rights.
-    pub(super) fn split(
+    pub(crate) fn split(
         &self,
         entry2: EntryRef<'_>,
         above: Entry,

@@ -165,6 +165,7 @@ impl World {
         let frames = FrameAllocator::new(metadata, [PhysAddr::new(2 * PAGE_SIZE)..end], MAX_CPUS);
         let mut config = MemoryConfig::new(PhysFrame::containing_address(PhysAddr::new(KERNEL_ROOT)));
         config.fault_slots = 64;
+        config.watermarks = Some(Watermarks::NONE);
         configure(&mut config);
         let raw = Box::into_raw(Box::new(Memory::new(machine, frames, config)));
         // SAFETY: the box is reclaimed in `drop`, after every space of the test is gone.

@@ -22,6 +22,7 @@ mod objects;
 mod permits;
 mod protect;
 mod quarantine;
+mod reclaim;
 mod steps;
 mod swap;
 mod swap_off;
