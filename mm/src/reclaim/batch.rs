@@ -156,7 +156,7 @@ impl<P: Platform> Owner<P> {
         if self.memory.has_flushed_everywhere(number) {
             let mut batch = self.lock();
             self.memory.unhold(&mut batch);
-            self.memory.drop_clean(&mut batch);
+            self.memory.drop_written(&mut batch);
             return false;
         }
         self.lock().stage = Stage::Flushing(number);
@@ -278,7 +278,7 @@ impl<P: Platform> Memory<P> {
         if batch.stage != Stage::Flushed {
             return;
         }
-        self.drop_clean(&mut batch);
+        self.drop_written(&mut batch);
         if batch.items.is_empty() {
             self.finish(batch);
             return;
@@ -304,7 +304,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Drops the pages of a flushed batch that need no write.
-    fn drop_clean(&self, batch: &mut Batch) {
+    fn drop_written(&self, batch: &mut Batch) {
         let cpu = self.platform.cpu();
         let before = batch.items.len();
         let mut freed = 0;
