@@ -6,7 +6,7 @@ use linux_raw_sys::general as linux;
 use x86_64::VirtAddr;
 
 use super::memory::{PAGE, address, hold_locked, whole_pages};
-use super::{Caller, Errno, user};
+use super::{Caller, Errno, paging, user};
 use crate::exec::elf::USER_END;
 use crate::machine::Space;
 
@@ -71,9 +71,14 @@ pub(super) async fn populate_mapped(caller: &Caller, range: PageRange) -> Result
     result
 }
 
-/// Whether an advice asks for pages to be made present, which can wait.
+/// Whether an advice can wait.
 #[must_use]
-pub const fn populates(advice: u64) -> bool {
+pub fn waits(advice: u64) -> bool {
+    populates(advice) || paging::wish(advice).is_some()
+}
+
+/// Whether an advice asks for pages to be made present.
+const fn populates(advice: u64) -> bool {
     matches!(advice, MADV_POPULATE_READ | MADV_POPULATE_WRITE)
 }
 
@@ -90,13 +95,7 @@ fn advised(start: u64, length: u64, advice: u64) -> Result<(Option<Advice>, u64)
         linux::MADV_KEEPONFORK => Some(Advice::KeptInChild),
         linux::MADV_RANDOM => Some(Advice::Random),
         linux::MADV_NORMAL | linux::MADV_SEQUENTIAL => Some(Advice::Normal),
-        linux::MADV_WILLNEED
-        | linux::MADV_DONTDUMP
-        | linux::MADV_DODUMP
-        | linux::MADV_MERGEABLE
-        | linux::MADV_UNMERGEABLE
-        | linux::MADV_COLD
-        | linux::MADV_PAGEOUT => None,
+        linux::MADV_DONTDUMP | linux::MADV_DODUMP | linux::MADV_MERGEABLE | linux::MADV_UNMERGEABLE => None,
         _ => return Err(Errno::EINVAL),
     };
     if !start.is_multiple_of(PAGE) {
@@ -107,7 +106,7 @@ fn advised(start: u64, length: u64, advice: u64) -> Result<(Option<Advice>, u64)
     Ok((advice, size))
 }
 
-/// `madvise` in one step, but for what [`populates`].
+/// `madvise` in one step, but for what [`waits`].
 ///
 /// # Errors
 /// `EINVAL`, `ENOMEM`, as Linux reports them.
@@ -152,6 +151,9 @@ pub fn madvise(space: &Space, start: u64, length: u64, advice: u64) -> Result<u6
 pub async fn madvise_in_turn(caller: Caller, start: u64, length: u64, advice: u64) -> Result<u64, Errno> {
     if populates(advice) {
         return madvise_populate(caller, start, length, advice).await;
+    }
+    if let Some(wish) = paging::wish(advice) {
+        return paging::madvise(caller, start, length, wish).await;
     }
     let (advice, size) = advised(start, length, advice)?;
     if size == 0 {

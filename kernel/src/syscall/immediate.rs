@@ -97,7 +97,7 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
         linux::__NR_mprotect if memory::is_short(b) => memory::mprotect(process, space, [a, b, c]),
         linux::__NR_mmap if memory::is_one_step(space, b, d) => memory::mmap(process, space, [a, b, c, d, e, f]),
         linux::__NR_mremap if remap::is_one_step(space, b, c, d) => remap::mremap(process, space, [a, b, c, d, e]),
-        linux::__NR_madvise if memory::is_short(b) && !advice::populates(c) => advice::madvise(space, a, b, c),
+        linux::__NR_madvise if memory::is_short(b) && !advice::waits(c) => advice::madvise(space, a, b, c),
 
         linux::__NR_close => descriptors::close(process, a),
         linux::__NR_close_range => descriptors::close_range(process, a, b, c),

@@ -28,6 +28,7 @@ pub mod groups;
 pub mod immediate;
 pub mod information;
 pub mod memory;
+mod paging;
 pub mod paths;
 pub mod pieces;
 pub mod pipes;
