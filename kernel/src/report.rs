@@ -40,6 +40,7 @@
 //! | `swap.disk` | the disk that is the swap area; absent, as all that follows, without one |
 //! | `swap.slots` | pages that it has room for |
 //! | `swap.leaked`, `swap.cached` | slots that are in use when all programs are gone, and of these those whose page is in memory too; 0 in a correct run |
+//! | `swap.batches`, `swap.scanned`, `swap.reclaimed`, `swap.rounds` | what the reclaimer did: batches written, pages looked at, frames freed, rounds over all memory |
 //! | `swap.reads`, `swap.writes`, `swap.read_ahead`, `swap.errors` | pages read (`read_ahead`: before anybody touched them), pages written, transfers that failed |
 //! | `threads.started`, `processes.started` | over the whole run |
 //! | `syscalls` | system calls made by user threads |

@@ -482,7 +482,7 @@ fn report_faults(report: &mut Report<'_>, stats: &MemoryStats) {
 fn report_swap(report: &mut Report<'_>) {
     let Some(disk) = swap::area() else { return };
     report.line("swap.disk", disk.device.name());
-    let stats = memory().swap_stats();
+    let (stats, counted) = (memory().swap_stats(), memory().stats());
     for (key, value) in [
         ("slots", stats.slots.into()),
         ("leaked", stats.used.into()),
@@ -491,6 +491,10 @@ fn report_swap(report: &mut Report<'_>) {
         ("writes", stats.writes),
         ("read_ahead", stats.read_ahead),
         ("errors", stats.errors),
+        ("batches", counted.batches_written),
+        ("scanned", counted.pages_scanned),
+        ("reclaimed", counted.pages_reclaimed),
+        ("rounds", counted.reclaim_rounds),
     ] {
         report.line(format_args!("swap.{key}"), value);
     }

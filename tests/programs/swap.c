@@ -143,6 +143,14 @@ static void advice(void) {
     if (madvise(memory, pages * PAGE, MADV_COLD)) fail("COLD", 0);
     for (long i = 0; i < pages; i++) check(memory + i * PAGE, i, i);
 
+    // Which pages were accessed.
+    int f = open("/proc/self/clear_refs", O_WRONLY);
+    if (f < 0 || write(f, "7", 1) >= 0 || write(f, "1\n", 2) != 2) fail("clear_refs", 0);
+    close(f);
+    long referenced = value("/proc/self/smaps_rollup", "Referenced");
+    for (long i = 0; i < pages; i++) check(memory + i * PAGE, i, i);
+    printf("more is referenced: %d\n", value("/proc/self/smaps_rollup", "Referenced") >= referenced + pages * 4);
+
     // Locked pages stay.
     if (mlock(memory, 8 * PAGE)) fail("mlock", 0);
     printf("PAGEOUT of what is locked: %s\n", madvise(memory, 8 * PAGE, MADV_PAGEOUT) ? strerror(errno) : "done");
@@ -178,12 +186,25 @@ static void advice(void) {
     // Free pages are the old ones or zeros, and those that are written stay.
     for (long i = 0; i < pages; i++) fill(memory + i * PAGE, i);
     if (madvise(memory, pages * PAGE, MADV_FREE)) fail("FREE", 0);
+    printf("LazyFree %ld kB\n", value("/proc/self/smaps_rollup", "LazyFree"));
     for (long i = 0; i < pages; i += 2) fill(memory + i * PAGE, i + 5);
     if (madvise(memory, pages * PAGE, MADV_PAGEOUT)) fail("PAGEOUT", 5);
     for (long i = 0; i < pages; i++) {
         if (i % 2 == 0) check(memory + i * PAGE, i + 5, i);
         else if (*(uint64_t *)(memory + i * PAGE)) check(memory + i * PAGE, i, i);
     }
+    // Shared memory can be taken away, for all to see who look anew.
+    char *shared = map(8 * PAGE, MAP_SHARED);
+    fill(shared, 1), fill(shared + PAGE, 2);
+    if (madvise(shared, PAGE, MADV_REMOVE)) fail("REMOVE", 0);
+    if (*(uint64_t *)shared) fail("a page is still there", 0);
+    check(shared + PAGE, 2, 1);
+    printf("REMOVE of private memory: %s\n", madvise(memory, PAGE, MADV_REMOVE) ? strerror(errno) : "done");
+    printf("FREE of shared memory: %s\n", madvise(shared, PAGE, MADV_FREE) ? strerror(errno) : "done");
+    munmap(shared + 4 * PAGE, PAGE);
+    printf("PAGEOUT over a hole: %s\n", madvise(shared, 8 * PAGE, MADV_PAGEOUT) ? strerror(errno) : "done");
+    printf("COLD, not aligned: %s\n", madvise(shared + 1, PAGE, MADV_COLD) ? strerror(errno) : "done");
+    check(shared + PAGE, 2, 1);
     puts("done");
 }
 

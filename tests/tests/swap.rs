@@ -87,11 +87,17 @@ fn advice_moves_pages_out_and_in() {
          pages came in, or were still there: 1\n\
          paged out again: 0 present, 64 swapped\n\
          written again: 0\n\
+         more is referenced: 1\n\
          PAGEOUT of what is locked: Invalid argument\n\
          locked: 8 present, 0 swapped\n\
          unlocked and paged out: 0 present, 8 swapped\n\
          locked again: 8 present, 0 swapped\n\
          VmSwap 0 kB\n\
+         LazyFree 256 kB\n\
+         REMOVE of private memory: Invalid argument\n\
+         FREE of shared memory: Invalid argument\n\
+         PAGEOUT over a hole: Cannot allocate memory\n\
+         COLD, not aligned: Invalid argument\n\
          done\n";
     assert_eq!(output(&guest), expected);
 }
@@ -106,4 +112,63 @@ fn swap_is_switched_off_under_load() {
         .boot();
     assert_eq!(output(&guest), "off and on\n");
     assert_eq!(guest.count("audit.errors"), 0);
+}
+
+/// Whether a program was right to the end, or ended by SIGBUS when a page of its own could not be read.
+fn is_right_or_lost_a_page(guest: &Guest) -> bool {
+    const SIGBUS: u8 = 128 + 7;
+    let status = guest.status();
+    assert!(
+        status == 0 || status == SIGBUS,
+        "{status}: {}{}",
+        text(&guest.stdout),
+        text(&guest.stderr)
+    );
+    assert_eq!((guest.count("swap.leaked"), guest.count("audit.errors")), (0, 0));
+    status == 0
+}
+
+#[test]
+fn errors_of_the_disk_cost_no_wrong_byte() {
+    let guest = Run::file(program(), &["more", "40"])
+        .with_mib(132)
+        .with_swap("model:80M,latency=10us,errors=0.002,seed=5")
+        .set("audit", 20)
+        .counted()
+        .boot();
+    is_right_or_lost_a_page(&guest);
+    assert!(guest.count("swap.errors") > 0);
+}
+
+#[test]
+fn a_disk_that_hangs_ends_those_who_need_it_and_nobody_else() {
+    let guest = Run::file(program(), &["more", "40"])
+        .and("hello", &[])
+        .with_mib(132)
+        .with_swap("model:80M,latency=10us,hang=300,timeout=20ms")
+        .counted()
+        .boot();
+    assert_eq!(guest.statuses()[1], 0);
+    assert_ne!(guest.statuses()[0], 0);
+    assert_eq!(guest.count("swap.leaked"), 0);
+}
+
+#[test]
+fn a_full_swap_area_has_its_victim() {
+    let guest = Run::file(program(), &["more", "60"])
+        .and("hello", &[])
+        .with_mib(64)
+        .with_swap("8M,timeout=0")
+        .boot();
+    assert_eq!(guest.statuses(), [128 + 9, 0]);
+    let victims = guest.count("victims");
+    assert!((1..=2).contains(&victims), "{victims}");
+    assert_eq!(guest.count("swap.leaked"), 0);
+    let report = guest.account();
+    assert!(
+        report
+            .text("victim.0")
+            .is_some_and(|victim| victim.contains("`swap-gnu")),
+        "{report:?}"
+    );
 }

@@ -63,6 +63,10 @@ pub struct PageCounts {
     pub borrowed: u64,
     /// Pages that are in swap slots: they have no frame.
     pub swapped: u64,
+    /// Pages in memory that were accessed lately.
+    pub referenced: u64,
+    /// Pages in memory whose content is not needed any more (`MADV_FREE`).
+    pub lazy: u64,
     /// Last-level tables.
     pub tables: u64,
 }
@@ -80,6 +84,8 @@ impl PageCounts {
         self.shared += other.shared;
         self.borrowed += other.borrowed;
         self.swapped += other.swapped;
+        self.referenced += other.referenced;
+        self.lazy += other.lazy;
         self.tables += other.tables;
     }
 }
@@ -179,6 +185,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
             };
             if above.has(Entry::PRESENT | Entry::HUGE) {
                 counts.own += part.size() / PAGE_SIZE;
+                counts.referenced += part.size() / PAGE_SIZE;
             } else if above.is_present() {
                 counts.tables += 1;
                 for page in part.iter() {
@@ -187,6 +194,8 @@ impl<P: Platform> VirtualAddressSpace<P> {
                         counts.swapped += u64::from(leaf.swap_slot().is_some());
                         continue;
                     };
+                    counts.referenced += u64::from(leaf.has(Entry::ACCESSED) || leaf.age() == 0);
+                    counts.lazy += u64::from(leaf.has(Entry::LAZY) && !leaf.has(Entry::DIRTY));
                     let borrowed = leaf.has(Entry::BORROWED);
                     *match above.has(Entry::SHARED) || memory.frames.mapping_count(frame) > 1 {
                         _ if borrowed => &mut counts.borrowed,

@@ -218,6 +218,8 @@ fn events(to: &mut Vec<u8>) -> fmt::Result {
         ("nr_page_table_pages", account.page_tables),
         ("pgfault", stats.total_served()),
         ("pgmajfault", stats.device_waits),
+        ("pgscan_kswapd", stats.pages_scanned),
+        ("pgsteal_kswapd", stats.pages_reclaimed),
         ("pswpin", swap.reads),
         ("pswpout", swap.writes),
         ("swap_ra", swap.read_ahead),

@@ -9,7 +9,7 @@ use x86_64::VirtAddr;
 
 use super::subject;
 use crate::fs::tree::InTree;
-use crate::machine::Space;
+use crate::machine::{Space, memory};
 use crate::process::{Pid, Process};
 use crate::syscall::{Errno, user};
 
@@ -187,9 +187,9 @@ impl Smaps {
             ("Shared_Dirty:", counts.shared),
             ("Private_Clean:", 0),
             ("Private_Dirty:", counts.own),
-            ("Referenced:", counts.resident()),
+            ("Referenced:", counts.referenced),
             ("Anonymous:", self.anonymous),
-            ("LazyFree:", 0),
+            ("LazyFree:", counts.lazy),
             ("AnonHugePages:", 0),
             ("ShmemPmdMapped:", 0),
             ("FilePmdMapped:", 0),
@@ -295,6 +295,39 @@ pub fn read_page_map(pid: Pid, offset: u64, to: &mut [u8]) -> Result<usize, Errn
         read += 8;
     }
     Ok(read)
+}
+
+/// Forgets which pages of a process were accessed lately, as `clear_refs` is told: of all regions (1), of memory without a
+/// file (2), or of files (3). What else it takes, soft-dirty bits (4) and the most that was in memory (5), is not kept.
+///
+/// # Errors
+/// `EINVAL` for anything else; `ESRCH`.
+pub async fn clear_references(pid: Pid, text: &[u8]) -> Result<(), Errno> {
+    let (anonymous, files) = match text.trim_ascii() {
+        b"1" => (true, true),
+        b"2" => (true, false),
+        b"3" => (false, true),
+        b"4" | b"5" => return Ok(()),
+        _ => return Err(Errno::EINVAL),
+    };
+    let Some(space) = subject(pid)?.space() else {
+        return Ok(());
+    };
+    let mut next = 0;
+    while let Some(RegionView { range, backing, .. }) = region_from(&space, next) {
+        next = range.end();
+        let is_file = matches!(backing, Backing::File { .. } | Backing::Private { .. });
+        drop(backing);
+        if if is_file { files } else { anonymous } {
+            // What is unmapped meanwhile has no pages to forget.
+            let _ = space.cold(range).await;
+        }
+        yield_now().await;
+    }
+    // An access by a translation that a CPU has cached would leave no mark.
+    let flush = memory().flush_everywhere();
+    memory().flushed_everywhere(flush).await;
+    Ok(())
 }
 
 /// Reads the memory of a process.

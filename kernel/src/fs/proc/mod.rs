@@ -56,6 +56,8 @@ pub enum ProcFile {
     PageMaps,
     /// `/proc/PID/smaps_rollup`.
     PageMapSums,
+    /// `/proc/PID/clear_refs`.
+    ClearReferences,
     /// `/proc/PID/pagemap`.
     PageMap,
     /// `/proc/PID/mem`.
@@ -118,6 +120,7 @@ pub enum ProcFile {
 const OF_TASK: &[(&[u8], ProcFile)] = &[
     (b"maps", ProcFile::Maps),
     (b"smaps", ProcFile::PageMaps),
+    (b"clear_refs", ProcFile::ClearReferences),
     (b"smaps_rollup", ProcFile::PageMapSums),
     (b"pagemap", ProcFile::PageMap),
     (b"mem", ProcFile::Memory),
@@ -255,6 +258,7 @@ impl ProcNode {
             Self::Process(_) | Self::Tasks(_) | Self::Task(..) => 0o555,
             Self::Descriptors(_) => 0o500,
             Self::OfTask(ProcFile::Memory, ..) => 0o600,
+            Self::OfTask(ProcFile::ClearReferences, ..) => 0o200,
             Self::OfTask(ProcFile::PageMap | ProcFile::Environment | ProcFile::Auxiliary, ..) => 0o400,
             Self::OfTask(..) | Self::File(_) => 0o444,
             _ => 0o777,

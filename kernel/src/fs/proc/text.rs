@@ -83,13 +83,17 @@ impl Text {
         Ok(copied)
     }
 
-    /// Writes from `offset` on: only the memory of a process can be written.
+    /// Writes from `offset` on: the memory of a process, or what its `clear_refs` is told.
     ///
     /// # Errors
-    /// `EIO` for memory that can't be written, `EINVAL` for another file.
+    /// `EIO` for memory that can't be written, `EINVAL` for another file and for what `clear_refs` does not take.
     pub async fn write(&self, offset: u64, from: &[u8]) -> Result<usize, Errno> {
         match self.node {
             ProcNode::OfTask(ProcFile::Memory, pid, _) => maps::write_memory(pid, offset, from).await,
+            ProcNode::OfTask(ProcFile::ClearReferences, pid, _) => {
+                maps::clear_references(pid, from).await?;
+                Ok(from.len())
+            }
             _ => Err(Errno::EINVAL),
         }
     }
@@ -97,7 +101,7 @@ impl Text {
     /// Whether it can be written.
     #[must_use]
     pub const fn is_writable(node: ProcNode) -> bool {
-        matches!(node, ProcNode::OfTask(ProcFile::Memory, ..))
+        matches!(node, ProcNode::OfTask(ProcFile::Memory | ProcFile::ClearReferences, ..))
     }
 
     /// Makes the piece that begins at `from`; says where the next one begins.
