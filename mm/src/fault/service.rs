@@ -53,6 +53,10 @@ impl<P: Platform> Future for FaultService<P> {
                 first.wake();
             }
             if last {
+                // Who parked a fault before the service could be woken has woken somebody else.
+                if memory.faults.waiting_for_memory() > 0 && memory.has_frame_for_waiting(context.waker()) {
+                    context.waker().wake_by_ref();
+                }
                 return Poll::Pending;
             }
         }

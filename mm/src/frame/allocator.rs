@@ -279,18 +279,26 @@ impl FrameAllocator {
     /// there.
     pub(super) fn take_ordinary(&self, left: u32, cpu: u32) -> Option<(Pfn, &FrameMeta)> {
         let mut cache = lock(&self.cpu(cpu).cache);
-        if cache.len() == 0 {
-            let mut buddy = lock(&self.buddy);
-            if let Some(order) = order_of_refill(buddy.free(), left, BATCH_ORDER) {
-                buddy.take_singles(self.metadata, order, Word::CACHED, &mut cache);
-            }
-            let free = buddy.free();
-            drop(buddy);
-            if free < u64::from(self.low.load(Ordering::Relaxed)) {
-                self.call_reclaimer();
-            }
+        if cache.len() > 0 {
+            return cache.take(self.metadata);
         }
-        cache.take(self.metadata)
+        let mut buddy = lock(&self.buddy);
+        if let Some(order) = order_of_refill(buddy.free(), left, BATCH_ORDER) {
+            buddy.take_singles(self.metadata, order, Word::CACHED, &mut cache);
+        }
+        let free = buddy.free();
+        drop(buddy);
+        let taken = cache.take(self.metadata);
+        let more = cache.len() > 0;
+        drop(cache);
+        if free < u64::from(self.low.load(Ordering::Relaxed)) {
+            self.call_reclaimer();
+        }
+        if more {
+            // A fault that waits may take what others have left in the cache, though not what they have left in the lists.
+            self.waiter.notify();
+        }
+        taken
     }
 
     #[cold]
