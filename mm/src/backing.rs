@@ -1,7 +1,6 @@
 //! Where the pages of a region come from.
 
 use core::fmt;
-use core::task::{Context, Poll};
 use faultline_fallible::Arc;
 
 use thiserror::Error;
@@ -10,7 +9,7 @@ use x86_64::structures::paging::PhysFrame;
 
 use crate::object::MemoryObject;
 
-/// An object that holds the pages of a file: the ramdisk, a block device.
+/// A file whose bytes lie in memory for ever: one of the ramdisk.
 pub trait PageSource: Send + Sync {
     /// Length in bytes. An access to a page that starts at or beyond it is [`FaultError::BeyondEnd`].
     ///
@@ -26,15 +25,14 @@ pub trait PageSource: Send + Sync {
     /// read-only as it is. The frame must stay what it is for as long as the object lives.
     fn resident(&self, index: u64) -> Option<PhysFrame>;
 
-    /// Writes page `index` to `page`, with zeros beyond the end of the object. While the device works, returns pending
-    /// and wakes the context when it is worth asking again; the page belongs to the device until then.
+    /// Writes page `index` to `page`, with zeros beyond the end of the file.
     ///
     /// # Errors
-    /// [`FillError`] if the device can't deliver the page; every waiter gets it.
-    fn poll_fill(&self, index: u64, page: &mut [u8; 4096], context: &mut Context<'_>) -> Poll<Result<(), FillError>>;
+    /// [`FillError`] if the page can't be had; every waiter gets it.
+    fn fill(&self, index: u64, page: &mut [u8; 4096]) -> Result<(), FillError>;
 }
 
-/// The device could not deliver a page.
+/// A page can't be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("page {index} could not be read")]
 pub struct FillError {

@@ -49,6 +49,8 @@ pub struct MemoryConfig {
     pub fault_around: u64,
     /// How many frames are kept free where memory can be reclaimed; by the size of the machine if not given.
     pub watermarks: Option<Watermarks>,
+    /// How many reads of files and of swapped pages of objects can be in flight at once; further ones wait for a record.
+    pub object_reads: u16,
 }
 
 impl MemoryConfig {
@@ -63,6 +65,7 @@ impl MemoryConfig {
             step: (128, 8),
             fault_around: 16,
             watermarks: None,
+            object_reads: 128,
         }
     }
 }
@@ -122,7 +125,7 @@ impl<P: Platform> Memory<P> {
             counters: Counters::default(),
             kernel_root: config.kernel_root,
             ending: Mutex::new(EndingSpaces::default()),
-            reads: Reads::new(),
+            reads: Reads::new(config.object_reads),
             swap: SwapDevice::new(),
             spaces: AllSpaces::new(),
             next_space: AtomicU64::new(1),

@@ -74,7 +74,7 @@ fn agrees<T>(process: usize, what: &str, expected: bool, memory: bool, result: &
 fn backing_of(backing: script::Backing, page: usize) -> Backing {
     let world = world();
     let offset = |origin| match origin {
-        Origin::Shared(page) | Origin::File(page) => u64::from(page) * 4096,
+        Origin::Shared(page) | Origin::File(page) | Origin::Disk(page) => u64::from(page) * 4096,
         Origin::Anonymous => 0,
     };
     let offset = offset(Model::first_origin(backing, page));
@@ -88,6 +88,10 @@ fn backing_of(backing: script::Backing, page: usize) -> Backing {
             let file = world.file.borrow().clone().expect("the machine was set up");
             let file = faultline_fallible::unsize!(file => dyn faultline_mm::PageSource);
             Backing::File { file, offset }
+        }
+        script::Backing::Disk => {
+            let object = world.on_disk.borrow().clone().expect("the machine was set up");
+            Backing::Private { object, offset }
         }
     }
 }

@@ -201,6 +201,13 @@ const fn ground(mutant: Mutant) -> &'static [Profile] {
         | Mutant::LeaveBeforeLoad
         | Mutant::WaitWithoutAsking
         | Mutant::KeepUnseen => &[Profile::Race],
+        Mutant::ForgetParked
+        | Mutant::ReadTwice
+        | Mutant::EarlyResident
+        | Mutant::ForgetReadError
+        | Mutant::ForgetHole
+        | Mutant::BorrowObjectFrame
+        | Mutant::LoseStarved => &[Profile::Disk],
         Mutant::OldRoot => &[Profile::Exit],
         Mutant::RefuseJoiner | Mutant::ShareMarkedTable => &[Profile::Single],
         _ => &Profile::ALL,

@@ -101,6 +101,19 @@ impl World {
         }
     }
 
+    /// Drops the pages of the file on the disk that nothing maps, if somebody waits for memory; says whether some were.
+    pub fn drop_cache(&self) -> bool {
+        let memory = self.memory();
+        if memory.faults_waiting_for_memory() + memory.page_ins_waiting() == 0 {
+            return false;
+        }
+        let before = memory.stats().object_drops;
+        if let Some(object) = self.on_disk.borrow().clone() {
+            memory.drop_clean_pages(&object, 0..u64::MAX);
+        }
+        memory.stats().object_drops > before
+    }
+
     /// Every CPU is halted and nothing will wake one: whether that is the end, and if not, why. Returns a process that
     /// has to go because memory is out.
     pub fn check_stuck(&self) -> Option<usize> {
@@ -110,7 +123,7 @@ impl World {
             }
         }
         let memory = self.memory();
-        let waiting = memory.faults_waiting_for_memory();
+        let waiting = memory.faults_waiting_for_memory() + memory.page_ins_waiting();
         if waiting > 0 {
             if memory.frames().available_for_faults() > 0 {
                 fail(format!(

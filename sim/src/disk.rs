@@ -1,42 +1,76 @@
 //! The disk: it answers late, in any order, and sometimes with an error.
 //!
-//! It writes by itself, as devices do: when an answer is due, the bytes are in the page that was given, whoever may have
-//! taken that page meanwhile. So a page that is freed under the device shows.
+//! It writes by itself, as devices do: when an answer is due, the bytes are in the frames that the transfer names, whoever
+//! may have taken them meanwhile. So a frame that is freed under the device shows.
 
 use std::cell::RefCell;
-use std::task::{Context, Poll, Waker};
 
-use faultline_mm::{FillError, FrameState, PAGE_SIZE, PageSource, Pfn};
-use x86_64::structures::paging::PhysFrame;
+use faultline_mm::{
+    BlockDevice, DiskFile, FrameState, LocateError, MemoryObject, PAGE_SIZE, Piece, Pieces, SECTOR_SIZE, Segment,
+    Transfer, TransferError,
+};
 
-use crate::model::{FILE_PAGES, file_value};
+use crate::machine::second_word;
+use crate::model::{DISK_PAGES, disk_value};
 use crate::world::{fail, world};
 
-/// One transfer.
+/// Where the first halves of pages are, and the second halves of those that are in two pieces.
+const FIRST: u64 = 100;
+const SECOND: u64 = 10_000;
+
+/// Half a page.
+const HALF: u16 = (PAGE_SIZE / 2) as u16;
+
+/// What is in memory before the answer.
+const UNREAD: u64 = 0xbad;
+
+/// A transfer at the disk.
 #[derive(Debug)]
-struct Transfer {
-    /// Physical address of the page.
-    target: u64,
-    /// How often its frame had been freed when the transfer began.
-    epoch: u32,
-    index: u64,
+struct Pending {
+    transfer: Transfer,
+    /// How often the frame of each segment had been freed when the transfer began.
+    epochs: Vec<u32>,
     due: u64,
-    waker: Waker,
-    done: Option<bool>,
+    /// Pages that were taken out of the object since, so that they may be read once more.
+    discarded: Vec<u32>,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Disk(RefCell<Vec<Transfer>>);
+pub(crate) struct Disk {
+    pending: RefCell<Vec<Pending>>,
+    /// Pages that are being taken out of the object.
+    discarding: RefCell<Vec<u32>>,
+}
 
 impl Disk {
+    /// Runs `punch`, which takes a page out of the object.
+    pub fn discard(&self, page: u32, punch: impl FnOnce()) {
+        self.discarding.borrow_mut().push(page);
+        punch();
+        for pending in self.pending.borrow_mut().iter_mut() {
+            pending.discarded.push(page);
+        }
+        let mut discarding = self.discarding.borrow_mut();
+        if let Some(place) = discarding.iter().position(|&other| other == page) {
+            discarding.swap_remove(place);
+        }
+    }
+
+    /// Whether a read of this piece is under way that nobody else may begin.
+    fn is_being_read(&self, segment: &Segment) -> bool {
+        let page = page_of(segment);
+        let pending = self.pending.borrow();
+        let mut readers = pending.iter().filter(|pending| !pending.discarded.contains(&page));
+        !self.discarding.borrow().contains(&page)
+            && readers.any(|pending| {
+                let mut segments = pending.transfer.segments().iter();
+                segments.any(|other| other.sector == segment.sector)
+            })
+    }
+
     /// When the next answer is due.
     pub fn next_due(&self) -> Option<u64> {
-        let transfers = self.0.borrow();
-        transfers
-            .iter()
-            .filter(|transfer| transfer.done.is_none())
-            .map(|transfer| transfer.due)
-            .min()
+        self.pending.borrow().iter().map(|pending| pending.due).min()
     }
 
     /// The interrupt: answers what is due.
@@ -44,93 +78,153 @@ impl Disk {
         let world = world();
         loop {
             let now = world.clock.get();
-            let mut transfers = self.0.borrow_mut();
-            let due = transfers
-                .iter_mut()
-                .find(|transfer| transfer.done.is_none() && transfer.due <= now);
-            let Some(transfer) = due else { return };
+            let mut pending = self.pending.borrow_mut();
+            let Some(place) = pending.iter().position(|pending| pending.due <= now) else {
+                return;
+            };
+            let Pending { transfer, epochs, .. } = pending.swap_remove(place);
+            drop(pending);
             let fails = world.random.borrow_mut().chance(world.settings().disk_errors, 16);
-            transfer.done = Some(!fails);
-            let (target, epoch, index) = (transfer.target, transfer.epoch, transfer.index);
-            let waker = transfer.waker.clone();
-            drop(transfers);
-            let frame = (target / PAGE_SIZE) as u32;
-            if world.physical.state(frame) != Some(FrameState::Reserved) || world.physical.epoch(frame) != epoch {
+            for (segment, epoch) in transfer.segments().iter().zip(epochs) {
+                let frame = frame_of(segment);
+                if world.physical.state(frame) != Some(FrameState::Mapped) || world.physical.epoch(frame) != epoch {
+                    fail(format!(
+                        "the disk writes to frame {frame}, which is not its own any more"
+                    ));
+                }
+                if !fails {
+                    read(segment);
+                }
+            }
+            world.note(|| {
+                let pages: Vec<_> = transfer.segments().iter().map(page_of).collect();
+                format!("disk: pages {pages:?}{}", if fails { " failed" } else { "" })
+            });
+            let sector = transfer.segments()[0].sector;
+            transfer.complete(if fails {
+                Err(TransferError::Device { sector })
+            } else {
+                Ok(())
+            });
+        }
+    }
+
+    fn start(&self, transfer: Transfer) {
+        let world = world();
+        for segment in transfer.segments() {
+            if self.is_being_read(segment) {
                 fail(format!(
-                    "the disk writes to frame {frame}, which is not its own any more"
+                    "page {} of the disk is read although it is being read",
+                    page_of(segment)
                 ));
             }
-            if !fails {
-                world.physical.set_value(target, file_value(index as u32));
+            // The hole of a page that is in two pieces stays as it is.
+            let start = u64::from(frame_of(segment)) * PAGE_SIZE;
+            if segment.offset == 0 {
+                set_word(start, UNREAD);
             }
-            world.note(|| format!("disk: page {index}{}", if fails { " failed" } else { "" }));
-            waker.wake();
         }
-    }
-
-    fn poll(&self, index: u64, page: &mut [u8; 4096], context: &Context<'_>) -> Poll<Result<(), FillError>> {
-        let world = world();
-        let target = (page.as_ptr().addr() - world.physical.watched().0) as u64;
-        let epoch = world.physical.epoch((target / PAGE_SIZE) as u32);
-        let mut transfers = self.0.borrow_mut();
-        let found = transfers
-            .iter()
-            .position(|transfer| (transfer.target, transfer.epoch, transfer.index) == (target, epoch, index));
-        match found {
-            Some(place) => match transfers[place].done {
-                Some(fine) => {
-                    transfers.swap_remove(place);
-                    Poll::Ready(if fine { Ok(()) } else { Err(FillError { index }) })
-                }
-                None => {
-                    transfers[place].waker = context.waker().clone();
-                    Poll::Pending
-                }
-            },
-            None => {
-                let due = world.clock.get() + world.random.borrow_mut().below(40);
-                page.fill(0);
-                // What is there before the answer.
-                world.physical.set_value(target, 0xbad);
-                let waker = context.waker().clone();
-                transfers.push(Transfer {
-                    target,
-                    epoch,
-                    index,
-                    due,
-                    waker,
-                    done: None,
-                });
-                drop(transfers);
-                // It may also answer before it is waited for.
-                if world.random.borrow_mut().chance(1, 6) {
-                    self.0.borrow_mut().iter_mut().for_each(|transfer| transfer.due = 0);
-                    self.answer();
-                }
-                Poll::Pending
-            }
+        let epochs = transfer.segments().iter();
+        let epochs = epochs.map(|segment| world.physical.epoch(frame_of(segment))).collect();
+        let due = world.clock.get() + world.random.borrow_mut().below(40);
+        self.pending.borrow_mut().push(Pending {
+            transfer,
+            epochs,
+            due,
+            discarded: Vec::new(),
+        });
+        // It may also answer before the caller goes on.
+        if world.random.borrow_mut().chance(1, 6) {
+            let mut pending = self.pending.borrow_mut();
+            pending.iter_mut().for_each(|pending| pending.due = 0);
+            drop(pending);
+            self.answer();
         }
     }
 }
 
-/// The file of a world.
-#[derive(Debug)]
-pub(crate) struct File {
-    /// Pages that are in memory.
-    pub resident: Vec<Option<Pfn>>,
+fn frame_of(segment: &Segment) -> u32 {
+    (segment.frame.start_address().as_u64() / PAGE_SIZE) as u32
 }
 
-impl PageSource for File {
+/// The page of the file that a piece is of.
+fn page_of(segment: &Segment) -> u32 {
+    let base = if segment.sector < SECOND { FIRST } else { SECOND };
+    ((segment.sector - base) / (PAGE_SIZE / SECTOR_SIZE)) as u32
+}
+
+fn set_word(address: u64, value: u64) {
+    let word = world().physical.word(address);
+    word.store(value, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Moves a piece to its frame: those of the page's two words that are in it.
+fn read(segment: &Segment) {
+    let start = u64::from(frame_of(segment)) * PAGE_SIZE;
+    let value = disk_value(page_of(segment));
+    if segment.offset == 0 {
+        set_word(start, value);
+    }
+    if u64::from(segment.offset + segment.length) == PAGE_SIZE {
+        set_word(start + PAGE_SIZE - 8, second_word(value));
+    }
+}
+
+/// The device, as `mm` sees it.
+struct Device;
+
+impl BlockDevice for Device {
+    fn name(&self) -> &str {
+        "disk"
+    }
+
+    fn sectors(&self) -> u64 {
+        2 * SECOND
+    }
+
+    fn start(&self, transfer: Transfer) {
+        world().disk.start(transfer);
+    }
+}
+
+/// The file of the disk: pages of one piece, of two, and of none.
+struct File;
+
+impl DiskFile for File {
     fn len(&self) -> u64 {
-        u64::from(FILE_PAGES) * PAGE_SIZE
+        u64::from(DISK_PAGES) * PAGE_SIZE
     }
 
-    fn resident(&self, index: u64) -> Option<PhysFrame> {
-        let frame = *self.resident.get(index as usize)?;
-        frame.map(PhysFrame::from)
+    fn device(&self) -> &dyn BlockDevice {
+        &Device
     }
 
-    fn poll_fill(&self, index: u64, page: &mut [u8; 4096], context: &mut Context<'_>) -> Poll<Result<(), FillError>> {
-        world().disk.poll(index, page, context)
+    fn locate(&self, page: u64, pieces: &mut Pieces) -> Result<(), LocateError> {
+        let sectors = page * (PAGE_SIZE / SECTOR_SIZE);
+        match page % 4 {
+            _ if disk_value(page as u32) == 0 => {}
+            1 => {
+                for (sector, offset) in [(FIRST, 0), (SECOND, HALF)] {
+                    pieces.push(Piece {
+                        sector: sector + sectors,
+                        offset,
+                        length: HALF,
+                    });
+                }
+            }
+            _ => pieces.push(Piece {
+                sector: FIRST + sectors,
+                offset: 0,
+                length: PAGE_SIZE as u16,
+            }),
+        }
+        Ok(())
     }
+}
+
+/// The pages of the file.
+pub(crate) fn open() -> Option<faultline_fallible::Arc<MemoryObject>> {
+    let file = faultline_fallible::Arc::try_new(File).ok()?;
+    let file = faultline_fallible::unsize!(file => dyn DiskFile);
+    MemoryObject::of_file(world().memory(), file).ok()
 }

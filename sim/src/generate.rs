@@ -129,12 +129,12 @@ fn settings(profile: Profile, random: &mut Random) -> Settings {
 }
 
 const fn backings(profile: Profile) -> &'static [Backing] {
-    use Backing::{Anonymous, Eager, File, Shared};
+    use Backing::{Anonymous, Disk, Eager, File, Shared};
     match profile {
-        Profile::Disk => &[File, File, File, Shared, Shared, Anonymous],
-        Profile::Fork => &[Anonymous, Eager, Anonymous, Eager, File, Shared],
+        Profile::Disk => &[Disk, Disk, Disk, File, Shared, Anonymous],
+        Profile::Fork => &[Anonymous, Eager, Anonymous, Eager, File, Disk, Shared],
         Profile::Huge => &[Anonymous, Anonymous, Eager],
-        _ => &[Anonymous, Anonymous, Eager, File, Shared],
+        _ => &[Anonymous, Anonymous, Eager, File, Disk, Shared],
     }
 }
 
@@ -305,6 +305,10 @@ impl Generator<'_> {
             53..55 => Step::Populate {
                 page,
                 count: (1 + self.random.index(6)).min(crate::script::WINDOW_PAGES - page),
+            },
+            55..61 if self.profile == Profile::Disk => match self.random.below(6) {
+                0..4 => Step::ReadFile { page },
+                _ => Step::Discard { page },
             },
             55..66 => self.map(),
             66..72 => {

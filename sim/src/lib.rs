@@ -19,6 +19,7 @@ mod lane;
 mod machine;
 mod model;
 mod parse;
+mod ramdisk;
 mod random;
 mod replay;
 mod run;

@@ -13,6 +13,14 @@ pub(crate) const SHARED_PAGES: u32 = 8;
 /// Pages of the file.
 pub(crate) const FILE_PAGES: u32 = 12;
 
+/// Pages of the file on the disk.
+pub(crate) const DISK_PAGES: u32 = 12;
+
+/// The value in a page of the file on the disk; one page is a hole.
+pub(crate) const fn disk_value(page: u32) -> u64 {
+    if page == 6 { 0 } else { 0xd15c_0000 + page as u64 }
+}
+
 /// No content: the page is shared, or a page of the file that nobody has written.
 pub(crate) const NO_CONTENT: u32 = u32::MAX;
 
@@ -27,6 +35,7 @@ pub(crate) enum Origin {
     Anonymous,
     Shared(u32),
     File(u32),
+    Disk(u32),
 }
 
 impl Origin {
@@ -35,6 +44,7 @@ impl Origin {
             Origin::Anonymous => Origin::Anonymous,
             Origin::Shared(page) => Origin::Shared(page + 1),
             Origin::File(page) => Origin::File(page + 1),
+            Origin::Disk(page) => Origin::Disk(page + 1),
         }
     }
 }
@@ -80,7 +90,9 @@ impl Pages {
             None => Verdicts::NO_REGION,
             Some(page) if !page.protection.allows(access) => Verdicts::PROTECTION,
             Some(page) => match page.origin {
-                Origin::Shared(SHARED_PAGES..) | Origin::File(FILE_PAGES..) => Verdicts::BEYOND_END,
+                Origin::Shared(SHARED_PAGES..) | Origin::File(FILE_PAGES..) | Origin::Disk(DISK_PAGES..) => {
+                    Verdicts::BEYOND_END
+                }
                 _ => Verdicts::FINE,
             },
         }
@@ -140,6 +152,7 @@ impl Model {
         match origin {
             Origin::Anonymous => self.new_content(0),
             Origin::File(page) => self.new_content(file_value(page)),
+            Origin::Disk(page) => self.new_content(disk_value(page)),
             Origin::Shared(_) => NO_CONTENT,
         }
     }
@@ -253,6 +266,7 @@ impl Model {
             Backing::Anonymous | Backing::Eager => Origin::Anonymous,
             Backing::Shared => Origin::Shared(page as u32 % SHARED_PAGES),
             Backing::File => Origin::File(page as u32 % FILE_PAGES),
+            Backing::Disk => Origin::Disk(page as u32 % DISK_PAGES),
         }
     }
 

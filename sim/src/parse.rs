@@ -68,7 +68,7 @@ impl Words<'_> {
         let found = BACKINGS.iter().find(|(name, _)| *name == word);
         found
             .map(|&(_, backing)| backing)
-            .ok_or("a backing is anonymous, eager, shared or file")
+            .ok_or("a backing is anonymous, eager, shared, file or disk")
     }
 
     fn end(&mut self) -> Result<(), &'static str> {
@@ -80,6 +80,8 @@ fn parse_step(name: &str, words: &mut Words<'_>) -> Result<Step, &'static str> {
     let page = |words: &mut Words<'_>| words.page();
     Ok(match name {
         "read" => Step::Read { page: page(words)? },
+        "read-file" => Step::ReadFile { page: page(words)? },
+        "discard" => Step::Discard { page: page(words)? },
         "write" => Step::Write { page: page(words)? },
         "execute" => Step::Execute { page: page(words)? },
         "abandon" => Step::Abandon { page: page(words)? },

@@ -128,11 +128,12 @@ fn abandon(world: World) {
         service,
         shared,
         file,
+        on_disk,
         disk,
         ..
     } = world;
     drop(physical);
-    core::mem::forget((spaces, handles, service, shared, file, disk));
+    core::mem::forget((spaces, handles, service, shared, file, on_disk, disk));
 }
 
 fn supervise(body: fn()) -> bool {
@@ -286,12 +287,17 @@ fn is_over(world: &World) -> bool {
     world.handles.borrow().values().all(|handle| handle.is_finished())
         && world.executor.live_tasks() == world.service.borrow().len()
         && world.memory().faults_in_flight() == 0
+        && world.disk.next_due().is_none()
 }
 
 /// Nothing runs any more: perhaps memory is out, and a process has to go.
 fn unblock() {
     let world = world();
     world.check_settled();
+    if world.drop_cache() {
+        world.cpus[0].notified.set(true);
+        return;
+    }
     let Some(victim) = world.check_stuck() else { return };
     world.note(|| format!("memory is out: process {victim} goes"));
     world.count(|counts| counts.victims += 1);

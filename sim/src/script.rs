@@ -38,15 +38,18 @@ pub enum Backing {
     Eager,
     /// Memory that all processes share.
     Shared,
-    /// The file, private.
+    /// The file that lies in memory, private.
     File,
+    /// The file on the disk, private.
+    Disk,
 }
 
-pub(crate) const BACKINGS: [(&str, Backing); 4] = [
+pub(crate) const BACKINGS: [(&str, Backing); 5] = [
     ("anonymous", Backing::Anonymous),
     ("eager", Backing::Eager),
     ("shared", Backing::Shared),
     ("file", Backing::File),
+    ("disk", Backing::Disk),
 ];
 
 /// One step of a thread.
@@ -114,6 +117,10 @@ pub enum Step {
     Flushed,
     /// Flush everything on every CPU, as the reclaimer does, and wait for it.
     FlushEverywhere,
+    /// The kernel reads a page of the file on the disk for a system call.
+    ReadFile { page: usize },
+    /// Drop the pages of the file on the disk that nothing maps, and then, used or not, that of this page.
+    Discard { page: usize },
     /// Let others run.
     Yield,
     /// Sleep so many ticks of the virtual clock.
@@ -233,6 +240,8 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Step::Read { page } => write!(f, "read {page}"),
+            Step::ReadFile { page } => write!(f, "read-file {page}"),
+            Step::Discard { page } => write!(f, "discard {page}"),
             Step::Write { page } => write!(f, "write {page}"),
             Step::Execute { page } => write!(f, "execute {page}"),
             Step::Abandon { page } => write!(f, "abandon {page}"),

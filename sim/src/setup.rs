@@ -5,9 +5,10 @@ use faultline_mm::{FrameAllocator, Memory, MemoryConfig, MemoryObject, PAGE_SIZE
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
-use crate::disk::File;
+use crate::disk;
 use crate::machine::{KERNEL_ROOT, RESERVED, Virtual};
 use crate::model::{FILE_PAGES, Pages, SHARED_PAGES};
+use crate::ramdisk::File;
 use crate::world::{SpaceRecord, fail, world};
 
 /// Builds memory, and starts the tasks of the kernel and the first process.
@@ -29,6 +30,7 @@ pub(crate) fn set_up() {
     config.fault_slots = settings.slots;
     config.fault_around = 4;
     config.fault_mode = settings.mode;
+    config.object_reads = 2;
     // Freed in `tear_down`, after everything that refers to it.
     let memory: &'static Memory<Virtual> = Box::leak(Box::new(Memory::new(Virtual, frames, config)));
     world.memory.set(Some(memory));
@@ -56,6 +58,7 @@ pub(crate) fn set_up() {
     *world.file.borrow_mut() = faultline_fallible::Arc::try_new(file).ok();
     let shared = MemoryObject::new(memory.frames(), u64::from(SHARED_PAGES) * PAGE_SIZE);
     *world.shared.borrow_mut() = shared.ok();
+    *world.on_disk.borrow_mut() = disk::open();
 
     let processes = world.script.processes.len();
     world.model.borrow_mut().spaces = vec![Pages::new(); processes];
@@ -114,6 +117,8 @@ pub(crate) fn tear_down() {
     }
     world.current.set(0);
     drop(world.shared.take());
+    drop(world.on_disk.take());
+    while memory.give_back_left(1) {}
     if let Some(file) = world.file.take() {
         for &frame in file.resident.iter().flatten() {
             match memory.frames().unpin(frame, 0) {

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use faultline_executor::{Class, yield_now};
-use faultline_mm::{Access, FaultError, FaultInfo, FaultOutcome, FaultResult, PageRange};
+use faultline_mm::{Access, FaultError, FaultInfo, FaultOutcome, FaultResult, PAGE_SIZE, PageError, PageRange};
 use faultline_probe as probe;
 use x86_64::VirtAddr;
 
 use crate::calls;
 use crate::cpu::{Reason, give_way};
 use crate::machine::second_word;
-use crate::model::Verdicts;
+use crate::model::{DISK_PAGES, Verdicts, disk_value};
 use crate::script::Step;
 use crate::world::{Vas, World, address_of, fail, world};
 
@@ -335,6 +335,36 @@ async fn flush_everywhere() {
     }
 }
 
+/// The kernel reads a page of the file on the disk.
+async fn read_file(page: usize) {
+    let memory = world().memory();
+    let Some(object) = world().on_disk.borrow().clone() else {
+        return;
+    };
+    let page = page as u64 % u64::from(DISK_PAGES);
+    loop {
+        let mut bytes = [0; 8];
+        match object.read(memory, page * PAGE_SIZE, &mut bytes) {
+            Ok(_) => {
+                let (found, expected) = (u64::from_le_bytes(bytes), disk_value(page as u32));
+                if found != expected {
+                    fail(format!(
+                        "page {page} of the file on the disk is {found:#x}, not {expected:#x}"
+                    ));
+                }
+                return;
+            }
+            Err(PageError::NotResident { .. }) => {}
+            Err(error) => fail(format!("a file on the disk can't be read: {error}")),
+        }
+        match memory.page_in(&object, page).await {
+            Ok(()) => {}
+            Err(_) if world().settings().disk_errors > 0 => return,
+            Err(error) => fail(format!("a page can't be brought in: {error}")),
+        }
+    }
+}
+
 async fn run_thread(process: usize, thread: usize, _member: Member) {
     let script = Arc::clone(&world().script);
     for &step in &script.processes[process].threads[thread].steps {
@@ -368,6 +398,16 @@ async fn perform(process: usize, vas: &Arc<Vas>, step: Step) {
         Step::Kill { process, thread } => world().kill(process, thread),
         Step::Flushed => flushed(process, vas).await,
         Step::FlushEverywhere => flush_everywhere().await,
+        Step::ReadFile { page } => read_file(page).await,
+        Step::Discard { page } => {
+            let memory = world().memory();
+            let Some(object) = world().on_disk.borrow().clone() else {
+                return;
+            };
+            let page = page as u64 % u64::from(DISK_PAGES);
+            memory.drop_clean_pages(&object, 0..u64::from(DISK_PAGES));
+            world().disk.discard(page as u32, || object.punch(page, page + 1));
+        }
         Step::Yield => yield_now().await,
         Step::Sleep { ticks } => world().executor.timers().sleep(ticks).await,
         Step::FailAllocation { after } => {

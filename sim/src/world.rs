@@ -14,9 +14,10 @@ use faultline_trace::Kind;
 
 use crate::coverage::Coverage;
 use crate::cpu::{self, Cpu};
-use crate::disk::{Disk, File};
+use crate::disk::Disk;
 use crate::machine::{Physical, Virtual};
 use crate::model::{Model, Verdicts};
+use crate::ramdisk::File;
 use crate::random::Random;
 use crate::schedule::Chooser;
 use crate::script::{Script, Settings, WINDOW, WINDOW_PAGES};
@@ -106,6 +107,8 @@ pub(crate) struct World {
     pub disk: Disk,
     pub shared: RefCell<Option<faultline_fallible::Arc<MemoryObject>>>,
     pub file: RefCell<Option<faultline_fallible::Arc<File>>>,
+    /// The file on the disk.
+    pub on_disk: RefCell<Option<faultline_fallible::Arc<MemoryObject>>>,
     pub memory: Cell<Option<&'static Memory<Virtual>>>,
     pub executor: &'static Executor<Virtual>,
     /// By process and thread.
@@ -173,6 +176,7 @@ impl World {
             disk: Disk::default(),
             shared: RefCell::default(),
             file: RefCell::default(),
+            on_disk: RefCell::default(),
             memory: Cell::new(None),
             executor,
             handles: RefCell::default(),

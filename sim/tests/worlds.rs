@@ -86,7 +86,10 @@ fn what_is_wrong_with_a_script_is_said_with_its_line() {
         ("read x", "not a number that can stand here"),
         ("map 520 9 rw anonymous", "a range beyond the window, or empty"),
         ("map 5 1 q anonymous", "a protection is `none` or some of r, w and x"),
-        ("map 5 1 rw paper", "a backing is anonymous, eager, shared or file"),
+        (
+            "map 5 1 rw paper",
+            "a backing is anonymous, eager, shared, file or disk",
+        ),
         ("write 3 4", "too many words"),
         ("thread cpu=2", "there is no such CPU"),
     ] {

@@ -63,16 +63,14 @@ impl PageSource for RamdiskFile {
         PhysFrame::from_start_address(self.physical()? + index * PAGE).ok()
     }
 
-    fn poll_fill(&self, index: u64, page: &mut [u8; 4096], _: &mut Context<'_>) -> Poll<Result<(), FillError>> {
+    fn fill(&self, index: u64, page: &mut [u8; 4096]) -> Result<(), FillError> {
         let start = index.checked_mul(PAGE).filter(|&start| start < self.len());
-        let Some(start) = start else {
-            return Poll::Ready(Err(FillError { index }));
-        };
+        let start = start.ok_or(FillError { index })?;
         let bytes = &self.bytes[start as usize..];
         let length = bytes.len().min(page.len());
         page[..length].copy_from_slice(&bytes[..length]);
         page[length..].fill(0);
-        Poll::Ready(Ok(()))
+        Ok(())
     }
 }
 

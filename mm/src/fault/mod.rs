@@ -36,7 +36,6 @@
 mod admit;
 mod class;
 mod commit;
-mod device;
 mod fill;
 mod future;
 mod huge;

@@ -90,8 +90,6 @@ pub(super) enum Step<P: Platform> {
     Released(Option<Waker>, Option<Arc<Space<P>>>),
     /// No frame is free.
     NoMemory(SlotToken<P>),
-    /// A device works on the page.
-    Device(SlotToken<P>),
     /// More work is left than one step should do.
     Again(SlotToken<P>),
     /// The class has changed, or what it depends on: take the step once more.
@@ -205,7 +203,6 @@ impl<P: Platform> Memory<P> {
                     continue;
                 }
                 Step::Again(same) => self.faults.push(same),
-                Step::Device(same) => self.park_for_device(same),
                 Step::NoMemory(same) => self.park_for_memory(same, waker),
                 Step::Parked => {}
             }

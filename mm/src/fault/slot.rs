@@ -5,7 +5,7 @@
 //!  Free ────────────► Claimed ───────────► Queued ───────────► Serving
 //!    ▲                                       ▲                  │  │
 //!    │                                       │ (5) frame free,  │  │ (4) no frame,
-//!    │                                       │     device ready │  │     device busy
+//!    │                                       │     page read    │  │     page is read
 //!    │                                       └──── Parked ◄─────┘  │
 //!    └─────────────────────────────────────────────────────────────┘
 //!                                (6) complete
@@ -16,8 +16,9 @@
 //! 2. It pushes the slot on the fault queue and wakes the service. The queue is a list through the slots, so it cannot
 //!    overflow.
 //! 3. The service takes everything that is queued in one go.
-//! 4. With no frame free the slot waits in the order of arrival; with a device at work it waits for the device's wake.
-//! 5. A frame that comes free, or the device, queues it again; or the end of another fault's read of the same page.
+//! 4. With no frame free the slot waits in the order of arrival; with its page being read it is in the list of those who
+//!    wait for the page.
+//! 5. A frame that comes free, or the end of the read, queues it again.
 //! 6. Every waiter has its result; the slot is free, for its space if that keeps it, else for all. The next use has
 //!    another sequence number, so that a marker of this one is never taken for one of that.
 //!
@@ -35,7 +36,6 @@ use faultline_fallible::Arc;
 
 use faultline_trace::FaultClass;
 
-use super::device::Home;
 use super::waiter::WaitList;
 use crate::address::{HUGE_PAGE_SIZE, PAGE_SIZE, PageRange};
 use crate::entry::{Entry, Marker};
@@ -44,8 +44,7 @@ use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::protection::Access;
 use crate::space::Space;
-use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
-use crate::sync::mutant;
+use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 /// No slot, in the links.
 pub(crate) const NONE: u16 = u16::MAX;
@@ -136,43 +135,8 @@ pub(crate) struct Slot<P: Platform> {
     pub(super) next_space: AtomicPtr<Slot<P>>,
     /// Nobody waits any more. A hint for the service: the waiters' list under the lock decides.
     pub(crate) abandoned: AtomicBool,
-    /// Whether the slot waits for its device.
-    pub(super) state: DeviceState,
-    /// For the slot's waker.
-    pub(super) home: Home<P>,
     /// Where it stands in the table.
     pub(super) index: u16,
-}
-
-/// The meeting of a slot that is about to wait for its device and of the device's wake, in either order.
-pub(super) struct DeviceState(AtomicU8);
-
-impl DeviceState {
-    const IDLE: u8 = 0;
-    const WOKEN: u8 = 1;
-    const PARKED: u8 = 2;
-
-    /// Forgets earlier wakes; before the device is asked.
-    pub(super) fn reset(&self) {
-        self.0.store(Self::IDLE, Ordering::Relaxed);
-    }
-
-    /// The slot waits from now on. True if the wake has come already: then the caller queues the slot.
-    pub(super) fn park(&self) -> bool {
-        let before = self
-            .0
-            .compare_exchange(Self::IDLE, Self::PARKED, Ordering::AcqRel, Ordering::Acquire);
-        !mutant!(ForgetEarlyAnswer) && before.is_err() && self.0.swap(Self::IDLE, Ordering::AcqRel) == Self::WOKEN
-    }
-
-    /// The device has news. True if the slot waits: then the caller queues it.
-    pub(super) fn wake(&self) -> bool {
-        self.0
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
-                Some(if state == Self::PARKED { Self::IDLE } else { Self::WOKEN })
-            })
-            .is_ok_and(|before| before == Self::PARKED)
-    }
 }
 
 // SAFETY: every cell has one owner at a time, as the module's documentation says: the token, or the lock of the space.
@@ -195,8 +159,6 @@ impl<P: Platform> Slot<P> {
             }),
             sequence: AtomicU64::new(0),
             abandoned: AtomicBool::new(false),
-            state: DeviceState(AtomicU8::new(DeviceState::IDLE)),
-            home: Home::new(),
             index,
         }
     }

@@ -49,6 +49,11 @@ impl Limbo {
 }
 
 impl FrameAllocator {
+    /// Whether anybody has a hold: then a frame without references may be in a TLB.
+    pub(crate) fn is_held(&self) -> bool {
+        self.limbo.is_held()
+    }
+
     /// From now on, no frame that loses its last reference is handed out until [`unhold`](Self::unhold).
     pub fn hold(&self) {
         self.limbo.holds.fetch_add(1, Ordering::AcqRel);

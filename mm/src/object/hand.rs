@@ -120,6 +120,23 @@ impl<P: Platform> Memory<P> {
         self.frames.leave_object(frame);
     }
 
+    /// Takes a page that is the same on its disk, that nothing maps and no TLB knows, away from its object: the object's
+    /// reference to the frame is the caller's then. Says whether it has.
+    #[cold]
+    pub(crate) fn take_clean_page(&self, pages: &mut Pages, page: u64) -> bool {
+        let state = pages.tree.get(page);
+        let free = state
+            .resident_frame()
+            .filter(|&frame| state.is_clean() && self.frames.mapping_count(frame) == 1 && !self.frames.is_held());
+        let Some(frame) = free else { return false };
+        pages.tree.remove(page);
+        self.frames.unmark_of_object(frame);
+        self.frames.objects.resident.sub(1);
+        self.frames.objects.from_disk.sub(1);
+        self.counters.object_drops.add(1);
+        true
+    }
+
     /// Drops those pages of an object in `range` that are the same on its disk and that nothing maps, whether they were used
     /// or not, and looks at 64 of them at most. Says where to go on, if that is not all.
     pub fn drop_clean_pages(&'static self, object: &MemoryObject, range: Range<u64>) -> Option<u64> {

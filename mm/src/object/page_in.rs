@@ -58,6 +58,12 @@ impl<P: Platform> Memory<P> {
         }
     }
 
+    /// Futures that wait for a page and have found no frame, or no record for its read.
+    #[must_use]
+    pub fn page_ins_waiting(&self) -> usize {
+        self.reads.starving.load(Ordering::Relaxed)
+    }
+
     /// Begins to read those pages of `first..end` that an object has on a device, as many as one read may have. Says where
     /// to go on; `None` if there is nothing left, or no room for pages that nobody waits for.
     pub fn will_need(&'static self, object: &MemoryObject, first: u64, end: u64) -> Option<u64> {

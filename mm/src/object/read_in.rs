@@ -15,6 +15,7 @@ use crate::memory::Memory;
 use crate::platform::Platform;
 use crate::swap::{SwapSlot, sector_of};
 use crate::sync::atomic::Ordering;
+use crate::sync::mutant;
 use crate::transfer::{BlockDevice, Completion, Direction, Finished, MAX_SEGMENTS, Prepared, Segment, TransferResult};
 
 /// What became of the wish for a page of a file.
@@ -96,6 +97,10 @@ impl<P: Platform> Memory<P> {
             return Wish::BeyondEnd;
         }
         let origin = match (pages.tree.get(page).page(), object.file.as_deref()) {
+            (Page::InFlight { .. }, Some(file)) if mutant!(ReadTwice) => {
+                pages.tree.remove(page);
+                Origin::File(file)
+            }
             (Page::InFlight { read, .. }, _) => {
                 hang(&mut self.reads.record(read).lock().waiting);
                 return Wish::Waits { read };
@@ -192,7 +197,7 @@ impl<P: Platform> Memory<P> {
             .frames
             .allocate_for_fault(self.platform.cpu())
             .map_err(|_| Wish::NoFrame)?;
-        if !pieces.are_whole_page() {
+        if !pieces.are_whole_page() && !mutant!(ForgetHole) {
             self.platform.zero_frame(frame.frame());
         }
         let frame = self.frames.map_for_object(frame);
@@ -208,6 +213,9 @@ impl<P: Platform> Memory<P> {
         let mut state = PageState::in_flight(filling.index, slot);
         if filling.marker == Marker::At(page) {
             state = state.with_marker();
+        }
+        if mutant!(EarlyResident) {
+            state = state.read_in(frame);
         }
         match pages.tree.get_mut(page) {
             Some(swapped_out) => *swapped_out = state,
@@ -289,7 +297,7 @@ impl<P: Platform> Memory<P> {
                 _ => None,
             });
             match ours {
-                Some((state, slot)) if read_well => {
+                Some((state, slot)) if read_well || mutant!(ForgetReadError) => {
                     *state = state.read_in(frame);
                     objects.resident.add(1);
                     match slot {
@@ -338,7 +346,9 @@ impl<P: Platform> Memory<P> {
     fn dismiss(&'static self, index: u16, read: PageRead) {
         let record = self.reads.record(index);
         let faults = record.lock().waiting.take_faults();
-        self.queue_parked(faults, |token| token.note_page_read(read));
+        if !mutant!(ForgetParked) {
+            self.queue_parked(faults, |token| token.note_page_read(read));
+        }
         let ending = match read {
             PageRead::Failed => Ending::ReadFailed,
             PageRead::Fresh | PageRead::Alone => Ending::Done(FaultOutcome::Retry),
@@ -356,6 +366,9 @@ impl<P: Platform> Memory<P> {
 
     /// Those who found no record look again: there are free ones now.
     fn feed_starved(&'static self) {
+        if mutant!(LoseStarved) {
+            return;
+        }
         // The last read that ends feeds all, because some may need no record any more.
         let count = match self.reads.in_flight() {
             0 => usize::MAX,

@@ -33,9 +33,6 @@ use crate::sync::Mutex;
 use crate::sync::atomic::AtomicUsize;
 use crate::transfer::Transfers;
 
-/// Reads that can be in flight at once.
-const RECORDS: u16 = 128;
-
 /// Pages of one read at most.
 pub(super) const MOST: usize = 32;
 
@@ -73,6 +70,8 @@ impl Waiting {
 
 /// All records of a machine.
 pub(crate) struct Reads {
+    /// How many there are to be.
+    count: u16,
     records: Once<Box<[Mutex<Read>]>>,
     free: Mutex<Vec<u16>>,
     /// Futures that found no record, or no frame.
@@ -83,8 +82,9 @@ pub(crate) struct Reads {
 }
 
 impl Reads {
-    pub fn new() -> Self {
+    pub fn new(count: u16) -> Self {
         Self {
+            count,
             records: Once::new(),
             free: Mutex::new(Vec::new()),
             starved: Mutex::new(WaitList::new()),
@@ -101,14 +101,14 @@ impl Reads {
         if self.records.is_completed() {
             return Ok(());
         }
-        let missing = usize::from(RECORDS).saturating_sub(self.transfers.count());
+        let missing = usize::from(self.count).saturating_sub(self.transfers.count());
         self.transfers.add(missing)?;
         self.records.try_call_once(|| {
-            let records = Box::try_from_iter((0..RECORDS).map(|_| Mutex::new(Read::NONE)))?;
+            let records = Box::try_from_iter((0..self.count).map(|_| Mutex::new(Read::NONE)))?;
             let mut free = self.free.lock();
             free.clear();
-            free.try_reserve(RECORDS.into())?;
-            for index in (0..RECORDS).rev() {
+            free.try_reserve(self.count.into())?;
+            for index in (0..self.count).rev() {
                 free.try_push(index)?;
             }
             Ok::<_, AllocError>(records)

@@ -1,7 +1,6 @@
 //! Cases 1 to 14: demand paging.
 
 use core::pin::pin;
-use faultline_fallible::{Arc, unsize};
 
 use faultline_trace::{FaultClass, Kind};
 
@@ -305,41 +304,7 @@ fn case_09_a_page_never_shows_what_its_frame_held_before() {
 }
 
 #[test]
-fn case_10_other_faults_go_on_while_one_waits_for_a_device() {
-    let world = World::new(64);
-    let space = world.space();
-    let file = Arc::try_new(TestFile::new(std::vec![7; 10_000])).unwrap();
-    file.busy.lock().unwrap().0 = true;
-    space
-        .map_lazy(
-            at(A),
-            PAGE_SIZE,
-            R,
-            Backing::File {
-                file: unsize!(file.clone() => dyn PageSource),
-                offset: 8192,
-            },
-        )
-        .unwrap();
-    space
-        .map_lazy(at(A + MIB), 8 * PAGE_SIZE, RW, Backing::Anonymous)
-        .unwrap();
-    let mut slow = pin!(space.handle_page_fault(FaultInfo::user(A, Access::Read)));
-    assert!(world.poll(slow.as_mut()).is_pending());
-    world.serve();
-    for page in 0..8 {
-        world.touch(&space, A + MIB + page * PAGE_SIZE, Access::Write).unwrap();
-    }
-    assert!(world.poll(slow.as_mut()).is_pending());
-    file.ready();
-    assert_eq!(world.run(slow), Ok(FaultOutcome::Resolved(FaultClass::File)));
-    assert_eq!(world.read(&space, A), Ok(0x0707_0707_0707_0707));
-    // Beyond the end of the file the page is zero.
-    assert_eq!(world.read(&space, A + 10_000 - 8192), Ok(0));
-}
-
-#[test]
-fn a_device_error_reaches_every_waiter_and_the_slot_is_free() {
+fn a_page_that_can_not_be_had_is_told_to_every_waiter_and_the_slot_is_free() {
     let world = World::new(64);
     let space = world.space();
     let mut file = TestFile::new(std::vec![7; 4096]);
@@ -370,34 +335,6 @@ fn a_device_error_reaches_every_waiter_and_the_slot_is_free() {
     );
     space.unmap(at(A), 2 * PAGE_SIZE).unwrap();
     assert_eq!(world.free(), free);
-}
-
-#[test]
-fn a_frame_under_a_device_stays_the_services_until_the_device_is_done() {
-    let world = World::new(64);
-    let space = world.space();
-    let file = Arc::try_new(TestFile::new(std::vec![7; 4096])).unwrap();
-    file.busy.lock().unwrap().0 = true;
-    space
-        .map_lazy(
-            at(A),
-            PAGE_SIZE,
-            R,
-            Backing::File {
-                file: unsize!(file.clone() => dyn PageSource),
-                offset: 0,
-            },
-        )
-        .unwrap();
-    let mut fault = std::boxed::Box::pin(space.handle_page_fault(FaultInfo::user(A, Access::Read)));
-    assert!(world.poll(fault.as_mut()).is_pending());
-    world.serve();
-    drop(fault);
-    space.unmap(at(A), PAGE_SIZE).unwrap();
-    assert_eq!(world.account().reserved, 1);
-    file.ready();
-    world.serve();
-    assert_eq!(world.account().reserved, 0);
 }
 
 #[test]
@@ -587,12 +524,7 @@ fn a_panic_of_a_backing_object_reaches_the_waiter_as_an_error() {
         fn resident(&self, _: u64) -> Option<x86_64::structures::paging::PhysFrame> {
             None
         }
-        fn poll_fill(
-            &self,
-            _: u64,
-            _: &mut [u8; 4096],
-            _: &mut core::task::Context<'_>,
-        ) -> core::task::Poll<Result<(), FillError>> {
+        fn fill(&self, _: u64, _: &mut [u8; 4096]) -> Result<(), FillError> {
             panic!("broken on purpose")
         }
     }

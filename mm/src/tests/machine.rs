@@ -301,12 +301,10 @@ impl Drop for World {
     }
 }
 
-/// A file in memory for tests: whole pages may be resident, or come late from a device.
+/// A file in memory for tests: whole pages may be resident.
 pub struct TestFile {
     pub content: Vec<u8>,
     pub frames: Vec<Option<PhysFrame>>,
-    /// While true, `poll_fill` waits.
-    pub busy: Mutex<(bool, Option<Waker>)>,
     pub fails: bool,
 }
 
@@ -316,16 +314,7 @@ impl TestFile {
         Self {
             content,
             frames: std::vec![None; pages],
-            busy: Mutex::new((false, None)),
             fails: false,
-        }
-    }
-
-    pub fn ready(&self) {
-        let mut busy = self.busy.lock().unwrap();
-        busy.0 = false;
-        if let Some(waker) = busy.1.take() {
-            waker.wake();
         }
     }
 }
@@ -339,20 +328,15 @@ impl PageSource for TestFile {
         self.frames.get(index as usize).copied().flatten()
     }
 
-    fn poll_fill(&self, index: u64, page: &mut [u8; 4096], context: &mut Context<'_>) -> Poll<Result<(), FillError>> {
-        let mut busy = self.busy.lock().unwrap();
-        if busy.0 {
-            busy.1 = Some(context.waker().clone());
-            return Poll::Pending;
-        }
+    fn fill(&self, index: u64, page: &mut [u8; 4096]) -> Result<(), FillError> {
         if self.fails {
-            return Poll::Ready(Err(FillError { index }));
+            return Err(FillError { index });
         }
         let rest = &self.content[index as usize * 4096..];
         let count = rest.len().min(4096);
         page.fill(0);
         page[..count].copy_from_slice(&rest[..count]);
-        Poll::Ready(Ok(()))
+        Ok(())
     }
 }
 

@@ -230,6 +230,31 @@ fn two_spaces_that_fault_on_one_page_of_a_file_share_one_read_and_one_frame() {
 }
 
 #[test]
+fn case_10_other_faults_go_on_while_one_waits_for_a_device() {
+    let f = Fixture::new(64, 8 * PAGE_SIZE, |_| {});
+    let space = f.space(R);
+    space
+        .map_lazy(at(A + MIB), 8 * PAGE_SIZE, RW, Backing::Anonymous)
+        .unwrap();
+    let mut slow = Box::pin(space.handle_page_fault(fault_at(2, Access::Read)));
+    assert!(f.world.poll(slow.as_mut()).is_pending());
+    f.world.serve();
+    for page in 0..8 {
+        f.world
+            .touch(&space, A + MIB + page * PAGE_SIZE, Access::Write)
+            .unwrap();
+    }
+    assert!(f.world.poll(slow.as_mut()).is_pending());
+    f.disk.answer(&f.world);
+    assert_eq!(
+        f.world.run(slow),
+        Ok(FaultOutcome::Read(faultline_trace::FaultClass::File))
+    );
+    assert_eq!(f.read(&space, 2), Ok(word_of(2)));
+    f.end([space]);
+}
+
+#[test]
 fn pages_of_small_blocks_with_holes_and_a_tail_are_put_together() {
     let length = 2 * PAGE_SIZE + 700;
     let f = Fixture::new(64, length, |file| {

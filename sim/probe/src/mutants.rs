@@ -60,7 +60,13 @@ mutants! {
     ForgetSlotWaiter, "a slot that comes free wakes nobody";
     ForgetMemoryWaker, "the service does not ask to be woken by the next free frame";
     QueueWithoutWake, "a fault is parked although a frame is free, and the service sleeps on";
-    ForgetEarlyAnswer, "an answer of the disk that comes before the wait is lost";
+    ForgetParked, "the end of a read wakes nobody who waits for the page";
+    ReadTwice, "a page of a file is read although it is being read";
+    EarlyResident, "a page of a file counts as there when its read begins";
+    ForgetReadError, "a page that could not be read counts as there";
+    ForgetHole, "what a page has not on the disk is not zeroed";
+    BorrowObjectFrame, "a private mapping takes no reference to the frame of an object";
+    LoseStarved, "who found no room for another read is forgotten";
     RefuseJoiner, "a fault that joined another is refused with it";
     ForgetZero, "a frame is published without being zeroed";
     ReuseSharedFrame, "copy-on-write takes a frame that another space still has";

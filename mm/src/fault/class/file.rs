@@ -1,11 +1,8 @@
 //! Faults on pages of files that lie in memory for ever.
 
-use core::task::{Context, Poll};
-
 use faultline_trace::{FaultClass, Kind};
 
 use super::super::Ending;
-use super::super::device::slot_waker;
 use super::super::fill::{read_only, valid};
 use super::super::service::Step;
 use super::super::slot::{RequestRef, SlotToken};
@@ -49,14 +46,8 @@ impl<P: Platform> Memory<P> {
         }
         drop(inner);
 
-        // SAFETY: the token is held.
-        let progress = unsafe { token.slot().progress() };
-        let frame = match progress.frame.take() {
-            Some(frame) => frame,
-            None => match self.frame_for_fault(self.platform.cpu()) {
-                Ok(frame) => frame,
-                Err(_) => return Step::NoMemory(token),
-            },
+        let Ok(frame) = self.frame_for_fault(self.platform.cpu()) else {
+            return Step::NoMemory(token);
         };
         let address = frame.address();
         self.trace_request(Kind::FaultFrame, request, address.as_u64(), 0);
@@ -66,19 +57,10 @@ impl<P: Platform> Memory<P> {
             // SAFETY: 1. the platform's pointer is valid for the frame's 4096 bytes; 2. the frame is reserved by the
             // token in `frame`, so nobody else touches it.
             let page = unsafe { &mut *self.platform.phys_to_virt(address).cast::<[u8; 4096]>() };
-            token.slot().state.reset();
-            let waker = slot_waker(self, token.slot());
-            match file.poll_fill(at / PAGE_SIZE, page, &mut Context::from_waker(&waker)) {
-                Poll::Pending => {
-                    progress.frame = Some(frame);
-                    return Step::Device(token);
-                }
-                Poll::Ready(Err(_)) => {
-                    drop(frame);
-                    let inner = request.space().lock();
-                    return self.complete(token, inner, Ending::ReadFailed);
-                }
-                Poll::Ready(Ok(())) => {}
+            if file.fill(at / PAGE_SIZE, page).is_err() {
+                drop(frame);
+                let inner = request.space().lock();
+                return self.complete(token, inner, Ending::ReadFailed);
             }
         }
         self.trace_request(Kind::FaultFill, request, address.as_u64(), 0);

@@ -20,6 +20,7 @@ use crate::platform::Platform;
 use crate::protection::Access;
 use crate::region::RegionFlags;
 use crate::space::{Guard, Inner};
+use crate::sync::mutant;
 use crate::tables::index;
 
 /// An object where a region maps it.
@@ -132,12 +133,15 @@ impl<P: Platform> Memory<P> {
             }
         };
         if request.access == Access::Write {
-            let Ok(copy) = self.copy_for::<true>(request, frame, false) else {
-                return Found::NoMemory;
+            let own = match self.copy_for::<true>(request, frame, false) {
+                Ok(copy) => copy.map(),
+                // To wait for a second frame could be to wait until the page has been dropped, and so on.
+                Err(_) if self.take_clean_page(&mut pages, page) => frame,
+                Err(_) => return Found::NoMemory,
             };
-            self.publish::<true>(request, entry, Entry::present(copy.map(), request.flags));
+            self.publish::<true>(request, entry, Entry::present(own, request.flags));
         } else {
-            if self.frames.add_mapping(frame).is_err() {
+            if !mutant!(BorrowObjectFrame) && self.frames.add_mapping(frame).is_err() {
                 return Found::BeyondEnd;
             }
             let flags = read_only(request.flags);
