@@ -216,6 +216,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Frees a frame that no TLB can know.
+    #[inline(always)]
     pub(crate) fn free_retired(&self, retired: RetiredFrame<'_>) {
         self.platform
             .trace(Kind::FrameFree, 0, 0, retired.address().as_u64(), 0);

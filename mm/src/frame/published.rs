@@ -89,22 +89,32 @@ impl FrameAllocator {
     pub fn remove_mapping(&self, pfn: Pfn, cpu: usize) -> Result<Option<RetiredFrame<'_>>, FrameError> {
         let meta = self.meta(pfn)?;
         let cpu = self.cpu_index(cpu);
-        if let Err(found) = meta.exchange(Word::MAPPED_ONCE, Word::RESERVED) {
-            match drop_reference(meta, found) {
-                Dropped::Last => {}
-                Dropped::LastNamingSlot => self.forget_swap_slot(pfn, SwapSlot::new(meta.prev())),
-                Dropped::Other => return Ok(None),
-                Dropped::None => {
-                    return Err(FrameError::NoReference {
-                        frame: pfn,
-                        state: FrameState::Pinned,
-                    });
-                }
-                Dropped::WrongState => return Err(self.wrong_state(pfn, FrameState::Mapped)),
-            }
+        if let Err(found) = meta.exchange(Word::MAPPED_ONCE, Word::RESERVED)
+            && !self.remove_one_of_several(pfn, meta, found)?
+        {
+            return Ok(None);
         }
         self.cpu(cpu).tally.unmapped();
         Ok(Some(RetiredFrame::new(self, meta, pfn, cpu)))
+    }
+
+    /// Drops a reference to a frame whose word was `found` just now, which is not that of a frame with one reference and
+    /// nothing else. Says whether it was the last after all.
+    #[inline(never)]
+    fn remove_one_of_several(&self, pfn: Pfn, meta: &FrameMeta, found: Word) -> Result<bool, FrameError> {
+        match drop_reference(meta, found) {
+            Dropped::Last => Ok(true),
+            Dropped::LastNamingSlot => {
+                self.forget_swap_slot(pfn, SwapSlot::new(meta.prev()));
+                Ok(true)
+            }
+            Dropped::Other => Ok(false),
+            Dropped::None => Err(FrameError::NoReference {
+                frame: pfn,
+                state: FrameState::Pinned,
+            }),
+            Dropped::WrongState => Err(self.wrong_state(pfn, FrameState::Mapped)),
+        }
     }
 
     /// The references to `pfn`, which is mapped or pinned; 0 for a frame in any other state.

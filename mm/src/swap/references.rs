@@ -144,8 +144,9 @@ impl FrameAllocator {
         (word.frame() == Some(frame)).then_some((slot, word))
     }
 
-    /// The last reference to a frame is gone that named this slot.
+    /// The last reference to a frame is gone that named a slot.
     #[cold]
+    #[inline(never)]
     pub(crate) fn forget_swap_slot(&self, frame: Pfn, slot: SwapSlot) {
         let idle = SlotWord {
             state: SlotState::Cached { frame },
