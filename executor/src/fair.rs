@@ -355,6 +355,9 @@ impl Fair {
         self.line.with_mut(|line| unsafe {
             let line = &mut *line;
             self.count(line, now);
+            if line.passes {
+                return self.take_after_pass(line, queue, now);
+            }
             if let Some(woken) = queue.first()
                 && queue.inbox_word() == 0
                 && line.waiting == 0
@@ -393,6 +396,38 @@ impl Fair {
             self.place(line, woken);
         }
         self.choose(line, now)
+    }
+
+    /// As [`Fair::take`], after the runner has given its turn away.
+    ///
+    /// # Safety
+    /// As [`Fair::take`].
+    #[inline(never)]
+    unsafe fn take_after_pass(&self, line: &mut Line, queue: &ClassQueue, now: u32) -> Option<&'static Slot> {
+        if queue.word() == 0 && line.all_in_order() {
+            // SAFETY: the word is null or the address of a slot, which is never freed.
+            if let Some(front) = unsafe { self.front.load(Ordering::Relaxed).as_ref() } {
+                return Some(self.hand_over(line, front, now));
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.take_in_order(line, queue, now) }
+    }
+
+    /// Takes the first task of the calendar, behind which the runner goes, for it gives its turn away: what
+    /// [`Fair::choose`] comes to if nobody waits outside the calendar.
+    #[inline(always)]
+    fn hand_over(&self, line: &mut Line, front: &'static Slot, now: u32) -> &'static Slot {
+        line.passes = false;
+        line.urgent = false;
+        line.guest = false;
+        self.front.store(ptr::null_mut(), Ordering::Relaxed);
+        let slot = line.exchange(front);
+        self.runner.store(slot.as_ptr(), Ordering::Relaxed);
+        line.runner = slot.virtual_time.load(Ordering::Relaxed);
+        line.time = line.time.max(line.runner);
+        self.begin_turn(line, now, line.lengths.slice);
+        slot
     }
 
     /// Takes a task before which nobody is.
@@ -616,6 +651,32 @@ impl Line {
         let time = time.min((first + BUCKETS - 1) << self.lengths.shift);
         slot.virtual_time.store(time, Ordering::Relaxed);
         self.enter_bucket(slot, (time >> self.lengths.shift).max(first));
+    }
+
+    /// Whether somebody waits in the calendar, and nobody elsewhere.
+    #[inline(always)]
+    fn all_in_order(&self) -> bool {
+        self.occupied != 0 && self.express.first.is_null() && self.interrupted.is_null()
+    }
+
+    /// As [`Line::enter_behind_the_first`] and [`Line::leave`] in one. Somebody waits in the calendar.
+    #[inline(always)]
+    fn exchange(&mut self, runner: &'static Slot) -> &'static Slot {
+        let first = self.time >> self.lengths.shift;
+        let next = first + self.distance();
+        let own = (self.runner >> self.lengths.shift).clamp(next, first + BUCKETS - 1);
+        let index = next % BUCKETS;
+        if own != next {
+            self.occupied |= 1 << (own % BUCKETS);
+        }
+        self.buckets[(own % BUCKETS) as usize].push(runner);
+        let bucket = &mut self.buckets[index as usize];
+        // The runner at the latest, if it is in this bucket; else whoever made the bucket's bit.
+        let slot = bucket.pop().unwrap_or(runner);
+        if bucket.first.is_null() {
+            self.occupied &= !(1 << index);
+        }
+        slot
     }
 
     /// Puts the runner into the calendar, behind all who have the least virtual time of those that wait.

@@ -8,11 +8,11 @@
 //! Of this time, what was spent in system calls that can wait is *system time*; the rest, faults and calls that are
 //! answered at once included, is user time.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-use faultline_fallible::Arc;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use faultline_executor::WaitQueue;
-use spin::Mutex;
+use faultline_fallible::Arc;
 
 use super::Thread;
 use crate::arch::clock;
@@ -24,41 +24,42 @@ const LONGEST_LOOK: u64 = 100_000_000;
 /// The shortest, so that the end of a wait is approached in few steps.
 const SHORTEST_LOOK: u64 = 50_000;
 
-/// Who runs, and since when, in counts of the time-stamp counter.
-struct Running {
-    thread: Option<Arc<Thread>>,
-    since: u64,
-}
+/// Who runs; null if nobody has since the last that did was gone. Not counted as a reference: a thread that is dropped
+/// takes itself out ([`forget`]). One CPU writes this and [`SINCE`], with interrupts off.
+static RUNNING: AtomicPtr<Thread> = AtomicPtr::new(ptr::null_mut());
 
-static RUNNING: Mutex<Running> = Mutex::new(Running { thread: None, since: 0 });
+/// Since when the time of who runs is to be counted, in counts of the time-stamp counter.
+static SINCE: AtomicU64 = AtomicU64::new(0);
 
-impl Running {
-    fn charge(&mut self) {
-        let now = clock::counter();
-        let counts = now.wrapping_sub(core::mem::replace(&mut self.since, now));
-        if let Some(thread) = &self.thread {
-            thread.clock.charge(counts);
-            thread.process.clock.charge(counts);
-        }
-    }
+/// Who runs.
+#[inline(always)]
+fn running() -> Option<&'static Thread> {
+    // SAFETY: 1. the address is that of a thread in its `Arc`; 2. it is taken out when the thread is dropped, and nobody
+    // keeps the reference until then: it is used for a charge, within this module.
+    unsafe { RUNNING.load(Ordering::Relaxed).as_ref() }
 }
 
 /// Another thread than the last is entered.
 #[cold]
 pub fn switch_to(thread: &Arc<Thread>) {
-    let before = {
-        let mut running = RUNNING.lock();
-        running.charge();
-        running.thread.replace(thread.clone())
-    };
+    bring_up_to_date();
+    let before = running();
+    RUNNING.store(Arc::as_ptr(thread).cast_mut(), Ordering::Relaxed);
     if let Some(before) = before {
         before.usage.leave_cpu();
     }
 }
 
 /// Charges what ran until now.
+#[inline]
 pub fn bring_up_to_date() {
-    RUNNING.lock().charge();
+    let now = clock::counter();
+    let counts = now.wrapping_sub(SINCE.load(Ordering::Relaxed));
+    SINCE.store(now, Ordering::Relaxed);
+    if let Some(thread) = running() {
+        thread.clock.charge(counts);
+        thread.process.clock.charge(counts);
+    }
 }
 
 /// The CPU has nothing to do until [`resume`].
@@ -68,17 +69,20 @@ pub fn pause() {
 
 /// The CPU goes on: the time since [`pause`] is nobody's.
 pub fn resume() {
-    RUNNING.lock().since = clock::counter();
+    SINCE.store(clock::counter(), Ordering::Relaxed);
 }
 
-/// A thread is about to be gone.
-pub fn end(thread: &Arc<Thread>) {
-    let ended = {
-        let mut running = RUNNING.lock();
-        running.charge();
-        running.thread.take_if(|running| Arc::ptr_eq(running, thread))
-    };
-    drop(ended);
+/// A thread is about to be gone: its time ends here.
+pub fn end(thread: &Thread) {
+    bring_up_to_date();
+    forget(thread);
+}
+
+/// Nothing is charged to this thread any more.
+pub fn forget(thread: &Thread) {
+    if ptr::eq(RUNNING.load(Ordering::Relaxed), thread) {
+        RUNNING.store(ptr::null_mut(), Ordering::Relaxed);
+    }
 }
 
 /// Which part of the CPU time a clock counts.
@@ -111,6 +115,7 @@ impl Default for CpuClock {
 }
 
 impl CpuClock {
+    #[inline]
     fn charge(&self, counts: u64) {
         let all = self.all.load(Ordering::Relaxed).wrapping_add(counts);
         self.all.store(all, Ordering::Relaxed);

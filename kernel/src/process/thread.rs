@@ -24,7 +24,7 @@ use faultline_fallible::Arc;
 use faultline_executor::{Event, Waiting};
 use spin::{Mutex, Once};
 
-use super::run_time::CpuClock;
+use super::run_time::{self, CpuClock};
 use super::usage::Usage;
 use super::waiting::Interruptible;
 use super::{Process, Tid};
@@ -80,6 +80,12 @@ pub struct Thread {
     waker: Once<Waker>,
     /// When the call ends that is made again after a stop; 0 for none. The thread's own.
     deadline: AtomicU64,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        run_time::forget(self);
+    }
 }
 
 impl Thread {

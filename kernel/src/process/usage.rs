@@ -45,9 +45,11 @@ impl Usage {
         self.is_interrupted.store(true, Ordering::Relaxed);
     }
 
-    /// Another thread is entered.
+    /// Another thread is entered. One CPU runs threads, so that a plain load and store do.
+    #[inline]
     pub(super) fn leave_cpu(&self) {
-        if self.is_interrupted.swap(false, Ordering::Relaxed) {
+        if self.is_interrupted.load(Ordering::Relaxed) {
+            self.is_interrupted.store(false, Ordering::Relaxed);
             self.preemptions.fetch_add(1, Ordering::Relaxed);
         }
     }
