@@ -32,6 +32,8 @@ const MXCSR_BITS: u32 = 0xffff;
 const LEGACY: u64 = 0b11;
 /// Where the legacy area has the bytes that no save and no restore touches (Intel SDM volume 1, section 13.4.1).
 pub const SOFTWARE_BYTES: usize = 464;
+/// How many words they are.
+const SOFTWARE_WORDS: usize = (FXSAVE - SOFTWARE_BYTES) / size_of::<u64>();
 /// First of the software bytes of an extended image in a Linux signal frame, and what closes the image.
 pub const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
 const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
@@ -143,6 +145,61 @@ impl FpuState {
         // methods that take it mutably, or when the CPU saves the thread's registers, which happens when another thread
         // is entered or above, never while the slice is read.
         unsafe { core::slice::from_raw_parts(self.0.cast().as_ptr(), image_size()) }
+    }
+
+    /// Writes the registers as a signal frame holds them, as [`image`](Self::image) gives them: from the CPU straight to
+    /// the frame if it holds them.
+    ///
+    /// # Safety
+    /// `to` is valid for writes of [`image_size`] bytes and aligned to 64.
+    pub unsafe fn write_image(&self, to: *mut u8) {
+        let own = self.0.cast::<u8>().as_ptr();
+        if cpu::loaded() != self.area() {
+            // SAFETY: 1. the allocation has this size, and all of it is initialized; 2. the caller's promise; a save area is
+            // no user memory, so the two are distinct.
+            return unsafe { to.copy_from_nonoverlapping(own, image_size()) };
+        }
+        // SAFETY: 1. the caller's promise: the area lies at `to`, the closing mark behind it; the header exists where XSAVE
+        // does. 2. The own area has the marks since it was made: no save and no restore touches them. 3. The CPU's
+        // registers are this thread's.
+        unsafe {
+            if components() != 0 {
+                // A save sets only the bits of enabled components there, and leaves the other words as they are.
+                to.add(FXSAVE).cast::<[u64; 8]>().write([0; 8]);
+                let size = area_size();
+                to.add(size).cast::<u32>().write_unaligned(FP_XSTATE_MAGIC2);
+            }
+            save(to.cast());
+            let marks = own.add(SOFTWARE_BYTES).cast::<[u64; SOFTWARE_WORDS]>().read();
+            to.add(SOFTWARE_BYTES).cast::<[u64; SOFTWARE_WORDS]>().write(marks);
+        }
+    }
+
+    /// Loads the registers straight from an image that a program may have changed, if the CPU holds this thread's and nothing
+    /// in the image has to be corrected first. Else nothing has changed: [`refill`](Self::refill) does it.
+    ///
+    /// # Safety
+    /// `image` is valid for reads of [`area_size`] bytes, which nobody writes during the call: there is one CPU, its
+    /// interrupts are off, and no device writes to memory that is mapped for user mode.
+    pub unsafe fn load_image(&mut self, image: *const u8) -> bool {
+        let components = components();
+        if components == 0 || cpu::loaded() != self.area() || !image.addr().is_multiple_of(64) {
+            return false;
+        }
+        // SAFETY: 1. the caller's promise; every offset lies in the area, which is longer than the header where XSAVE is, at
+        // aligned offsets. 2. What is loaded can't fault: MXCSR has no reserved bit, the header names only enabled
+        // components, in the standard format, and its other words are zero.
+        unsafe {
+            let mark = image.add(SOFTWARE_BYTES).cast::<u32>().read();
+            let mxcsr = image.add(MXCSR).cast::<u32>().read();
+            let [present, rest @ ..] = image.add(FXSAVE).cast::<[u64; 8]>().read();
+            let reserved = rest.iter().fold(present & !components, |all, word| all | word);
+            if mark != FP_XSTATE_MAGIC1 || mxcsr & !MXCSR_BITS != 0 || reserved != 0 {
+                return false;
+            }
+            restore(image.cast_mut().cast());
+        }
+        true
     }
 
     /// Lets `fill` write an image that a program may have changed; it says how many of its bytes count: all, or those of

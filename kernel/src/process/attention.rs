@@ -35,7 +35,20 @@ impl UserThread {
             _ => (Signal::SIGSEGV, linux::SEGV_MAPERR),
         };
         log::debug!("thread {}: {error}; {signal:?}", self.thread.tid());
-        raise::force(&self.thread, SignalInfo::fault(signal, code, error.address()));
+        self.raise_own(&SignalInfo::fault(signal, code, error.address()));
+    }
+
+    /// Raises a signal that the thread's own instruction has caused.
+    fn raise_own(&mut self, info: &SignalInfo) {
+        if self.interrupted.is_none()
+            && let Some(space) = &self.space
+            && deliver::try_catch(&self.thread, space, info, &mut self.context)
+        {
+            // The handler's own calls have their own deadlines.
+            self.thread.take_deadline();
+            return;
+        }
+        raise::force(&self.thread, *info);
     }
 
     /// Turns an exception other than a page fault into its signal.
@@ -58,7 +71,7 @@ impl UserThread {
             "thread {}: exception {vector} (error {error:#x}) at {address:#x}",
             self.thread.tid()
         );
-        raise::force(&self.thread, info);
+        self.raise_own(&info);
     }
 
     /// Acts upon the attention word.

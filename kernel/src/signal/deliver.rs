@@ -2,7 +2,8 @@
 //!
 //! The frame is written through the space like any other user memory. If its pages are there, which is the usual case,
 //! that is done at once ([`try_deliver`], [`try_sigreturn`]); else by a future ([`deliver`], [`sigreturn`]), so that they
-//! may fault, and be served, on the way. A frame that can't be written, or read back, is a `SIGSEGV` that can't be put off,
+//! may fault, and be served, on the way. A signal that the thread's own instruction has caused is not pending before: it
+//! goes straight to its handler ([`try_catch`]) in the usual case. A frame that can't be written, or read back, is a `SIGSEGV` that can't be put off,
 //! whose handler may have another stack, as on Linux.
 
 use faultline_fallible::Box;
@@ -11,8 +12,9 @@ use faultline_trace::Kind;
 use linux_raw_sys::general as linux;
 
 use super::frame::{self, FpuImage, Registers, Saved};
-use super::{Action, AlternateStack, Signal, SignalInfo, SignalSet, pending, raise};
+use super::{Action, AlternateStack, Disposition, Signal, SignalInfo, SignalSet, ThreadSignals, pending, raise};
 use crate::arch::{USER_SELECTORS, UserContext, fpu};
+use crate::exec::elf::USER_END;
 use crate::heap;
 use crate::machine::Space;
 use crate::process::{ExitStatus, Thread};
@@ -36,12 +38,9 @@ struct Plan {
 impl Plan {
     /// # Errors
     /// `EFAULT` if the frame does not fit on the alternate stack.
-    fn new(thread: &Thread, action: &Action, rsp: u64) -> Result<Self, Errno> {
-        let (mask, alternate) = {
-            let own = thread.signals.lock();
-            let mask = own.restore.unwrap_or(own.blocked);
-            (mask, own.alternate)
-        };
+    fn new(own: &ThreadSignals, action: &Action, rsp: u64) -> Result<Self, Errno> {
+        let mask = own.restore.unwrap_or(own.blocked);
+        let alternate = own.alternate;
         let on_alternate = alternate.contains(rsp);
         let switch = action.has(linux::SA_ONSTACK) && !on_alternate && alternate.flags & linux::SS_DISABLE == 0;
         let top = if switch {
@@ -88,17 +87,7 @@ impl Plan {
             registers.rip = interrupted;
             return Err(Errno::EFAULT);
         }
-        {
-            let mut own = thread.signals.lock();
-            own.restore = None;
-            own.blocked = self.mask.union(action.mask);
-            if !action.has(linux::SA_NODEFER) {
-                own.blocked = own.blocked.union(info.signal.set());
-            }
-            if self.alternate.flags & SS_AUTODISARM != 0 {
-                own.alternate = AlternateStack::NONE;
-            }
-        }
+        self.block(&mut thread.signals.lock(), info, action);
         registers.rdi = u64::from(info.signal.number());
         registers.rsi = self.address + frame::INFO;
         registers.rdx = self.address + frame::CONTEXT;
@@ -107,6 +96,56 @@ impl Plan {
         registers.rflags &= !HANDLER_CLEARS;
         Ok(())
     }
+
+    /// Blocks what the handler blocks.
+    #[inline(always)]
+    fn block(&self, own: &mut ThreadSignals, info: &SignalInfo, action: &Action) {
+        own.restore = None;
+        own.blocked = self.mask.union(action.mask);
+        if !action.has(linux::SA_NODEFER) {
+            own.blocked = own.blocked.union(info.signal.set());
+        }
+        if self.alternate.flags & SS_AUTODISARM != 0 {
+            own.alternate = AlternateStack::NONE;
+        }
+    }
+
+    /// As [`begin`](Self::begin), where the other registers are in the thread's context already. The handler is at an
+    /// address that user mode can have.
+    #[inline(always)]
+    fn enter(&self, info: &SignalInfo, action: &Action, context: &mut UserContext) {
+        context.rdi = u64::from(info.signal.number());
+        context.rsi = self.address + frame::INFO;
+        context.rdx = self.address + frame::CONTEXT;
+        context.rax = 0;
+        context.set_rip(action.handler);
+        context.set_rsp(self.address);
+        context.set_rflags(context.rflags() & !HANDLER_CLEARS);
+    }
+}
+
+/// Makes the thread enter its handler for a signal that its own instruction has caused, at once and without the signal having
+/// been pending; false, and nothing has changed, if that is not the usual case: another signal may go first, the signal is
+/// blocked, the handler is to run once, or a page of its frame is not there. Then [`raise::force`] does it.
+#[inline]
+pub fn try_catch(thread: &Thread, space: &Space, info: &SignalInfo, context: &mut UserContext) -> bool {
+    if thread.attention() != 0 {
+        return false;
+    }
+    let Disposition::Handle(action) = thread.process.actions.lock().disposition(info.signal) else {
+        return false;
+    };
+    if action.has(linux::SA_RESETHAND) {
+        return false;
+    }
+    let mut own = thread.signals.lock();
+    if own.blocked.contains(info.signal) || !enter_at_once(&mut own, space, info, &action, context) {
+        return false;
+    }
+    drop(own);
+    raise::trace(thread.tid(), info);
+    tracing::record(Kind::SignalDeliver, u64::from(info.signal.number()), action.handler);
+    true
 }
 
 /// Makes the thread enter the handler of `action` at once, if every page of its frame is there. Else nothing has changed
@@ -118,36 +157,50 @@ pub fn try_deliver(
     action: &Action,
     context: &mut UserContext,
 ) -> bool {
-    if thread.signals.lock().restore.is_some() {
-        return false;
-    }
-    let Ok(plan) = Plan::new(thread, action, context.rsp()) else {
-        return false;
-    };
-    let mut registers = Registers::of(context);
-    // The frame and the FPU area above it most often lie in one page.
-    let fpu = plan.fpu.wrapping_sub(plan.address) as usize;
-    let image = context.fpu().image();
-    let written = space.with_user_bytes(plan.address, fpu + image.len(), Access::Write, |mut bytes| {
-        bytes
-            .part(0, frame::SIZE)
-            .set_words(0, plan.frame(&registers, action, info));
-        bytes.write(fpu, image);
-    });
-    if written.is_none() && !try_write_apart(&plan, space, image, plan.frame(&registers, action, info))
-        || plan.begin(thread, info, action, &mut registers).is_err()
-    {
+    if !enter_at_once(&mut thread.signals.lock(), space, info, action, context) {
         return false;
     }
     tracing::record(Kind::SignalDeliver, u64::from(info.signal.number()), action.handler);
-    registers.load_into(context);
+    true
+}
+
+/// Writes the frame and enters the handler, if every page of the frame is there.
+fn enter_at_once(
+    own: &mut ThreadSignals,
+    space: &Space,
+    info: &SignalInfo,
+    action: &Action,
+    context: &mut UserContext,
+) -> bool {
+    if own.restore.is_some() || action.handler >= USER_END {
+        return false;
+    }
+    let Ok(plan) = Plan::new(own, action, context.rsp()) else {
+        return false;
+    };
+    // The frame and the FPU area above it most often lie in one page.
+    let (fpu, size) = (plan.fpu.wrapping_sub(plan.address) as usize, fpu::image_size());
+    let written = space.with_user_bytes(plan.address, fpu + size, Access::Write, |mut bytes| {
+        bytes
+            .part(0, frame::SIZE)
+            .set_words(0, plan.frame(&Registers::of(context), action, info));
+        // SAFETY: 1. these bytes of the page are there for as long as the lock is held, which is until the end of the call;
+        // 2. `frame::place` aligns the address to 64, and pages lie as their addresses do.
+        unsafe { context.fpu().write_image(bytes.as_mut_ptr(fpu, size)) };
+    });
+    if written.is_none() && !try_write_apart(&plan, space, info, action, context) {
+        return false;
+    }
+    plan.block(own, info, action);
+    plan.enter(info, action, context);
     true
 }
 
 /// Writes a frame that does not lie in one page with its FPU area.
 #[cold]
-fn try_write_apart(plan: &Plan, space: &Space, image: &[u8], frame: [u64; frame::WORDS]) -> bool {
-    space.try_write_user(plan.fpu, image)
+fn try_write_apart(plan: &Plan, space: &Space, info: &SignalInfo, action: &Action, context: &UserContext) -> bool {
+    let frame = plan.frame(&Registers::of(context), action, info);
+    space.try_write_user(plan.fpu, context.fpu().image())
         && space.try_write_user(plan.address, frame.map(u64::to_le_bytes).as_flattened())
 }
 
@@ -187,7 +240,7 @@ async fn enter(
 ) -> Result<(), Errno> {
     let thread = &caller.thread;
     tracing::record(Kind::SignalDeliver, u64::from(info.signal.number()), action.handler);
-    let plan = Plan::new(thread, &action, registers.rsp)?;
+    let plan = Plan::new(&thread.signals.lock(), &action, registers.rsp)?;
     let bytes = heap::for_a_while(|| Box::try_new(plan.frame(registers, &action, &info).map(u64::to_le_bytes)))?;
     user::write(&caller.space, plan.fpu, &fpu.bytes).await?;
     user::write(&caller.space, plan.address, bytes.as_flattened()).await?;
@@ -211,10 +264,7 @@ pub fn try_sigreturn(thread: &Thread, space: &Space, context: &mut UserContext) 
             && saved.registers.is_resumable()
             && offset < PAGE_SIZE
             && offset as usize + size <= rest_of_page
-            && context.fpu_mut().refill(|area| {
-                bytes.read(offset as usize, area);
-                frame::recognised(area)
-            });
+            && load_fpu(&bytes, offset as usize, context);
         is_whole.then_some(saved)
     });
     let saved = match saved.flatten().or_else(|| try_read_apart(address, space, context)) {
@@ -224,6 +274,20 @@ pub fn try_sigreturn(thread: &Thread, space: &Space, context: &mut UserContext) 
     resume(thread, &saved);
     saved.registers.load_into(context);
     true
+}
+
+/// Loads the FPU registers from a frame: straight from there if nothing has to be corrected.
+#[inline(always)]
+fn load_fpu(bytes: &UserBytes<'_>, offset: usize, context: &mut UserContext) -> bool {
+    let fpu = context.fpu_mut();
+    // SAFETY: 1. these bytes of the page are there for as long as the lock is held, which is until the end of the call; 2.
+    // this is the one CPU, with interrupts off, and devices write to memory that user mode has not got.
+    let is_loaded = unsafe { fpu.load_image(bytes.as_ptr(offset, fpu::area_size())) };
+    is_loaded
+        || fpu.refill(|area| {
+            bytes.read(offset, area);
+            frame::recognised(area)
+        })
 }
 
 #[inline(always)]

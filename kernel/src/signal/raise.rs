@@ -155,6 +155,7 @@ fn prepare(process: &Process, signal: Signal) {
     }
 }
 
-fn trace(target: u32, info: &SignalInfo) {
+/// Traces that a signal is raised.
+pub(super) fn trace(target: u32, info: &SignalInfo) {
     tracing::record_for(target, Kind::SignalRaise, u64::from(info.signal.number()), info.word());
 }

@@ -41,7 +41,18 @@ pub fn immediate(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserCon
         linux::__NR_getpid => Immediate::Known(u64::from(thread.process.pid)),
         linux::__NR_gettid => Immediate::Known(u64::from(thread.tid())),
         linux::__NR_sched_yield => Immediate::Yield,
+        linux::__NR_rt_sigreturn if context.rax >> 32 == 0 => sigreturn(thread, space, context),
         _ => other(thread, space, context),
+    }
+}
+
+#[inline(never)]
+fn sigreturn(thread: &Thread, space: &Space, context: &mut UserContext) -> Immediate {
+    if signal::deliver::try_sigreturn(thread, space, context) {
+        // The result is the register that was interrupted.
+        Immediate::Value(context.rax)
+    } else {
+        Immediate::Waits
     }
 }
 
@@ -79,14 +90,6 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
         linux::__NR_exit_group => {
             process.begin_exit(ExitStatus::Exited(a as u8));
             Ok(0)
-        }
-        linux::__NR_rt_sigreturn => {
-            return if signal::deliver::try_sigreturn(thread, space, context) {
-                // The result is the register that was interrupted.
-                Immediate::Value(context.rax)
-            } else {
-                Immediate::Waits
-            };
         }
         linux::__NR_kill if a as i32 > 0 => signal::calls::kill_one(process, a as u32, b as u32),
         linux::__NR_tkill => signal::calls::tgkill(process, None, a as u32, b as u32),

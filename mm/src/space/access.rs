@@ -239,6 +239,31 @@ impl UserBytes<'_> {
         }
     }
 
+    /// Where some of them are, for instructions that copy by themselves. Valid for as long as the space's lock is held.
+    ///
+    /// # Panics
+    /// If they are not all there.
+    #[inline(always)]
+    #[must_use]
+    pub fn as_ptr(&self, offset: usize, length: usize) -> *const u8 {
+        self.check(offset, length);
+        // SAFETY: `check` has seen that the offset is within the bytes that `start` is valid for.
+        unsafe { self.start.add(offset) }
+    }
+
+    /// As [`as_ptr`](Self::as_ptr), for writing.
+    ///
+    /// # Panics
+    /// If they are not all there, or the access was not for writing.
+    #[inline(always)]
+    #[must_use]
+    pub fn as_mut_ptr(&mut self, offset: usize, length: usize) -> *mut u8 {
+        self.check(offset, length);
+        assert!(self.is_writable, "user memory that was asked for to read it");
+        // SAFETY: as in `as_ptr`.
+        unsafe { self.start.add(offset) }
+    }
+
     #[inline(always)]
     fn check(&self, offset: usize, length: usize) {
         assert!(
