@@ -6,7 +6,7 @@ use faultline_fallible::Arc;
 use linux_raw_sys::general as linux;
 
 use super::{
-    Arguments, Errno, advice, descriptors, futex, groups, information, memory, posix_timers, processes, remap,
+    Arguments, Errno, advice, at_once, descriptors, futex, groups, information, memory, posix_timers, processes, remap,
     scheduling, time, timers,
 };
 use crate::arch::UserContext;
@@ -41,7 +41,6 @@ pub fn immediate(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserCon
         linux::__NR_getpid => Immediate::Known(u64::from(thread.process.pid)),
         linux::__NR_gettid => Immediate::Known(u64::from(thread.tid())),
         linux::__NR_sched_yield => Immediate::Yield,
-        linux::__NR_rt_sigreturn if context.rax >> 32 == 0 => sigreturn(thread, space, context),
         _ => other(thread, space, context),
     }
 }
@@ -56,8 +55,16 @@ fn sigreturn(thread: &Thread, space: &Space, context: &mut UserContext) -> Immed
     }
 }
 
+/// The result of a call, if it was made at once.
+fn made(result: Option<u64>) -> Immediate {
+    result.map_or(Immediate::Waits, Immediate::Value)
+}
+
 #[inline(never)]
 fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) -> Immediate {
+    if context.rax == u64::from(linux::__NR_rt_sigreturn) {
+        return sigreturn(thread, space, context);
+    }
     let process = &thread.process;
     let Arguments([a, b, c, d, e, f]) = Arguments::of(context);
     let Ok(number) = u32::try_from(context.rax) else {
@@ -94,6 +101,11 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
         linux::__NR_kill if a as i32 > 0 => signal::calls::kill_one(process, a as u32, b as u32),
         linux::__NR_tkill => signal::calls::tgkill(process, None, a as u32, b as u32),
         linux::__NR_tgkill => signal::calls::tgkill(process, Some(a as u32), b as u32, c as u32),
+
+        linux::__NR_read => return made(at_once::read(thread, space, [a, b, c], None)),
+        linux::__NR_pread64 => return made(at_once::read(thread, space, [a, b, c], Some(d))),
+        linux::__NR_write => return made(at_once::write(thread, space, a, b, c)),
+        linux::__NR_fstat => return made(at_once::fstat(thread, space, a, b)),
 
         linux::__NR_munmap if memory::is_short(b) => memory::munmap(space, a, b),
         linux::__NR_brk if !space.locks_future() => memory::brk(process, space, a),

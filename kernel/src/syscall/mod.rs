@@ -16,6 +16,7 @@
 //! - A call that the kernel does not have is `ENOSYS`; its number is named once in the trace and the log.
 
 pub mod advice;
+mod at_once;
 pub mod clone;
 pub mod control;
 pub mod descriptors;

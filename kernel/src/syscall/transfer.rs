@@ -6,7 +6,7 @@
 use linux_raw_sys::general as linux;
 
 use super::pieces::{Pieces, Source};
-use super::{Caller, Errno, events, pipes, user};
+use super::{Caller, Errno, at_once, events, pipes, user};
 use crate::block::{self, Disk};
 use crate::fs::device::Rule;
 use crate::fs::file::{self, Transfer};
@@ -94,6 +94,7 @@ async fn read_piece(
 ) -> Result<u64, Errno> {
     let start = at.unwrap_or_else(|| *file.offset.lock());
     let moved = match (&file.kind, file.bytes()) {
+        (FileKind::Device(Rule::Zero | Rule::Full), _) => zeros(caller, address, length).await?,
         (FileKind::Text(text), _) => copy_text(caller, text, start, address, length).await?,
         (FileKind::Disk(disk), _) => copy_disk(caller, disk.0, start, address, length).await?,
         (_, None) => copy_from(caller, file, start, address, length).await?,
@@ -108,6 +109,28 @@ async fn read_piece(
         *file.offset.lock() = start.saturating_add(moved);
     }
     Ok(moved)
+}
+
+/// Writes zeros to user memory in chunks; a bad address after the first chunk ends it early.
+async fn zeros(caller: &Caller, address: u64, length: usize) -> Result<u64, Errno> {
+    let mut moved = 0;
+    while moved < length {
+        if moved > 0 {
+            faultline_executor::yield_now().await;
+        }
+        let part = (length - moved).min(CHUNK);
+        match at_once::give_zeros(&caller.space, address.wrapping_add(moved as u64), part).await {
+            Ok(written) => {
+                moved += written as usize;
+                if written < part as u64 {
+                    break;
+                }
+            }
+            Err(errno) if moved == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(moved as u64)
 }
 
 /// Copies text of `/proc` to user memory as it is made.
