@@ -3,17 +3,20 @@
 //! | Port | Carries |
 //! |---|---|
 //! | COM1 | kernel log and text trace |
-//! | COM2 | the programs' standard output, raw |
+//! | COM2 | the programs' standard output, raw; and what is typed |
 //! | COM3 | the programs' standard error, raw |
 //! | COM4 | the machine-readable report |
 //!
-//! With `console=com1`, or where a port is missing, its bytes go to COM1.
+//! Where the machine has virtio serial ports for them, the programs' output and error go there instead
+//! ([`crate::output`]). With `console=com1`, or where a port is missing, its bytes go to COM1.
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use faultline_drivers::serial::{COM, SerialPort};
 use spin::Mutex;
+
+use crate::output;
 
 /// What is written, by port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,18 +61,26 @@ pub fn split() {
 
 /// Sends `bytes` on `channel`; returns when the last byte is in the port's FIFO.
 pub fn write(channel: Channel, bytes: &[u8]) {
-    with(channel, |port| port.write(bytes));
+    if output::is_on(channel) {
+        output::write(channel, bytes);
+    } else {
+        with(channel, |port| port.write(bytes));
+    }
 }
 
 /// Sends what the port of `channel` takes now; returns how much.
 pub fn try_write(channel: Channel, bytes: &[u8]) -> usize {
-    with(channel, |port| port.try_write(bytes))
+    if output::is_on(channel) {
+        output::try_write(channel, bytes)
+    } else {
+        with(channel, |port| port.try_write(bytes))
+    }
 }
 
 /// Which port carries `channel`.
 pub fn port_of(channel: Channel) -> usize {
     let own = channel as usize;
-    if SPLIT.load(Relaxed) && SERIAL[own].lock().is_alive() {
+    if output::is_on(channel) || SPLIT.load(Relaxed) && SERIAL[own].lock().is_alive() {
         own
     } else {
         0

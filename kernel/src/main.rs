@@ -19,6 +19,7 @@ mod layout;
 mod log;
 mod machine;
 mod memory;
+mod output;
 mod panic;
 mod process;
 mod report;
@@ -34,6 +35,7 @@ mod terminal;
 mod time;
 mod tracing;
 mod trap_test;
+mod virtio_ports;
 mod waker;
 
 use bootloader_api::BootInfo;
@@ -98,6 +100,10 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
         floor::measure(&mut memory);
     }
     let archive_at = arch::paging::physical_run(ramdisk);
+    virtio_ports::find(&mut memory);
+    if config.split_console {
+        output::start(&mut memory);
+    }
     tracing::reserve(&mut memory, &config);
     block::reserve(&mut memory, &config);
     machine::start(memory, &config);

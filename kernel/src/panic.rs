@@ -14,7 +14,7 @@ use faultline_drivers::exit::{Exit, exit};
 
 use crate::arch::trap_entry::TrapFrame;
 use crate::arch::{cpu, descriptors};
-use crate::{console, layout, tracing};
+use crate::{console, layout, output, tracing};
 
 /// Bytes of the stack that are printed at most.
 const STACK_SHOWN: u64 = 32 << 10;
@@ -85,7 +85,10 @@ fn begin() {
 
 fn end() -> ! {
     // SAFETY: this is the end; no other code runs again.
-    unsafe { tracing::last_words() };
+    unsafe {
+        tracing::last_words();
+        output::last_words();
+    }
     // SAFETY: ring 0; the report has been sent.
     unsafe { exit(Exit::KernelFailure) };
     cpu::halt()

@@ -35,8 +35,8 @@ use crate::report::Report;
 use crate::startup::{String, Vec};
 use crate::syscall::{Errno, information};
 use crate::{
-    arch, audit, block, exec, executor_costs, floor, fs, heap, selftest, shortage, statistics, swap, terminal, time,
-    tracing,
+    arch, audit, block, exec, executor_costs, floor, fs, heap, output, selftest, shortage, statistics, swap, terminal,
+    time, tracing,
 };
 
 /// How long the task that zeroes frames sleeps when the pool is full, in nanoseconds: twice as long each time, so that an
@@ -134,6 +134,7 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     summarise(&outcome);
     console::with_writer(Channel::Report, |port| {
         if report(&outcome, port).is_err() {
+    output::finish();
             ::log::error!("the report could not be written");
         }
     });

@@ -2,7 +2,8 @@
 //!
 //! Guarantees:
 //!
-//! - **Bytes.** COM2 and COM3 (the program's standard output and error) arrive byte for byte, as they come.
+//! - **Bytes.** The program's standard output and error arrive byte for byte, as they come: on virtio serial ports, or on
+//!   COM2 and COM3 where the machine is to have none.
 //! - **Litter.** QEMU inherits the bundle as a file without a name and each port as one end of a socket pair: nothing is
 //!   created that would have to be deleted.
 //! - **End.** QEMU ends at the latest at the time limit, at Ctrl-C, when the caller's thread panics, or when the
@@ -14,7 +15,7 @@ use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -29,14 +30,18 @@ use command_fds::{CommandFdExt, FdMapping};
 
 use crate::disks::{Content, Disk};
 use crate::interrupt;
-use crate::ports::{Carried, Lines, Ports, TracePort, carry};
+use crate::ports::{Carried, Lines, Ports, Shared, TracePort, carry};
 
 /// The emulator.
 pub const QEMU: &str = "qemu-system-x86_64";
 
-/// The file descriptor under which QEMU inherits the bundle; the four serial ports follow, the port of a trace,
-/// and the disks.
+/// The file descriptor under which QEMU inherits the bundle; the four serial ports follow, the virtio serial ports, and the
+/// disks.
 const BUNDLE_FD: RawFd = 10;
+
+/// Bytes that are on their way from a virtio serial port at most, where the system allows so many: what a program writes at
+/// once should not stop it.
+static ON_THE_WAY: libc::c_int = 1 << 20;
 
 /// How often the waiting thread looks for Ctrl-C.
 const INTERRUPT_POLL: Duration = Duration::from_millis(50);
@@ -89,6 +94,8 @@ pub struct Hardware {
     pub command_line: Option<String>,
     /// Where QEMU writes the address of every instruction that it executes.
     pub instructions: Option<PathBuf>,
+    /// Whether there are virtio serial ports for what programs write, a hundred times as fast as COM2 and COM3.
+    pub fast_output: bool,
     /// The TCP port of this machine on which QEMU waits for gdb before its first instruction.
     pub gdb: Option<u16>,
     /// Its disks, in the order of their names.
@@ -106,6 +113,7 @@ impl Default for Hardware {
             cpu: "max".to_owned(),
             command_line: None,
             instructions: None,
+            fast_output: true,
             gdb: None,
             disks: Vec::new(),
             more: Vec::new(),
@@ -326,20 +334,7 @@ pub fn run_attached(
     }
     let trace = match trace {
         Some(port) => {
-            let (our_end, their_end) = UnixStream::pair().context("no socket pair for the trace")?;
-            let child_fd = BUNDLE_FD + 5;
-            // Without ioeventfd the device reads a buffer while the guest's notification is being executed, so that runs
-            // that count instructions repeat exactly.
-            command.args(["-chardev", &format!("socket,id=trace,fd={child_fd}")]);
-            command.args([
-                "-device",
-                "virtio-serial-pci,disable-legacy=on,ioeventfd=off,max_ports=2",
-            ]);
-            command.args(["-device", "virtserialport,chardev=trace,nr=1,name=faultline.trace"]);
-            theirs.push(FdMapping {
-                parent_fd: OwnedFd::from(their_end),
-                child_fd,
-            });
+            let our_end = virtio_port(&mut command, &mut theirs, "trace")?;
             port.commands.connect(&our_end).context("no way to send commands")?;
             Some((our_end, port.events))
         }
@@ -347,7 +342,7 @@ pub fn run_attached(
     };
     for (index, disk) in hardware.disks.iter().enumerate() {
         if let Content::Host { file, is_read_only } = &disk.content {
-            let child_fd = BUNDLE_FD + 6 + index as RawFd;
+            let child_fd = BUNDLE_FD + theirs.len() as RawFd;
             let access = if *is_read_only { "on" } else { "off" };
             // Without ioeventfd a notification is served where it is executed, as for the trace.
             command.args([
@@ -362,6 +357,13 @@ pub fn run_attached(
             });
         }
     }
+    let fast = match hardware.fast_output {
+        true => Some([
+            virtio_port(&mut command, &mut theirs, "output")?,
+            virtio_port(&mut command, &mut theirs, "error")?,
+        ]),
+        false => None,
+    };
     command
         .fd_mappings(theirs)
         .context("no file descriptor for a serial port")?;
@@ -402,8 +404,14 @@ pub fn run_attached(
             listening,
         );
     }
-    let stdout = carry("standard output", com2, ports.stdout, 0, says.clone());
-    let stderr = carry("standard error", com3, ports.stderr, 0, says.clone());
+    let (stdout, stderr) = (Shared::new(ports.stdout), Shared::new(ports.stderr));
+    let mut output = Vec::new();
+    if let Some([fast_output, fast_error]) = fast {
+        output.push(carry("standard output", fast_output, stdout.clone(), 0, says.clone()));
+        output.push(carry("standard error", fast_error, stderr.clone(), 0, says.clone()));
+    }
+    output.push(carry("standard output", com2, stdout, 0, says.clone()));
+    output.push(carry("standard error", com3, stderr, 0, says.clone()));
     let report = carry("the report", com4, io::sink(), LOG_TAIL, says.clone());
     let trace = trace.map(|(port, events)| carry("the trace", port, events, 0, says.clone()));
     drop(says);
@@ -422,7 +430,9 @@ pub fn run_attached(
         unwritten: None,
         wall: start.elapsed(),
     };
-    let _ = (stdout.join(), stderr.join(), trace.map(JoinHandle::join));
+    for port in output.into_iter().chain(trace) {
+        let _ = port.join();
+    }
     // The last bytes may have come when the machine was gone already.
     let late = said
         .try_iter()
@@ -434,6 +444,34 @@ pub fn run_attached(
         outcome.unwritten = Some(format!("{name} can't be written: {error}"));
     }
     Ok(outcome)
+}
+
+/// Gives the machine a virtio serial port of a name that begins with `faultline.`; returns our end of it.
+fn virtio_port(command: &mut Command, theirs: &mut Vec<FdMapping>, name: &str) -> anyhow::Result<UnixStream> {
+    let (our_end, their_end) = UnixStream::pair().with_context(|| format!("no socket pair for the port {name}"))?;
+    // SAFETY: the option's value is an integer, whose address and size are passed. Where it fails, less is on the way.
+    unsafe {
+        libc::setsockopt(
+            their_end.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_SNDBUF,
+            (&raw const ON_THE_WAY).cast(),
+            size_of_val(&ON_THE_WAY) as libc::socklen_t,
+        );
+    }
+    let child_fd = BUNDLE_FD + theirs.len() as RawFd;
+    command.args(["-chardev", &format!("socket,id={name},fd={child_fd}")]);
+    // Without ioeventfd the device reads a buffer while the guest's notification is being executed, so that runs that count
+    // instructions repeat exactly.
+    let device = format!("virtio-serial-pci,id=ports-{name},disable-legacy=on,ioeventfd=off,max_ports=2");
+    command.args(["-device", &device]);
+    let port = format!("virtserialport,bus=ports-{name}.0,chardev={name},nr=1,name=faultline.{name}");
+    command.args(["-device", &port]);
+    theirs.push(FdMapping {
+        parent_fd: OwnedFd::from(their_end),
+        child_fd,
+    });
+    Ok(our_end)
 }
 
 /// Passes the log on, and says when the kernel has begun to listen to what is typed.

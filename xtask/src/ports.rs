@@ -10,9 +10,9 @@ use std::thread::{self, JoinHandle};
 pub struct Ports {
     /// COM1: the kernel log and the text trace, by whole lines.
     pub log: Box<dyn Write + Send>,
-    /// COM2: the program's standard output.
+    /// The program's standard output.
     pub stdout: Box<dyn Write + Send>,
-    /// COM3: the program's standard error.
+    /// The program's standard error.
     pub stderr: Box<dyn Write + Send>,
 }
 
@@ -106,7 +106,7 @@ pub(crate) fn carry(
     thread::spawn(move || {
         let mut says = Some(says);
         let mut kept = Vec::new();
-        let mut chunk = [0; 16 * 1024];
+        let mut chunk = vec![0; 64 * 1024];
         loop {
             let count = match port.read(&mut chunk) {
                 Ok(0) => break,
@@ -123,7 +123,7 @@ pub(crate) fn carry(
                 }
                 _ => {}
             }
-            kept.extend_from_slice(&chunk[..count]);
+            kept.extend_from_slice(&chunk[count - count.min(keep)..count]);
             if kept.len() > 2 * keep {
                 kept.drain(..kept.len() - keep);
             }
@@ -131,6 +131,26 @@ pub(crate) fn carry(
         let _ = to.flush();
         kept
     })
+}
+
+/// What two ports may carry to; whole writes follow each other.
+#[derive(Clone)]
+pub(crate) struct Shared(Arc<Mutex<Box<dyn Write + Send>>>);
+
+impl Shared {
+    pub(crate) fn new(to: Box<dyn Write + Send>) -> Self {
+        Self(Arc::new(Mutex::new(to)))
+    }
+}
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+    }
 }
 
 /// Passes on whole lines only, so that the kernel's lines don't break into those of a program.

@@ -107,7 +107,8 @@ keys! {
     "window": Values::Text("ROWSxCOLUMNS"), "24x80",
         "the size of the terminal's window";
     "console": Values::Words(&["split", "com1"]), "split",
-        "split: a port for each channel; com1: everything on COM1";
+        "split: a port for each channel, a virtio serial port for what programs write where the machine has one; com1: \
+         everything on COM1";
     "selftest": Values::Words(&["panic", "overflow", "double-fault", "page-fault", "write-text", "execute-data", "traps",
         "leak-frame", "late-panic", "stall"]), "none",
         "a test of the kernel itself; all but traps are deliberate failures";

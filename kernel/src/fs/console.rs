@@ -13,6 +13,7 @@ use super::file::{File, INPUT, OUTPUT, Transfer, Written};
 use super::{FileKind, OpenFile, input};
 use crate::console::{self, Channel, PORTS};
 use crate::machine::Space;
+use crate::output;
 use crate::process::waiting::event;
 use crate::signal::{Signal, raise};
 use crate::syscall::pieces::{Pieces, Source};
@@ -32,13 +33,14 @@ pub enum Port {
 /// Who writes on each serial port: one at a time, so that the bytes of one write stay together.
 static TURNS: Once<[Share; PORTS]> = Once::new();
 
-/// Bytes that are sent at most between two looks at other tasks.
+/// Bytes that are sent at most by a serial port between two looks at other tasks.
 const AT_ONCE: usize = 256;
 
 /// How often a writer looks at a busy port again before it sleeps.
 const PATIENCE: u32 = 4;
 
-/// How long a writer sleeps while the port is busy, in nanoseconds: a port of 115,200 baud sends sixteen bytes meanwhile.
+/// How long a writer sleeps while the port is busy, in nanoseconds: a port of 115,200 baud sends sixteen bytes meanwhile, and
+/// a host that is behind takes hundreds of KiB from a faster one.
 const NAP: u64 = 1_000_000;
 
 impl Port {
@@ -139,6 +141,16 @@ impl Port {
 
     /// Sends a bounded part of the source, as much as the port takes now; returns how much.
     fn send(self, space: &Space, source: &mut Source<'_>) -> Result<usize, u64> {
+        if !terminal::is_on() && output::is_on(self.channel()) {
+            let Some(mut block) = output::take(self.channel()) else {
+                return Ok(0);
+            };
+            let taken = source.peek(space, block.bytes());
+            let length = *taken.as_ref().unwrap_or(&0);
+            block.send(length);
+            source.advance(length);
+            return taken;
+        }
         let mut bytes = [0; AT_ONCE];
         let length = source.peek(space, &mut bytes)?;
         let sent = self.try_write(&bytes[..length]);

@@ -17,7 +17,7 @@ use faultline_trace::{Event, Kind};
 
 use crate::arch::clock;
 use crate::config::{Config, TraceMode};
-use crate::memory::{BootMemory, PAGE, phys_to_virt};
+use crate::memory::{BootMemory, phys_to_virt};
 
 /// Bytes of a block.
 pub const BLOCK: usize = 64 * 1024;
@@ -33,25 +33,22 @@ const _: () = assert!(MAX_HEADER <= EVENTS_AT && EVENTS_AT.is_multiple_of(align_
 /// Blocks of a binary trace. More than the queue of the device is deep would never be on their way.
 pub const BLOCKS: usize = 48;
 
-/// Memory for the device's queues and for what comes in.
-pub const DEVICE_PAGES: usize = 16;
-
 /// Where the next event goes.
 static NEXT: AtomicPtr<Event> = AtomicPtr::new(core::ptr::null_mut());
 /// The end of the current block.
 static END: AtomicPtr<Event> = AtomicPtr::new(core::ptr::null_mut());
-/// All blocks, one behind the other, then the device's pages.
+/// All blocks, one behind the other.
 static MEMORY: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// Takes memory for what the configuration asks for, before the frame allocator takes it all.
 pub fn reserve(memory: &mut BootMemory, config: &Config) {
-    let (blocks, pages) = match config.trace {
+    let blocks = match config.trace {
         TraceMode::Off => return,
-        TraceMode::Text => (1, 0),
-        TraceMode::Binary => (BLOCKS, DEVICE_PAGES),
+        TraceMode::Text => 1,
+        TraceMode::Binary => BLOCKS,
     };
-    let bytes = (blocks * BLOCK) as u64 + pages as u64 * PAGE;
+    let bytes = (blocks * BLOCK) as u64;
     let Some(range) = memory.carve(bytes) else {
         ::log::warn!("no trace: there is no room for its {} KiB", bytes >> 10);
         return;
@@ -62,11 +59,15 @@ pub fn reserve(memory: &mut BootMemory, config: &Config) {
 
 /// Makes the first block current. Returns whether there is one.
 pub fn start() -> bool {
-    let there = COUNT.load(Relaxed) > 0;
-    if there {
+    if has_blocks() {
         set_current(0);
     }
-    there
+    has_blocks()
+}
+
+/// Whether there is a block at all.
+pub fn has_blocks() -> bool {
+    COUNT.load(Relaxed) > 0
 }
 
 /// The start of block `index`.
@@ -77,13 +78,6 @@ pub fn block(index: usize) -> *mut u8 {
     assert!(index < COUNT.load(Relaxed), "the ring has no block {index}");
     // SAFETY: the memory that was carved has this many blocks.
     unsafe { MEMORY.load(Relaxed).add(index * BLOCK) }
-}
-
-/// The memory for the device, [`DEVICE_PAGES`] pages; none if there are no blocks either.
-pub fn device_memory() -> Option<*mut u8> {
-    let memory = MEMORY.load(Relaxed);
-    // SAFETY: the pages lie behind the blocks.
-    (!memory.is_null()).then(|| unsafe { memory.add(COUNT.load(Relaxed) * BLOCK) })
 }
 
 /// Makes block `index` current and empty.

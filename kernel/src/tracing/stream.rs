@@ -6,31 +6,20 @@
 use core::hint::spin_loop;
 use core::ptr::NonNull;
 
-use faultline_drivers::pci::{ConfigurationPorts, find_virtio};
-use faultline_drivers::virtio::transport::DeviceType;
-use faultline_drivers::virtio::transport::pci::PciTransport;
-use faultline_drivers::virtio::transport::pci::bus::PciRoot;
-use faultline_drivers::virtio::{BufferDirection, Hal, PhysAddr};
-use faultline_drivers::virtio_port::{DEPTH, VirtioPort};
+use faultline_drivers::virtio_port::DEPTH;
 use faultline_trace::wire::{Body, RECORD, TRAILER, encode_header, trailer};
 use faultline_trace::{Category, Event};
 use spin::Mutex;
 
-use super::ring::{self, BLOCKS, DEVICE_PAGES, EVENTS_AT};
+use super::ring::{self, BLOCKS, EVENTS_AT};
 use crate::arch::clock;
 use crate::config::TraceFull;
-use crate::layout::PHYSICAL_MEMORY;
-use crate::memory::{PAGE, phys_to_virt};
+use crate::virtio_ports::{self, Port};
 
 /// Looks at the device before a host that takes nothing counts as gone.
 const PATIENCE: u32 = 50_000_000;
 
-/// Bytes of a message from the host.
-const INBOX: usize = PAGE as usize;
-
 const _: () = assert!(BLOCKS <= DEPTH);
-
-type Port = VirtioPort<DeviceMemory, PciTransport>;
 
 struct Stream {
     port: Port,
@@ -53,12 +42,12 @@ static STREAM: Mutex<Option<Stream>> = Mutex::new(None);
 
 /// Finds the port and says what will follow. Returns whether there is a port.
 pub fn start(categories: Category, full: TraceFull) -> bool {
-    let port = match open() {
-        Ok(port) => port,
-        Err(why) => {
-            ::log::warn!("no trace: {why}");
-            return false;
-        }
+    if !ring::has_blocks() {
+        return false;
+    }
+    let Some(port) = virtio_ports::take(virtio_ports::TRACE) else {
+        ::log::warn!("no trace: the machine has no virtio serial port for it");
+        return false;
     };
     let mut stream = Stream {
         port,
@@ -82,19 +71,6 @@ pub fn start(categories: Category, full: TraceFull) -> bool {
     stream.take(0);
     *STREAM.lock() = Some(stream);
     true
-}
-
-fn open() -> Result<Port, &'static str> {
-    let memory = ring::device_memory().ok_or("there is no memory for it")?;
-    // SAFETY: the last of the device's pages is for what comes in; nobody else uses it.
-    let inbox = unsafe { core::slice::from_raw_parts_mut(memory.add((DEVICE_PAGES - 1) * PAGE as usize), INBOX) };
-    // SAFETY: ring 0; nothing else in this kernel uses the configuration ports.
-    let mut root = PciRoot::new(unsafe { ConfigurationPorts::new() });
-    let found = find_virtio(&mut root, DeviceType::Console, 0).map_err(|_| "a PCI device describes itself wrongly")?;
-    let function = found.ok_or("the machine has no virtio serial port for it")?;
-    let transport = PciTransport::new::<DeviceMemory, _>(&mut root, function)
-        .map_err(|_| "the virtio serial port does not have the modern interface")?;
-    VirtioPort::new(transport, inbox).map_err(|_| "the virtio serial port could not be started")
 }
 
 impl Stream {
@@ -266,50 +242,6 @@ pub unsafe fn last_words() {
     // the reader finds damaged.
     unsafe { STREAM.force_unlock() };
     finish();
-}
-
-/// The memory of the device: pages behind the ring, taken one after the other and never given back.
-#[derive(Debug)]
-enum DeviceMemory {}
-
-/// Pages that are taken.
-static TAKEN: Mutex<usize> = Mutex::new(0);
-
-// SAFETY: 1. pages come from memory that was carved for this, each once, so they alias nothing, and are zeroed here; 2. all
-// physical memory, and with it what lies in PCI's part of the first 4 GiB, is mapped at PHYSICAL_MEMORY for ever.
-unsafe impl Hal for DeviceMemory {
-    fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
-        let mut taken = TAKEN.lock();
-        let memory = ring::device_memory().and_then(NonNull::new);
-        let Some(memory) = memory.filter(|_| *taken + pages < DEVICE_PAGES) else {
-            return (0, NonNull::dangling());
-        };
-        // SAFETY: the pages are below the last one, which is the inbox, and nobody has them.
-        let start = unsafe {
-            let start = memory.add(*taken * PAGE as usize);
-            start.write_bytes(0, pages * PAGE as usize);
-            start
-        };
-        *taken += pages;
-        (start.as_ptr() as u64 - PHYSICAL_MEMORY, start)
-    }
-
-    unsafe fn dma_dealloc(_: PhysAddr, _: NonNull<u8>, _: usize) -> i32 {
-        0
-    }
-
-    unsafe fn mmio_phys_to_virt(address: PhysAddr, _: usize) -> NonNull<u8> {
-        // The map of physical memory starts in the kernel half, so no address in it is null.
-        NonNull::new(phys_to_virt(address)).unwrap_or(NonNull::dangling())
-    }
-
-    unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> PhysAddr {
-        let address = buffer.cast::<u8>().as_ptr() as u64;
-        // What lies in the map of physical memory has its address there; control messages lie on the stack.
-        crate::arch::paging::physical_address(address).unwrap_or(0)
-    }
-
-    unsafe fn unshare(_: PhysAddr, _: NonNull<[u8]>, _: BufferDirection) {}
 }
 
 const _: () = assert!(size_of::<Event>() == RECORD);

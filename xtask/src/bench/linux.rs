@@ -90,6 +90,7 @@ impl Linux {
             accel,
             cpu: CPU.to_owned(),
             command_line: Some(format!("{OPTIONS} -- {}", words.join(" "))),
+            fast_output: false,
             ..Hardware::default()
         };
         let ports = Ports {

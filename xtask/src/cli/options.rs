@@ -87,6 +87,7 @@ impl Options {
             accel,
             firmware: self.firmware,
             cpu: self.cpu.clone(),
+            fast_output: !self.settings.config.iter().any(Setting::is_console),
             more: self.settings.qemu_arg.clone(),
             ..Hardware::default()
         })
@@ -158,6 +159,13 @@ pub enum Setting {
 }
 
 impl fmt::Display for Setting {
+impl Setting {
+    /// Whether it says which ports carry what is written: then it is the serial ports.
+    fn is_console(&self) -> bool {
+        matches!(self, Self::Line("console", _))
+    }
+}
+
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Help => f.write_str("help"),
