@@ -119,7 +119,7 @@ pub struct Program {
     /// Its path in the ramdisk.
     pub path: String,
     /// Its arguments, argument 0 first.
-    pub arguments: Vec<String>,
+    pub arguments: Vec<Vec<u8>>,
 }
 
 /// Where a disk comes from.
@@ -152,7 +152,7 @@ pub struct Config {
     /// The programs.
     pub programs: Vec<Program>,
     /// Their environment, `NAME=VALUE` each.
-    pub environment: Vec<String>,
+    pub environment: Vec<Vec<u8>>,
     /// The trace.
     pub trace: TraceMode,
     /// What is traced.
@@ -301,8 +301,8 @@ impl Config {
                 .last_mut()
                 .ok_or(ConfigError::NoProgram)?
                 .arguments
-                .push(value.into()),
-            "env" => self.environment.push(value.into()),
+                .push(unescaped(value).ok_or_else(bad)?),
+            "env" => self.environment.push(unescaped(value).ok_or_else(bad)?),
             "trace" => {
                 let modes = [
                     ("off", TraceMode::Off),
@@ -405,6 +405,25 @@ fn choose<T: Copy>(value: &str, choices: &[(&str, T)]) -> Option<T> {
 fn window(value: &str) -> Option<[u16; 2]> {
     let (rows, columns) = value.split_once('x')?;
     Some([rows.parse().ok()?, columns.parse().ok()?])
+/// The bytes of an argument or a variable: `\xHH` is the byte of that hexadecimal number, and `\\` a backslash.
+fn unescaped(value: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        (rest, _) = match (byte, after) {
+            (b'\\', [b'\\', after @ ..]) => (after, bytes.push(b'\\')),
+            (b'\\', [b'x', digits @ ..]) => {
+                let (digits, after) = digits.split_first_chunk::<2>()?;
+                let digits = core::str::from_utf8(digits).ok()?;
+                (after, bytes.push(u8::from_str_radix(digits, 16).ok()?))
+            }
+            (b'\\', _) => return None,
+            _ => (after, bytes.push(byte)),
+        };
+    }
+    Some(bytes)
+}
+
 }
 
 /// Reads a list of categories, separated by commas; none if one of them is unknown.

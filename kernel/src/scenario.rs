@@ -201,7 +201,7 @@ fn start_programs(config: &Config) -> Vec<Program> {
 }
 
 /// What a configured program is started with.
-fn arguments_of(program: &crate::config::Program, environment: &[String]) -> Result<Arguments, Errno> {
+fn arguments_of(program: &crate::config::Program, environment: &[Vec<u8>]) -> Result<Arguments, Errno> {
     let mut arguments = Arguments {
         path: faultline_fallible::Vec::try_from_slice(program.path.as_bytes())?,
         script: faultline_fallible::Vec::new(),
@@ -209,13 +209,13 @@ fn arguments_of(program: &crate::config::Program, environment: &[String]) -> Res
         environment: Strings::new()?,
     };
     for argument in &program.arguments {
-        arguments.arguments.push(argument.as_bytes())?;
+        arguments.arguments.push(argument)?;
     }
     if program.arguments.is_empty() {
         arguments.arguments.push(program.path.as_bytes())?;
     }
     for variable in environment {
-        arguments.environment.push(variable.as_bytes())?;
+        arguments.environment.push(variable)?;
     }
     Ok(arguments)
 }

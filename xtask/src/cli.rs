@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell as CompletedShell;
 
@@ -162,8 +163,8 @@ pub struct Run {
     #[command(flatten)]
     pub recording: recording::Options,
     /// An environment variable of the program; may be given several times
-    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
-    pub env: Vec<String>,
+    #[arg(long, value_name = "NAME=VALUE", value_parser = OsStringValueParser::new().try_map(variable))]
+    pub env: Vec<OsString>,
     /// Let QEMU wait for gdb at its first instruction, on this TCP port of this machine (1234 if none is named; 0: one that
     /// is free), and print the line to type; `run` starts gdb in this terminal
     #[arg(long, value_name = "PORT|run", num_args = 0..=1, require_equals = true, default_missing_value = "1234")]
@@ -184,7 +185,7 @@ pub struct Run {
     /// A static x86-64 Linux program on this machine, or of the file system on a disk (by its path there, or below /mnt), or
     /// the name of a sample task; then its arguments
     #[arg(required_unless_present = "config", trailing_var_arg = true, num_args = 1.., value_names = ["PROGRAM", "ARGS"])]
-    pub command: Vec<String>,
+    pub command: Vec<OsString>,
 }
 
 /// `shell`.
@@ -204,7 +205,7 @@ pub struct Shell {
     pub root: Option<PathBuf>,
     /// Arguments of the shell, as `-c COMMAND`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
-    pub arguments: Vec<String>,
+    pub arguments: Vec<OsString>,
 }
 
 /// `bench`.

@@ -5,7 +5,9 @@ pub mod disk;
 #[path = "../../kernel/src/config/keys.rs"]
 pub mod keys;
 
+use std::ffi::OsStr;
 use std::fmt::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 
 use clap::ValueEnum;
 
@@ -70,6 +72,9 @@ pub struct LineBreak {
     value: String,
 }
 
+/// Why writing to a string succeeds.
+const ANY_TEXT: &str = "a string takes any text";
+
 /// The text of `boot/config`.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -92,8 +97,28 @@ impl Config {
         if value.contains(['\n', '\r', '\0']) {
             return Err(LineBreak { key, value });
         }
-        writeln!(self.text, "{key}={value}").expect("a string takes any text");
+        writeln!(self.text, "{key}={value}").expect(ANY_TEXT);
         Ok(self)
+    }
+
+    /// Adds an argument or a variable: any bytes, of which those that a line can't carry, and the backslash, are escaped.
+    pub fn add(&mut self, key: &'static str, value: &OsStr) -> &mut Self {
+        self.text += key;
+        self.text.push('=');
+        for chunk in value.as_bytes().utf8_chunks() {
+            for letter in chunk.valid().chars() {
+                match letter {
+                    '\\' => self.text += "\\\\",
+                    '\0'..' ' | '\x7f' => write!(self.text, "\\x{:02x}", u32::from(letter)).expect(ANY_TEXT),
+                    other => self.text.push(other),
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(self.text, "\\x{byte:02x}").expect(ANY_TEXT);
+            }
+        }
+        self.text.push('\n');
+        self
     }
 
     /// The text.
@@ -118,6 +143,13 @@ mod tests {
             .set("fault", Fault::Inline)
             .unwrap();
         assert_eq!(config.as_str(), "mode=run\narg=a=b c\nfault=inline\n");
-        assert!(config.set("arg", "a\nb").is_err());
+        assert!(config.set("program", "a\nb").is_err());
+    }
+
+    #[test]
+    fn any_bytes_are_an_argument() {
+        let mut config = Config::new();
+        config.add("arg", OsStr::from_bytes(b"a=b c\n\\\xff\xc3\xa4"));
+        assert_eq!(config.as_str(), "arg=a=b c\\x0a\\\\\\xff\u{e4}\n");
     }
 }

@@ -1,5 +1,6 @@
 //! `run`: one program as the first user task.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -29,6 +30,7 @@ use crate::typing::{self, Keyboard, RawTerminal, ReturnCarriage, Source};
 /// Fails when the tool itself couldn't do its part; that is status 125 as well.
 pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
     let (program, args) = arguments.command.split_first().context("no program is named")?;
+    let program = program.to_str().context("the program's name is not UTF-8 text")?;
     let root = match &arguments.root {
         Some(folder) => Root::of_folder(folder)?,
         None => Root::default(),
@@ -61,7 +63,7 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
     config.set("mode", "run")?;
     task.configure(&mut config)?;
     for variable in &arguments.env {
-        config.set("env", variable)?;
+        config.add("env", variable);
     }
     if arguments.strace {
         config
@@ -195,7 +197,7 @@ fn from_file(
     root: &Root,
     disks: &[Disk],
     program: &str,
-    args: &[String],
+    args: &[OsString],
 ) -> Result<Option<Task>, Unsuitable> {
     if let Some(folder) = folder
         && let Some(task) = Task::from_root(root, folder, program, args)?

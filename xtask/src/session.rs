@@ -1,5 +1,6 @@
 //! One boot with its programs, and the verdict on it.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use crate::setup;
 use crate::{symbols, unwind};
 
 /// Memory that the kernel needs beside the bundle to come up and run a small program, in MiB.
-const KERNEL_MEMORY: u64 = 22;
+pub(crate) const KERNEL_MEMORY: u64 = 22;
 
 /// How many lines of the kernel log are shown when the kernel failed.
 const SHOWN_LOG: usize = 30;
@@ -53,7 +54,7 @@ pub struct Task {
     /// The program.
     pub program: Vec<u8>,
     /// Its arguments, without the program's own name.
-    pub args: Vec<String>,
+    pub args: Vec<OsString>,
 }
 
 impl Task {
@@ -61,7 +62,7 @@ impl Task {
     ///
     /// # Errors
     /// Says why the file can't be a user task.
-    pub fn from_file(file: &Path, args: &[String]) -> Result<Self, Unsuitable> {
+    pub fn from_file(file: &Path, args: &[impl AsRef<OsStr>]) -> Result<Self, Unsuitable> {
         let program = program::read(file)?;
         let name = file
             .file_name()
@@ -70,7 +71,7 @@ impl Task {
             path: Some(format!("bin/{name}")),
             name: format!("/bin/{name}"),
             program,
-            args: args.to_vec(),
+            args: owned(args),
         })
     }
 
@@ -79,7 +80,12 @@ impl Task {
     ///
     /// # Errors
     /// Says why the file can't be a user task.
-    pub fn from_root(root: &Root, folder: &Path, program: &str, args: &[String]) -> Result<Option<Self>, Unsuitable> {
+    pub fn from_root(
+        root: &Root,
+        folder: &Path,
+        program: &str,
+        args: &[impl AsRef<OsStr>],
+    ) -> Result<Option<Self>, Unsuitable> {
         let shown = folder.join(program.trim_start_matches('/'));
         match root.find(program) {
             Found::Nothing => Ok(None),
@@ -91,7 +97,7 @@ impl Task {
                     path: Some(path),
                     name: format!("/{}", program.trim_start_matches('/')),
                     program: data.to_vec(),
-                    args: args.to_vec(),
+                    args: owned(args),
                 })),
             },
         }
@@ -101,7 +107,7 @@ impl Task {
     ///
     /// # Errors
     /// Fails when there is no such task.
-    pub fn sample(name: &str, args: &[String], artifacts: &Artifacts) -> Result<Self, Unsuitable> {
+    pub fn sample(name: &str, args: &[impl AsRef<OsStr>], artifacts: &Artifacts) -> Result<Self, Unsuitable> {
         let file = artifacts.task(name).ok_or_else(|| Unsuitable::Missing(name.into()))?;
         Self::from_file(&file, args)
     }
@@ -109,14 +115,18 @@ impl Task {
     /// The lines of the configuration that start this task.
     ///
     /// # Errors
-    /// Fails when an argument has a line break.
+    /// Fails when the path has a line break.
     pub fn configure(&self, config: &mut Config) -> Result<(), LineBreak> {
-        config.set("program", &self.name)?.set("arg", &self.name)?;
+        config.set("program", &self.name)?.add("arg", self.name.as_ref());
         for arg in &self.args {
-            config.set("arg", arg)?;
+            config.add("arg", arg);
         }
         Ok(())
     }
+}
+
+fn owned(args: &[impl AsRef<OsStr>]) -> Vec<OsString> {
+    args.iter().map(|arg| arg.as_ref().to_owned()).collect()
 }
 
 /// Packs kernel, configuration and programs.

@@ -42,17 +42,17 @@ pub fn run(arguments: &cli::Shell) -> anyhow::Result<u8> {
     }];
     let samples = build::task_names();
     for name in &samples {
-        tasks.push(Task::sample(name, &[], &artifacts)?);
+        tasks.push(Task::sample(name, &[""; 0], &artifacts)?);
     }
     let options = &arguments.options;
     let mut config = Config::new();
     config.set("mode", "run")?;
     config.set("program", "/bin/busybox")?.set("arg", "sh")?;
     for word in &arguments.arguments {
-        config.set("arg", word)?;
+        config.add("arg", word);
     }
     for variable in ["PATH=/bin", "HOME=/", "TERM=linux", "PS1=\\w # "] {
-        config.set("env", variable)?;
+        config.add("env", variable.as_ref());
     }
     arguments.recording.configure(&mut config)?;
     config.set("input", "terminal")?;

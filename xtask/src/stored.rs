@@ -4,6 +4,7 @@
 //! is refused with its reason, and traces and debuggers have its symbols. The machine gets the disk and the path.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -55,7 +56,7 @@ struct Found {
 ///
 /// # Errors
 /// Says why the file can't be a user task.
-pub fn task(disks: &[Disk], name: &str, args: &[String]) -> Result<Option<Task>, Unsuitable> {
+pub fn task(disks: &[Disk], name: &str, args: &[OsString]) -> Result<Option<Task>, Unsuitable> {
     let inside = name.strip_prefix(MOUNTED).filter(|rest| rest.starts_with('/'));
     let Some(volume) = disks
         .iter()

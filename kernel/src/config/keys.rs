@@ -61,9 +61,9 @@ keys! {
     "program": Values::Text("PATH"), "none",
         "a program of the ramdisk; may be given several times, and all run at the same time";
     "arg": Values::Text("TEXT"), "none",
-        "one argument of the program above it, argument 0 first; may be given several times";
+        "one argument of the program above it, argument 0 first; \\xHH is a byte, \\\\ a backslash; may be given several times";
     "env": Values::Text("NAME=VALUE"), "none",
-        "a variable of the environment of every program; may be given several times";
+        "a variable of the environment of every program, written as an argument; may be given several times";
     "trace": Values::Words(&["off", "text", "binary"]), "off",
         "text: a line an event on COM1; binary: frames on a virtio serial port";
     "trace_categories": Values::Text("NAME,..."), "all but arguments",

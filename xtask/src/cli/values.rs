@@ -1,5 +1,7 @@
 //! How single values are read, and what is said of those that are none.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -63,13 +65,16 @@ pub fn positive_seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// A variable of the environment.
-pub fn variable(text: &str) -> Result<String, String> {
-    match text.split_once('=') {
-        None => Err(format!(
-            "it has no value: write {text}=VALUE, or {text}= for an empty one"
-        )),
-        Some(("", _)) => Err("it has no name: write NAME=VALUE".to_owned()),
-        Some(_) => Ok(text.to_owned()),
+pub fn variable(text: OsString) -> Result<OsString, String> {
+    match text.as_bytes().iter().position(|&byte| byte == b'=') {
+        None => {
+            let name = text.display();
+            Err(format!(
+                "it has no value: write {name}=VALUE, or {name}= for an empty one"
+            ))
+        }
+        Some(0) => Err("it has no name: write NAME=VALUE".to_owned()),
+        Some(_) => Ok(text),
     }
 }
 
@@ -150,8 +155,8 @@ mod tests {
 
     #[test]
     fn variables_have_a_name_and_a_value() {
-        assert_eq!(variable("A=b=c"), Ok("A=b=c".to_owned()));
-        assert!(variable("FOO").unwrap_err().contains("FOO=VALUE"));
-        assert!(variable("=x").is_err());
+        assert_eq!(variable("A=b=c".into()), Ok("A=b=c".into()));
+        assert!(variable("FOO".into()).unwrap_err().contains("FOO=VALUE"));
+        assert!(variable("=x".into()).is_err());
     }
 }
