@@ -171,6 +171,8 @@ pub struct Config {
     pub slice: u16,
     /// Which time counts as that of a poll.
     pub polls: PollTime,
+    /// Whether the report says what each process had in memory at the most.
+    pub processes: bool,
     /// Milliseconds from one audit to the next; 0 for none.
     pub audit: u64,
     /// Milliseconds from which on a poll is reported as a stall; 0 for none.
@@ -210,6 +212,7 @@ impl Default for Config {
             zero_pool: true,
             slice: 1,
             polls: PollTime::All,
+            processes: false,
             audit: 0,
             stall: 10,
             heap: 0,
@@ -337,6 +340,7 @@ impl Config {
                 let choices = [("all", PollTime::All), ("kernel", PollTime::Kernel)];
                 self.polls = choose(value, &choices).ok_or_else(bad)?;
             }
+            "processes" => self.processes = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
             "audit" => self.audit = value.parse().map_err(|_| bad())?,
             "stall" => self.stall = value.parse().map_err(|_| bad())?,
             "heap" => self.heap = value.parse().map_err(|_| bad())?,
@@ -401,10 +405,6 @@ fn choose<T: Copy>(value: &str, choices: &[(&str, T)]) -> Option<T> {
         .map(|(_, choice)| *choice)
 }
 
-/// Reads `ROWSxCOLUMNS`.
-fn window(value: &str) -> Option<[u16; 2]> {
-    let (rows, columns) = value.split_once('x')?;
-    Some([rows.parse().ok()?, columns.parse().ok()?])
 /// The bytes of an argument or a variable: `\xHH` is the byte of that hexadecimal number, and `\\` a backslash.
 fn unescaped(value: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(value.len());
@@ -424,6 +424,10 @@ fn unescaped(value: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Reads `ROWSxCOLUMNS`.
+fn window(value: &str) -> Option<[u16; 2]> {
+    let (rows, columns) = value.split_once('x')?;
+    Some([rows.parse().ok()?, columns.parse().ok()?])
 }
 
 /// Reads a list of categories, separated by commas; none if one of them is unknown.

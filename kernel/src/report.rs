@@ -43,6 +43,8 @@
 //! | `swap.batches`, `swap.scanned`, `swap.reclaimed`, `swap.rounds` | what the reclaimer did: batches written, pages looked at, frames freed, rounds over all memory |
 //! | `swap.reads`, `swap.writes`, `swap.read_ahead`, `swap.errors` | pages read (`read_ahead`: before anybody touched them), pages written, transfers that failed |
 //! | `threads.started`, `processes.started` | over the whole run |
+//! | `process.N` | with `processes=on`: number and parent of a process, the most KiB that it had when it was looked at, its faults (minor, major), its name |
+//! | `processes.left_out` | how many processes have no such line |
 //! | `syscalls` | system calls made by user threads |
 //! | `switches` | times another thread than the last was entered |
 //! | `fpu.saves`, `fpu.loads` | times the FPU and vector registers of a thread were saved, and loaded |

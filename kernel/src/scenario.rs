@@ -30,7 +30,7 @@ use crate::exec::stack::Arguments;
 use crate::exec::strings::Strings;
 use crate::heap::inject::Failures;
 use crate::machine::{executor, longest_poller, memory};
-use crate::process::{ExitStatus, Pid, run_time, start, tree};
+use crate::process::{ExitStatus, Pid, peaks, run_time, start, tree};
 use crate::report::Report;
 use crate::startup::{String, Vec};
 use crate::syscall::{Errno, information};
@@ -99,6 +99,9 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
         heap::set_limit(config.heap << 10);
     }
     shortage::start();
+    if config.processes {
+        peaks::start();
+    }
     let began = time::now();
     if config.selftest == Some(SelfTest::Stall) {
         selftest::stall();
@@ -131,10 +134,10 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
         polls: config.polls,
         heap_failures: config.heap_failures,
     };
+    output::finish();
     summarise(&outcome);
     console::with_writer(Channel::Report, |port| {
         if report(&outcome, port).is_err() {
-    output::finish();
             ::log::error!("the report could not be written");
         }
     });
@@ -367,6 +370,13 @@ fn report(outcome: &Outcome, port: &mut dyn fmt::Write) -> fmt::Result {
     let (processes, threads) = tree::started();
     report.line("processes.started", processes);
     report.line("threads.started", threads);
+    if peaks::is_on() {
+        let (peaks, left_out) = peaks::all();
+        for (index, peak) in peaks.iter().flatten().enumerate() {
+            report.line(format_args!("process.{index}"), peak);
+        }
+        report.line("processes.left_out", left_out);
+    }
     let counted = statistics::read();
     report.line("syscalls", counted.syscalls);
     report.line("switches", counted.switches);

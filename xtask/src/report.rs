@@ -45,6 +45,34 @@ pub struct ProgramEnd {
     pub error: Option<String>,
 }
 
+/// A process of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessPeak {
+    /// Its number.
+    pub pid: u32,
+    /// Its parent's number; 0 for none.
+    pub parent: u32,
+    /// The most KiB that it had when it was looked at.
+    pub kib: u64,
+    /// Faults served without I/O, and those that waited for it.
+    pub faults: [u64; 2],
+    /// Its name.
+    pub name: String,
+}
+
+impl ProcessPeak {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.splitn(6, ' ');
+        Some(Self {
+            pid: words.next()?.parse().ok()?,
+            parent: words.next()?.parse().ok()?,
+            kib: words.next()?.parse().ok()?,
+            faults: [words.next()?.parse().ok()?, words.next()?.parse().ok()?],
+            name: words.next()?.to_owned(),
+        })
+    }
+}
+
 impl Report {
     /// Reads the text of a report.
     ///
@@ -105,6 +133,15 @@ impl Report {
                 })
             })
             .collect()
+    }
+
+    /// What is known of each process, in the order of their numbers; none unless `processes=on`.
+    #[must_use]
+    pub fn processes(&self) -> Vec<ProcessPeak> {
+        let lines = (0..).map_while(|index| self.text(&format!("process.{index}")));
+        let mut processes: Vec<_> = lines.filter_map(ProcessPeak::parse).collect();
+        processes.sort_by_key(|process| process.pid);
+        processes
     }
 
     /// Whether every frame is accounted for: the states add up before and after, and none is missing at the end.
@@ -196,7 +233,26 @@ impl fmt::Display for Summary<'_> {
             "  equation",
             self.report.text("frames.equation").unwrap_or("-")
         )?;
-        write!(f, "{:<26}{:>14}", "bytes of an idle thread", number("thread.bytes"))
+        write!(f, "{:<26}{:>14}", "bytes of an idle thread", number("thread.bytes"))?;
+        let processes = self.report.processes();
+        if processes.is_empty() {
+            return Ok(());
+        }
+        write!(
+            f,
+            "\n{:<26}{:>14}{:>13}{:>13}",
+            "processes", "KiB at most", "faults", "major"
+        )?;
+        for process in processes {
+            let label = format!("{} {}", process.pid, process.name);
+            let [minor, major] = process.faults.map(|count| grouped(&count.to_string()));
+            let kib = grouped(&process.kib.to_string());
+            write!(f, "\n  {label:<24}{kib:>14}{minor:>13}{major:>13}")?;
+        }
+        match self.report.text("processes.left_out") {
+            None | Some("0") => Ok(()),
+            Some(count) => write!(f, "\n  and {count} more, which had less"),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use anyhow::Context;
 use crate::build;
 use crate::cli;
 use crate::cli::values::closest;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Switch};
 use crate::disks::Disk;
 use crate::flame::Counter;
 use crate::gdb::{self, Debugger};
@@ -86,6 +86,9 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
                 config.set("window", format!("{rows}x{columns}"))?;
             }
         }
+    }
+    if arguments.summary {
+        config.set("processes", Switch::On)?;
     }
     options.configure(&mut config)?;
 
@@ -176,16 +179,16 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
         );
         return Ok(FAILED);
     }
+    let programs = report.programs()?;
+    let program = programs.first().context("the kernel's report has no program")?;
+    if let Some(error) = &program.error {
+        eprintln!("faultline: {}: {error}", program.path);
+    }
     for victim in (0..).map_while(|index| report.text(&format!("victim.{index}"))) {
         eprintln!(
             "faultline: memory ran out ({}); the kernel ended {victim}",
             had(&report, options.mem)
         );
-    }
-    let programs = report.programs()?;
-    let program = programs.first().context("the kernel's report has no program")?;
-    if let Some(error) = &program.error {
-        eprintln!("faultline: {}: {error}", program.path);
     }
     Ok(program.status)
 }

@@ -84,6 +84,8 @@ keys! {
         "milliseconds, 1 at the least, that a thread runs, its faults included, before others that have run less";
     "polls": Values::Words(&["all", "kernel"]), "all",
         "which time counts as that of a poll; kernel: not the time in user mode, for the longest poll of kernel code";
+    "processes": Values::Words(&["on", "off"]), "off",
+        "whether the report says what each process had in memory at the most; it is looked at every 10 ms and at its end";
     "audit": Values::Number(u64::MAX), "0",
         "milliseconds from one check of the whole kernel to the next; 0: none";
     "stall": Values::Number(4000), "10",

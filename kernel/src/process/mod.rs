@@ -9,6 +9,7 @@ pub mod exit;
 pub mod farewell;
 pub mod jobs;
 pub mod limits;
+pub mod peaks;
 pub mod record;
 pub mod run_time;
 pub mod start;

@@ -30,7 +30,7 @@ use faultline_trace::{Kind, TrapWord};
 
 use super::attention::Attended;
 use super::thread::{KILLED, NEW, STOPPED};
-use super::{Thread, exit, farewell, run_time};
+use super::{Thread, exit, farewell, peaks, run_time};
 use crate::arch::{self, Trap, UserContext, clock};
 use crate::heap;
 use crate::machine::{self, FaultFuture, Space};
@@ -271,7 +271,7 @@ impl UserThread {
             // What the thread waited for is given up here.
             self.state = State::User;
             if let Some(space) = &self.space
-                && let Some(rest) = farewell::begin(&self.thread, space)
+                && let Some(rest) = peaks::before_the_end(&self.thread, farewell::begin(&self.thread, space))
             {
                 self.state = State::Call(rest);
             }
