@@ -1,8 +1,13 @@
 //! A recording as a file for Perfetto (ui.perfetto.dev): `TrackEvent`s in protobuf.
 //!
-//! One process track, "Faultline", and below it a track for each CPU (which thread it runs, TLB flushes), for the executor
-//! (the fault service), for each user thread (its system calls and faults, each fault with its stages inside), and for each
-//! counter. An arrow leads from the commit of a service to each waiter that had joined it.
+//! A track for the machine, and below it one for each CPU (which thread it runs, TLB flushes), for the fault service, and
+//! for each counter. Each process of the machine is one of Perfetto's, with its threads below it: a thread's system calls,
+//! and its faults by their kinds, each with its stages inside. One flow for each fault leads from its slice over the
+//! slice of the service that served it, which may serve others that joined, to the slice in which its thread waits for
+//! the CPU.
+//!
+//! Every text is written once (`interned_data`), and packets are compressed by zlib in groups (`compressed_packets`), which
+//! Perfetto opens as any others.
 //!
 //! Guarantees, which a test checks on what was written: packets are in the order of their times; every slice that begins on
 //! a track ends there, in the right order; every arrow has two ends.
@@ -10,65 +15,101 @@
 mod check;
 pub mod schema;
 mod slices;
+mod texts;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Write};
 
 use faultline_trace::{Event, Kind};
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
 use prost::Message;
 
 pub use self::check::{Flaw, check};
 use self::schema::{
-    CounterDescriptor, Data, DebugAnnotation, ProcessDescriptor, Trace, TracePacket, TrackDescriptor, TrackEvent, Type,
+    CounterDescriptor, Data, InternedData, ProcessDescriptor, ThreadDescriptor, Trace, TracePacket, TrackDescriptor,
+    TrackEvent, Type,
 };
 use self::slices::{Slice, Slices};
+use self::texts::{Texts, note, number, pointer};
 use super::lives::{self, Life, Stage};
 use super::names::Threads;
 use super::{Recording, text};
 
+/// The track of the machine.
 const ROOT: u64 = 1;
-const CPUS: u64 = 0x1_0000;
-const EXECUTOR: u64 = 0x2_0000;
-const COUNTERS: u64 = 0x3_0000;
-const TASKS: u64 = 0x1_0000_0000;
-
-/// Tracks that a task, a CPU or the executor can have for slices that overlap.
-const LANES: u64 = 0x100;
 
 /// The writer of all packets.
 const SEQUENCE: u32 = 1;
+
+/// Bytes of packets that are compressed together.
+const GROUP: usize = 1 << 20;
 
 /// Writes the file.
 ///
 /// # Errors
 /// Passes on what the writer reports.
 pub fn write(recording: &Recording, to: &mut dyn Write) -> io::Result<()> {
-    let mut buffer = Vec::new();
-    let mut put = |packet: TracePacket| {
-        buffer.clear();
-        let trace = Trace { packet: vec![packet] };
-        trace.encode(&mut buffer).expect("a vector takes any message");
-        // A trace is its packets, one behind the other.
-        to.write_all(&buffer)
-    };
     let mut timeline = Timeline::new(recording);
     timeline.fill();
-    for descriptor in timeline.descriptors {
-        put(TracePacket {
-            timestamp: None,
-            trusted_packet_sequence_id: Some(SEQUENCE),
-            data: Some(Data::TrackDescriptor(descriptor)),
-        })?;
+    let Timeline {
+        descriptors,
+        mut events,
+        texts,
+        ..
+    } = timeline;
+    let first = packet(None, None, Some(texts.finish()));
+    let tracks = descriptors
+        .into_iter()
+        .map(|track| packet(Some(Data::TrackDescriptor(track)), None, None));
+    events.sort_by_key(|(time, _)| *time);
+    let events = events.into_iter().map(|(time, event)| {
+        let time = recording.nanoseconds(time);
+        packet(Some(Data::TrackEvent(event)), Some(time), None)
+    });
+    let mut group = Vec::new();
+    for packet in std::iter::once(first).chain(tracks).chain(events) {
+        append(packet, &mut group);
+        if group.len() >= GROUP {
+            compress(&mut group, to)?;
+        }
     }
-    timeline.events.sort_by_key(|(time, _)| *time);
-    for (time, event) in timeline.events {
-        put(TracePacket {
-            timestamp: Some(recording.nanoseconds(time)),
-            trusted_packet_sequence_id: Some(SEQUENCE),
-            data: Some(Data::TrackEvent(event)),
-        })?;
+    compress(&mut group, to)
+}
+
+fn packet(data: Option<Data>, timestamp: Option<u64>, interned_data: Option<InternedData>) -> TracePacket {
+    TracePacket {
+        timestamp,
+        trusted_packet_sequence_id: Some(SEQUENCE),
+        // The packet with the texts is the first.
+        sequence_flags: match (&interned_data, &data) {
+            (Some(_), _) => Some(1),
+            (None, Some(Data::TrackEvent(_))) => Some(2),
+            _ => None,
+        },
+        interned_data,
+        data,
     }
-    Ok(())
+}
+
+/// A trace is its packets, one behind the other.
+fn append(packet: TracePacket, group: &mut Vec<u8>) {
+    let trace = Trace { packet: vec![packet] };
+    trace.encode(group).expect("a vector takes any message");
+}
+
+/// Writes a group of packets as one, and empties it.
+fn compress(group: &mut Vec<u8>, to: &mut dyn Write) -> io::Result<()> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(group)?;
+    group.clear();
+    let mut bytes = Vec::new();
+    let compressed = TracePacket {
+        data: Some(Data::CompressedPackets(encoder.finish()?)),
+        ..Default::default()
+    };
+    append(compressed, &mut bytes);
+    to.write_all(&bytes)
 }
 
 struct Timeline<'a> {
@@ -76,17 +117,14 @@ struct Timeline<'a> {
     descriptors: Vec<TrackDescriptor>,
     /// Events of each track in the order of their times.
     events: Vec<(u64, TrackEvent)>,
-    ranks: i32,
+    texts: Texts,
 }
 
 impl<'a> Timeline<'a> {
     fn new(recording: &'a Recording) -> Self {
         let root = TrackDescriptor {
             uuid: Some(ROOT),
-            process: Some(ProcessDescriptor {
-                pid: Some(1),
-                process_name: Some("Faultline".to_owned()),
-            }),
+            name: Some("Faultline".to_owned()),
             child_ordering: Some(3),
             ..Default::default()
         };
@@ -94,7 +132,7 @@ impl<'a> Timeline<'a> {
             recording,
             descriptors: vec![root],
             events: Vec::new(),
-            ranks: 0,
+            texts: Texts::default(),
         }
     }
 
@@ -108,25 +146,29 @@ impl<'a> Timeline<'a> {
         self.tasks(&lives, &threads);
     }
 
-    fn track(&mut self, uuid: u64, name: &str, counter: Option<&str>) {
-        self.ranks += 1;
+    /// Describes a track; its number is small, as each of its events has it.
+    fn track(&mut self, track: TrackDescriptor) -> u64 {
+        let uuid = ROOT + self.descriptors.len() as u64;
         self.descriptors.push(TrackDescriptor {
             uuid: Some(uuid),
-            name: Some(name.to_owned()),
-            parent_uuid: Some(ROOT),
-            sibling_order_rank: Some(self.ranks),
-            counter: counter.map(|unit| CounterDescriptor {
-                unit_name: Some(unit.to_owned()),
-            }),
-            ..Default::default()
+            sibling_order_rank: i32::try_from(uuid).ok(),
+            ..track
         });
+        uuid
     }
 
-    /// Puts slices on a track, and on further ones where they overlap.
-    fn put(&mut self, uuid: u64, name: &str, slices: Slices) {
-        for (lane, events) in (0..LANES).zip(slices.lanes()) {
-            let uuid = uuid + lane;
-            self.track(uuid, name, None);
+    /// Puts slices on a track, and on further ones below it where they overlap.
+    fn put(&mut self, track: TrackDescriptor, slices: Slices) {
+        let name = track.name.clone();
+        let mut first = Some(track);
+        let mut parent = None;
+        for events in slices.lanes(&mut self.texts) {
+            let uuid = self.track(first.take().unwrap_or_else(|| TrackDescriptor {
+                name: name.clone().or_else(|| Some("at the same time".to_owned())),
+                parent_uuid: parent,
+                ..Default::default()
+            }));
+            parent.get_or_insert(uuid);
             let on_track = events.into_iter().map(|(time, event)| {
                 let event = TrackEvent {
                     track_uuid: Some(uuid),
@@ -163,18 +205,18 @@ impl<'a> Timeline<'a> {
             if let Some((since, task)) = running {
                 slices.add(Slice::new("task", label(task), since, end));
             }
-            self.put(CPUS + u64::from(cpu) * LANES, &format!("CPU {cpu}"), slices);
+            self.put(below_machine(format!("CPU {cpu}")), slices);
         }
     }
 
     /// What the fault service does.
     fn executor(&mut self, lives: &[Life]) {
         let mut joined = HashMap::<u64, Vec<u64>>::new();
-        let whole = |life: &&Life| life.stages.iter().any(|stage| stage.0 == Stage::Runnable);
-        for life in lives.iter().filter(whole) {
-            if let Some(served) = life.shared_with {
-                joined.entry(served).or_default().push(life.id);
-            }
+        for life in lives.iter().filter(|life| is_whole(life)) {
+            joined
+                .entry(life.shared_with.unwrap_or(life.id))
+                .or_default()
+                .push(life.id);
         }
         let mut slices = Slices::default();
         for life in lives {
@@ -182,26 +224,18 @@ impl<'a> Timeline<'a> {
                 .stages
                 .iter()
                 .filter(|(stage, ..)| matches!(stage, Stage::Serving | Stage::Filling | Stage::Commit | Stage::Woken));
-            let mut inner: Vec<_> = stages
-                .map(|&(stage, from, to)| Slice::new("fault", stage.name().to_owned(), from, to))
+            let inner: Vec<_> = stages
+                .map(|&(stage, from, to)| Slice::new("service", stage.name(), from, to))
                 .collect();
             let (Some(first), Some(last)) = (inner.first(), inner.last()) else {
                 continue;
             };
-            let (from, to) = (first.from, last.to);
-            if let Some(last) = inner.last_mut() {
-                last.flows = joined.remove(&life.id).unwrap_or_default();
-            }
-            let mut outer = Slice::new(
-                "fault",
-                format!("{} {:#x}", life.kind(), life.address & !0xfff),
-                from,
-                to,
-            );
-            outer.notes = vec![number("fault", life.id), number("for task", life.task.into())];
+            let mut outer = Slice::new("service", life.kind(), first.from, last.to);
+            outer.flows = joined.remove(&life.id).unwrap_or_default();
+            outer.notes = vec![number("fault", life.id), number("for thread", life.task.into())];
             slices.add_with(outer, inner);
         }
-        self.put(EXECUTOR, "executor: fault service", slices);
+        self.put(below_machine("executor: fault service".to_owned()), slices);
     }
 
     fn tasks(&mut self, lives: &[Life], threads: &Threads) {
@@ -237,28 +271,53 @@ impl<'a> Timeline<'a> {
                 _ => {}
             }
         }
+        let mut processes = BTreeMap::<u32, Vec<(u32, Slices)>>::new();
         for (task, slices) in tasks {
-            let name = match threads.get(task) {
-                Some(running) if !running.program.is_empty() => format!("task {task} {}", running.program),
-                _ if task == 0 => "kernel".to_owned(),
-                _ => format!("task {task}"),
+            let process = threads.get(task).map_or(task, |running| running.process);
+            processes.entry(process).or_default().push((task, slices));
+        }
+        for (process, members) in processes {
+            let pid = i32::try_from(process).ok();
+            let program = |task| {
+                threads
+                    .get(task)
+                    .map(|running| running.program.clone())
+                    .filter(|name| !name.is_empty())
             };
-            self.put(TASKS + u64::from(task) * LANES, &name, slices);
+            let name = match process {
+                0 => "kernel".to_owned(),
+                _ => program(process).unwrap_or_else(|| format!("process {process}")),
+            };
+            let parent = self.track(TrackDescriptor {
+                process: Some(ProcessDescriptor {
+                    pid,
+                    process_name: Some(name.clone()),
+                }),
+                ..Default::default()
+            });
+            for (task, slices) in members {
+                let thread = ThreadDescriptor {
+                    pid,
+                    tid: i32::try_from(task).ok(),
+                    thread_name: Some(program(task).unwrap_or_else(|| name.clone())),
+                };
+                let track = TrackDescriptor {
+                    parent_uuid: Some(parent),
+                    thread: Some(thread),
+                    ..Default::default()
+                };
+                self.put(track, slices);
+            }
         }
     }
 
     /// The slice of a fault, and those of its stages.
     fn fault(&self, life: &Life, served: &HashSet<u64>) -> (Slice, Vec<Slice>) {
-        let mut fault = Slice::new(
-            "fault",
-            format!("{} fault {}", life.kind(), life.id),
-            life.times.0,
-            life.times.1,
-        );
+        let mut fault = Slice::new("fault", life.kind(), life.times.0, life.times.1);
         fault.notes = vec![
             number("fault", life.id),
             pointer("address", life.address),
-            note("access", text::access(life.access).to_owned()),
+            note("access", text::access(life.access)),
             number("space", life.space),
         ];
         if let Some(instruction) = life.instruction {
@@ -273,9 +332,13 @@ impl<'a> Timeline<'a> {
         if let Some(other) = life.shared_with {
             fault.notes.push(number("shares the service of fault", other));
         }
+        let flows = is_whole(life) && served.contains(&life.shared_with.unwrap_or(life.id));
+        if flows {
+            fault.flows = vec![life.id];
+        }
         let stages = life.stages.iter().map(|&(stage, from, to)| {
-            let mut slice = Slice::new("fault", stage.name().to_owned(), from, to);
-            if stage == Stage::Runnable && life.shared_with.is_some_and(|other| served.contains(&other)) {
+            let mut slice = Slice::new("stage", stage.name(), from, to);
+            if stage == Stage::Runnable && flows {
                 slice.arrives = vec![life.id];
             }
             slice
@@ -313,9 +376,14 @@ impl<'a> Timeline<'a> {
                 _ => {}
             }
         }
-        for (uuid, (name, values)) in (COUNTERS..).zip(tracks) {
+        for (name, values) in tracks {
             let unit = if name.ends_with("frames") { "frames" } else { "faults" };
-            self.track(uuid, name, Some(unit));
+            let uuid = self.track(TrackDescriptor {
+                counter: Some(CounterDescriptor {
+                    unit_name: Some(unit.to_owned()),
+                }),
+                ..below_machine(name.to_owned())
+            });
             self.events.extend(values.into_iter().map(|(time, value)| {
                 let event = TrackEvent {
                     r#type: Some(Type::Counter as i32),
@@ -332,7 +400,7 @@ impl<'a> Timeline<'a> {
 /// A moment on a track.
 fn moment(event: &Event) -> Slice {
     let (a, b) = event.kind.payload();
-    let mut slice = Slice::new("", event.kind.name().to_owned(), event.time, event.time);
+    let mut slice = Slice::new("", event.kind.name(), event.time, event.time);
     slice.moment = true;
     slice.notes = [(a, event.a), (b, event.b)]
         .into_iter()
@@ -342,32 +410,18 @@ fn moment(event: &Event) -> Slice {
     slice
 }
 
-fn named(name: &str) -> DebugAnnotation {
-    DebugAnnotation {
-        name: Some(name.to_owned()),
+/// A track below that of the machine.
+fn below_machine(name: String) -> TrackDescriptor {
+    TrackDescriptor {
+        name: Some(name),
+        parent_uuid: Some(ROOT),
         ..Default::default()
     }
 }
 
-fn number(name: &str, value: u64) -> DebugAnnotation {
-    DebugAnnotation {
-        uint_value: Some(value),
-        ..named(name)
-    }
-}
-
-fn pointer(name: &str, value: u64) -> DebugAnnotation {
-    DebugAnnotation {
-        pointer_value: Some(value),
-        ..named(name)
-    }
-}
-
-fn note(name: &str, value: String) -> DebugAnnotation {
-    DebugAnnotation {
-        string_value: Some(value),
-        ..named(name)
-    }
+/// Whether the fault was seen until its thread could go on, so that its flow has an end.
+fn is_whole(life: &Life) -> bool {
+    life.stages.iter().any(|stage| stage.0 == Stage::Runnable)
 }
 
 #[cfg(test)]

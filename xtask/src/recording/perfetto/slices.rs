@@ -1,30 +1,32 @@
 //! Slices of one track, put in order: what overlaps without being inside goes to a further track.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 
-use super::schema::{DebugAnnotation, TrackEvent, Type};
+use super::schema::{TrackEvent, Type};
+use super::texts::{Note, Texts};
 
 /// A stretch of time with a name.
 #[derive(Clone, Debug)]
 pub struct Slice {
     pub category: &'static str,
-    pub name: String,
+    pub name: Cow<'static, str>,
     pub from: u64,
     pub to: u64,
     /// It has no length by nature.
     pub moment: bool,
-    pub notes: Vec<DebugAnnotation>,
-    /// Arrows that start here.
+    pub notes: Vec<Note>,
+    /// Arrows that start here or pass through here.
     pub flows: Vec<u64>,
     /// Arrows that end here.
     pub arrives: Vec<u64>,
 }
 
 impl Slice {
-    pub fn new(category: &'static str, name: String, from: u64, to: u64) -> Self {
+    pub fn new(category: &'static str, name: impl Into<Cow<'static, str>>, from: u64, to: u64) -> Self {
         Self {
             category,
-            name,
+            name: name.into(),
             from,
             to,
             moment: false,
@@ -34,15 +36,15 @@ impl Slice {
         }
     }
 
-    fn begin(self, r#type: Type) -> TrackEvent {
+    fn begin(self, r#type: Type, texts: &mut Texts) -> TrackEvent {
         TrackEvent {
-            debug_annotations: self.notes,
+            debug_annotations: self.notes.into_iter().map(|note| texts.annotation(note)).collect(),
             r#type: Some(r#type as i32),
-            categories: (!self.category.is_empty())
-                .then(|| self.category.to_owned())
+            category_iids: (!self.category.is_empty())
+                .then(|| texts.category(self.category))
                 .into_iter()
                 .collect(),
-            name: Some(self.name),
+            name_iid: Some(texts.name(&self.name)),
             flow_ids: self.flows,
             terminating_flow_ids: self.arrives,
             ..Default::default()
@@ -67,7 +69,7 @@ impl Slices {
     }
 
     /// The events of each lane, in the order of their times.
-    pub fn lanes(mut self) -> Vec<Vec<(u64, TrackEvent)>> {
+    pub fn lanes(mut self, texts: &mut Texts) -> Vec<Vec<(u64, TrackEvent)>> {
         self.groups.sort_by_key(|(slice, _)| (slice.from, Reverse(slice.to)));
         let mut lanes: Vec<Lane> = Vec::new();
         for (slice, inner) in self.groups {
@@ -75,8 +77,8 @@ impl Slices {
                 lanes.push(Lane::default());
                 lanes.len() - 1
             });
-            lanes[place].add(slice);
-            inner.into_iter().for_each(|slice| lanes[place].add(slice));
+            lanes[place].add(slice, texts);
+            inner.into_iter().for_each(|slice| lanes[place].add(slice, texts));
         }
         lanes.into_iter().map(Lane::finish).collect()
     }
@@ -106,14 +108,14 @@ impl Lane {
         around.is_none_or(|end| slice.to <= *end)
     }
 
-    fn add(&mut self, slice: Slice) {
+    fn add(&mut self, slice: Slice, texts: &mut Texts) {
         self.close_until(slice.from);
         let (from, to) = (slice.from, slice.to);
         if slice.moment {
-            self.events.push((from, slice.begin(Type::Instant)));
+            self.events.push((from, slice.begin(Type::Instant, texts)));
         } else {
             self.open.push(to);
-            self.events.push((from, slice.begin(Type::SliceBegin)));
+            self.events.push((from, slice.begin(Type::SliceBegin, texts)));
         }
     }
 

@@ -1,41 +1,58 @@
 //! What is written is read back by the schema and held against the guarantees.
 
 use super::super::lives::tests::{meeting, recording};
+use super::check::packets;
 use super::*;
 
-fn written(recording: &Recording) -> Trace {
+fn written(recording: &Recording) -> Vec<TracePacket> {
     let mut bytes = Vec::new();
     write(recording, &mut bytes).unwrap();
     check(&bytes).unwrap();
-    Trace::decode(bytes.as_slice()).unwrap()
+    packets(&bytes).unwrap()
 }
 
-fn events<'a>(trace: &'a Trace, track: &str) -> Vec<(u64, &'a TrackEvent)> {
-    let uuid = trace.packet.iter().find_map(|packet| match &packet.data {
-        Some(Data::TrackDescriptor(descriptor)) if descriptor.name.as_deref() == Some(track) => descriptor.uuid,
+fn descriptors(trace: &[TracePacket]) -> impl Iterator<Item = &TrackDescriptor> {
+    trace.iter().filter_map(|packet| match &packet.data {
+        Some(Data::TrackDescriptor(descriptor)) => Some(descriptor),
         _ => None,
-    });
-    let uuid = uuid.unwrap_or_else(|| panic!("there is no track {track}"));
-    let on_track = trace.packet.iter().filter_map(|packet| match &packet.data {
-        Some(Data::TrackEvent(event)) if event.track_uuid == Some(uuid) => Some((packet.timestamp.unwrap(), event)),
+    })
+}
+
+/// The events of a track that is named so, or of the first track of a thread.
+fn events<'a>(trace: &'a [TracePacket], track: &str) -> Vec<(u64, &'a TrackEvent)> {
+    let is_meant = |descriptor: &&TrackDescriptor| {
+        let thread = descriptor.thread.as_ref().and_then(|thread| thread.tid);
+        descriptor.name.as_deref() == Some(track) || thread.is_some_and(|tid| track == format!("thread {tid}"))
+    };
+    let found = descriptors(trace).find(is_meant);
+    let uuid = found.unwrap_or_else(|| panic!("there is no track {track}")).uuid;
+    let on_track = trace.iter().filter_map(|packet| match &packet.data {
+        Some(Data::TrackEvent(event)) if event.track_uuid == uuid => Some((packet.timestamp.unwrap(), event)),
         _ => None,
     });
     on_track.collect()
 }
 
-fn names(events: &[(u64, &TrackEvent)]) -> Vec<String> {
+fn name(trace: &[TracePacket], event: &TrackEvent) -> String {
+    let texts = trace.iter().find_map(|packet| packet.interned_data.as_ref()).unwrap();
+    let text = &texts.event_names[event.name_iid.unwrap() as usize - 1];
+    assert_eq!(text.iid, event.name_iid);
+    text.text.clone().unwrap()
+}
+
+fn names(trace: &[TracePacket], events: &[(u64, &TrackEvent)]) -> Vec<String> {
     let begun = events.iter().filter(|(_, event)| event.r#type() == Type::SliceBegin);
-    begun.map(|(_, event)| event.name.clone().unwrap()).collect()
+    begun.map(|(_, event)| name(trace, event)).collect()
 }
 
 #[test]
 fn a_fault_is_a_slice_with_its_stages_inside() {
     let trace = written(&meeting());
-    let first = events(&trace, "task 1");
+    let first = events(&trace, "thread 1");
     assert_eq!(
-        names(&first),
+        names(&trace, &first),
         [
-            "demand-zero fault 7",
+            "demand-zero",
             "trap",
             "queued",
             "serving",
@@ -43,7 +60,7 @@ fn a_fault_is_a_slice_with_its_stages_inside() {
             "commit",
             "woken",
             "runnable",
-            "denied fault 9"
+            "denied"
         ]
     );
     assert_eq!((first[0].0, first[1].0), (100, 100));
@@ -52,20 +69,36 @@ fn a_fault_is_a_slice_with_its_stages_inside() {
 }
 
 #[test]
-fn an_arrow_leads_to_each_waiter_that_joined() {
+fn a_flow_leads_from_each_fault_over_the_service_that_it_shares_back_to_its_thread() {
     let trace = written(&meeting());
     let served = events(&trace, "executor: fault service");
-    let start = served.iter().find(|(_, event)| !event.flow_ids.is_empty()).unwrap();
-    assert_eq!(start.1.flow_ids, [8]);
-    let waiter = events(&trace, "task 2");
-    let end = waiter
-        .iter()
-        .find(|(_, event)| !event.terminating_flow_ids.is_empty())
-        .unwrap();
-    assert_eq!(
-        (end.1.terminating_flow_ids[0], end.1.name.as_deref()),
-        (8, Some("runnable"))
-    );
+    let service = served.iter().find(|(_, event)| !event.flow_ids.is_empty()).unwrap();
+    assert_eq!(service.1.flow_ids, [7, 8]);
+    for (thread, flow) in [("thread 1", 7), ("thread 2", 8)] {
+        let events = events(&trace, thread);
+        let begins = events.iter().find(|(_, event)| event.flow_ids == [flow]).unwrap();
+        let ends = events
+            .iter()
+            .find(|(_, event)| event.terminating_flow_ids == [flow])
+            .unwrap();
+        assert!(begins.0 < ends.0);
+        assert_eq!(name(&trace, ends.1), "runnable");
+    }
+}
+
+#[test]
+fn a_thread_belongs_to_its_process() {
+    let trace = written(&meeting());
+    let tids: Vec<_> = descriptors(&trace)
+        .filter_map(|track| track.thread.as_ref()?.tid)
+        .collect();
+    assert!(tids.contains(&1) && tids.contains(&2), "{tids:?}");
+    for track in descriptors(&trace).filter(|track| track.thread.is_some()) {
+        let parent = descriptors(&trace)
+            .find(|other| other.uuid == track.parent_uuid)
+            .unwrap();
+        assert_eq!(parent.process.as_ref().unwrap().pid, track.thread.as_ref().unwrap().pid);
+    }
 }
 
 #[test]
@@ -90,15 +123,14 @@ fn what_overlaps_goes_to_a_further_track() {
         (30, Kind::FaultWake, 1, 1, 0x1000, 1),
         (40, Kind::FaultWake, 1, 2, 0x2000, 1),
     ]));
-    let tracks = trace.packet.iter().filter(
-        |packet| matches!(&packet.data, Some(Data::TrackDescriptor(track)) if track.name.as_deref() == Some("task 1")),
-    );
-    assert_eq!(tracks.count(), 2);
+    let first = descriptors(&trace).find(|track| track.thread.is_some()).unwrap();
+    let further = descriptors(&trace).filter(|track| track.parent_uuid == first.uuid);
+    assert_eq!(further.count(), 1);
 }
 
 #[test]
 fn an_empty_recording_is_a_trace_without_events() {
-    assert_eq!(written(&recording(&[])).packet.len(), 1);
+    assert_eq!(written(&recording(&[])).len(), 2);
 }
 
 #[test]
@@ -111,6 +143,7 @@ fn what_is_wrong_is_found() {
             track_uuid: Some(ROOT),
             ..Default::default()
         })),
+        ..Default::default()
     };
     let mut bytes = Vec::new();
     write(&recording(&[]), &mut bytes).unwrap();
