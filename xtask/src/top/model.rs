@@ -1,9 +1,10 @@
 //! What `top` knows of a running kernel: the events, summed up.
 //!
 //! Events may be missing (the kernel drops them rather than wait for a viewer). So totals come from the kernel's own
-//! samples, and the state of a task is what the last event said; the next one puts it right.
+//! samples, and the state of a task is what the last event said; the next one puts it right. Where the end of a thread is
+//! among the missing events, it is taken for ended when it is said to run and nothing was heard of it for [`SILENCE`].
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use faultline_trace::wire::Frame;
 use faultline_trace::{Event, FaultClass, Kind};
@@ -13,6 +14,15 @@ use crate::recording::text::system_call;
 
 const EXIT: u64 = 60;
 const EXIT_GROUP: u64 = 231;
+
+/// How long a thread that can run is silent before it counts as ended, in seconds, where events were lost.
+const SILENCE: u64 = 2;
+
+/// Looks that are remembered.
+pub const HISTORY: usize = 24;
+
+/// Threads that have ended and are remembered, so that events on their way out do not bring them back.
+const ENDED: usize = 100_000;
 
 /// What a task is doing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +37,8 @@ pub enum State {
         address: u64,
         /// The fault.
         fault: u64,
+        /// The fault whose service it waits for: the same, or one that it has joined.
+        served: u64,
     },
     /// It is in a system call.
     Call(u64),
@@ -49,7 +61,7 @@ impl State {
     pub fn waits_for(&self) -> String {
         match self {
             Self::Running | Self::Ready => String::new(),
-            Self::Fault { address, fault } => format!("page {:#x} (fault {fault})", address & !0xfff),
+            Self::Fault { address, fault, .. } => format!("page {:#x} (fault {fault})", address & !0xfff),
             Self::Call(number) => system_call(*number),
         }
     }
@@ -74,6 +86,21 @@ pub struct Task {
     pub rate: u64,
     /// Its faults at the last look.
     before: u64,
+    /// When it was last heard of.
+    seen: u64,
+}
+
+/// What a look saw, for the history.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Faults served a second.
+    pub faults: u64,
+    /// Faults in flight.
+    pub in_flight: u64,
+    /// Free frames, the zeroed ones too.
+    pub free: u64,
+    /// Whole flushes and single pages a second.
+    pub flushes: u64,
 }
 
 /// Counters, as the kernel sampled them last.
@@ -106,6 +133,13 @@ pub struct Model {
     pub rates: Counters,
     before: Counters,
     queued: HashSet<u64>,
+    /// The fault that a slot is for.
+    slots: HashMap<u64, u64>,
+    ended: HashSet<u32>,
+    /// The thread that runs, or ran last.
+    current: u32,
+    /// The last looks, the newest last.
+    pub history: VecDeque<Look>,
     counter_hz: u64,
     start: u64,
     now: u64,
@@ -148,15 +182,33 @@ impl Model {
             calls: 0,
             rate: 0,
             before: 0,
+            seen: 0,
         })
+    }
+
+    /// A thread has ended.
+    fn end(&mut self, id: u32) {
+        self.tasks.remove(&id);
+        if self.ended.len() >= ENDED {
+            self.ended.clear();
+        }
+        self.ended.insert(id);
     }
 
     fn event(&mut self, event: &Event) {
         self.now = event.time;
+        if event.kind == Kind::TaskStart {
+            self.ended.remove(&event.task);
+        } else if self.ended.contains(&event.task) {
+            return;
+        }
+        if let Some(task) = self.tasks.get_mut(&event.task) {
+            task.seen = event.time;
+        }
         match event.kind {
             Kind::TaskStart => {
                 self.threads.take(event);
-                self.task(event.task);
+                self.task(event.task).seen = event.time;
             }
             Kind::TaskName => {
                 self.threads.take(event);
@@ -171,10 +223,16 @@ impl Model {
                 {
                     before.state = State::Ready;
                 }
+                self.current = event.task;
                 self.task(event.task).state = State::Running;
             }
-            Kind::TaskExit => self.tasks.retain(|_, task| task.process != event.task),
-            Kind::SyscallEnter if event.a == EXIT => drop(self.tasks.remove(&event.task)),
+            Kind::TaskExit => {
+                let of_process = self.tasks.values().filter(|task| task.process == event.task);
+                let mut ended: Vec<_> = of_process.map(|task| task.id).collect();
+                ended.push(event.task);
+                ended.into_iter().for_each(|id| self.end(id));
+            }
+            Kind::SyscallEnter if event.a == EXIT => self.end(event.task),
             Kind::SyscallEnter if event.a != EXIT_GROUP => {
                 let task = self.task(event.task);
                 task.calls += 1;
@@ -187,10 +245,28 @@ impl Model {
                 task.state = State::Fault {
                     address: event.a,
                     fault: event.fault,
+                    served: event.fault,
                 };
             }
             Kind::FaultResume => self.task(event.task).state = State::Running,
-            Kind::FaultQueue => drop(self.queued.insert(event.fault)),
+            Kind::FaultQueue => {
+                self.queued.insert(event.fault);
+                self.slots.insert(event.b, event.fault);
+            }
+            Kind::FaultJoin => {
+                let joined = self.slots.get(&event.b).copied();
+                if let (State::Fault { served, .. }, Some(joined)) = (&mut self.task(event.task).state, joined) {
+                    *served = joined;
+                }
+            }
+            Kind::FaultWake => {
+                for task in self.tasks.values_mut() {
+                    if matches!(task.state, State::Fault { served, .. } if served == event.fault) {
+                        // Its page is there: it waits for the CPU.
+                        task.state = State::Ready;
+                    }
+                }
+            }
             Kind::FaultServe | Kind::FaultCancel => drop(self.queued.remove(&event.fault)),
             _ => self.sample(event),
         }
@@ -221,6 +297,12 @@ impl Model {
             return;
         }
         let hz = self.counter_hz;
+        if self.lost > 0 {
+            let silent = self.now.saturating_sub(SILENCE * hz);
+            let current = self.current;
+            self.tasks
+                .retain(|id, task| *id == current || task.seen >= silent || matches!(task.state, State::Call(_)));
+        }
         let rate = |now: u64, before: u64| {
             let more = u128::from(now.saturating_sub(before));
             u64::try_from(more * u128::from(hz) / u128::from(ticks)).unwrap_or(u64::MAX)
@@ -234,6 +316,15 @@ impl Model {
         self.rates.served = std::array::from_fn(|class| rate(now.served[class], before.served[class]));
         self.rates.flushes = pair(now.flushes, before.flushes);
         self.rates.skips = pair(now.skips, before.skips);
+        self.history.push_back(Look {
+            faults: self.rates.served.iter().sum(),
+            in_flight: now.faults.0,
+            free: now.free.0 + now.free.1,
+            flushes: self.rates.flushes.0 + self.rates.flushes.1,
+        });
+        if self.history.len() > HISTORY {
+            self.history.pop_front();
+        }
         self.before = now;
         self.looked = self.now;
     }
@@ -337,6 +428,69 @@ pub(super) mod tests {
         assert_eq!(model.tasks().len(), 1);
         model.take(&frame(0, &[(700, Kind::TaskExit, 1, 0, 0, 0)]));
         assert!(model.tasks().is_empty());
+    }
+
+    #[test]
+    fn a_thread_whose_page_is_there_waits_for_the_cpu_also_if_it_had_joined() {
+        let mut model = model();
+        model.take(&frame(
+            0,
+            &[
+                (600, Kind::TaskStart, 3, 0, 2, 1),
+                (610, Kind::FaultTrap, 3, 10, 0x5020, TrapWord::new(1, 0).0),
+                (620, Kind::FaultJoin, 3, 10, 0x5000, 0),
+            ],
+        ));
+        assert_eq!(model.tasks()[2].state.name(), "fault");
+        model.take(&frame(0, &[(630, Kind::FaultWake, 2, 9, 0x5000, 2)]));
+        let states: Vec<_> = model.tasks().iter().map(|task| task.state.name()).collect();
+        assert_eq!(states, ["call", "ready", "ready"]);
+    }
+
+    #[test]
+    fn what_a_thread_does_on_its_way_out_does_not_bring_it_back() {
+        let mut model = model();
+        model.take(&frame(
+            0,
+            &[
+                (600, Kind::SyscallEnter, 2, 0, EXIT, 0),
+                (610, Kind::FaultTrap, 2, 10, 0x6000, 0),
+                (620, Kind::TaskSwitch, 2, 0, 1, 0),
+            ],
+        ));
+        assert_eq!(model.tasks().len(), 1);
+        // Its number is given to another one.
+        model.take(&frame(0, &[(700, Kind::TaskStart, 2, 0, 2, 1)]));
+        assert_eq!(model.tasks().len(), 2);
+    }
+
+    #[test]
+    fn a_thread_that_could_run_and_does_not_has_ended_where_events_were_lost() {
+        let mut model = model();
+        model.take(&frame(0, &[(4000, Kind::TaskSwitch, 1, 0, 2, 0)]));
+        model.look();
+        assert_eq!(model.tasks().len(), 2, "nothing was lost");
+        model.take(&frame(1, &[(8000, Kind::SyscallEnter, 1, 0, 61, 0)]));
+        model.look();
+        let left: Vec<_> = model.tasks().iter().map(|task| task.id).collect();
+        assert_eq!(left, [1]);
+    }
+
+    #[test]
+    fn the_history_has_the_newest_look_last() {
+        let mut model = model();
+        for look in 1..=HISTORY as u64 + 5 {
+            model.take(&frame(
+                0,
+                &[(500 + 1000 * look, Kind::SampleServed, 0, 0, 0, 500 + 100 * look)],
+            ));
+            model.look();
+        }
+        assert_eq!(model.history.len(), HISTORY);
+        assert_eq!(
+            model.history.back().map(|look| (look.faults, look.free)),
+            Some((100, 1020))
+        );
     }
 
     #[test]

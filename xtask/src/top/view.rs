@@ -1,5 +1,8 @@
 //! What `top` draws, and what its keys do to it.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use ratatui::Frame;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -9,7 +12,7 @@ use ratatui::widgets::{Block, Cell, Paragraph, Row, Table, TableState};
 
 use faultline_trace::FaultClass;
 
-use super::model::{Model, Task};
+use super::model::{HISTORY, Look, Model, Task};
 use crate::report::grouped;
 
 /// What tasks are sorted by.
@@ -39,6 +42,16 @@ impl Sort {
         }
     }
 
+    /// The number that it goes by, if it is one of which more comes first.
+    fn number(self) -> Option<fn(&Task) -> u64> {
+        match self {
+            Self::Rate => Some(|task| task.rate),
+            Self::Faults => Some(|task| task.faults),
+            Self::Calls => Some(|task| task.calls),
+            Self::Id | Self::State => None,
+        }
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Id => "task",
@@ -48,6 +61,40 @@ impl Sort {
             Self::State => "state",
         }
     }
+}
+
+/// A column of the tasks.
+#[derive(Clone, Copy)]
+struct Column {
+    title: &'static str,
+    /// How wide it is; 0: what is left.
+    width: u16,
+    /// From which width of the screen on it is shown.
+    from: u16,
+}
+
+const fn column(title: &'static str, width: u16, from: u16) -> Column {
+    Column { title, width, from }
+}
+
+const COLUMNS: [Column; 8] = [
+    column("task", 8, 0),
+    column("process", 8, 100),
+    column("program", 16, 0),
+    column("state", 8, 0),
+    column("faults/s", 10, 50),
+    column("faults", 12, 90),
+    column("calls", 10, 90),
+    column("waits for", 0, 66),
+];
+
+/// Numbers as bars, from nothing to the largest of them.
+fn sparkline(values: impl Iterator<Item = u64> + Clone) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = values.clone().max().unwrap_or(0).max(1);
+    let bars = values.map(|value| BARS[(value * (BARS.len() as u64 - 1)).div_ceil(most) as usize]);
+    let bars: String = bars.collect();
+    format!("{bars:>HISTORY$}")
 }
 
 /// What a key asks for.
@@ -84,6 +131,7 @@ impl Snapshot {
             .map(|(class, name)| format!("{} {}", name.name(), number(rates.served[class])))
             .collect();
         let all: u64 = rates.served.iter().sum();
+        let history = |of: fn(&Look) -> u64| sparkline(model.history.iter().map(of));
         let head = [
             (
                 "machine",
@@ -94,11 +142,20 @@ impl Snapshot {
                     number(model.lost)
                 ),
             ),
-            ("faults/s", format!("{}   {}", number(all), kinds.join("  "))),
+            (
+                "faults/s",
+                format!(
+                    "{}  {}   {}",
+                    history(|look| look.faults),
+                    number(all),
+                    kinds.join("  ")
+                ),
+            ),
             (
                 "faults",
                 format!(
-                    "in flight {}  queue {}  waiting for memory {}",
+                    "{}  in flight {}  queue {}  waiting for memory {}",
+                    history(|look| look.in_flight),
                     number(now.faults.0),
                     model.queue_depth(),
                     number(now.faults.1)
@@ -107,7 +164,8 @@ impl Snapshot {
             (
                 "frames",
                 format!(
-                    "free {}  zeroed {}  mapped {}  tables {}  reserved {}  quarantined {}",
+                    "{}  free {}  zeroed {}  mapped {}  tables {}  reserved {}  quarantined {}",
+                    history(|look| look.free),
                     number(now.free.0),
                     number(now.free.1),
                     number(now.used.0),
@@ -119,7 +177,8 @@ impl Snapshot {
             (
                 "TLB/s",
                 format!(
-                    "whole flushes {}  pages {}  not needed {}  generations {}",
+                    "{}  whole flushes {}  pages {}  not needed {}  generations {}",
+                    history(|look| look.flushes),
                     number(rates.flushes.0),
                     number(rates.flushes.1),
                     number(rates.skips.0),
@@ -164,7 +223,7 @@ impl View {
         self.ended = Some(how);
     }
 
-    /// The tasks that pass the filter, in order.
+    /// The tasks that pass the filter: the processes in order, each with its threads below the first.
     fn rows(&self) -> Vec<&Task> {
         let filter = self.filter.to_lowercase();
         let matches = |task: &&Task| {
@@ -177,15 +236,28 @@ impl View {
             );
             line.to_lowercase().contains(&filter)
         };
-        let mut tasks: Vec<_> = self.snapshot.tasks.iter().filter(matches).collect();
-        match self.sort {
-            Sort::Id => {}
-            Sort::Rate => tasks.sort_by_key(|task| std::cmp::Reverse(task.rate)),
-            Sort::Faults => tasks.sort_by_key(|task| std::cmp::Reverse(task.faults)),
-            Sort::Calls => tasks.sort_by_key(|task| std::cmp::Reverse(task.calls)),
-            Sort::State => tasks.sort_by_key(|task| task.state.clone()),
+        let mut processes = BTreeMap::<u32, Vec<&Task>>::new();
+        for task in self.snapshot.tasks.iter().filter(matches) {
+            processes.entry(task.process).or_default().push(task);
         }
-        tasks
+        let mut processes: Vec<_> = processes.into_iter().collect();
+        let most = |of: fn(&Task) -> u64, threads: &[&Task]| Reverse(threads.iter().map(|task| of(task)).sum::<u64>());
+        match self.sort.number() {
+            Some(of) => {
+                processes.sort_by_key(|(_, threads)| most(of, threads));
+                for (process, threads) in &mut processes {
+                    threads.sort_by_key(|task| (task.id != *process, Reverse(of(task))));
+                }
+            }
+            None if self.sort == Sort::State => {
+                processes.sort_by_key(|(_, threads)| threads.iter().map(|task| task.state.clone()).min());
+                for (process, threads) in &mut processes {
+                    threads.sort_by_key(|task| (task.id != *process, task.state.clone()));
+                }
+            }
+            None => {}
+        }
+        processes.into_iter().flat_map(|(_, threads)| threads).collect()
     }
 
     /// Does what a key asks for.
@@ -268,6 +340,7 @@ impl View {
     }
 
     fn draw_tasks(&mut self, frame: &mut Frame<'_>, area: Rect) {
+        let shown = |(_, column): &(Cell<'_>, Column)| column.from <= area.width;
         let rows: Vec<Row<'_>> = self
             .rows()
             .into_iter()
@@ -278,8 +351,12 @@ impl View {
                     "call" => Color::Cyan,
                     _ => Color::Reset,
                 };
-                Row::new([
-                    Cell::new(task.id.to_string()),
+                let id = match task.id == task.process {
+                    true => task.id.to_string(),
+                    false => format!("└ {}", task.id),
+                };
+                let cells = [
+                    Cell::new(id),
                     Cell::new(task.process.to_string()),
                     Cell::new(task.program.clone()),
                     Cell::new(task.state.name()).style(Style::new().fg(colour)),
@@ -287,27 +364,27 @@ impl View {
                     Cell::new(grouped(&task.faults.to_string())),
                     Cell::new(grouped(&task.calls.to_string())),
                     Cell::new(task.state.waits_for()),
-                ])
+                ];
+                Row::new(cells.into_iter().zip(COLUMNS).filter(shown).map(|(cell, _)| cell))
             })
             .collect();
-        let widths = [6, 8, 16, 8, 10, 12, 10].map(Constraint::Length);
-        let widths = widths.into_iter().chain([Constraint::Min(16)]);
+        let widths = COLUMNS.into_iter().filter(|column| column.from <= area.width);
+        let widths = widths.map(|column| match column.width {
+            0 => Constraint::Min(16),
+            width => Constraint::Length(width),
+        });
         let filter = if self.filter.is_empty() {
             String::new()
         } else {
             format!(", with \"{}\"", self.filter)
         };
         let title = format!(" {} tasks by {}{filter} ", rows.len(), self.sort.name());
-        let head = Row::new([
-            "task",
-            "process",
-            "program",
-            "state",
-            "faults/s",
-            "faults",
-            "calls",
-            "waits for",
-        ]);
+        let head = Row::new(
+            COLUMNS
+                .into_iter()
+                .filter(|column| column.from <= area.width)
+                .map(|column| column.title),
+        );
         let table = Table::new(rows, widths)
             .header(head.style(Style::new().add_modifier(Modifier::BOLD)))
             .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED))
@@ -355,7 +432,11 @@ mod tests {
     }
 
     fn screen(view: &mut View) -> String {
-        let mut terminal = Terminal::new(TestBackend::new(110, 24)).unwrap();
+        screen_of(view, 150)
+    }
+
+    fn screen_of(view: &mut View, width: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, 24)).unwrap();
         terminal.draw(|frame| view.draw(frame)).unwrap();
         terminal.backend().to_string()
     }
@@ -374,6 +455,35 @@ mod tests {
         ] {
             assert!(screen.contains(wanted), "{wanted} is not on\n{screen}");
         }
+    }
+
+    #[test]
+    fn a_narrow_screen_has_fewer_columns() {
+        let mut view = view();
+        for (width, there, not_there) in [
+            (99, "calls", "process"),
+            (80, "waits for", "calls"),
+            (60, "faults/s", "waits"),
+        ] {
+            let screen = screen_of(&mut view, width);
+            let head = screen.lines().find(|line| line.contains("program")).unwrap();
+            assert!(head.contains(there) && !head.contains(not_there), "{width}: {head}");
+        }
+    }
+
+    #[test]
+    fn threads_stand_below_their_process() {
+        let mut view = view();
+        view.snapshot.tasks[1].process = 1;
+        let screen = screen(&mut view);
+        let ids: Vec<_> = screen.lines().filter(|line| line.contains("touch")).collect();
+        assert!(ids[0].contains("│1 ") && ids[1].contains("│└ 2 "), "{screen}");
+    }
+
+    #[test]
+    fn a_history_is_bars_up_to_its_largest() {
+        assert_eq!(sparkline([0, 1, 50, 100].into_iter()).trim_start(), "▁▂▅█");
+        assert_eq!(sparkline(std::iter::empty()).chars().count(), HISTORY);
     }
 
     #[test]
