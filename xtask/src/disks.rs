@@ -3,6 +3,7 @@
 //! | typed | the disk |
 //! |---|---|
 //! | `--disk FILE[,ro]` | a virtio disk over the file |
+//! | `--disk DIR[,ro]` | a virtio disk over a temporary ext4 file system with what is in the folder |
 //! | `--disk model:FILE[,latency=10us,...]` | the content of the file in the machine's memory, as slow as a disk; read-only |
 //! | `--swap SIZE`, `--swap FILE` | a virtio disk over a temporary file of that size, or over the file |
 //! | `--swap model:SIZE[,latency=10us,...]` | memory of the machine, as slow as a disk |
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::disk::{self, ParameterError};
+use crate::folder_image::{self, ImageError};
 use crate::machine::Accel;
 
 /// Disks at most: the kernel names them by letters.
@@ -84,6 +86,14 @@ pub enum DiskError {
         path: PathBuf,
         /// What is wrong.
         error: io::Error,
+    },
+    /// The folder can't be made a disk.
+    #[error("{}: {error}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        error: ImageError,
     },
     /// The kernel has no more names.
     #[error("{0} disks are more than the {MOST_DISKS} that a machine can have")]
@@ -162,6 +172,13 @@ impl Wanted {
     pub fn open(&self) -> Result<Disk, DiskError> {
         let is_read_only = disk::parse(&self.parameters)?.read_only;
         let content = match &self.source {
+            Source::File(path) if self.role == Role::Disk && path.is_dir() => Content::Host {
+                file: Arc::new(folder_image::of_folder(path).map_err(|error| DiskError::Folder {
+                    path: path.clone(),
+                    error,
+                })?),
+                is_read_only,
+            },
             Source::File(path) => Content::Host {
                 file: Arc::new(open(path, is_read_only)?),
                 is_read_only,
@@ -349,7 +366,7 @@ mod tests {
         }
         let missing = disk("/no/such/file").unwrap().open().unwrap_err().to_string();
         assert!(missing.starts_with("/no/such/file: "), "{missing}");
-        let folder = disk("/tmp,ro").unwrap().open().unwrap_err().to_string();
+        let folder = disk("model:/tmp").unwrap().open().unwrap_err().to_string();
         assert_eq!(folder, "/tmp: it is a folder");
     }
 }

@@ -27,6 +27,7 @@ pub mod demo;
 pub mod disks;
 pub mod executor;
 pub mod flame;
+pub mod folder_image;
 pub mod gdb;
 pub mod interrupt;
 pub mod kernel_image;

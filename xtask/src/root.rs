@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::bundle::Bundle;
+use crate::session::KERNEL_MEMORY;
 
 /// The most links that one path leads through, as in the kernel.
 const MAX_LINKS: usize = 40;
@@ -29,6 +30,18 @@ pub enum Unpackable {
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
+    },
+    /// Its files have no room in the machine.
+    #[error("{}: its files take {needed} MiB of the machine's memory, of which it has {memory}; --mem {least}M is the least", folder.display())]
+    TooLarge {
+        /// The folder.
+        folder: PathBuf,
+        /// What its files take, in MiB.
+        needed: u64,
+        /// What the machine has, in MiB.
+        memory: u64,
+        /// What it should have.
+        least: u64,
     },
     /// Something that an archive of files does not take.
     #[error("{}: {kind}; only files, folders and symbolic links can be packed", path.display())]
@@ -90,6 +103,25 @@ impl Root {
         let mut root = Self::default();
         root.add_folder(folder, "")?;
         Ok(root)
+    }
+
+    /// The same, for a machine with so many MiB of memory; the files of a folder that is too large for it are not read.
+    ///
+    /// # Errors
+    /// As [`Root::of_folder`]; [`Unpackable::TooLarge`].
+    pub fn of_folder_for(folder: &Path, memory: u64) -> Result<Self, Unpackable> {
+        let needed = size_of_folder(folder).div_ceil(1 << 20);
+        let least = needed + KERNEL_MEMORY;
+        if least > memory {
+            let folder = folder.to_owned();
+            return Err(Unpackable::TooLarge {
+                folder,
+                needed,
+                memory,
+                least,
+            });
+        }
+        Self::of_folder(folder)
     }
 
     /// Adds a file.
@@ -209,6 +241,17 @@ impl Root {
         }
         Ok(())
     }
+}
+
+/// Bytes of all files of a folder. What can't be looked at counts nothing: whoever reads it says why.
+fn size_of_folder(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(about) if about.is_dir() => size_of_folder(&entry.path()),
+        Ok(about) if about.is_file() => about.len(),
+        _ => 0,
+    };
+    entries.map(size).sum()
 }
 
 fn special(kind: fs::FileType) -> &'static str {

@@ -32,7 +32,7 @@ pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
     let (program, args) = arguments.command.split_first().context("no program is named")?;
     let program = program.to_str().context("the program's name is not UTF-8 text")?;
     let root = match &arguments.root {
-        Some(folder) => Root::of_folder(folder)?,
+        Some(folder) => Root::of_folder_for(folder, arguments.options.mem)?,
         None => Root::default(),
     };
     let mut hardware = arguments.options.hardware(arguments.accel)?;

@@ -30,7 +30,7 @@ pub fn run(arguments: &cli::Shell) -> anyhow::Result<u8> {
     let busybox = busybox(arguments.busybox.as_deref())?;
     let artifacts = session::prepare()?;
     let mut root = match &arguments.root {
-        Some(folder) => Root::of_folder(folder)?,
+        Some(folder) => Root::of_folder_for(folder, arguments.options.mem)?,
         None => Root::default(),
     };
     root.add_link("bin/sh", "busybox");

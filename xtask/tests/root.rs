@@ -162,3 +162,15 @@ fn a_folder_that_cannot_be_packed_is_refused_with_the_path() {
         ),
     );
 }
+
+#[test]
+fn a_folder_that_is_too_large_is_refused_before_it_is_read() {
+    let folder = small_system();
+    let large = fs::File::create(folder.path().join("large")).unwrap();
+    large.set_len(1 << 40).unwrap();
+    let (status, _, stderr) = run(folder.path(), &["hello"]);
+    assert_eq!(status, 125, "{stderr}");
+    let said = |text: &str| assert!(stderr.contains(text), "{stderr}");
+    said("its files take 104857");
+    said("MiB of the machine's memory, of which it has 512; --mem 104");
+}

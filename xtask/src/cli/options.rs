@@ -110,11 +110,12 @@ impl Options {
 #[derive(Clone, Debug, Default, Args)]
 #[group(id = "disks")]
 pub struct Disks {
-    /// A disk: a file of this machine, only read with `,ro`, or model:FILE, its content in the machine's memory and as slow
+    /// A disk: a file of this machine, only read with `,ro`; a folder, of which mke2fs makes a temporary ext4 file system; or
+    /// model:FILE, its content in the machine's memory and as slow
     /// as a disk, with `,latency=10us,bandwidth=2G,depth=64,jitter=0.1,errors=1e-5,seed=7,hang=N`; either with
     /// `,timeout=30s`, after which a disk that does not answer is given up; may be given several times; the first ext4 file
     /// system is mounted read-only at /mnt
-    #[arg(long, value_name = "FILE[,ro]|model:FILE[,...]", value_parser = disks::disk)]
+    #[arg(long, value_name = "FILE[,ro]|DIR[,ro]|model:FILE[,...]", value_parser = disks::disk)]
     pub disk: Vec<Wanted>,
     /// A disk to swap to: a size, such as 256M, for a temporary file, a file, or model:SIZE for memory that is as slow as a
     /// disk, with parameters as for --disk
@@ -158,7 +159,6 @@ pub enum Setting {
     Line(&'static str, String),
 }
 
-impl fmt::Display for Setting {
 impl Setting {
     /// Whether it says which ports carry what is written: then it is the serial ports.
     fn is_console(&self) -> bool {
@@ -166,6 +166,7 @@ impl Setting {
     }
 }
 
+impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Help => f.write_str("help"),
