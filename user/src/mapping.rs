@@ -210,9 +210,29 @@ impl Mapping {
     /// # Errors
     /// What madvise reported.
     pub fn try_discard(&self, pages: Range<usize>) -> io::Result<()> {
+        self.try_advise(pages, libc::MADV_DONTNEED)
+    }
+
+    /// Gives the kernel an advice, such as [`libc::MADV_PAGEOUT`], for a range of pages.
+    ///
+    /// # Errors
+    /// What madvise reported.
+    pub fn try_advise(&self, pages: Range<usize>, advice: libc::c_int) -> io::Result<()> {
         let (address, bytes) = self.range(pages);
         // SAFETY: as in `try_protect`.
-        done(unsafe { libc::madvise(address, bytes, libc::MADV_DONTNEED) })
+        done(unsafe { libc::madvise(address, bytes, advice) })
+    }
+
+    /// How many of the pages are in memory.
+    ///
+    /// # Errors
+    /// What mincore reported.
+    pub fn try_resident(&self) -> io::Result<usize> {
+        let mut flags = vec![0u8; self.pages()];
+        let (address, bytes) = self.range(0..self.pages());
+        // SAFETY: 1. the call reads no memory of the program. 2. it writes one byte for each page, for which there is room.
+        done(unsafe { libc::mincore(address, bytes, flags.as_mut_ptr()) })?;
+        Ok(flags.iter().filter(|flag| **flag & 1 == 1).count())
     }
 
     /// Changes the size, at another place if need be.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell as CompletedShell;
 
 pub use options::{Disks, Options, Settings};
@@ -211,35 +211,62 @@ pub struct Shell {
 /// `bench`.
 #[derive(Debug, Args)]
 pub struct Bench {
+    /// What is measured
+    #[arg(long, value_enum, default_value_t)]
+    pub suite: Suite,
     /// Only operations whose names have this in them
     #[arg(long, value_name = "TEXT")]
     pub filter: Option<String>,
-    /// A Linux kernel image to measure beside ours, or `auto` for Debian's 6.1 and 6.12 cloud kernels, which are
-    /// downloaded by apt-get into the target directory and not installed; may be given several times
+    /// A Linux kernel image to measure beside ours, or `auto` for Debian's 6.1 and 6.12 cloud kernels (its generic 6.1 for
+    /// swap, with the modules configfs.ko and null_blk.ko, which lie beside the image), which are downloaded by apt-get
+    /// into the target directory and not installed; may be given several times
     #[arg(long, value_name = "VMLINUZ")]
     pub linux: Vec<PathBuf>,
     /// Only record every instruction of the one operation that --filter names, and say by function what they are spent
     /// on
     #[arg(long, requires = "filter", conflicts_with_all = ["linux", "json", "markdown", "chart"])]
     pub profile: bool,
-    /// Rounds under plain TCG, where time is measured; 0 for none
+    /// Rounds under plain TCG, where time is measured; 0 for none; the suite swap has none
     #[arg(long, value_name = "NUMBER", default_value_t = 3)]
     pub rounds: u32,
     /// Write the figures as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Replace the tables between the lines `<!-- bench: begin -->` and `<!-- bench: end -->` of a Markdown file
+    /// Replace the tables between the lines `<!-- bench: begin -->` and `<!-- bench: end -->` of a Markdown file (for
+    /// swap, `bench swap`)
     #[arg(long, value_name = "FILE")]
     pub markdown: Option<PathBuf>,
     /// Draw the figures beside those of Linux as SVG
     #[arg(long, value_name = "FILE")]
     pub chart: Option<PathBuf>,
-    /// Memory of the machines, in MiB, or with a unit; Linux gives no huge pages below 1G
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = megabytes)]
-    pub mem: u64,
+    /// Memory of the machines, in MiB, or with a unit; 1G if not given, because Linux gives no huge pages below, and 384M
+    /// for swap
+    #[arg(long, value_name = "SIZE", value_parser = megabytes)]
+    pub mem: Option<u64>,
     /// End each machine after this many seconds
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     pub timeout: Duration,
+}
+
+impl Bench {
+    /// Memory of the machines in MiB.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.mem.unwrap_or(match self.suite {
+            Suite::Memory => 1024,
+            Suite::Swap => 384,
+        })
+    }
+}
+
+/// What `bench` measures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Suite {
+    /// Calls, faults that need no device, processes.
+    #[default]
+    Memory,
+    /// Faults that wait: swap on a modelled disk, files in the cache.
+    Swap,
 }
 
 /// `executor`.

@@ -4,8 +4,6 @@
 use svg::Document;
 use svg::node::element::{Line, Rectangle, Style, Text};
 
-use super::Results;
-use super::tables::best_linux;
 use crate::report::grouped;
 
 /// Lengths in units of the picture.
@@ -24,17 +22,22 @@ const STYLE: &str = "text{font:13px sans-serif;fill:#57606a}.title{font-weight:6
     .ours{fill:#1f883d}.linux{fill:#8c959f}.grid{stroke:#8c959f;stroke-opacity:.35}\
     @media(prefers-color-scheme:dark){text{fill:#c9d1d9}.ours{fill:#3fb950}}";
 
-/// Draws the operations that both systems have; `None` if there is none.
-pub fn draw(results: &Results) -> Option<String> {
-    let rows: Vec<(&str, u64, u64)> = results
-        .queued
-        .operations
-        .iter()
-        .filter_map(|(name, ours)| Some((name.as_str(), ours.median, best_linux(results, name)?.median)))
-        .filter(|(_, ours, linux)| *ours > 10 && *linux > 10)
-        .collect();
-    let largest = rows.iter().map(|(_, ours, linux)| ours.max(linux)).max()?;
-    let to = (*largest as f64).log10().ceil();
+/// An operation of both systems.
+pub struct Pair {
+    /// What it is called.
+    pub name: String,
+    /// What it costs here.
+    pub ours: u64,
+    /// What it costs on Linux.
+    pub linux: u64,
+}
+
+/// Draws the operations that cost more than the left end of the scale; `None` if there is none. The names are ours and
+/// Linux's.
+pub fn draw(title: &str, names: [&str; 2], pairs: &[Pair]) -> Option<String> {
+    let rows: Vec<_> = pairs.iter().filter(|pair| pair.ours > 10 && pair.linux > 10).collect();
+    let largest = rows.iter().map(|pair| pair.ours.max(pair.linux)).max()?;
+    let to = (largest as f64).log10().ceil();
     let x = |value: f64| LABELS + (value.log10() - FROM) / (to - FROM) * PLOT;
     let bottom = TOP + ROW * rows.len() as f64;
     let (width, height) = (LABELS + PLOT + NUMBERS, bottom + 24.0);
@@ -42,16 +45,8 @@ pub fn draw(results: &Results) -> Option<String> {
         .set("viewBox", (0.0, 0.0, width, height))
         .set("role", "img")
         .add(Style::new(STYLE))
-        .add(text(
-            "Guest instructions at the median, less is better (logarithmic scale)",
-            16.0,
-            22.0,
-            "title",
-        ));
-    for (class, name, at) in [
-        ("ours", "Faultline, through the queue", 16.0),
-        ("linux", "Linux, the better of those measured", 250.0),
-    ] {
+        .add(text(title, 16.0, 22.0, "title"));
+    for (class, name, at) in [("ours", names[0], 16.0), ("linux", names[1], 250.0)] {
         picture = picture
             .add(bar(at, 36.0, BAR, class))
             .add(text(name, at + BAR + 6.0, 47.0, "key"));
@@ -67,7 +62,8 @@ pub fn draw(results: &Results) -> Option<String> {
         let label = text(&grouped(&value.to_string()), x(value), bottom + 16.0, "number").set("text-anchor", "middle");
         picture = picture.add(grid).add(label);
     }
-    for (row, (name, ours, linux)) in rows.into_iter().enumerate() {
+    for (row, Pair { name, ours, linux }) in rows.into_iter().enumerate() {
+        let (ours, linux) = (*ours, *linux);
         let y = TOP + ROW * row as f64 + 4.0;
         picture = picture.add(text(name, LABELS - 8.0, y + BAR + 4.0, "name").set("text-anchor", "end"));
         let ratio = format!(" ({:.1}×)", linux as f64 / ours as f64);
@@ -99,23 +95,17 @@ fn text(content: &str, x: f64, y: f64, class: &str) -> Text {
 
 #[cfg(test)]
 mod tests {
-    use super::super::figures::Column;
     use super::*;
 
     #[test]
     fn each_operation_of_both_systems_has_two_bars() {
-        let column = |median| {
-            let line = |name: &str| format!("@bench\t{name}\truns=1\tmin=1\tmedian={median}\tp99=1\tmean=1\n");
-            let text = ["one", "two < three"].map(line).concat() + "@end\tticks_per_us=1\n";
-            Column::parse(&text).unwrap()
+        assert_eq!(draw("title", ["ours", "Linux"], &[]), None);
+        let pair = |name: &str| Pair {
+            name: name.to_owned(),
+            ours: 500,
+            linux: 5000,
         };
-        let mut results = Results {
-            queued: column(500),
-            ..Results::default()
-        };
-        assert_eq!(draw(&results), None);
-        results.linux = vec![("Linux".to_owned(), column(5000))];
-        let picture = draw(&results).unwrap();
+        let picture = draw("title", ["ours", "Linux"], &[pair("one"), pair("two < three")]).unwrap();
         // Two in the legend.
         assert_eq!(picture.matches("<rect").count(), 6);
         assert!(

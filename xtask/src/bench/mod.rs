@@ -8,15 +8,17 @@
 //! The program is the sample task `bench`; `figures` reads what it prints, `tables` and `chart` show it.
 
 mod chart;
+mod debian;
 mod figures;
 pub(crate) mod linux;
+mod page;
 pub(crate) mod profile;
+mod swap;
 mod tables;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -28,9 +30,13 @@ use crate::cli;
 use crate::config::{Config, Fault, Switch};
 use crate::machine::{Accel, Hardware};
 use crate::ports::{Captured, Ports};
+use crate::report::Report;
 use crate::session::{self, Task};
+use chart::Pair;
+use cli::Suite;
 use figures::Column;
 use linux::Linux;
+use page::Page;
 use profile::{Pipe, Profile};
 
 /// The name of the sample task.
@@ -105,7 +111,11 @@ impl System<'_> {
 /// # Errors
 /// Fails when a machine doesn't come to an orderly end, when two counted runs differ, or when a file can't be written.
 pub fn run(arguments: &cli::Bench) -> anyhow::Result<u8> {
-    let page = arguments.markdown.as_deref().map(Page::read).transpose()?;
+    if arguments.suite == Suite::Swap {
+        return swap::run(arguments);
+    }
+    let page = arguments.markdown.as_deref();
+    let page = page.map(|file| Page::read(file, "bench")).transpose()?;
     let kernels = Linux::all(&arguments.linux)?;
     let artifacts = session::prepare()?;
     let file = artifacts.task(PROGRAM).context("there is no sample task bench")?;
@@ -113,7 +123,7 @@ pub fn run(arguments: &cli::Bench) -> anyhow::Result<u8> {
         program: fs::read(&file).with_context(|| format!("{} can't be read", file.display()))?,
         artifacts,
         arguments,
-        bar: progress_bar(kernels.len(), arguments.rounds),
+        bar: progress_bar(machines(kernels.len(), arguments.rounds)),
     };
     if arguments.profile {
         let profile = measurer.profile()?;
@@ -139,16 +149,37 @@ pub fn run(arguments: &cli::Bench) -> anyhow::Result<u8> {
         fs::write(file, text).with_context(|| format!("{} can't be written", file.display()))?;
     }
     if let Some(file) = &arguments.chart {
-        let chart = chart::draw(&results).context("a chart needs --linux and an operation that both systems have")?;
+        let title = "Guest instructions at the median, less is better (logarithmic scale)";
+        let linux = "Linux, the better of those measured";
+        let chart = chart::draw(title, ["Faultline, through the queue", linux], &pairs(&results));
+        let chart = chart.context("a chart needs --linux and an operation that both systems have")?;
         fs::write(file, chart).with_context(|| format!("{} can't be written", file.display()))?;
     }
     Ok(0)
 }
 
-fn progress_bar(kernels: usize, rounds: u32) -> ProgressBar {
-    let counted = 2 * (3 + kernels as u64);
-    let timed = u64::from(rounds) * (3 + kernels as u64);
-    let bar = ProgressBar::new(counted + timed);
+/// The medians of the operations that both systems have: ours, and that of the better Linux.
+fn pairs(results: &Results) -> Vec<Pair> {
+    let operations = results.queued.operations.iter();
+    operations
+        .filter_map(|(name, ours)| {
+            let linux = tables::best_linux(results, name)?.median;
+            Some(Pair {
+                name: name.clone(),
+                ours: ours.median,
+                linux,
+            })
+        })
+        .collect()
+}
+
+/// How many machines the suite boots.
+fn machines(kernels: usize, rounds: u32) -> u64 {
+    (2 + u64::from(rounds)) * (3 + kernels as u64)
+}
+
+fn progress_bar(machines: u64) -> ProgressBar {
+    let bar = ProgressBar::new(machines);
     let style = "{spinner} {pos}/{len} machines [{elapsed_precise}] {wide_msg}";
     bar.set_style(ProgressStyle::with_template(style).expect("the template is well-formed"));
     bar.enable_steady_tick(Duration::from_millis(100));
@@ -165,7 +196,7 @@ struct Measurer<'a> {
 impl Measurer<'_> {
     fn measure(&self, kernels: &[Linux]) -> anyhow::Result<Results> {
         let mut results = Results {
-            memory: self.arguments.mem,
+            memory: self.arguments.memory(),
             rounds: self.arguments.rounds,
             ..Results::default()
         };
@@ -204,7 +235,7 @@ impl Measurer<'_> {
         let filter = self.arguments.filter.clone().unwrap_or_default();
         let words: Vec<_> = words.into_iter().chain([filter]).collect();
         let hardware = Hardware {
-            memory: self.arguments.mem,
+            memory: self.arguments.memory(),
             accel: Accel::Icount,
             instructions: Some(pipe.path().to_owned()),
             ..Hardware::default()
@@ -260,7 +291,7 @@ impl Measurer<'_> {
                 words.insert(0, "--init".to_owned());
                 // The words of a kernel's command line have no spaces in them.
                 let words: Vec<_> = words.iter().map(|word| word.replace(' ', "+")).collect();
-                let (memory, limit) = (self.arguments.mem, self.arguments.timeout);
+                let (memory, limit) = (self.arguments.memory(), self.arguments.timeout);
                 linux.boot(&self.program, &words, memory, accel, limit)?
             }
             System::Faultline { fault, pool } => {
@@ -282,7 +313,7 @@ impl Measurer<'_> {
         floor: &mut BTreeMap<String, u64>,
     ) -> anyhow::Result<String> {
         let hardware = Hardware {
-            memory: self.arguments.mem,
+            memory: self.arguments.memory(),
             accel,
             ..Hardware::default()
         };
@@ -298,36 +329,48 @@ impl Measurer<'_> {
         words: &[String],
         floor: &mut BTreeMap<String, u64>,
     ) -> anyhow::Result<String> {
-        let task = Task::sample(PROGRAM, words, &self.artifacts)?;
         let mut config = Config::new();
-        config.set("mode", "run")?;
-        task.configure(&mut config)?;
         config
             .set("fault", fault)?
             .set("zero_pool", pool)?
             .set("floor", measures_floor)?;
-        let bundle = session::pack(&self.artifacts, &config, &[task], hardware)?;
-        let (stdout, stderr) = (Captured::default(), Captured::default());
-        let ports = Ports {
-            log: Box::new(io::sink()),
-            stdout: Box::new(stdout.clone()),
-            stderr: Box::new(stderr.clone()),
-        };
-        let limit = Some(self.arguments.timeout);
-        let (report, _) = session::boot(&self.artifacts, hardware, &bundle, ports, limit)??;
-        if !report.frames_hold()? || report.programs()?.iter().any(|program| program.status != 0) {
-            bail!(
-                "the benchmark failed on Faultline: {}",
-                String::from_utf8_lossy(&stderr.take())
-            );
-        }
+        let limit = self.arguments.timeout;
+        let (text, report) = run_program(&self.artifacts, config, hardware, words, limit)?;
         for step in tables::FLOOR_STEPS {
             if let Some(count) = report.optional(&format!("floor.{step}"))? {
                 floor.insert((*step).to_owned(), count);
             }
         }
-        Ok(String::from_utf8_lossy(&stdout.take()).into_owned())
+        Ok(text)
     }
+}
+
+/// Runs the program on a machine of its own; returns what it printed, and the kernel's report.
+fn run_program(
+    artifacts: &Artifacts,
+    mut config: Config,
+    hardware: &Hardware,
+    words: &[String],
+    limit: Duration,
+) -> anyhow::Result<(String, Report)> {
+    let task = Task::sample(PROGRAM, words, artifacts)?;
+    config.set("mode", "run")?;
+    task.configure(&mut config)?;
+    let bundle = session::pack(artifacts, &config, &[task], hardware)?;
+    let (stdout, stderr) = (Captured::default(), Captured::default());
+    let ports = Ports {
+        log: Box::new(io::sink()),
+        stdout: Box::new(stdout.clone()),
+        stderr: Box::new(stderr.clone()),
+    };
+    let (report, _) = session::boot(artifacts, hardware, &bundle, ports, Some(limit))??;
+    if !report.frames_hold()? || report.programs()?.iter().any(|program| program.status != 0) {
+        bail!(
+            "the benchmark failed on Faultline: {}",
+            String::from_utf8_lossy(&stderr.take())
+        );
+    }
+    Ok((String::from_utf8_lossy(&stdout.take()).into_owned(), report))
 }
 
 /// Takes over a round's times where they are less.
@@ -341,56 +384,9 @@ fn keep_least(least: &mut Times, column: &Column) {
     }
 }
 
-/// A page with a place for the tables.
-struct Page<'a> {
-    file: &'a Path,
-    before: String,
-    after: String,
-}
-
-impl<'a> Page<'a> {
-    const BEGIN: &'static str = "<!-- bench: begin -->\n";
-    const END: &'static str = "<!-- bench: end -->";
-
-    /// Reads the page, before anything is measured.
-    fn read(file: &'a Path) -> anyhow::Result<Self> {
-        let text = fs::read_to_string(file).with_context(|| format!("{} can't be read", file.display()))?;
-        let (before, rest) = text
-            .split_once(Self::BEGIN)
-            .with_context(|| format!("{} has no line `{}`", file.display(), Self::BEGIN.trim()))?;
-        let (_, after) = rest
-            .split_once(Self::END)
-            .with_context(|| format!("{} has no line `{}` after the other", file.display(), Self::END))?;
-        Ok(Self {
-            file,
-            before: before.to_owned(),
-            after: after.to_owned(),
-        })
-    }
-
-    fn replace(&self, tables: &str) -> anyhow::Result<()> {
-        let text = format!("{}{}{tables}{}{}", self.before, Self::BEGIN, Self::END, self.after);
-        fs::write(self.file, text).with_context(|| format!("{} can't be written", self.file.display()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_place_for_the_tables_is_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("page.md");
-        fs::write(&file, "one\n<!-- bench: begin -->\nold\n<!-- bench: end -->\ntwo\n").unwrap();
-        for _ in 0..2 {
-            Page::read(&file).unwrap().replace("new\n").unwrap();
-            let text = fs::read_to_string(&file).unwrap();
-            assert_eq!(text, "one\n<!-- bench: begin -->\nnew\n<!-- bench: end -->\ntwo\n");
-        }
-        fs::write(&file, "no place").unwrap();
-        assert!(Page::read(&file).is_err());
-    }
 
     #[test]
     fn the_least_time_of_all_rounds_is_kept() {

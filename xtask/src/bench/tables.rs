@@ -75,11 +75,13 @@ fn known(operation: &str) -> (Option<&'static str>, Option<u64>) {
         .map_or((None, None), |(_, step, goal)| (*step, *goal))
 }
 
-fn number(value: impl ToString) -> String {
+/// A number with its thousands apart.
+pub fn number(value: impl ToString) -> String {
     grouped(&value.to_string())
 }
 
-fn maybe(value: Option<impl ToString>) -> String {
+/// A number, or nothing.
+pub fn maybe(value: Option<impl ToString>) -> String {
     value.map_or_else(String::new, number)
 }
 
@@ -185,20 +187,23 @@ fn times(results: &Results) -> Option<Table> {
 }
 
 /// A table whose first column is text and the others are numbers.
-struct Table {
+pub struct Table {
     header: Vec<String>,
-    rows: Vec<Vec<String>>,
+    /// The rows, each as long as the header.
+    pub rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    fn new(header: Vec<String>) -> Self {
+    /// A table without rows.
+    pub fn new(header: Vec<String>) -> Self {
         Self {
             header,
             rows: Vec::new(),
         }
     }
 
-    fn to_markdown(&self) -> String {
+    /// The table as text.
+    pub fn to_markdown(&self) -> String {
         let width = |column: usize| {
             let cells = self
                 .rows

@@ -10,27 +10,32 @@ mod counters;
 mod faults;
 mod init;
 mod memory;
+mod null_block;
 mod processes;
 mod ranges;
 mod series;
+mod swap;
 
 use std::time::Duration;
 
-use faultline_user::Arguments;
+use faultline_user::{Arguments, fail};
 
 use crate::series::{Bench, Form, Settings};
 
 fn main() {
     let mut arguments = Arguments::new(
-        "bench [--filter TEXT] [--largest-fork MIB] [--pages N] [--rest MILLISECONDS] [--fields] [--init]",
+        "bench [--suite memory|swap] [--filter TEXT]... [--largest-fork MIB] [--pages N] [--rest MILLISECONDS] [--fields] \
+         [--init] [--latency NANOSECONDS] [--backed MIB]",
     );
     let mut settings = Settings {
-        filter: None,
+        filters: Vec::new(),
         form: Form::Table,
         pages: 1024,
         rest: Duration::ZERO,
     };
     let mut largest = 64;
+    let mut suite = Suite::Memory;
+    let (mut latency, mut backed) = (10_000, 0);
     let is_init = std::env::args().any(|word| word == "--init");
     if is_init {
         // A kernel hands its first process also those words of its own command line that it doesn't know.
@@ -39,8 +44,15 @@ fn main() {
     while let Some(word) = arguments.next_word() {
         match word.as_str() {
             // The words of a kernel's command line have no spaces in them.
-            "--filter" if is_init => settings.filter = Some(arguments.value::<String>().replace('+', " ")),
-            "--filter" => settings.filter = Some(arguments.value()),
+            "--filter" if is_init => settings.filters.push(arguments.value::<String>().replace('+', " ")),
+            "--filter" => settings.filters.push(arguments.value()),
+            "--suite" => match arguments.value::<String>().as_str() {
+                "memory" => suite = Suite::Memory,
+                "swap" => suite = Suite::Swap,
+                _ => arguments.wrong(),
+            },
+            "--latency" => latency = arguments.value(),
+            "--backed" => backed = arguments.value(),
             "--largest-fork" => largest = arguments.value(),
             "--pages" => settings.pages = arguments.value(),
             "--rest" => settings.rest = Duration::from_millis(arguments.value()),
@@ -52,20 +64,38 @@ fn main() {
         arguments.wrong();
     }
     if is_init {
-        // In a child: Linux logs every signal of its first process, handled or not.
         init::settle();
-        memory::wait(memory::fork(|| measure(settings, largest)));
+        if suite == Suite::Swap {
+            null_block::swap_on(latency, backed)
+                .unwrap_or_else(|error| fail(format_args!("no swap on Linux: {error}")));
+        }
+        // In a child: Linux logs every signal of its first process, handled or not.
+        memory::wait(memory::fork(|| measure(suite, settings, largest)));
         init::power_off();
     }
-    measure(settings, largest);
+    measure(suite, settings, largest);
+}
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Suite {
+    /// Calls, faults that need nothing from a device, processes.
+    Memory,
+    /// Faults that wait for a device.
+    Swap,
 }
 
 /// Runs the benchmarks; `fork` alone up to `largest` MiB.
-fn measure(settings: Settings, largest: usize) {
+fn measure(suite: Suite, settings: Settings, largest: usize) {
     let bench = Bench::new(settings);
-    calls::run(&bench);
-    faults::run(&bench);
-    ranges::run(&bench);
-    processes::run(&bench, largest);
+    match suite {
+        Suite::Memory => {
+            calls::run(&bench);
+            faults::run(&bench);
+            ranges::run(&bench);
+            processes::run(&bench, largest);
+        }
+        Suite::Swap => swap::run(&bench),
+    }
     bench.finish();
 }

@@ -22,8 +22,8 @@ pub enum Form {
 /// What the command line asks for.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Only benchmarks whose names have this in them.
-    pub filter: Option<String>,
+    /// Only benchmarks whose names have all of these in them.
+    pub filters: Vec<String>,
     /// How the figures are printed.
     pub form: Form,
     /// Pages of each fault benchmark.
@@ -47,6 +47,8 @@ pub struct Series {
     since: Option<Counters>,
     /// What the kernel counted from `begin` to `end`.
     counted: Option<Counters>,
+    /// Figures of the whole series, by name.
+    notes: Vec<(&'static str, f64)>,
 }
 
 impl Series {
@@ -57,7 +59,13 @@ impl Series {
             rest,
             since: None,
             counted: None,
+            notes: Vec::new(),
         }
+    }
+
+    /// Tells a figure of the whole series.
+    pub fn note(&mut self, name: &'static str, value: f64) {
+        self.notes.push((name, value));
     }
 
     /// The set-up is over: what follows is counted.
@@ -121,12 +129,7 @@ impl Bench {
 
     /// Runs a benchmark and tells its figures; `per` divides each measurement.
     pub fn run(&self, name: &str, per: u64, measure: impl FnOnce(&mut Series)) {
-        if self
-            .settings
-            .filter
-            .as_ref()
-            .is_some_and(|filter| !name.contains(filter))
-        {
+        if !self.settings.filters.iter().all(|filter| name.contains(filter)) {
             return;
         }
         let mut series = Series::new(self.overhead, self.settings.rest);
@@ -136,13 +139,23 @@ impl Bench {
         let mean = series.values.iter().sum::<u64>() / (runs as u64 * per);
         let [least, median, p99] = [0, 50, 99].map(|percent| series.percentile(percent) / per);
         match self.settings.form {
-            Form::Table => println!("{name:<48} {median:>10} {p99:>10} {mean:>10} {runs:>7}"),
+            Form::Table => {
+                let notes: String = series
+                    .notes
+                    .iter()
+                    .map(|(name, value)| format!("  {name} {value:.3}"))
+                    .collect();
+                println!("{name:<48} {median:>10} {p99:>10} {mean:>10} {runs:>7}{notes}");
+            }
             Form::Fields => {
                 let mut fields = self.fields.borrow_mut();
                 *fields +=
                     &format!("@bench\t{name}\truns={runs}\tmin={least}\tmedian={median}\tp99={p99}\tmean={mean}");
                 if let Some(counted) = series.counted {
                     *fields += &counted.to_fields(runs as f64 * per as f64);
+                }
+                for (name, value) in &series.notes {
+                    *fields += &format!("\t{name}={value:.3}");
                 }
                 fields.push('\n');
             }

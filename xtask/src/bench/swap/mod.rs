@@ -1,0 +1,205 @@
+//! `bench --suite swap`: what faults cost that wait for a device, beside Linux with the same program file.
+//!
+//! Both systems swap to a disk in memory that completes each request after a time on the machine's clock: Faultline's
+//! modelled disk, Linux's `null_blk`. Under `-icount` that clock counts guest instructions, and goes on to the next timer
+//! where the machine is idle; so a figure is the instructions of a page plus what of its waiting nobody else could use,
+//! and repeats to the digit.
+
+mod tables;
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+
+use super::chart;
+use super::figures::Column;
+use super::linux::Linux;
+use super::page::Page;
+use super::{PROGRAM, progress_bar, run_program};
+use crate::build::Artifacts;
+use crate::cli;
+use crate::config::{Config, Fault, Switch};
+use crate::disks;
+use crate::machine::{Accel, Hardware};
+use crate::session;
+
+/// One boot of each system.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    /// The operations that it measures: those with this in their names.
+    operations: &'static str,
+    /// What the disk takes for each request.
+    latency: Duration,
+    /// Size of the swap area in MiB. It lies in the machine's memory.
+    swap: u64,
+    /// Whether Linux's disk gets its memory at the start, because there will be none left.
+    is_backed: bool,
+}
+
+/// What the suite consists of.
+const PARTS: [Part; 7] = [
+    Part::pages(2),
+    Part::pages(10),
+    Part::pages(100),
+    Part {
+        operations: "compute",
+        ..Part::pages(10_000)
+    },
+    Part {
+        operations: "steady state",
+        swap: 256,
+        is_backed: true,
+        ..Part::pages(10)
+    },
+    Part {
+        operations: "in the cache",
+        ..Part::pages(10)
+    },
+    Part {
+        operations: "evicting",
+        ..Part::pages(10)
+    },
+];
+
+impl Part {
+    /// Pages that leave and come back one by one.
+    const fn pages(microseconds: u64) -> Self {
+        Self {
+            operations: "swap-",
+            latency: Duration::from_micros(microseconds),
+            swap: 64,
+            is_backed: false,
+        }
+    }
+}
+
+/// The figures of one part.
+#[derive(Clone, Debug, Default, Serialize)]
+struct Measured {
+    latency_us: u64,
+    /// Faults that wait are futures.
+    queued: Column,
+    /// The CPU waits with each.
+    inline: Column,
+    /// Linux.
+    linux: Vec<(String, Column)>,
+}
+
+/// Everything that was measured.
+#[derive(Clone, Debug, Default, Serialize)]
+struct Results {
+    /// Memory of the machines in MiB.
+    memory: u64,
+    parts: Vec<Measured>,
+}
+
+/// Measures, prints, and writes the files that were asked for.
+///
+/// # Errors
+/// As [`super::run`].
+pub fn run(arguments: &cli::Bench) -> anyhow::Result<u8> {
+    if arguments.profile {
+        bail!("--profile records the suite memory; `run --profile FILE.svg --swap ... bench` records any run");
+    }
+    let page = arguments.markdown.as_deref();
+    let page = page.map(|file| Page::read(file, "bench swap")).transpose()?;
+    let kernels = Linux::all_with_disk(&arguments.linux)?;
+    let artifacts = session::prepare()?;
+    let file = artifacts.task(PROGRAM).context("there is no sample task bench")?;
+    let program = fs::read(&file).with_context(|| format!("{} can't be read", file.display()))?;
+    let bar = progress_bar(PARTS.len() as u64 * 2 * (2 + kernels.len() as u64));
+    let mut results = Results {
+        memory: arguments.memory(),
+        parts: Vec::new(),
+    };
+    for part in PARTS {
+        let twice = |name: &str, boot: &dyn Fn() -> anyhow::Result<String>| {
+            let mut runs = Vec::new();
+            for run in 1..=2 {
+                bar.set_message(format!("{name}: {}, run {run} of 2", part.operations));
+                runs.push(Column::parse(&boot()?).with_context(|| name.to_owned())?);
+                bar.inc(1);
+            }
+            let different = runs[0].differences(&runs[1]);
+            if !different.is_empty() {
+                bail!("{name}: two runs counted differently: {}", different.join(", "));
+            }
+            Ok(runs.swap_remove(0))
+        };
+        let faultline = |fault| boot_faultline(&artifacts, arguments, part, fault);
+        let mut measured = Measured {
+            latency_us: u64::try_from(part.latency.as_micros())?,
+            queued: twice("Faultline", &|| faultline(Fault::Queued))?,
+            inline: twice("Faultline, inline", &|| faultline(Fault::Inline))?,
+            linux: Vec::new(),
+        };
+        for linux in &kernels {
+            let column = twice(&linux.name, &|| boot_linux(linux, &program, arguments, part))?;
+            measured.linux.push((linux.name.clone(), column));
+        }
+        results.parts.push(measured);
+    }
+    bar.finish_and_clear();
+    if results.parts.iter().all(|part| part.queued.operations.is_empty()) {
+        bail!(
+            "no operation has {:?} in its name",
+            arguments.filter.as_deref().unwrap_or_default()
+        );
+    }
+    let text = tables::all(&results);
+    println!("{text}");
+    if let Some(page) = page {
+        page.replace(&text)?;
+    }
+    if let Some(file) = &arguments.json {
+        let text = serde_json::to_string_pretty(&results)? + "\n";
+        fs::write(file, text).with_context(|| format!("{} can't be written", file.display()))?;
+    }
+    if let Some(file) = &arguments.chart {
+        let title = "A page, in nanoseconds at an instruction each, less is better (logarithmic scale)";
+        let chart = chart::draw(title, ["Faultline", "Linux"], &tables::pairs(&results));
+        let chart = chart.context("a chart needs --linux and an operation that both systems have")?;
+        fs::write(file, chart).with_context(|| format!("{} can't be written", file.display()))?;
+    }
+    Ok(0)
+}
+
+/// The words for the program.
+fn words(arguments: &cli::Bench, part: Part) -> Vec<String> {
+    let mut words = ["--suite", "swap", "--fields", "--filter", part.operations]
+        .map(str::to_owned)
+        .to_vec();
+    if let Some(filter) = &arguments.filter {
+        words.extend(["--filter".to_owned(), filter.clone()]);
+    }
+    words
+}
+
+fn boot_faultline(artifacts: &Artifacts, arguments: &cli::Bench, part: Part, fault: Fault) -> anyhow::Result<String> {
+    let swap = format!("model:{}M,latency={}us", part.swap, part.latency.as_micros());
+    let hardware = Hardware {
+        memory: arguments.memory(),
+        accel: Accel::Icount,
+        disks: vec![disks::swap(&swap)?.open()?],
+        ..Hardware::default()
+    };
+    let mut config = Config::new();
+    config.set("fault", fault)?.set("zero_pool", Switch::Off)?;
+    let words = words(arguments, part);
+    let (text, _) = run_program(artifacts, config, &hardware, &words, arguments.timeout)?;
+    Ok(text)
+}
+
+fn boot_linux(linux: &Linux, program: &[u8], arguments: &cli::Bench, part: Part) -> anyhow::Result<String> {
+    let latency = part.latency.as_nanos().to_string();
+    let mut first = ["--init", "--latency", &latency].map(str::to_owned).to_vec();
+    if part.is_backed {
+        first.extend(["--backed".to_owned(), part.swap.to_string()]);
+    }
+    // The words of a kernel's command line have no spaces in them.
+    let words = words(arguments, part).into_iter().map(|word| word.replace(' ', "+"));
+    let words: Vec<_> = first.into_iter().chain(words).collect();
+    linux.boot(program, &words, arguments.memory(), Accel::Icount, arguments.timeout)
+}
