@@ -1,6 +1,6 @@
 //! The index of a directory: which of its blocks has the names of a hash.
 //!
-//! The index is a tree in blocks of the directory itself. Whoever does not understand it sees blocks with one unused
+//! The index is a tree in blocks of the directory itself. To a reader that does not know it these are blocks with one unused
 //! entry, so a directory can always be read from its start to its end; the index is only a shorter way.
 
 use crate::bytes::Fields;

@@ -12,8 +12,8 @@
 //!  Source: where the bytes are           a device behind a cache, or a file in a test
 //! ```
 //!
-//! The bytes of files are not read here: [`Extents`] says where they are on the device, and whoever has the page cache
-//! reads them there.
+//! The bytes of files are not read here: [`Extents`] says where they are on the device, and the page cache reads them
+//! there.
 //!
 //! # What an image can do
 //! An image is input from outside: it may be cut off, mangled, or made to do harm. Whatever it says,

@@ -1,8 +1,8 @@
 //! A file of the mounted file system, whatever its names: its inode, where its bytes are, and its pages.
 //!
-//! There is one [`Body`] for an inode at a time, so that all who read, map or execute a file share its pages and each is
-//! read from the disk once. Where the bytes are is read when somebody opens the file first, or looks into the directory;
-//! then neither a fault nor a read needs more metadata.
+//! There is one [`Body`] for an inode at a time, so that all processes that read, map or execute a file share its pages and
+//! each is read from the disk once. The extents are read when the file is opened first, or the directory searched first;
+//! from then on neither a fault nor a read needs metadata.
 
 use core::task::{Context, Poll};
 

@@ -7,11 +7,11 @@
 //!    ▲                                                     │ (3) another unit is taken
 //!    └─────────────────────────────────────────────────────┘
 //! ```
-//! 1. Whoever wants a unit that no slot has takes the slot that was used least recently, gives it the next sequence
-//!    number, and starts a transfer. Others who want the unit wait in the slot's queue.
-//! 2. The completion says whether the bytes are there, and wakes the slot's queue. Who waited compares the sequence
-//!    number: a slot that was taken for another unit meanwhile is none of theirs, and they look again.
-//! 3. A slot is not taken while it is read from or at the disk. Who finds no slot waits for one.
+//! 1. A reader whose unit is in no slot takes the least recently used slot, increments its sequence number, and starts a
+//!    transfer. Other readers of the unit wait in the slot's queue.
+//! 2. The completion sets the state and wakes the slot's queue. A waiter compares the sequence number with the one that it
+//!    saw: if it differs, the slot was taken for another unit meanwhile, and the waiter looks for its own again.
+//! 3. A slot with readers, or with a transfer in flight, is not taken. A reader that finds no slot waits for one.
 //!
 //! A reader that is dropped while its unit is at the disk leaves nothing behind: the unit arrives all the same. The
 //! frames, the queues and the records for transfers are taken when the file system is mounted, and nothing here allocates
@@ -54,7 +54,7 @@ struct Slot {
     state: State,
     /// How often it was taken.
     sequence: u64,
-    /// Who reads from its frame.
+    /// Readers that have its frame now.
     readers: u32,
     /// When it was used last, by the count of uses.
     used: u64,
@@ -81,9 +81,9 @@ pub struct Cache {
     transfers: &'static Transfers,
     frames: [PhysFrame; SLOTS],
     slots: Mutex<Slots>,
-    /// Who waits for the unit of a slot.
+    /// Readers that wait for the unit of a slot.
     arrived: [WaitQueue; SLOTS],
-    /// Who waits for a slot.
+    /// Readers that wait for a slot.
     freed: WaitQueue,
     reads: AtomicU32,
 }

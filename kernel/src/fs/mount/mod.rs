@@ -80,12 +80,12 @@ pub async fn start() {
 }
 
 async fn mount(disk: &'static Disk) -> Result<Superblock, Error<TransferError>> {
-    // The cache is for one disk, so another way is gone first.
+    // There is one cache, so a disk without a file system must not take it.
     probe(disk).await?;
     let cache = Metadata(cache::start(disk)?);
     let mut tries = 0;
     let volume = loop {
-        // What has been read once stays in the cache for those who come next.
+        // What has been read stays in the cache, so each try gets further.
         match read_root(cache).await {
             Err(Error::Read(_)) if tries < TRIES => tries += 1,
             other => break other?,

@@ -1,7 +1,7 @@
 //! A name of the mounted file system that somebody uses.
 //!
-//! It holds the directory that it is in, up to the root of the file system. So a node goes after those below it; who lets
-//! the last of a chain go takes the chain apart one by one, because programs choose how deep they go.
+//! It holds the directory that it is in, up to the root of the file system. So a node is dropped after those below it. The
+//! drop of the deepest takes the chain apart in a loop, because programs choose how deep it is.
 
 use core::sync::atomic::Ordering;
 
