@@ -216,6 +216,100 @@ fn an_extent_tree_that_leads_into_itself_ends() {
     assert_eq!(error, Error::Corrupt { structure, number });
 }
 
+/// Says of all runs of the leaves below a node of an extent tree that they were not written: they map nothing.
+fn unwrite(image: &mut Image, node: usize) {
+    let [count, depth] = [2, 6].map(|at| u16::from_le_bytes(image.bytes[node + at..][..2].try_into().unwrap()));
+    for entry in (0..usize::from(count)).map(|index| node + 12 + index * 12) {
+        if depth == 0 {
+            image.bytes[entry + 5] |= 0x80;
+        } else {
+            let below = u32::from_le_bytes(image.bytes[entry + 4..][..4].try_into().unwrap());
+            unwrite(image, below as usize * 1024);
+        }
+    }
+}
+
+#[test]
+fn a_node_that_maps_nothing_is_not_visited_twice() {
+    // With runs that map nothing only the ranges of the nodes tell that one is visited again: those of leaves, then those
+    // of inner nodes.
+    for (runs, expected_depth) in [(50, 1), (600, 2)] {
+        let folder = tempfile::tempdir().unwrap();
+        let holes: Vec<_> = (0..runs).map(|number| (number * 8192, 1)).collect();
+        sparse(&folder.path().join("file"), &holes);
+        let mut image = make(folder.path(), 8, &["-b", "1024", "-O", "^metadata_csum"]);
+        let root = place_of(&image, "file") + 0x28;
+        assert_eq!(image.bytes[root + 6], expected_depth);
+        unwrite(&mut image, root);
+        let file = Reader::open(&image).unwrap().inode("file").unwrap();
+        let extents =
+            |image: &Image| now(Reader::open(image).unwrap().volume.extents(&file)).map(|extents| extents.len());
+        assert_eq!(extents(&image), Ok(0));
+        let first: [u8; 12] = image.bytes[root + 12..][..12].try_into().unwrap();
+        let last = root + 12 * usize::from(image.bytes[root + 2]);
+        image.bytes[root + 2] += 1;
+        image.bytes[last + 12..][..12].copy_from_slice(&first);
+        put(&mut image, last + 12, 0x7fff_0000);
+        let reader = Reader::open(&image).unwrap();
+        let inode = reader.inode("file").unwrap();
+        let number = u64::from(file.number);
+        let structure = Structure::ExtentTree;
+        assert_eq!(
+            now(reader.volume.extents(&inode)).unwrap_err(),
+            Error::Corrupt { structure, number }
+        );
+    }
+}
+
+#[test]
+fn a_file_has_no_more_blocks_than_the_volume() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), [1; 3000]).unwrap();
+    let mut image = make(folder.path(), 8, &["-b", "1024", "-O", "^metadata_csum"]);
+    let root = place_of(&image, "file") + 0x28;
+    let extents = |image: &Image| {
+        let reader = Reader::open(image).unwrap();
+        let inode = reader.inode("file").unwrap();
+        now(reader.volume.extents(&inode)).map(|extents| extents.len())
+    };
+    // The same 4,000 blocks, again and again: 8,192 are there.
+    for count in 1..=4 {
+        image.bytes[root + 2] = count as u8;
+        let entry = root + 12 * count;
+        put(&mut image, entry, (count as u32 - 1) * 4000);
+        put(&mut image, entry + 4, 4000);
+        put(&mut image, entry + 8, 100);
+        assert_eq!(extents(&image).is_ok(), count <= 2, "{count}");
+    }
+}
+
+#[test]
+fn a_block_map_of_empty_maps_is_not_walked_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    sparse(&folder.path().join("file"), &[(0, 4096), (70 << 20, 4096)]);
+    let mut image = make(folder.path(), 8, &["-b", "1024", "-t", "ext2"]);
+    let inode = place_of(&image, "file");
+    let blocks = image.bytes.len() as u64 / 1024;
+    let place = |image: &Image, at: usize| u32::from_le_bytes(image.bytes[at..][..4].try_into().unwrap());
+    let triple = place(&image, inode + 0x28 + 14 * 4);
+    let below = place(&image, triple as usize * 1024);
+    // Two levels that lead to one empty map.
+    let empty = image
+        .bytes
+        .chunks(1024)
+        .rposition(|bytes| bytes.iter().all(|&byte| byte == 0));
+    for index in 0..256 {
+        put(&mut image, triple as usize * 1024 + index * 4, below);
+        put(&mut image, below as usize * 1024 + index * 4, empty.unwrap() as u32);
+    }
+    put(&mut image, inode + 0x4, u32::MAX);
+    put(&mut image, inode + 0x6c, 2);
+    let reader = Reader::open(&image).unwrap();
+    let file = reader.inode("file").unwrap();
+    assert!(now(reader.volume.extents(&file)).is_err());
+    assert!(image.reads.load(Ordering::Relaxed) < 4 * blocks);
+}
+
 #[test]
 fn a_directory_that_is_its_own_child_is_found_and_no_more() {
     let folder = tempfile::tempdir().unwrap();

@@ -127,6 +127,30 @@ fn a_page_that_several_processes_want_is_read_once() {
 }
 
 #[test]
+fn a_file_larger_than_memory_is_read_and_mapped_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, bytes(1, 96 << 20)).unwrap();
+    let linux = on_linux(&["join", path(&file), "1"]);
+    let image = image(folder.path(), 128, &["-b", "4096"]);
+    // Two processes that map it, one privately and one shared.
+    let guest = Run::file(program(), &["join", "/mnt/file", "2"])
+        .with_disk(path(image.path()))
+        .with_mib(48)
+        .boot();
+    assert_same(&output(&guest), &linux.repeat(2));
+    assert_eq!(guest.count("victims"), 0);
+    // And one that reads it, with a pipe behind it.
+    let command = ["sh", "-c", "cat /mnt/file | md5sum"];
+    let native = native_file(&busybox(), &["md5sum", path(&file)]);
+    let guest = Run::file(&busybox(), &command)
+        .with_disk(path(image.path()))
+        .with_mib(48)
+        .boot();
+    assert_eq!(output(&guest).split(' ').next(), text(&native.stdout).split(' ').next());
+}
+
+#[test]
 fn a_sparse_file_of_three_gibibytes_shows_both_ends() {
     const GIB: u64 = 1 << 30;
     let folder = tempfile::tempdir().unwrap();
