@@ -51,7 +51,7 @@ struct Found {
     is_executable: bool,
 }
 
-/// The program `name` on the first disk with a file system: below [`MOUNTED`], or below the root of the disk. None if there
+/// The program `name` on the first disk with a file system: below `MOUNTED`, or below the root of the disk. None if there
 /// is no such file system or nothing of that name.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! Events may be missing (the kernel drops them rather than wait for a viewer). So totals come from the kernel's own
 //! samples, and the state of a task is what the last event said; the next one puts it right. Where the end of a thread is
-//! among the missing events, it is taken for ended when it is said to run and nothing was heard of it for [`SILENCE`].
+//! among the missing events, it is taken for ended when it is said to run and nothing was heard of it for `SILENCE`.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
