@@ -11,10 +11,10 @@
 //!                                                     (3) clean: nothing to write
 //! ```
 //!
-//! 1. The [hand](hand) visits a last-level table. An entry whose page was accessed since the last visit gets age 0, another
+//! 1. The [hand] visits a last-level table. An entry whose page was accessed since the last visit gets age 0, another
 //!    gets older; an old one leaves. The entry of an anonymous page names a swap slot from then on. That of a page of an
 //!    object is empty: the object still has the page.
-//! 2. A [batch](batch) of at most 64 pages ends with one flush of everything on every CPU
+//! 2. A [batch] of at most 64 pages ends with one flush of everything on every CPU
 //!    ([`Memory::flush_everywhere`]). Until it is over, a CPU may still write to a page that has left, and all frames that
 //!    come free for whatever reason are on [hold](crate::FrameAllocator::hold).
 //! 3. **The write starts after the flush**, in one transfer for the batch: slots are given in the order of addresses, so
@@ -23,7 +23,7 @@
 //!
 //! # Who does what
 //!
-//! The [task](Reclaimer) sleeps until frames are few ([`Watermarks`](crate::Watermarks)), or a batch needs somebody to go on
+//! The [task](Reclaimer) sleeps until frames are few ([`Watermarks`]), or a batch needs somebody to go on
 //! with it. It fills batches of its own, three at most in different stages. `madvise` fills batches too, and whoever awaits
 //! one may be killed at any time: what has left is then finished by the task. Nothing here allocates.
 //!

@@ -201,7 +201,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// The transfer that a read starts with. None is free: the fault has to wait for one
-    /// ([`swap_transfer_waker`](Self::swap_transfer_waker)).
+    /// ([`with_waiting_for_transfer`](Self::with_waiting_for_transfer)).
     pub(crate) fn prepare_swap_read(&'static self) -> Option<Prepared> {
         self.swap.transfers.prepare(Direction::Read)
     }
