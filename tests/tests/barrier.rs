@@ -7,7 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules of the start-up, and of runs without programs.
-const STARTUP: [&str; 6] = [
+const STARTUP: [&str; 9] = [
+    "block/mod.rs",
+    "block/model.rs",
+    "block/virtio.rs",
     "config.rs",
     "executor_costs.rs",
     "floor.rs",
