@@ -4,8 +4,9 @@
 //! before is free after: page tables, mapped pages and whatever a fault had in flight are back. The report says so, and
 //! how each program ended, on a port of its own.
 //!
-//! Kernel code runs with interrupts off. The CPU waits for an interrupt only when a turn found nothing to do and nothing
-//! has come up since.
+//! Kernel code runs with interrupts off. They are served in user mode and between turns, or tasks of the kernel that always
+//! find something to do would never hear of a disk. The CPU waits for one only when a turn found nothing to do and nothing has
+//! come up since.
 
 #![allow(
     clippy::disallowed_types,
@@ -245,19 +246,23 @@ fn drive(config: &Config, programs: &mut [Program]) {
             return;
         }
         shortage.look(turn.idle);
-        if !some_left {
-            rest(&turn, turn.next_deadline);
+        match some_left {
+            true => arch::let_interrupts_in(),
+            false => rest(&turn, turn.next_deadline),
         }
     }
 }
 
-/// Lets the CPU wait for an interrupt, or for a deadline, if a turn found nothing to do and nothing has come up since.
+/// Lets the CPU wait for an interrupt, or for a deadline, if a turn found nothing to do and nothing has come up since; serves
+/// interrupts in any case.
 fn rest(turn: &Turn, deadline: Option<u64>) {
     if turn.idle && !executor().has_work(arch::cpu::index()) {
         run_time::pause();
         arch::alarm::only(deadline.map(arch::clock::counter_at));
         arch::idle();
         run_time::resume();
+    } else {
+        arch::let_interrupts_in();
     }
 }
 

@@ -152,6 +152,12 @@ pub fn idle() {
     unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
 }
 
+/// Serves the interrupts that have come up.
+pub fn let_interrupts_in() {
+    // SAFETY: as in `idle`. `sti` takes effect behind the instruction that follows it.
+    unsafe { asm!("sti", "nop", "cli", options(nostack)) };
+}
+
 /// Stops this CPU for good.
 pub fn halt() -> ! {
     loop {

@@ -5,8 +5,8 @@
 //! and makes traps safe. The other parts may run in any order after it.
 //!
 //! # Interrupts
-//! Kernel code runs with interrupts off; only [`idle`] lets them in. An interrupt that arrives in user mode comes out
-//! of [`enter_user`] as a [`Trap::Interrupt`] after its handler has run.
+//! Kernel code runs with interrupts off; only [`idle`] and [`let_interrupts_in`] let them in. An interrupt that arrives in
+//! user mode comes out of [`enter_user`] as a [`Trap::Interrupt`] after its handler has run.
 
 pub mod alarm;
 pub mod apic;
@@ -24,7 +24,7 @@ pub mod trap_entry;
 pub mod user;
 
 pub use context::{USER_END, USER_SELECTORS, UserContext};
-pub use cpu::idle;
+pub use cpu::{idle, let_interrupts_in};
 pub use user::{Trap, enter_user, time_stays};
 
 /// Prepares the calling CPU for traps.
