@@ -9,17 +9,15 @@ use faultline_mm::{MemoryObject, PAGE_SIZE, PageError};
 use spin::Mutex;
 
 use super::file::{File, Transfer, Written};
+use super::page::make_room;
 use super::tree;
-use crate::machine::{frame_totals, memory};
+use crate::machine::memory;
 use crate::process::limits::Resource;
 use crate::signal::{Signal, SignalInfo, raise};
 use crate::syscall::{Errno, has_headroom};
 
 /// Files leave this part of all frames to programs, whose faults could only wait for one.
 const RESERVE: u64 = 8;
-
-/// Frames that are given back at a time when a file wants one and there is none.
-const PIECE: usize = 256;
 
 /// The longest file, as on Linux.
 const LONGEST: u64 = i64::MAX as u64;
@@ -286,20 +284,10 @@ pub enum Part {
 
 /// Whether a file may take another frame.
 fn check_frames() -> Result<(), Errno> {
-    loop {
-        let (total, free) = frame_totals();
-        if free >= total / RESERVE {
-            return Ok(());
-        }
-        // What other files have lost may not be free yet.
-        if !memory().give_back_left(PIECE) {
-            let (total, free) = frame_totals();
-            return if free < total / RESERVE {
-                Err(Errno::ENOSPC)
-            } else {
-                Ok(())
-            };
-        }
+    let frames = memory().frames();
+    match make_room(u64::from(frames.end().number()) / RESERVE) {
+        true => Ok(()),
+        false => Err(Errno::ENOSPC),
     }
 }
 

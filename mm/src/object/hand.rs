@@ -111,6 +111,25 @@ impl<P: Platform> Memory<P> {
         }
     }
 
+    /// Drops clean pages of files on disks that nothing maps, about `most` of them, those first that were not used lately; says
+    /// how many. For a kernel that is about to refuse memory to a call that does not wait.
+    pub fn drop_cached(&'static self, most: usize) -> usize {
+        /// Objects that are looked at.
+        const STEPS: usize = 64;
+        /// A page that was used is passed in the first round.
+        const ROUNDS: usize = 3;
+        let (mut dropped, mut rounds) = (0, 0);
+        for _ in 0..STEPS {
+            let step = self.step_objects(most, None, |_, _| false);
+            dropped += step.dropped;
+            rounds += usize::from(step.round);
+            if dropped >= most || rounds == ROUNDS {
+                break;
+            }
+        }
+        dropped
+    }
+
     fn drop_clean(&self, pages: &mut Pages, page: u64, frame: Pfn) {
         pages.tree.remove(page);
         let objects = &self.frames.objects;

@@ -524,6 +524,24 @@ fn clean_pages_are_dropped_when_nothing_maps_them() {
 }
 
 #[test]
+fn pages_that_nobody_maps_make_room_at_once() {
+    let f = Fixture::new(64, 8 * PAGE_SIZE, |_| {});
+    for page in 0..6 {
+        f.run(f.world.memory.page_in(&f.object, page)).unwrap();
+    }
+    let space = f.space(R);
+    space.advise(at(A), 8 * PAGE_SIZE, Advice::Random).unwrap();
+    assert_eq!(f.read(&space, 5), Ok(word_of(5)));
+    let mapped = 6 - f.world.memory.drop_cached(64);
+    assert!((1..6).contains(&mapped), "{mapped} pages stay, which are mapped");
+    assert_eq!(f.world.memory.object_pages(), (mapped as u64, mapped as u64));
+    assert_eq!(f.world.memory.drop_cached(64), 0);
+    space.unmap(at(A), 8 * PAGE_SIZE).unwrap();
+    assert_eq!(f.world.memory.drop_cached(64), mapped);
+    f.end([space]);
+}
+
+#[test]
 fn a_private_mapping_of_memory_shows_the_object_until_it_is_written() {
     let world = World::new(64);
     let object = MemoryObject::new(world.memory.frames(), 3 * PAGE_SIZE).unwrap();
