@@ -17,6 +17,7 @@ mod layout;
 pub(crate) mod machine;
 mod map;
 mod model;
+mod object_model;
 mod object_swap;
 mod objects;
 mod permits;
