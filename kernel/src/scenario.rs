@@ -273,8 +273,12 @@ fn mount_disk() {
     }
     let mounted = executor().spawn("mount", Class::User, fs::mount::start());
     let mounted = mounted.expect("one of the first tasks has room");
-    while !mounted.is_finished() {
+    loop {
         let turn = executor().turn(arch::cpu::index());
+        // Before the CPU rests: after the last turn nothing may be left that would wake it.
+        if mounted.is_finished() {
+            return;
+        }
         rest(&turn, turn.next_deadline);
     }
 }
@@ -284,8 +288,12 @@ fn mount_disk() {
 fn finish_transfers() {
     const PATIENCE: u64 = 2 * time::NANOSECONDS;
     let deadline = time::now() + PATIENCE;
-    while block::all().iter().any(|disk| disk.tally.in_flight() > 0) && time::now() < deadline {
+    let is_busy = || block::all().iter().any(|disk| disk.tally.in_flight() > 0) && time::now() < deadline;
+    while is_busy() {
         let turn = executor().turn(arch::cpu::index());
+        if !is_busy() {
+            return;
+        }
         rest(
             &turn,
             Some(turn.next_deadline.map_or(deadline, |next| next.min(deadline))),

@@ -175,3 +175,14 @@ fn a_full_swap_area_has_its_victim() {
         "{report:?}"
     );
 }
+
+/// Nothing else wakes the CPU up between the start and the first program.
+#[test]
+fn a_machine_with_a_disk_and_no_timer_starts() {
+    let guest = Run::new("hello", &[])
+        .counted()
+        .set("zero_pool", "off")
+        .with_swap("model:1M,latency=1us")
+        .boot();
+    assert_eq!(guest.status(), 0, "{}", text(&guest.stderr));
+}
