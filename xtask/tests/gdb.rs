@@ -14,7 +14,7 @@ faultline tasks
 faultline slots
 faultline regions
 faultline entry $pc
-faultline break serve_file
+faultline break serve_backed
 continue
 backtrace 1
 faultline slots
@@ -64,7 +64,7 @@ fn gdb_sees_program_and_kernel() {
         ", File, flags 0x0",
         "level 4: 0x",
         ", writable, user",
-        "serve_file",
+        "serve_backed",
         "in flight use",
         "1 of 1024 fault slots are in flight",
     ] {
