@@ -23,7 +23,7 @@ fn run(disk: &str, command: &[&str]) -> (i32, String, String) {
 /// An ext4 file system with what is in the folder.
 fn image(folder: &Path) -> NamedTempFile {
     let file = NamedTempFile::new().unwrap();
-    let output = Command::new("mkfs.ext4")
+    let output = Command::new("/usr/sbin/mkfs.ext4")
         .args(["-q", "-F", "-b", "1024", "-d"])
         .arg(folder)
         .arg(file.path())
