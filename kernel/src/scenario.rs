@@ -116,7 +116,6 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     heap::inject::disarm();
     let duration = time::now() - began;
     memory().leave_spaces();
-    finish_transfers();
     // What the programs wrote to files is not needed any more; it is in frames, which have to be free then.
     fs::tree::clear();
     while memory().give_back_left(GIVEN_BACK) {}
@@ -248,17 +247,17 @@ fn drive(config: &Config, programs: &mut [Program]) {
         shortage.look(turn.idle);
         match some_left {
             true => arch::let_interrupts_in(),
-            false => rest(&turn, turn.next_deadline),
+            false => rest(&turn),
         }
     }
 }
 
-/// Lets the CPU wait for an interrupt, or for a deadline, if a turn found nothing to do and nothing has come up since; serves
-/// interrupts in any case.
-fn rest(turn: &Turn, deadline: Option<u64>) {
+/// Lets the CPU wait for an interrupt, or for the next deadline, if a turn found nothing to do and nothing has come up since;
+/// serves interrupts in any case.
+fn rest(turn: &Turn) {
     if turn.idle && !executor().has_work(arch::cpu::index()) {
         run_time::pause();
-        arch::alarm::only(deadline.map(arch::clock::counter_at));
+        arch::alarm::only(turn.next_deadline.map(arch::clock::counter_at));
         arch::idle();
         run_time::resume();
     } else {
@@ -279,25 +278,7 @@ fn mount_disk() {
         if mounted.is_finished() {
             return;
         }
-        rest(&turn, turn.next_deadline);
-    }
-}
-
-/// Lets the disks end what they were given for programs that are gone, such as pages that were read ahead: their frames are
-/// free after that. A disk that never answers is not waited for.
-fn finish_transfers() {
-    const PATIENCE: u64 = 2 * time::NANOSECONDS;
-    let deadline = time::now() + PATIENCE;
-    let is_busy = || block::all().iter().any(|disk| disk.tally.in_flight() > 0) && time::now() < deadline;
-    while is_busy() {
-        let turn = executor().turn(arch::cpu::index());
-        if !is_busy() {
-            return;
-        }
-        rest(
-            &turn,
-            Some(turn.next_deadline.map_or(deadline, |next| next.min(deadline))),
-        );
+        rest(&turn);
     }
 }
 
