@@ -80,10 +80,7 @@ fn make(
         errors: parameters.errors,
         seed: parameters.seed,
         hang: parameters.hang,
-        limit: match parameters.timeout {
-            0 => u64::MAX,
-            limit => limit,
-        },
+        limit: parameters.limit(),
     };
     let state = ModelDisk::new(behaviour).expect("there is memory for the disks at the start");
     let disk: &'static Modelled = Box::leak(Box::new(Modelled {
@@ -114,13 +111,9 @@ impl BlockDevice for Modelled {
     }
 
     fn start(&self, transfer: Transfer) {
-        self.tally.started(&transfer);
-        match transfer.check(self.sectors, self.is_read_only) {
-            Ok(()) => {
-                self.state.lock().push(time::now(), transfer);
-                self.bell.ring();
-            }
-            Err(error) => self.tally.complete(transfer, Err(error)),
+        if let Some(transfer) = self.tally.start(transfer, self) {
+            self.state.lock().push(time::now(), transfer);
+            self.bell.ring();
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use faultline_mm::{Direction, Transfer, TransferResult};
+use faultline_mm::{BlockDevice, Direction, Transfer, TransferResult};
 
 /// Counts of a disk's transfers. They order nothing.
 #[derive(Debug, Default)]
@@ -15,8 +15,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// A transfer was given to the disk.
-    pub(super) fn started(&self, transfer: &Transfer) {
+    /// A transfer was given to `disk`, which is to serve it; none if it is over already, because the disk can't.
+    pub(super) fn start(&self, transfer: Transfer, disk: &impl BlockDevice) -> Option<Transfer> {
         let direction = transfer.direction() as usize;
         let bytes: u64 = transfer
             .segments()
@@ -27,6 +27,13 @@ impl Tally {
         self.bytes[direction].fetch_add(bytes, Relaxed);
         let now = self.in_flight.fetch_add(1, Relaxed) + 1;
         self.most.fetch_max(now, Relaxed);
+        match transfer.check(disk.sectors(), disk.is_read_only()) {
+            Ok(()) => Some(transfer),
+            Err(error) => {
+                self.complete(transfer, Err(error));
+                None
+            }
+        }
     }
 
     /// It is over: hands it back.

@@ -2,7 +2,7 @@
 //!
 //! All virtio disks share one line of the 8259 pair, which a PIIX3 raises for any interrupt pin, by level. The handler asks
 //! each disk whether the interrupt is its own, which lets the disk take it back, and wakes the disks' tasks. It meets no
-//! lock that is held: interrupts come only when the CPU is idle or in user mode.
+//! lock that is held: interrupts come only in user mode, when the CPU is idle, and between two turns of the executor.
 //!
 //! The task completes what is done, makes requests of what waits and notifies the disk once, so that everything that one
 //! turn of the executor starts goes together. A disk that has not answered a transfer for longer than its time limit is
@@ -126,10 +126,7 @@ fn make<const N: usize>(
         name,
         sectors: driver.sectors(),
         is_read_only: driver.is_read_only() || parameters.read_only,
-        limit: match parameters.timeout {
-            0 => u64::MAX,
-            limit => limit,
-        },
+        limit: parameters.limit(),
         state: Mutex::new(driver),
         bell: Bell::default(),
         tally: Tally::default(),
@@ -162,13 +159,9 @@ impl<const N: usize> BlockDevice for VirtioDisk<N> {
     }
 
     fn start(&self, transfer: Transfer) {
-        self.tally.started(&transfer);
-        match transfer.check(self.sectors, self.is_read_only) {
-            Ok(()) => {
-                self.state.lock().push(transfer);
-                self.bell.ring();
-            }
-            Err(error) => self.tally.complete(transfer, Err(error)),
+        if let Some(transfer) = self.tally.start(transfer, self) {
+            self.state.lock().push(transfer);
+            self.bell.ring();
         }
     }
 }

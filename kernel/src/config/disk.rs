@@ -47,6 +47,16 @@ impl Default for Parameters {
     }
 }
 
+impl Parameters {
+    /// The time limit of a transfer; `u64::MAX` for none.
+    pub const fn limit(&self) -> u64 {
+        match self.timeout {
+            0 => u64::MAX,
+            limit => limit,
+        }
+    }
+}
+
 /// The parameters that only a modelled disk has.
 pub const OF_MODELS: &[&str] = &["latency", "bandwidth", "depth", "jitter", "errors", "seed", "hang"];
 
