@@ -33,6 +33,7 @@ mod state;
 pub use contents::PageError;
 pub use disk_file::{DiskFile, LocateError, MAX_PIECES, Piece, Pieces};
 pub use memory_object::MemoryObject;
+pub(crate) use memory_object::Pages;
 pub(crate) use objects::Objects;
 pub use page_in::PageIn;
 pub(crate) use read_in::{Window, Wish};

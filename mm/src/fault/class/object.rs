@@ -14,8 +14,9 @@ use super::super::slot::{PageRead, RequestRef, SlotToken};
 use crate::Memory;
 use crate::address::{PAGE_SIZE, PageRange};
 use crate::entry::Entry;
+use crate::frame::Pfn;
 use crate::memory::EntryRef;
-use crate::object::{MemoryObject, Sparse, Window, Wish};
+use crate::object::{MemoryObject, Pages, Sparse, Window, Wish};
 use crate::platform::Platform;
 use crate::protection::Access;
 use crate::region::RegionFlags;
@@ -51,6 +52,24 @@ pub(super) enum Found {
     NoMemory,
 }
 
+/// The frame of a page, and whether its use begins a read; `None` if it is to be a new page of zeros.
+///
+/// # Errors
+/// The object has neither: the page is elsewhere, or beyond the end.
+#[inline(always)]
+fn look(object: &Arc<MemoryObject>, pages: &mut Pages, page: u64) -> Result<Option<(Pfn, bool)>, Found> {
+    let end = pages.end;
+    match pages.tree.get_mut(page) {
+        Some(state) => match state.resident_frame() {
+            Some(frame) => Ok(Some((frame, state.note_use()))),
+            None => Err(Found::Elsewhere(Arc::clone(object), page)),
+        },
+        None if page >= end => Err(Found::BeyondEnd),
+        None if object.file().is_some() => Err(Found::Elsewhere(Arc::clone(object), page)),
+        None => Ok(None),
+    }
+}
+
 impl<P: Platform> Memory<P> {
     /// A first access to a page that all who map the object see.
     #[inline(always)]
@@ -65,17 +84,10 @@ impl<P: Platform> Memory<P> {
         let page = mapping.page_at(request.page);
         let flags = request.flags | Entry::SHARED;
         let mut pages = object.pages.lock();
-        let end = pages.end;
-        let (frame, marked) = match pages.tree.get_mut(page) {
-            Some(state) => {
-                let Some(frame) = state.resident_frame() else {
-                    return Found::Elsewhere(Arc::clone(object), page);
-                };
-                (frame, state.note_use())
-            }
-            None if page >= end => return Found::BeyondEnd,
-            None if object.file().is_some() => return Found::Elsewhere(Arc::clone(object), page),
-            None => {
+        let (frame, marked) = match look(object, &mut pages, page) {
+            Ok(Some(resident)) => resident,
+            Err(found) => return found,
+            Ok(None) => {
                 let Ok(frame) = self.zeroed_for::<true>(request) else {
                     return Found::NoMemory;
                 };
@@ -108,17 +120,10 @@ impl<P: Platform> Memory<P> {
         let object = mapping.object;
         let page = mapping.page_at(request.page);
         let mut pages = object.pages.lock();
-        let end = pages.end;
-        let (frame, marked) = match pages.tree.get_mut(page) {
-            Some(state) => {
-                let Some(frame) = state.resident_frame() else {
-                    return Found::Elsewhere(Arc::clone(object), page);
-                };
-                (frame, state.note_use())
-            }
-            None if page >= end => return Found::BeyondEnd,
-            None if object.file().is_some() => return Found::Elsewhere(Arc::clone(object), page),
-            None => {
+        let (frame, marked) = match look(object, &mut pages, page) {
+            Ok(Some(resident)) => resident,
+            Err(found) => return found,
+            Ok(None) => {
                 let Ok(frame) = self.zeroed_for::<true>(request) else {
                     return Found::NoMemory;
                 };
