@@ -146,8 +146,7 @@ impl<P: Platform> Owner<P> {
     }
 
     /// Flushes what has left since the last flush, so that frames do not stay on hold while others run; what needs no write
-    /// is dropped then. Where other CPUs have
-    /// to flush too, the batch [ends](Self::end) here: true.
+    /// is dropped then. Where other CPUs have to flush too, the batch [ends](Self::end) here: true.
     pub(super) fn flush(&self) -> bool {
         if !self.lock().holds {
             return false;
@@ -330,13 +329,8 @@ impl<P: Platform> Memory<P> {
 
     /// A batch is over.
     fn finish(&self, mut batch: MutexGuard<'_, Batch>) {
-        let owner = batch.owner.take();
-        if batch.orphan {
-            batch.stage = Stage::Free;
-        } else {
-            batch.stage = Stage::Over;
-        }
-        let orphan = batch.orphan;
+        let (owner, orphan) = (batch.owner.take(), batch.orphan);
+        batch.stage = if orphan { Stage::Free } else { Stage::Over };
         drop(batch);
         if orphan {
             self.batches.wake_waiters();

@@ -5,16 +5,16 @@ use core::task::Poll;
 use std::boxed::Box;
 use std::vec::Vec;
 
+use super::cow::check;
 use super::disk::Disk;
 use super::machine::*;
-use super::walk::Walk;
 use crate::swap::{Left, SlotState};
 use crate::*;
 
-const A: u64 = 0x4000_0000;
+pub const A: u64 = 0x4000_0000;
 
 /// A space with `pages` written pages from `A` on, page `n` of which starts with `n + 1`.
-fn written(world: &World, pages: u64) -> Vas {
+pub fn written(world: &World, pages: u64) -> Vas {
     let space = world.space();
     space
         .map_lazy(at(A), pages * PAGE_SIZE, RW, Backing::Anonymous)
@@ -23,10 +23,6 @@ fn written(world: &World, pages: u64) -> Vas {
         world.write(&space, A + page * PAGE_SIZE, page + 1).unwrap();
     }
     space
-}
-
-fn check(world: &World, spaces: &[&Vas]) {
-    Walk::of(world, spaces.iter().copied()).check_counts(world, &[]);
 }
 
 fn slot_of(space: &Vas, page: u64) -> SwapSlot {

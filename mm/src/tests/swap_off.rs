@@ -3,27 +3,11 @@
 use core::pin::pin;
 use core::task::Poll;
 
+use super::cow::check;
 use super::machine::*;
-use super::walk::Walk;
+use super::swap::{A, written};
 use crate::swap::SlotState;
 use crate::*;
-
-const A: u64 = 0x4000_0000;
-
-fn written(world: &World, pages: u64) -> Vas {
-    let space = world.space();
-    space
-        .map_lazy(at(A), pages * PAGE_SIZE, RW, Backing::Anonymous)
-        .unwrap();
-    for page in 0..pages {
-        world.write(&space, A + page * PAGE_SIZE, page + 1).unwrap();
-    }
-    space
-}
-
-fn check(world: &World, spaces: &[&Vas]) {
-    Walk::of(world, spaces.iter().copied()).check_counts(world, &[]);
-}
 
 #[test]
 fn everything_comes_back() {
