@@ -144,14 +144,9 @@ impl UserThread {
         // dropping that does nothing.
         unsafe { (&raw mut self.state).write(State::User) };
         self.trace_resume(fault);
-        if let FaultOutcome::Resolved(class) = outcome {
+        if let FaultOutcome::Resolved(class) | FaultOutcome::Read(class) = outcome {
             self.stuck.1 = 0;
             statistics::fault_resolved(class, since);
-        } else if let FaultOutcome::Read(class) = outcome {
-            self.stuck.1 = 0;
-            statistics::fault_resolved(class, since);
-            self.thread.usage.count_major_fault();
-            return Poll::Ready(());
         } else if self.is_stuck() {
             self.refuse(FaultError::Protection {
                 address: self.context.cr2(),
@@ -159,7 +154,10 @@ impl UserThread {
                 protection: Protection::empty(),
             });
         }
-        self.thread.usage.count_fault();
+        match outcome {
+            FaultOutcome::Read(_) => self.thread.usage.count_major_fault(),
+            _ => self.thread.usage.count_fault(),
+        }
         Poll::Ready(())
     }
 

@@ -95,8 +95,8 @@ async fn read_piece(
     let start = at.unwrap_or_else(|| *file.offset.lock());
     let moved = match (&file.kind, file.bytes()) {
         (FileKind::Device(Rule::Zero | Rule::Full), _) => zeros(caller, address, length).await?,
-        (FileKind::Text(text), _) => copy_text(caller, text, start, address, length).await?,
-        (FileKind::Disk(disk), _) => copy_disk(caller, disk.0, start, address, length).await?,
+        (FileKind::Text(text), _) => copy_pages(caller, Pages::Text(text), start, address, length).await?,
+        (FileKind::Disk(disk), _) => copy_pages(caller, Pages::Disk(disk.0), start, address, length).await?,
         (_, None) => copy_from(caller, file, start, address, length).await?,
         (_, Some(bytes)) => {
             let bytes = bytes
@@ -133,54 +133,42 @@ async fn zeros(caller: &Caller, address: u64, length: usize) -> Result<u64, Errn
     Ok(moved as u64)
 }
 
-/// Copies text of `/proc` to user memory as it is made.
-async fn copy_text(caller: &Caller, text: &Text, start: u64, address: u64, length: usize) -> Result<u64, Errno> {
-    let mut buffer = user::buffer(length.min(PAGE))?;
-    let mut moved = 0;
-    while (moved as usize) < length {
-        let part = (length - moved as usize).min(PAGE);
-        let read = match text
-            .read(&caller.thread, start.saturating_add(moved), &mut buffer[..part])
-            .await
-        {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(errno) if moved == 0 => return Err(errno),
-            Err(_) => break,
-        };
-        match user::write(&caller.space, address.wrapping_add(moved), &buffer[..read]).await {
-            Ok(()) => moved += read as u64,
-            Err(errno) if moved == 0 => return Err(errno),
-            Err(_) => break,
-        }
-    }
-    Ok(moved)
+/// What is read a page at a time, each of which may have to be waited for.
+enum Pages<'a> {
+    /// Text of `/proc`, as it is made.
+    Text(&'a Text),
+    /// A disk.
+    Disk(&'static Disk),
 }
 
-/// Copies from a disk to user memory, a page at a time.
-async fn copy_disk(
-    caller: &Caller,
-    disk: &'static Disk,
-    start: u64,
-    address: u64,
-    length: usize,
-) -> Result<u64, Errno> {
+impl Pages<'_> {
+    async fn read(&self, caller: &Caller, start: u64, to: &mut [u8]) -> Result<usize, Errno> {
+        match self {
+            Self::Text(text) => text.read(&caller.thread, start, to).await,
+            Self::Disk(disk) => block::read(disk, start, to).await,
+        }
+    }
+}
+
+/// Copies to user memory, a page at a time; what fails after the first page ends the copy early.
+async fn copy_pages(caller: &Caller, pages: Pages<'_>, start: u64, address: u64, length: usize) -> Result<u64, Errno> {
     let mut buffer = user::buffer(length.min(PAGE))?;
     let (mut moved, mut pace) = (0, Pace::default());
     while (moved as usize) < length {
         let part = (length - moved as usize).min(PAGE);
-        let read = match block::read(disk, start.saturating_add(moved), &mut buffer[..part]).await {
+        let at = start.saturating_add(moved);
+        let got = match pages.read(caller, at, &mut buffer[..part]).await {
             Ok(0) => break,
-            Ok(read) => read,
+            Ok(got) => got,
             Err(errno) if moved == 0 => return Err(errno),
             Err(_) => break,
         };
-        match user::write(&caller.space, address.wrapping_add(moved), &buffer[..read]).await {
-            Ok(()) => moved += read as u64,
+        match user::write(&caller.space, address.wrapping_add(moved), &buffer[..got]).await {
+            Ok(()) => moved += got as u64,
             Err(errno) if moved == 0 => return Err(errno),
             Err(_) => break,
         }
-        pace.step(read).await;
+        pace.step(got).await;
     }
     Ok(moved)
 }

@@ -81,16 +81,10 @@ pub async fn start() {
 
 async fn mount(disk: &'static Disk) -> Result<Superblock, Error<TransferError>> {
     // There is one cache, so a disk without a file system must not take it.
-    probe(disk).await?;
+    patiently(|| Volume::open(Probed(disk))).await?;
     let cache = Metadata(cache::start(disk)?);
-    let mut tries = 0;
-    let volume = loop {
-        // What has been read stays in the cache, so each try gets further.
-        match read_root(cache).await {
-            Err(Error::Read(_)) if tries < TRIES => tries += 1,
-            other => break other?,
-        }
-    };
+    // What has been read stays in the cache, so each try gets further.
+    let volume = patiently(|| read_root(cache)).await?;
     let superblock = *volume.superblock();
     let mount = MOUNT.call_once(|| Mount {
         volume,
@@ -117,13 +111,16 @@ async fn read_root(cache: Metadata) -> Result<Volume<Metadata>, Error<TransferEr
     Ok(volume)
 }
 
-/// Whether a disk has a file system.
-async fn probe(disk: &'static Disk) -> Result<(), Error<TransferError>> {
+/// The result of a read, which is tried again a few times if the disk can't deliver.
+async fn patiently<T, F>(read: impl Fn() -> F) -> Result<T, Error<TransferError>>
+where
+    F: Future<Output = Result<T, Error<TransferError>>>,
+{
     let mut tries = 0;
     loop {
-        match Volume::open(Probed(disk)).await {
+        match read().await {
             Err(Error::Read(_)) if tries < TRIES => tries += 1,
-            other => return other.map(|_| ()),
+            other => return other,
         }
     }
 }
