@@ -87,7 +87,7 @@ fn pages(results: &Results) -> Table {
         "operation",
         "Faultline",
         "goal",
-        "waiting inline",
+        "--fault inline",
         "Linux",
         "Linux / Faultline",
     ];
@@ -152,7 +152,7 @@ fn touches(results: &Results) -> Table {
 }
 
 fn shares(results: &Results) -> Table {
-    let mut table = table(["", "Faultline", "goal", "waiting inline", "Linux"]);
+    let mut table = table(["", "Faultline", "goal", "--fault inline", "Linux"]);
     for part in &results.parts {
         for (name, _) in &part.queued.operations {
             let mut row = |title: String, goal: &str, figure: &dyn Fn(&Figures) -> Option<String>| {
