@@ -1,7 +1,8 @@
 //! Lists of faults that wait for the same page, linked through their slots.
 //!
 //! A fault whose page is being read already, for whichever space, parks its slot in a list. The head of the list is part
-//! of the page's state: of the word of its swap slot, or of its place in an object.
+//! of the page's state: of the word of its swap slot, or of its place in an object. One whose page has left its table but
+//! may still be written to parks in a list of its own, until that is over.
 //!
 //! # Protocol
 //!
@@ -14,10 +15,12 @@
 //! takes the list. Nobody takes single slots out: a fault whose waiters are gone stays until the read has ended, and is
 //! given up then.
 
+use core::mem::replace;
 use core::ptr;
 
 use faultline_trace::Kind;
 
+use super::service::Step;
 use super::slot::{NONE, Slot, SlotToken};
 use crate::Memory;
 use crate::platform::Platform;
@@ -47,6 +50,12 @@ impl ParkedFaults {
     }
 }
 
+impl Default for ParkedFaults {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 impl<P: Platform> Memory<P> {
     /// Parks a fault in front of `list`: `put` gets the list with it, stores it if the page's state is still the one that
     /// `list` is from, and says whether it has.
@@ -54,6 +63,45 @@ impl<P: Platform> Memory<P> {
     /// # Errors
     /// `put` has not: the fault is still the caller's, who looks at the page again.
     pub(crate) fn park(
+        &'static self,
+        token: SlotToken<P>,
+        list: ParkedFaults,
+        put: impl FnOnce(ParkedFaults) -> bool,
+    ) -> Result<(), SlotToken<P>> {
+        token.note_device_wait();
+        self.park_in(token, list, put)?;
+        self.counters.device_waits.add(1);
+        Ok(())
+    }
+
+    /// Parks a fault on a page that some CPU may still write to, although it has left its table, until a batch is flushed.
+    /// There may be another one then, so the fault looks again.
+    #[cold]
+    pub(super) fn park_for_flush(&'static self, token: SlotToken<P>) -> Step<P> {
+        let parked = self.reclaim.with_parked(|parked| {
+            self.park_in(token, *parked, |list| {
+                *parked = list;
+                true
+            })
+        });
+        // Register, then look: the flush may have ended in between.
+        if !self.reclaim.has_unflushed() {
+            self.queue_parked_for_flush();
+        }
+        match parked {
+            Ok(()) => Step::Parked,
+            Err(token) => Step::Again(token),
+        }
+    }
+
+    /// A batch is flushed: queues the faults that wait for that.
+    pub(crate) fn queue_parked_for_flush(&'static self) {
+        let parked = self.reclaim.with_parked(|parked| replace(parked, ParkedFaults::NONE));
+        self.queue_parked(parked, |_| {});
+    }
+
+    /// Parks a fault in front of `list`, as [`park`](Self::park).
+    fn park_in(
         &'static self,
         token: SlotToken<P>,
         list: ParkedFaults,
@@ -68,11 +116,9 @@ impl<P: Platform> Memory<P> {
         // Once it is parked, another CPU may serve the fault to its end.
         let request = token.request();
         let (space, fault, page) = (request.space().id, request.fault, request.page);
-        token.note_device_wait();
         if !put(ParkedFaults(token.index())) {
             return Err(token);
         }
-        self.counters.device_waits.add(1);
         self.platform.trace(Kind::FaultWait, space, fault, page, 0);
         Ok(())
     }

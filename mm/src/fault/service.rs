@@ -296,7 +296,7 @@ impl<P: Platform> Memory<P> {
         let waiting = self.faults.waiting_for_memory() as u64 + 1;
         self.trace_page(Kind::MemoryWait, request, waiting);
         self.faults.park_for_memory(token);
-        self.frames.call_reclaimer();
+        self.ask_reclaimer();
         let service = self.service_waker_or(waker);
         if self.has_frame_for_waiting(&service) && !mutant!(QueueWithoutWake) {
             service.wake();

@@ -19,6 +19,7 @@ use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::region::{Region, RegionFlags};
 use crate::swap::{SlotState, SlotWord, SwapSlot};
+use crate::sync::mutant;
 
 impl<P: Platform> Memory<P> {
     /// An access to a page that is in a swap slot.
@@ -36,6 +37,10 @@ impl<P: Platform> Memory<P> {
         let Some(slot) = request.before.swap_slot() else {
             unreachable!("a fault on a page that is in no swap slot");
         };
+        if self.may_be_written_elsewhere(slot) {
+            drop(inner);
+            return self.park_for_flush(token);
+        }
         if let Some(frame) = self.frames.take_cached(slot) {
             self.publish::<true>(request, entry, self.returned_entry(frame, request.flags));
             let ahead = inner.streams.hit(slot);
@@ -135,6 +140,16 @@ impl<P: Platform> Memory<P> {
             Ok(()) => Step::Parked,
             Err(token) => Step::Again(token),
         }
+    }
+
+    /// Whether the page of a slot that somebody holds a reference to may have left just now, so that some CPU can still
+    /// write to it. A page that was clean is no case: its translation says so, and the processor looks at the entry again
+    /// before it writes (Intel SDM volume 3, section 4.8).
+    #[inline(always)]
+    pub(crate) fn may_be_written_elsewhere(&self, slot: SwapSlot) -> bool {
+        self.reclaim.has_unflushed()
+            && matches!(self.frames.swap.load(slot).state, SlotState::Writing { .. })
+            && !mutant!(MapUnflushed)
     }
 
     /// The entry of a page that has come back, whose frame gained a reference for it. Its owner may write to it at once, if

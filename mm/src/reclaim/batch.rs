@@ -65,7 +65,7 @@ enum Stage {
 pub(super) struct Batch {
     stage: Stage,
     items: ArrayVec<Item, BATCH>,
-    /// All frames that come free are on hold.
+    /// All frames that come free are on hold: something may have left since the last flush.
     holds: bool,
     /// Nobody awaits its end.
     orphan: bool,
@@ -96,6 +96,7 @@ impl Batch {
     /// Before a page leaves.
     pub(super) fn hold<P: Platform>(&mut self, memory: &Memory<P>) {
         if !replace(&mut self.holds, true) {
+            memory.reclaim.unflushed.fetch_add(1, Ordering::AcqRel);
             memory.frames.hold();
         }
     }
@@ -250,9 +251,11 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    fn unhold(&self, batch: &mut Batch) {
+    fn unhold(&'static self, batch: &mut Batch) {
         if replace(&mut batch.holds, false) {
             self.frames.unhold(self.platform.cpu());
+            self.reclaim.unflushed.fetch_sub(1, Ordering::AcqRel);
+            self.queue_parked_for_flush();
         }
     }
 

@@ -15,8 +15,10 @@
 //!    gets older; an old one leaves. The entry of an anonymous page names a swap slot from then on. That of a page of an
 //!    object is empty: the object still has the page.
 //! 2. A [batch] of at most 64 pages ends with one flush of everything on every CPU
-//!    ([`Memory::flush_everywhere`]). Until it is over, a CPU may still write to a page that has left, and all frames that
-//!    come free for whatever reason are on [hold](crate::FrameAllocator::hold).
+//!    ([`Memory::flush_everywhere`]). Until it is over, a CPU may still write to a page that has left. So all frames that
+//!    come free for whatever reason are on [hold](crate::FrameAllocator::hold); a change of a space flushes everything,
+//!    because what it finds absent may have left just now; and a fault on a page that is to be written waits, so that
+//!    nobody copies it, or takes it for the only one, too early.
 //! 3. **The write starts after the flush**, in one transfer for the batch: slots are given in the order of addresses, so
 //!    neighbours in memory are neighbours on the device. Frames are free when it is over, or at once where the slot has the
 //!    page already. A page that could not be written stays in its frame.
@@ -41,9 +43,11 @@ mod visit;
 pub use task::Reclaimer;
 
 use crate::Memory;
+use crate::fault::ParkedFaults;
 use crate::frame::Watermarks;
 use crate::platform::Platform;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 pub(crate) use batch::Batches;
 
@@ -56,6 +60,28 @@ pub(crate) struct Progress {
     fruitless: AtomicU64,
     /// Pages that have left and are not written or dropped yet.
     leaving: AtomicUsize,
+    /// Batches that may have taken pages out of tables since their last flush everywhere: those that hold frames.
+    unflushed: AtomicUsize,
+    /// Faults that wait until such a batch is flushed.
+    parked: Mutex<ParkedFaults>,
+    /// A fault has found no frame since the task last looked.
+    asked: AtomicBool,
+}
+
+impl Progress {
+    /// Whether some CPU may use a page that is in no table any more. To be asked after the tables were looked at: whoever
+    /// takes a page out says so before.
+    #[inline(always)]
+    pub(crate) fn has_unflushed(&self) -> bool {
+        // Pairs with the release of the entry that was taken out.
+        fence(Ordering::Acquire);
+        self.unflushed.load(Ordering::Relaxed) != 0
+    }
+
+    /// The faults that wait for a flush.
+    pub(crate) fn with_parked<R>(&self, f: impl FnOnce(&mut ParkedFaults) -> R) -> R {
+        f(&mut self.parked.lock())
+    }
 }
 
 /// Whether it makes sense to wait for the reclaimer.
@@ -103,6 +129,12 @@ impl<P: Platform> Memory<P> {
             None => Watermarks::for_frames(self.frames.account().total),
         };
         self.frames.set_watermarks(watermarks);
+    }
+
+    /// A fault waits for a frame.
+    pub(crate) fn ask_reclaimer(&self) {
+        self.reclaim.asked.store(true, Ordering::Relaxed);
+        self.frames.call_reclaimer();
     }
 
     /// Frames were freed that faults may wait for.

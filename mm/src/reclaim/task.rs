@@ -13,6 +13,7 @@ use crate::frame::Watermarks;
 use crate::memory::MemoryRef;
 use crate::platform::Platform;
 use crate::sync::atomic::Ordering;
+use crate::sync::mutant;
 
 /// Rounds without an access after which a page leaves, in the first round of a shortage.
 const OLD: u64 = 2;
@@ -32,6 +33,8 @@ pub struct Reclaimer<P: Platform> {
     old: u64,
     /// Frames freed since the start, at the end of the last round.
     freed_before: u64,
+    /// Two rounds have freed nothing: until something was freed, or a fault asks for a frame.
+    rests: bool,
 }
 
 impl<P: Platform> Unpin for Reclaimer<P> {}
@@ -46,6 +49,7 @@ impl<P: Platform> Reclaimer<P> {
             hungry: false,
             old: OLD,
             freed_before: 0,
+            rests: false,
         }
     }
 
@@ -60,8 +64,20 @@ impl<P: Platform> Reclaimer<P> {
         } else if !self.hungry && (free < u64::from(watermarks.low) || self.memory.faults.waiting_for_memory() > 0) {
             self.hungry = true;
             self.old = OLD;
+            // What came of the last shortage says nothing about this one.
+            self.rests = false;
+            self.memory.reclaim.fruitless.store(0, Ordering::Relaxed);
         }
         self.hungry
+    }
+
+    /// Whether another round would free nothing either. Who takes one of the last frames, and the end of a batch in which
+    /// nothing has left, wake the task although nothing has changed.
+    fn rests(&mut self) -> bool {
+        let progress = &self.memory.reclaim;
+        let asked = progress.asked.load(Ordering::Relaxed) && progress.asked.swap(false, Ordering::Relaxed);
+        self.rests &= !asked && progress.freed.load(Ordering::Relaxed) == self.freed_before;
+        self.rests
     }
 
     /// What is being filled goes on its way.
@@ -112,7 +128,8 @@ impl<P: Platform> Reclaimer<P> {
         } else {
             self.old.saturating_sub(1).max(1)
         };
-        fruitless < 2
+        self.rests = fruitless >= 2;
+        !self.rests
     }
 }
 
@@ -124,13 +141,16 @@ impl<P: Platform> Future for Reclaimer<P> {
         let waker = context.waker();
         // Register, then look: whoever finds few frames in between wakes again.
         this.memory.frames.set_hungry_waker(waker);
-        if this.memory.reclaim.leaving.load(Ordering::Relaxed) > 0 {
+        let progress = &this.memory.reclaim;
+        // A batch may have a flush under way although nothing has left: there was no slot.
+        let unflushed = progress.unflushed.load(Ordering::Relaxed) > 0 && !mutant!(ForgetEmptyBatch);
+        if unflushed || progress.leaving.load(Ordering::Relaxed) > 0 {
             this.memory.go_on_with_all(waker);
         }
         this.under_way.retain(|owner| !owner.poll_over(waker));
         if !this.is_hungry() {
             this.end_filling();
-        } else if this.step(waker) {
+        } else if !this.rests() && this.step(waker) {
             waker.wake_by_ref();
         }
         Poll::Pending

@@ -48,7 +48,9 @@ impl<P: Platform> Space<P> {
                 let span = PageRange::new_unchecked(start.max(range.start()), range.end().min(start + HUGE_PAGE_SIZE));
                 let indices = index(span.start(), 1)..index(span.end() - 1, 1) + 1;
                 memory.for_each_used(table, indices, |_, leaf, entry| {
+                    // What some CPU can still write to comes in the next round.
                     if let Some(slot) = entry.swap_slot()
+                        && !memory.may_be_written_elsewhere(slot)
                         && let Some(frame) = memory.frames.take_cached(slot)
                     {
                         leaf.set(memory.returned_entry(frame, flags));

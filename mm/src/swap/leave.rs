@@ -5,7 +5,7 @@ use super::{SlotState, SlotWord, SwapError, SwapSlot};
 use crate::entry::{Entry, EntryState};
 use crate::frame::{FrameAllocator, Pfn};
 use crate::memory::EntryRef;
-use crate::sync::MutexGuard;
+use crate::sync::{MutexGuard, mutant};
 
 /// The right to give slots to frames; held while a batch of entries leaves.
 pub(crate) struct Leaving<'a> {
@@ -62,10 +62,14 @@ impl Leaving<'_> {
             unreachable!("only a page that is present can leave: {value:?}");
         };
         debug_assert!(value.bits() & (Entry::BORROWED | Entry::SHARED | Entry::BUSY) == 0);
-        if let Some((slot, word)) = frames.swap_slot_of(frame)
-            && let Some(left) = self.to_slot_of(entry, frame, slot, word)
-        {
-            return left;
+        // The word may change meanwhile, and be the frame's still: another slot would leave this one without an owner.
+        while let Some((slot, word)) = frames.swap_slot_of(frame) {
+            if let Some(left) = self.to_slot_of(entry, frame, slot, word) {
+                return left;
+            }
+            if mutant!(SecondSlot) {
+                break;
+            }
         }
         let slot = area.allocate(&mut self.cursor, frame)?;
         frames.set_swap_slot(frame, slot, false);
@@ -74,7 +78,7 @@ impl Leaving<'_> {
         Ok(Left::Dirty(slot, frame))
     }
 
-    /// As [`entry`](Self::entry), to the slot that the frame has; `None` if it has lost that.
+    /// As [`entry`](Self::entry), to the slot that the frame has; `None` if its word has changed.
     fn to_slot_of(
         &self,
         entry: EntryRef<'_>,

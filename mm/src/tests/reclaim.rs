@@ -533,3 +533,161 @@ fn a_hole_is_told_when_the_rest_is_done() {
     assert_eq!(world.run(space.free_lazily(range(0, 8))), hole);
     assert_eq!(world.run(space.page_out(range(4, 4))), Ok(()));
 }
+
+/// A machine with a swap area of so many pages, the reclaimer's task, and a space of four pages that were written, to page 0
+/// of which CPU 1 can write without a walk.
+fn used_elsewhere(slots: u64) -> (World, faultline_fallible::Arc<super::disk::Disk>, Task, Vas) {
+    let world = World::new(256);
+    let disk = world.swap(slots);
+    let mut task = Task::new(&world);
+    task.run();
+    let space = written(&world, 4);
+    world.memory.switch_to(&space);
+    world.on_cpu(1);
+    world.store(&space, page(0), 1).unwrap();
+    world.on_cpu(0);
+    (world, disk, task, space)
+}
+
+#[test]
+fn a_change_of_a_page_that_has_left_is_over_when_its_batch_is_flushed() {
+    type Call = fn(&Vas);
+    let calls: [Call; 4] = [
+        |space| space.unmap(at(page(0)), PAGE_SIZE).unwrap(),
+        |space| space.protect_region(at(page(0)), PAGE_SIZE, R).unwrap(),
+        |space| space.advise(at(page(0)), PAGE_SIZE, Advice::DontNeed).unwrap(),
+        |space| {
+            let target = RemapTarget::Fixed(at(page(100)));
+            space.remap(at(page(0)), PAGE_SIZE, PAGE_SIZE, target).unwrap();
+        },
+    ];
+    for call in calls {
+        let (world, _, mut task, space) = used_elsewhere(64);
+        let mut out = pin!(space.page_out(range(0, 4)));
+        assert!(world.poll(out.as_mut()).is_pending());
+        call(&space);
+        let generation = super::tlb::generation(&space);
+        let mut flushed = pin!(space.flushed(generation));
+        world.on_cpu(1);
+        assert!(world.would_store(page(0)));
+        world.on_cpu(0);
+        assert!(world.poll(flushed.as_mut()).is_pending(), "CPU 1 still uses the page");
+        world.on_cpu(1);
+        world.deliver();
+        assert!(!world.would_store(page(0)));
+        world.on_cpu(0);
+        assert!(world.poll(flushed.as_mut()).is_ready());
+        task.run();
+        assert_eq!(world.poll(out.as_mut()), Poll::Ready(Ok(())));
+    }
+}
+
+#[test]
+fn a_fault_waits_until_no_other_cpu_can_write_to_the_page() {
+    for access in [Access::Read, Access::Write] {
+        let (world, _, mut task, space) = used_elsewhere(64);
+        let mut out = pin!(space.page_out(range(0, 4)));
+        assert!(world.poll(out.as_mut()).is_pending());
+        let mut fault = Box::pin(space.handle_page_fault(FaultInfo::user(page(0), access)));
+        for _ in 0..3 {
+            assert!(world.poll(fault.as_mut()).is_pending());
+            world.serve();
+            task.run();
+        }
+        assert!(!space.is_mapped_for(page(0), Access::Read));
+        world.on_cpu(1);
+        world.store(&space, page(0), 99).unwrap();
+        world.deliver();
+        world.on_cpu(0);
+        task.run();
+        world.serve();
+        assert!(world.run(fault).is_ok());
+        assert_eq!(world.poll(out.as_mut()), Poll::Ready(Ok(())));
+        world.touch(&space, page(0), access).unwrap();
+        assert_eq!(world.read(&space, page(0)), Ok(99), "what CPU 1 has written is lost");
+    }
+}
+
+#[test]
+fn switching_off_maps_no_page_that_another_cpu_can_write_to() {
+    let (world, _, mut task, space) = used_elsewhere(64);
+    let mut out = pin!(space.page_out(range(0, 4)));
+    assert!(world.poll(out.as_mut()).is_pending());
+    let mut off = pin!(world.memory.swap_off());
+    for _ in 0..100 {
+        assert!(world.poll(off.as_mut()).is_pending());
+    }
+    assert!(!space.is_mapped_for(page(0), Access::Read));
+    world.on_cpu(1);
+    world.deliver();
+    world.on_cpu(0);
+    task.run();
+    assert_eq!(world.run(off), Ok(()));
+    assert_eq!(world.poll(out.as_mut()), Poll::Ready(Ok(())));
+    check(&world, &space, 4);
+}
+
+#[test]
+fn a_batch_in_which_nothing_could_leave_ends_too() {
+    let (world, disk, mut task, space) = used_elsewhere(1);
+    {
+        let mut out = pin!(space.page_out(range(3, 1)));
+        assert!(world.poll(out.as_mut()).is_pending());
+        world.deliver_all();
+        task.run();
+        assert_eq!(world.poll(out.as_mut()), Poll::Ready(Ok(())));
+    }
+    let mut out = pin!(space.page_out(range(0, 3)));
+    world.on_cpu(1);
+    world.store(&space, page(0), 1).unwrap();
+    world.on_cpu(0);
+    assert!(world.poll(out.as_mut()).is_pending());
+    world.on_cpu(1);
+    world.deliver();
+    world.on_cpu(0);
+    task.run();
+    assert_eq!(world.poll(out.as_mut()), Poll::Ready(Ok(())));
+    assert_eq!((resident(&space), disk.started()), (3, 1));
+}
+
+#[test]
+fn the_reclaimer_sleeps_where_nothing_can_be_freed() {
+    for cpus in [1, 2] {
+        let world = world(256);
+        world.swap(4);
+        let mut task = Task::new(&world);
+        let space = world.space();
+        space.map_lazy(at(A), 600 * PAGE_SIZE, RW, Backing::Anonymous).unwrap();
+        // Fewer frames are free than the low watermark, but nobody has to wait for one.
+        fill(&world, &space, 0);
+        let mut polls = 0;
+        loop {
+            if cpus > 1 {
+                world.on_cpu(1);
+                world.memory.switch_to(&space);
+                world.on_cpu(0);
+            }
+            let polled = task.poll();
+            world.deliver_all();
+            if !polled && !task.poll() {
+                break;
+            }
+            polls += 1;
+            assert!(polls < 1000, "the reclaimer goes round for ever");
+        }
+        let rounds = world.memory.stats().reclaim_rounds;
+        assert!(rounds >= 2 && world.memory.reclaim_state().is_hopeless());
+        for _ in 0..20 {
+            // Somebody takes one of the last frames, and gives it back.
+            let held: Vec<_> = (0..4).map(|_| world.memory.frames().allocate(0).unwrap()).collect();
+            drop(held);
+            world.memory.frames().drain_caches(true);
+            task.run();
+        }
+        assert_eq!(world.memory.stats().reclaim_rounds, rounds, "nothing has changed");
+        // A fault that waits asks again.
+        world.memory.ask_reclaimer();
+        task.run();
+        assert!(world.memory.stats().reclaim_rounds > rounds);
+    }
+}

@@ -35,6 +35,13 @@ impl Change {
         change
     }
 
+    /// A change after which everything has to go.
+    pub(super) fn everything() -> Self {
+        let mut change = Self::new();
+        change.all();
+        change
+    }
+
     /// A change that only adds rights to one page.
     pub(crate) fn upgrade(page: u64) -> Self {
         let mut change = Self::leaf(page);

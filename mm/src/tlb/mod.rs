@@ -21,6 +21,10 @@
 //! A reference that is not the last frees nothing, but the last one may be another space's: while other CPUs have not
 //! flushed, the space has a hold on all frames that come free ([`FrameAllocator::hold`](crate::FrameAllocator::hold)).
 //!
+//! A page that the reclaimer has taken out is in no table, but may be in a TLB until its batch is flushed
+//! ([`everywhere`]). Its entry looks like one that was never present, so while such a batch is under way, every change
+//! counts as one of everything.
+//!
 //! New mappings (absent to present) neither bump nor flush: the processor caches no absent entry (Intel SDM volume 3,
 //! section 4.10.2.3). A permission upgrade bumps and flushes here, and asks nobody: another CPU that still has the
 //! narrower translation takes a spurious fault, whose handling invalidates the page.
@@ -146,6 +150,13 @@ impl<P: Platform> Space<P> {
 
     #[inline(never)]
     fn finish_change(&self, inner: &mut Inner<P>, change: &Change) -> u64 {
+        let everything;
+        let mut change = change;
+        if self.memory.reclaim.has_unflushed() && !mutant!(ChangeUnflushed) {
+            // An entry that was not present here may be one that the reclaimer has taken out, and that a CPU still uses.
+            everything = Change::everything();
+            change = &everything;
+        }
         if change.is_empty() {
             self.release_quarantine(inner);
             return self.tlb_generation.load(Ordering::Relaxed);

@@ -92,6 +92,10 @@ mutants! {
     KeepStaleTag, "an asked CPU keeps what it has under a PCID that is not loaded";
     FlushHereOnly, "a flush of everything asks no other CPU";
     FlushInSilence, "a CPU that has flushed everything wakes nobody who waits for it";
+    ChangeUnflushed, "a change of a page whose batch is not flushed flushes nothing";
+    MapUnflushed, "a fault maps a page that another CPU can still write to";
+    ForgetEmptyBatch, "a batch in which nothing has left is never finished";
+    SecondSlot, "a frame whose slot's word has changed gets a second slot";
     CatchUpOnePage, "a CPU that is several changes behind flushes the last one";
     ReuseId, "a space gets the id of another";
     ClearAfterPoll, "a wake during the poll is lost";
