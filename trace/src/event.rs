@@ -122,8 +122,9 @@ kinds! {
     FaultWake = 0x1b, FAULT, "fault.wake", ("addr", "waiters");
     /// The faulting thread is about to re-execute its instruction.
     FaultResume = 0x1c, FAULT, "fault.resume", ("addr", "");
-    /// The service has to wait for memory or for a device before it can go on.
-    FaultWait = 0x1d, FAULT, "fault.wait", ("addr", "");
+    /// The service has to wait for memory or for a device before it can go on; the second word is 1 if other faults wait for
+    /// the same page already, of whichever space.
+    FaultWait = 0x1d, FAULT, "fault.wait", ("addr", "joined");
 
     /// The generation of a space was bumped.
     TlbBump = 0x20, TLB, "tlb.bump", ("generation", "pages");

@@ -91,7 +91,14 @@ async fn follow(space: &Space, region: RegionView, range: PageRange, wish: Wish)
     };
     let pages = |offset: u64| [range.start(), range.end()].map(|at| (offset + (at - start)) / PAGE);
     match (wish, object) {
-        (Wish::PageOut, _) => _ = space.page_out(range).await,
+        (Wish::PageOut, object) => {
+            let _ = space.page_out(range).await;
+            // What this space had mapped of the object leaves it if no other space has.
+            if let Some((object, offset)) = object {
+                let [first, end] = pages(offset);
+                memory().page_out_object(&object, first..end).await;
+            }
+        }
         (Wish::Cold, _) => _ = space.cold(range).await,
         (Wish::Free, _) => _ = space.free_lazily(range).await,
         (Wish::WillNeed, object) => {

@@ -68,8 +68,20 @@ impl<P: Platform> Memory<P> {
         list: ParkedFaults,
         put: impl FnOnce(ParkedFaults) -> bool,
     ) -> Result<(), SlotToken<P>> {
+        self.park_for_device(token, list, !list.is_empty(), put)
+    }
+
+    /// Parks a fault that waits for a device, as [`park`](Self::park), in a list that need not be that of its page; `joins`
+    /// says whether others wait for the same page.
+    pub(super) fn park_for_device(
+        &'static self,
+        token: SlotToken<P>,
+        list: ParkedFaults,
+        joins: bool,
+        put: impl FnOnce(ParkedFaults) -> bool,
+    ) -> Result<(), SlotToken<P>> {
         token.note_device_wait();
-        self.park_in(token, list, put)?;
+        self.park_in(token, list, joins, put)?;
         self.counters.device_waits.add(1);
         Ok(())
     }
@@ -79,7 +91,7 @@ impl<P: Platform> Memory<P> {
     #[cold]
     pub(super) fn park_for_flush(&'static self, token: SlotToken<P>) -> Step<P> {
         let parked = self.reclaim.with_parked(|parked| {
-            self.park_in(token, *parked, |list| {
+            self.park_in(token, *parked, false, |list| {
                 *parked = list;
                 true
             })
@@ -105,6 +117,7 @@ impl<P: Platform> Memory<P> {
         &'static self,
         token: SlotToken<P>,
         list: ParkedFaults,
+        joins: bool,
         put: impl FnOnce(ParkedFaults) -> bool,
     ) -> Result<(), SlotToken<P>> {
         let slot = token.slot();
@@ -119,7 +132,7 @@ impl<P: Platform> Memory<P> {
         if !put(ParkedFaults(token.index())) {
             return Err(token);
         }
-        self.platform.trace(Kind::FaultWait, space, fault, page, 0);
+        self.platform.trace(Kind::FaultWait, space, fault, page, joins.into());
         Ok(())
     }
 

@@ -131,7 +131,7 @@ impl<P: Platform> Memory<P> {
     #[cold]
     fn park_for_transfer(&'static self, token: SlotToken<P>) -> Step<P> {
         let parked = self.with_waiting_for_transfer(|waiting| {
-            self.park(token, *waiting, |list| {
+            self.park_for_device(token, *waiting, false, |list| {
                 *waiting = list;
                 true
             })

@@ -32,6 +32,16 @@ pub(crate) struct ObjectStep {
     pub round: bool,
 }
 
+/// What has become of a page.
+enum Gone {
+    /// It is mapped, or not in memory, or has nowhere to go.
+    Stays,
+    /// Its disk has it.
+    Dropped,
+    /// It is to be written to its slot.
+    Left(SwapSlot, Pfn),
+}
+
 impl<P: Platform> Memory<P> {
     /// Moves the hand over about `most` pages of one object. Pages that leave to the swap area get their slots from
     /// `leaving`, if they may, and are told to `left`, which says whether it can take another. The caller has a
@@ -90,25 +100,69 @@ impl<P: Platform> Memory<P> {
             };
             pages.hand = Some(page + 1);
             step.looked += 1;
-            let Some(state) = pages.tree.get_mut(page) else {
-                continue;
-            };
-            let Some(frame) = state.resident_frame() else { continue };
-            if state.forget_use() || self.frames.mapping_count(frame) > 1 {
+            if pages.tree.get_mut(page).is_some_and(PageState::forget_use) {
                 continue;
             }
-            if state.is_clean() {
-                self.drop_clean(pages, page, frame);
-                step.dropped += 1;
-            } else if let Some(leaving) = &mut leaving
-                && let Ok(slot) = leaving.page(frame)
-            {
-                *state = PageState::swapped_out(slot);
-                self.frames.unmark_of_object(frame);
-                self.frames.objects.resident.sub(1);
-                more = left(slot, frame);
+            match self.let_page_go(pages, page, leaving.as_deref_mut()) {
+                Gone::Stays => {}
+                Gone::Dropped => step.dropped += 1,
+                Gone::Left(slot, frame) => more = left(slot, frame),
             }
         }
+    }
+
+    /// Lets those pages of one object go in `range` that nothing maps, whether they were used or not, and looks at about `most`
+    /// of them. Pages that leave to the swap area are told to `left`, as by [`step_objects`](Self::step_objects). Says where to
+    /// go on, if that is not all, and how many frames came free.
+    pub(crate) fn let_pages_go(
+        &'static self,
+        object: &MemoryObject,
+        range: Range<u64>,
+        most: usize,
+        leaving: &mut Leaving<'_>,
+        mut left: impl FnMut(SwapSlot, Pfn) -> bool,
+    ) -> (Option<u64>, usize) {
+        let mut dropped = 0;
+        let mut pages = object.pages.lock();
+        let mut at = range.start;
+        for _ in 0..most {
+            let next = pages.tree.next_page(at).filter(|&page| page < range.end && !object.stays);
+            let Some(page) = next else {
+                return (None, dropped);
+            };
+            at = page + 1;
+            match self.let_page_go(&mut pages, page, Some(leaving)) {
+                Gone::Stays => {}
+                Gone::Dropped => dropped += 1,
+                Gone::Left(slot, frame) if left(slot, frame) => {}
+                Gone::Left(..) => break,
+            }
+        }
+        (Some(at), dropped)
+    }
+
+    /// Lets a page go if nothing maps it.
+    fn let_page_go(&self, pages: &mut Pages, page: u64, leaving: Option<&mut Leaving<'_>>) -> Gone {
+        let Some(state) = pages.tree.get_mut(page) else {
+            return Gone::Stays;
+        };
+        let Some(frame) = state.resident_frame() else {
+            return Gone::Stays;
+        };
+        if self.frames.mapping_count(frame) > 1 {
+            return Gone::Stays;
+        }
+        if state.is_clean() {
+            self.drop_clean(pages, page, frame);
+            return Gone::Dropped;
+        }
+        let Some(Ok(slot)) = leaving.map(|leaving| leaving.page(frame)) else {
+            return Gone::Stays;
+        };
+        *state = PageState::swapped_out(slot);
+        self.frames.unmark_of_object(frame);
+        self.frames.objects.resident.sub(1);
+        Gone::Left(slot, frame)
     }
 
     /// Drops clean pages of files on disks that nothing maps, about `most` of them, those first that were not used lately; says

@@ -6,10 +6,12 @@ use core::task::Poll;
 
 use arrayvec::ArrayVec;
 
-use super::batch::{Batch, OWN, Owner};
+use super::batch::{BATCH, Batch, Item, OWN, Owner};
 use super::visit::{Purpose, Visit};
+use crate::Memory;
 use crate::address::{PAGE_SIZE, PageRange};
 use crate::error::VasError;
+use crate::object::MemoryObject;
 use crate::platform::Platform;
 use crate::space::{Inner, VirtualAddressSpace, pause};
 use crate::tables::Leaf;
@@ -30,41 +32,17 @@ impl<P: Platform> VirtualAddressSpace<P> {
     pub async fn page_out(&self, range: PageRange) -> Result<(), VasError> {
         let memory = self.memory();
         let mut visit = Visit::new(Purpose::PageOut);
-        let mut under_way = ArrayVec::<Owner<P>, OWN>::new();
-        let mut filling = None;
-        let mut left = Some(range);
-        while let Some(range) = left {
-            if under_way.is_full() {
-                over(&under_way.remove(0)).await;
-            }
-            if filling.is_none() {
-                filling = Some(batch(self).await);
-            }
-            let Some(owner) = filling.take() else { continue };
-            let (next, full) = {
-                let mut inner = self.lock();
-                let mut batch = owner.lock();
-                visit.next_step();
-                let next = self.visit(&mut inner, range, &mut visit, &mut batch);
-                (next, batch.is_full())
-            };
-            left = next.map(|at| PageRange::new_unchecked(at, range.end()));
-            if full || left.is_none() {
-                owner.end();
-                under_way.push(owner);
-            } else if owner.flush() {
-                under_way.push(owner);
-            } else {
-                filling = Some(owner);
-            }
-            if left.is_some() {
-                pause().await;
-            }
-        }
+        let mut at = range.start();
+        leave_in_steps(memory, |batch| {
+            let mut inner = self.lock();
+            visit.next_step();
+            let left = PageRange::new_unchecked(at, range.end());
+            let next = self.visit(&mut inner, left, &mut visit, &mut batch.lock());
+            at = next.unwrap_or(at);
+            next.is_some()
+        })
+        .await;
         memory.counters.pages_scanned.add(visit.take_scanned());
-        for owner in under_way {
-            over(&owner).await;
-        }
         visit.result()
     }
 
@@ -162,9 +140,65 @@ impl<P: Platform> VirtualAddressSpace<P> {
     }
 }
 
+impl<P: Platform> Memory<P> {
+    /// Makes every page of an object in `pages` leave that nothing maps, whether it was used lately or not, and waits until all
+    /// are written: to the swap area, or, if the object's disk has the page, nowhere (`MADV_PAGEOUT`, after the space's own
+    /// [`page_out`](VirtualAddressSpace::page_out)).
+    pub async fn page_out_object(&'static self, object: &MemoryObject, pages: Range<u64>) {
+        let mut at = pages.start;
+        leave_in_steps(self, |owner| {
+            let mut batch = owner.lock();
+            batch.hold(self);
+            let mut leaving = self.frames.leave();
+            let push = |slot, frame| {
+                batch.push(self, Item::Write(slot, frame));
+                !batch.is_full()
+            };
+            let (next, dropped) = self.let_pages_go(object, at..pages.end, BATCH, &mut leaving, push);
+            drop(leaving);
+            drop(batch);
+            self.note_freed(dropped);
+            at = next.unwrap_or(at);
+            next.is_some()
+        })
+        .await;
+    }
+}
+
+/// Calls `step` with a batch to put pages in that leave, until it says that there are no more, and waits until all are written.
+async fn leave_in_steps<P: Platform>(memory: &'static Memory<P>, mut step: impl FnMut(&Owner<P>) -> bool) {
+    let mut under_way = ArrayVec::<Owner<P>, OWN>::new();
+    let mut filling = None;
+    let mut more = true;
+    while more {
+        if under_way.is_full() {
+            over(&under_way.remove(0)).await;
+        }
+        let owner = match filling.take() {
+            Some(owner) => owner,
+            None => batch(memory).await,
+        };
+        more = step(&owner);
+        let full = owner.lock().is_full();
+        if full || !more {
+            owner.end();
+            under_way.push(owner);
+        } else if owner.flush() {
+            under_way.push(owner);
+        } else {
+            filling = Some(owner);
+        }
+        if more {
+            pause().await;
+        }
+    }
+    for owner in under_way {
+        over(&owner).await;
+    }
+}
+
 /// A batch to be filled.
-async fn batch<P: Platform>(space: &VirtualAddressSpace<P>) -> Owner<P> {
-    let memory = space.memory();
+async fn batch<P: Platform>(memory: &'static Memory<P>) -> Owner<P> {
     poll_fn(|context| match memory.take_batch(context.waker()) {
         Some(owner) => Poll::Ready(owner),
         None => Poll::Pending,

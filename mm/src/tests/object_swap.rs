@@ -232,3 +232,37 @@ fn switching_swap_off_brings_the_pages_of_objects_back() {
     drop(space);
     world.memory.leave_spaces();
 }
+
+#[test]
+fn advice_makes_the_pages_of_an_object_leave_that_nothing_maps() {
+    let world = World::new(256);
+    let disk = world.swap(64);
+    let object = object(&world, 8);
+    let spaces = [map(&world, &object, false), map(&world, &object, false)];
+    for page in 0..4 {
+        assert_eq!(world.read(&spaces[0], A + page * PAGE_SIZE), Ok(page + 1));
+    }
+    assert_eq!(world.read(&spaces[1], A + 3 * PAGE_SIZE), Ok(4));
+    let range = PageRange::covering(at(A), 6 * PAGE_SIZE).unwrap();
+    let out = async {
+        spaces[0].page_out(range).await.unwrap();
+        world.memory.page_out_object(&object, 0..6).await;
+    };
+    world.run(out);
+    // One is mapped by the other space, two are out of the range.
+    let slots: Vec<_> = (0..8).map(|page| object.slot_of(page).is_some()).collect();
+    assert_eq!(slots, [true, true, true, false, true, true, false, false]);
+    assert_eq!(world.memory.object_pages(), (3, 0));
+    for page in 0..8 {
+        assert_eq!(world.read(&spaces[1], A + page * PAGE_SIZE), Ok(page + 1));
+    }
+    assert!(disk.started() > 0);
+    Walk::of(&world, &spaces).check_counts(&world, core::slice::from_ref(&object));
+    let kernel = MemoryObject::of_kernel(world.memory.frames()).unwrap();
+    kernel.resize(PAGE_SIZE);
+    kernel.write(world.memory, 0, b"x").unwrap();
+    world.run(world.memory.page_out_object(&kernel, 0..1));
+    assert_eq!(kernel.read(world.memory, 0, &mut [0]), Ok(1));
+    drop(spaces);
+    world.memory.leave_spaces();
+}
