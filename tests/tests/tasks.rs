@@ -60,6 +60,7 @@ differential! {
     threads: "threads" [] => 0;
     many_threads: "threads" ["--threads", "32", "--pages", "8"] => 0;
     kill: "kill" [] => 0;
+    wait_without_anything_to_wait_for: "wait" [] => 0;
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! A mapping of memory: the one place in the sample tasks that knows raw addresses.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::{self, NonNull};
 
 use crate::{PAGE, fail, word};
@@ -59,6 +61,15 @@ impl Mapping {
         Self::new(bytes, libc::MAP_SHARED | libc::MAP_ANONYMOUS)
     }
 
+    /// The first bytes of a file, which becomes as long as that; what is written is written to the file.
+    #[must_use]
+    pub fn of_file(file: &File, bytes: usize) -> Self {
+        let mapped = file
+            .set_len(bytes as u64)
+            .and_then(|()| Self::try_map(bytes, libc::MAP_SHARED, file.as_raw_fd()));
+        mapped.unwrap_or_else(|error| fail(format_args!("mmap of {bytes} bytes of a file: {error}")))
+    }
+
     /// Private anonymous memory, if the kernel gives it.
     ///
     /// # Errors
@@ -80,8 +91,12 @@ impl Mapping {
     }
 
     fn try_new(bytes: usize, flags: libc::c_int) -> io::Result<Self> {
+        Self::try_map(bytes, flags, -1)
+    }
+
+    fn try_map(bytes: usize, flags: libc::c_int, file: RawFd) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of this program.
-        let base = unsafe { libc::mmap(ptr::null_mut(), bytes, Access::ReadWrite.flags(), flags, -1, 0) };
+        let base = unsafe { libc::mmap(ptr::null_mut(), bytes, Access::ReadWrite.flags(), flags, file, 0) };
         let base = (base != libc::MAP_FAILED)
             .then_some(base)
             .and_then(|base| NonNull::new(base.cast()));

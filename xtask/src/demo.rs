@@ -1,8 +1,11 @@
 //! `demo`: the life of a few faults, then the sample tasks together, and the account.
 //!
 //! Several boots, all counting instructions. Some are traced and run small tasks: first as the kernel comes, then with its
-//! fault service last in line, where faults of several threads meet. Two run one task alone, untraced, for what a fault
+//! fault service last in line, where faults of several threads meet, then with a disk, for which faults wait
+//! ([`waiting`]). Two run one task alone, untraced, for what a fault
 //! costs by itself. The last one runs all tasks at once, untraced; its account is the table.
+
+pub mod waiting;
 
 use std::io;
 use std::time::Duration;
@@ -12,6 +15,7 @@ use faultline_trace::FaultClass;
 use crate::build::Artifacts;
 use crate::cli;
 use crate::config::Config;
+use crate::disks;
 use crate::machine::{Accel, Outcome};
 use crate::ports::{Captured, Ports};
 use crate::report::{ProgramEnd, Report, Summary};
@@ -19,10 +23,10 @@ use crate::session::{self, FAILED, Failure, Task};
 use crate::trace::{Event, Trace};
 
 /// A task and its arguments.
-type Call = (&'static str, &'static [&'static str]);
+pub type Call = (&'static str, &'static [&'static str]);
 
 /// Lines of the kernel's configuration.
-type Settings = &'static [(&'static str, &'static str)];
+pub type Settings = &'static [(&'static str, &'static str)];
 
 /// Ends a machine of the demo that hangs, if no limit was given.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -105,6 +109,13 @@ fn show(arguments: &cli::Demo, artifacts: &Artifacts) -> anyhow::Result<Result<b
         Err(failure) => return Ok(Err(failure)),
     }
 
+    match traced(arguments, artifacts, waiting::TASK, waiting::SETTINGS)? {
+        Ok((report, trace)) => {
+            hold &= report.frames_hold()? && waiting::show(&trace);
+        }
+        Err(failure) => return Ok(Err(failure)),
+    }
+
     let mut alone = Vec::new();
     for calls in ALONE {
         match boot(arguments, artifacts, calls, UNTRACED, quiet(Captured::default()))? {
@@ -162,7 +173,10 @@ fn boot(
     for (key, value) in settings {
         config.set(key, value)?;
     }
-    let hardware = options.hardware(Accel::Icount)?;
+    let mut hardware = options.hardware(Accel::Icount)?;
+    if calls == waiting::TASK {
+        hardware.disks = vec![disks::swap(waiting::SWAP)?.open()?];
+    }
     let bundle = session::pack(artifacts, &config, &tasks, &hardware)?;
     session::boot(artifacts, &hardware, &bundle, ports, options.limit_or(LIMIT))
 }

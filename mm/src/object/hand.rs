@@ -126,7 +126,10 @@ impl<P: Platform> Memory<P> {
         let mut pages = object.pages.lock();
         let mut at = range.start;
         for _ in 0..most {
-            let next = pages.tree.next_page(at).filter(|&page| page < range.end && !object.stays);
+            let next = pages
+                .tree
+                .next_page(at)
+                .filter(|&page| page < range.end && !object.stays);
             let Some(page) = next else {
                 return (None, dropped);
             };
