@@ -109,14 +109,16 @@ impl SwapArea {
         }
     }
 
-    /// Gives out no slot any more; false if that was so already.
+    /// Gives out no slot any more; false if that was so already. Slots that were given out before are counted when this
+    /// returns: whoever is about to take one has the lock.
     pub(super) fn close(&self) -> bool {
+        let _leaving = self.leaving.lock();
         self.closing.swap(1, Ordering::Relaxed) == 0
     }
 
-    /// Gives out slots again.
+    /// Gives out slots again. Release: who sees this sees that the words are gone, if they are.
     pub(super) fn open(&self) {
-        self.closing.store(0, Ordering::Relaxed);
+        self.closing.store(0, Ordering::Release);
     }
 
     /// The slots of the next group from slot `from` on that are not all free.
@@ -261,14 +263,15 @@ impl SwapArea {
 
     /// Gives the next slot to the page of `frame`, which is to be written: one that is free, else one that is idle.
     pub(super) fn allocate(&self, cursor: &mut Cursor, frame: Pfn) -> Result<SwapSlot, SwapError> {
+        // Before the words are looked for: they may go and others come while it is closed.
+        if self.closing.load(Ordering::Acquire) != 0 {
+            return Err(SwapError::Full);
+        }
         let table = self.table().ok_or(SwapError::Off)?;
         let word = SlotWord {
             state: SlotState::Writing { frame },
             count: 1,
         };
-        if self.closing.load(Ordering::Relaxed) != 0 {
-            return Err(SwapError::Full);
-        }
         for idle in [false, true] {
             let total = if idle { &self.idle } else { &self.free };
             if total.load(Ordering::Relaxed) == 0 {
