@@ -21,6 +21,8 @@ mod entry;
 mod error;
 mod fault;
 pub mod frame;
+#[cfg(feature = "simulation")]
+mod inspect;
 mod memory;
 mod object;
 mod platform;
@@ -44,6 +46,8 @@ pub use frame::{
     FRAME_SIZE, FrameAccount, FrameAllocator, FrameError, FrameMeta, FrameState, OutOfFrames, Pfn, QuarantineList,
     ReservedFrame, ReservedRun, RetiredFrame, Watermarks,
 };
+#[cfg(feature = "simulation")]
+pub use inspect::SlotView;
 pub use memory::{FaultMode, Memory, MemoryConfig};
 pub use object::{DiskFile, LocateError, MAX_PIECES, MemoryObject, PageError, PageIn, Piece, Pieces};
 pub use platform::{MAX_CPUS, Pcid, Platform};

@@ -37,15 +37,21 @@ impl World {
             ));
         }
         self.note(|| format!("{access} page {page} of process {process}: frame {frame}, value {value:#x}"));
-        if now == Some(physical) {
+        let left = if now == Some(physical) {
+            Some(true)
+        } else {
+            self.has_left(process, page, access, &used)
+        };
+        self.count(|counts| counts.left += u64::from(now != Some(physical) && left.is_some()));
+        if left == Some(true) {
             self.current_access(process, page, access, value, physical);
         } else {
-            self.stale_access(process, page, access, value, &used);
+            self.stale_access(process, page, access, value, &used, left.is_some());
         }
         true
     }
 
-    /// An access that the tables allow now.
+    /// An access that the tables allow now, or to a page that has just left them and is still what it was.
     fn current_access(&self, process: usize, page: usize, access: Access, value: u64, physical: u64) {
         let locked = self.spaces.borrow()[process].locked_by.is_some();
         let record = self.model.borrow().page(process, page);
@@ -94,11 +100,12 @@ impl World {
     }
 
     /// An access through a translation that has to be flushed.
-    fn stale_access(&self, process: usize, page: usize, access: Access, value: u64, used: &Translation) {
-        if !self.is_excused(process) {
+    fn stale_access(&self, process: usize, page: usize, access: Access, value: u64, used: &Translation, left: bool) {
+        if !left && !self.is_excused(process) {
             fail(format!(
-                "{access} of page {page} of process {process} goes through {:?}, which should have been flushed",
-                used.entry
+                "{access} of page {page} of process {process} goes through {used:?}, which should have been flushed: {:?}",
+                self.physical
+                    .last_entry(self.spaces.borrow()[process].root, address_of(page))
             ));
         }
         self.count(|counts| counts.stale += 1);

@@ -91,6 +91,9 @@ impl fmt::Display for Summary {
             flushes,
             superfluous,
             victims,
+            left,
+            written,
+            read,
         } = self.counts;
         writeln!(f, "worlds       {}", self.worlds)?;
         writeln!(f, "steps        {steps} runs of a virtual CPU")?;
@@ -104,6 +107,10 @@ impl fmt::Display for Summary {
             "flushes      {flushes}, {superfluous} of them with nothing stale to drop"
         )?;
         writeln!(f, "out of memory {victims} processes ended")?;
+        writeln!(
+            f,
+            "swap         {written} pages written and {read} read, {left} accesses between leaving and flush"
+        )?;
         writeln!(f, "transitions  {}", self.coverage)?;
         match self.coverage.missing().as_slice() {
             [] => write!(f, "every numbered transition was taken"),
@@ -208,6 +215,24 @@ const fn ground(mutant: Mutant) -> &'static [Profile] {
         | Mutant::ForgetHole
         | Mutant::BorrowObjectFrame
         | Mutant::LoseStarved => &[Profile::Disk],
+        Mutant::WriteUnflushed
+        | Mutant::DirtyBeforeExchange
+        | Mutant::IgnoreDirty
+        | Mutant::DropDirty
+        | Mutant::ForgetBatchHold
+        | Mutant::ForgetFlushParked
+        | Mutant::FreeWhileRead
+        | Mutant::ReadSlotTwice
+        | Mutant::ForgetSwapReadError
+        | Mutant::ForgetWriteError
+        | Mutant::ReturnWritable
+        | Mutant::CountAtFork
+        | Mutant::DetachUsed
+        | Mutant::KeepPermit
+        | Mutant::ChangeUnflushed
+        | Mutant::MapUnflushed
+        | Mutant::ForgetEmptyBatch
+        | Mutant::SecondSlot => &[Profile::Swap],
         Mutant::OldRoot => &[Profile::Exit],
         Mutant::RefuseJoiner | Mutant::ShareMarkedTable => &[Profile::Single],
         _ => &Profile::ALL,

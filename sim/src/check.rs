@@ -33,6 +33,7 @@ impl World {
                 self.check_space(process, root);
             }
         }
+        self.check_slots();
     }
 
     fn check_space(&self, process: usize, root: u32) {
@@ -104,7 +105,8 @@ impl World {
     /// Drops the pages of the file on the disk that nothing maps, if somebody waits for memory; says whether some were.
     pub fn drop_cache(&self) -> bool {
         let memory = self.memory();
-        if memory.faults_waiting_for_memory() + memory.page_ins_waiting() == 0 {
+        // Where there is a reclaimer, it does that.
+        if memory.faults_waiting_for_memory() + memory.page_ins_waiting() == 0 || self.settings().swap > 0 {
             return false;
         }
         let before = memory.stats().object_drops;
@@ -129,6 +131,12 @@ impl World {
                 fail(format!(
                     "{waiting} faults wait for memory although {} frames are free for them",
                     memory.frames().available_for_faults()
+                ));
+            }
+            let reclaim = memory.reclaim_state();
+            if self.settings().swap > 0 && !reclaim.is_hopeless() {
+                fail(format!(
+                    "{waiting} faults wait for memory and the reclaimer sleeps: {reclaim:?}"
                 ));
             }
             let spaces = self.spaces.borrow();

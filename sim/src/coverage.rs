@@ -13,7 +13,7 @@ use faultline_trace::Kind;
 use crate::machine::state_of;
 
 /// A diagram: its name and how many transitions it has.
-const DIAGRAMS: [(&str, u32); 4] = [("frame", 16), ("leaf", 5), ("slot", 6), ("task", 7)];
+const DIAGRAMS: [(&str, u32); 4] = [("frame", 16), ("leaf", 6), ("slot", 6), ("task", 7)];
 const FRAME: usize = 0;
 const LEAF: usize = 1;
 const SLOT: usize = 2;
@@ -62,16 +62,19 @@ impl Coverage {
     /// An entry of a page table has changed.
     pub(crate) fn entry(&mut self, old: u64, new: u64) {
         let (old, new) = (Entry::from_bits(old), Entry::from_bits(new));
-        let number = if old.is_empty() && new.marker().is_some() {
+        let is_absent = |entry: Entry| entry.is_empty() || entry.named_slot().is_some();
+        let number = if is_absent(old) && new.marker().is_some() {
             1
         } else if old.marker().is_some() && new.is_present() {
             2
-        } else if old.marker().is_some() && new.is_empty() {
+        } else if old.marker().is_some() && is_absent(new) {
             3
         } else if old.is_present() && new.is_present() && old.has(Entry::BUSY) != new.has(Entry::BUSY) {
             4
-        } else if old.is_present() && new.is_empty() {
+        } else if new.is_empty() {
             5
+        } else if old.is_present() && new.named_slot().is_some() {
+            6
         } else {
             return;
         };

@@ -6,12 +6,13 @@
 use std::cell::RefCell;
 
 use faultline_mm::{
-    BlockDevice, DiskFile, FrameState, LocateError, MemoryObject, PAGE_SIZE, Piece, Pieces, SECTOR_SIZE, Segment,
-    Transfer, TransferError,
+    BlockDevice, DiskFile, LocateError, MemoryObject, PAGE_SIZE, Piece, Pieces, SECTOR_SIZE, Segment, Transfer,
+    TransferError,
 };
 
 use crate::machine::second_word;
 use crate::model::{DISK_PAGES, disk_value};
+use crate::queue::{Queue, frame_of};
 use crate::world::{fail, world};
 
 /// Where the first halves of pages are, and the second halves of those that are in two pieces.
@@ -24,20 +25,10 @@ const HALF: u16 = (PAGE_SIZE / 2) as u16;
 /// What is in memory before the answer.
 const UNREAD: u64 = 0xbad;
 
-/// A transfer at the disk.
-#[derive(Debug)]
-struct Pending {
-    transfer: Transfer,
-    /// How often the frame of each segment had been freed when the transfer began.
-    epochs: Vec<u32>,
-    due: u64,
-    /// Pages that were taken out of the object since, so that they may be read once more.
-    discarded: Vec<u32>,
-}
-
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
-    pending: RefCell<Vec<Pending>>,
+    /// Each with the pages that were taken out of the object since it began, so that they may be read once more.
+    pending: Queue<Vec<u32>>,
     /// Pages that are being taken out of the object.
     discarding: RefCell<Vec<u32>>,
 }
@@ -47,8 +38,8 @@ impl Disk {
     pub fn discard(&self, page: u32, punch: impl FnOnce()) {
         self.discarding.borrow_mut().push(page);
         punch();
-        for pending in self.pending.borrow_mut().iter_mut() {
-            pending.discarded.push(page);
+        for pending in self.pending.all_mut().iter_mut() {
+            pending.with.push(page);
         }
         let mut discarding = self.discarding.borrow_mut();
         if let Some(place) = discarding.iter().position(|&other| other == page) {
@@ -59,8 +50,8 @@ impl Disk {
     /// Whether a read of this piece is under way that nobody else may begin.
     fn is_being_read(&self, segment: &Segment) -> bool {
         let page = page_of(segment);
-        let pending = self.pending.borrow();
-        let mut readers = pending.iter().filter(|pending| !pending.discarded.contains(&page));
+        let pending = self.pending.all();
+        let mut readers = pending.iter().filter(|pending| !pending.with.contains(&page));
         !self.discarding.borrow().contains(&page)
             && readers.any(|pending| {
                 let mut segments = pending.transfer.segments().iter();
@@ -70,31 +61,18 @@ impl Disk {
 
     /// When the next answer is due.
     pub fn next_due(&self) -> Option<u64> {
-        self.pending.borrow().iter().map(|pending| pending.due).min()
+        self.pending.next_due()
     }
 
     /// The interrupt: answers what is due.
     pub fn answer(&self) {
         let world = world();
-        loop {
-            let now = world.clock.get();
-            let mut pending = self.pending.borrow_mut();
-            let Some(place) = pending.iter().position(|pending| pending.due <= now) else {
-                return;
-            };
-            let Pending { transfer, epochs, .. } = pending.swap_remove(place);
-            drop(pending);
+        while let Some(pending) = self.pending.take_due() {
             let fails = world.random.borrow_mut().chance(world.settings().disk_errors, 16);
-            for (segment, epoch) in transfer.segments().iter().zip(epochs) {
-                let frame = frame_of(segment);
-                if world.physical.state(frame) != Some(FrameState::Mapped) || world.physical.epoch(frame) != epoch {
-                    fail(format!(
-                        "the disk writes to frame {frame}, which is not its own any more"
-                    ));
-                }
-                if !fails {
-                    read(segment);
-                }
+            pending.check_frames("the disk");
+            let transfer = pending.transfer;
+            if !fails {
+                transfer.segments().iter().for_each(read);
             }
             world.note(|| {
                 let pages: Vec<_> = transfer.segments().iter().map(page_of).collect();
@@ -110,7 +88,6 @@ impl Disk {
     }
 
     fn start(&self, transfer: Transfer) {
-        let world = world();
         for segment in transfer.segments() {
             if self.is_being_read(segment) {
                 fail(format!(
@@ -124,27 +101,10 @@ impl Disk {
                 set_word(start, UNREAD);
             }
         }
-        let epochs = transfer.segments().iter();
-        let epochs = epochs.map(|segment| world.physical.epoch(frame_of(segment))).collect();
-        let due = world.clock.get() + world.random.borrow_mut().below(40);
-        self.pending.borrow_mut().push(Pending {
-            transfer,
-            epochs,
-            due,
-            discarded: Vec::new(),
-        });
-        // It may also answer before the caller goes on.
-        if world.random.borrow_mut().chance(1, 6) {
-            let mut pending = self.pending.borrow_mut();
-            pending.iter_mut().for_each(|pending| pending.due = 0);
-            drop(pending);
+        if self.pending.add(transfer, Vec::new()) {
             self.answer();
         }
     }
-}
-
-fn frame_of(segment: &Segment) -> u32 {
-    (segment.frame.start_address().as_u64() / PAGE_SIZE) as u32
 }
 
 /// The page of the file that a piece is of.

@@ -27,11 +27,13 @@ pub enum Profile {
     Single,
     /// A few pages, used on some CPUs while others change them, in spaces that share their frames
     Race,
+    /// A swap area: pages that leave and come back, little memory, devices that fail
+    Swap,
 }
 
 impl Profile {
     /// Every profile.
-    pub const ALL: [Profile; 9] = [
+    pub const ALL: [Profile; 10] = [
         Profile::Mixed,
         Profile::Tlb,
         Profile::Fork,
@@ -41,6 +43,7 @@ impl Profile {
         Profile::Exit,
         Profile::Single,
         Profile::Race,
+        Profile::Swap,
     ];
 }
 
@@ -59,11 +62,13 @@ pub fn generate(profile: Profile, seed: u64) -> Script {
         Profile::Fork => 2 + random.index(3),
         Profile::Tlb => 1 + random.index(2),
         Profile::Race => random.pick(&[1, 4, 5, 6]),
+        Profile::Swap => random.pick(&[1, 2, 2, 3]),
         _ => 1 + random.index(3),
     };
     let restless = match profile {
         Profile::Tlb | Profile::Fork => random.chance(1, 2),
         Profile::Race => true,
+        Profile::Swap => random.chance(1, 2),
         _ => false,
     };
     let mut world = Generator {
@@ -98,6 +103,7 @@ fn settings(profile: Profile, random: &mut Random) -> Settings {
         Profile::Race => random.pick(&[3, 4, 4]),
         Profile::Tlb => 2 + random.index(3),
         Profile::Fork => random.pick(&[1, 2, 3, 4, 4, 4]),
+        Profile::Swap => random.pick(&[1, 2, 2, 3, 4]),
         _ => random.pick(&[1, 2, 2, 2, 3, 3, 4]),
     };
     Settings {
@@ -105,6 +111,7 @@ fn settings(profile: Profile, random: &mut Random) -> Settings {
         frames: match profile {
             Profile::Memory => 20 + random.below(30) as u32,
             Profile::Huge => 1200 + random.below(600) as u32,
+            Profile::Swap => random.pick(&[48, 64, 96, 160]),
             _ => 160,
         },
         pcids: match profile {
@@ -123,7 +130,16 @@ fn settings(profile: Profile, random: &mut Random) -> Settings {
         speculation: random.pick(&[0, 2, 8, 14]),
         disk_errors: match profile {
             Profile::Disk => random.pick(&[0, 1, 6]),
+            Profile::Swap => random.pick(&[0, 0, 1, 4]),
             _ => random.pick(&[0, 0, 0, 2]),
+        },
+        swap: match profile {
+            Profile::Swap => random.pick(&[2, 8, 24, 64]),
+            _ => 0,
+        },
+        reserve: match profile {
+            Profile::Swap => random.pick(&[2, 4, 8]),
+            _ => Settings::default().reserve,
         },
     }
 }
@@ -134,6 +150,7 @@ const fn backings(profile: Profile) -> &'static [Backing] {
         Profile::Disk => &[Disk, Disk, Disk, File, Shared, Anonymous],
         Profile::Fork => &[Anonymous, Eager, Anonymous, Eager, File, Disk, Shared],
         Profile::Huge => &[Anonymous, Anonymous, Eager],
+        Profile::Swap => &[Anonymous, Anonymous, Anonymous, Eager, Shared, Disk, File],
         _ => &[Anonymous, Anonymous, Eager, File, Disk, Shared],
     }
 }
@@ -203,7 +220,11 @@ impl Generator<'_> {
                 steps.push(Step::DontNeed { page, count: 1 });
                 steps.push(Step::Abandon { page });
             }
-            let step = if self.restless {
+            let step = if self.profile == Profile::Swap && self.restless {
+                self.restless_swap_step(thread == 1)
+            } else if self.profile == Profile::Swap && self.random.chance(3, 4) {
+                self.swap_step()
+            } else if self.restless {
                 self.restless_step(process > 0 || thread == 1)
             } else {
                 self.step(process)
@@ -224,6 +245,16 @@ impl Generator<'_> {
                 backing => backing,
             },
         });
+        if self.profile == Profile::Swap {
+            // More than there is memory for, in some worlds.
+            steps.push(Step::Map {
+                page: 24,
+                count: 8 + self.random.index(90),
+                protection: Protection::READ_WRITE,
+                backing: Backing::Anonymous,
+            });
+            steps.extend(self.hot.iter().map(|&page| Step::Write { page }));
+        }
         if self.restless {
             steps.extend(self.hot.iter().map(|&page| Step::Write { page }));
             if self.profile != Profile::Tlb && self.processes > 1 {
@@ -330,6 +361,64 @@ impl Generator<'_> {
             }
             81..83 => self.relocation(),
             _ => self.rare(process),
+        }
+    }
+
+    /// A page that leaves or comes back, or memory that is used up.
+    fn swap_step(&mut self) -> Step {
+        let page = self.page();
+        let (first, count) = self.range();
+        match self.random.below(32) {
+            0..8 => Step::Write { page },
+            8..13 => Step::Read { page },
+            13..19 => Step::PageOut { page: first, count },
+            19..21 => Step::PageOut { page: 4, count: 8 },
+            21 => Step::Cold { page: first, count },
+            22 => Step::Free { page: first, count },
+            23 => Step::WillNeed { page: first, count },
+            24 => Step::DontNeed { page, count: 1 },
+            25 => Step::Flushed,
+            26..29 => Step::Populate {
+                page: 24 + self.random.index(60),
+                count: 1 + self.random.index(24),
+            },
+            29 => Step::Abandon { page },
+            30 if self.random.chance(1, 2) => self.random.pick(&[Step::SwapOff, Step::SwapOff, Step::SwapOn]),
+            _ => Step::Sleep {
+                ticks: self.random.below(60),
+            },
+        }
+    }
+
+    /// An access to a hot page, or what makes it leave or changes it while it is on its way.
+    fn restless_swap_step(&mut self, changes: bool) -> Step {
+        let page = self.hot[self.random.index(self.hot.len())];
+        let count = 1;
+        match self.random.below(16) {
+            0..4 if changes => Step::PageOut { page, count },
+            4..6 if changes => Step::PageOut { page: 4, count: 8 },
+            6..9 if changes => Step::DontNeed { page, count },
+            9 if changes => Step::Protect {
+                page,
+                count,
+                protection: self
+                    .random
+                    .pick(&[Protection::READ_WRITE, Protection::READ_WRITE, Protection::READ]),
+            },
+            10 if changes => Step::Replace {
+                page,
+                count,
+                protection: Protection::READ_WRITE,
+                backing: Backing::Anonymous,
+            },
+            11 if changes => Step::Flushed,
+            0..6 => Step::Write { page },
+            13 => Step::PageOut { page, count },
+            14 => Step::Sleep {
+                ticks: self.random.below(30),
+            },
+            15 => self.swap_step(),
+            _ => Step::Read { page },
         }
     }
 

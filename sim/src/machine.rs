@@ -5,11 +5,12 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use faultline_executor::{Hooks, TaskEvent};
-use faultline_mm::{Access, Entry, FrameMeta, FrameState, Memory, PAGE_SIZE, Pcid, Platform};
+use faultline_mm::{Access, Entry, FrameMeta, FrameState, Memory, PAGE_SIZE, Pcid, Platform, SwapSlot};
 use faultline_probe as probe;
 use faultline_trace::Kind;
 use x86_64::structures::paging::PhysFrame;
@@ -40,6 +41,10 @@ pub(crate) struct Physical {
     epochs: RefCell<Vec<u32>>,
     /// Frames that are free, cached or zeroed.
     pub free: Cell<u64>,
+    /// Entries of tables that were present and are not any more.
+    pub taken: Cell<u64>,
+    /// The swap slot that the marker of a fault stands for, by where the marker is.
+    behind_markers: RefCell<BTreeMap<u64, SwapSlot>>,
 }
 
 impl Physical {
@@ -57,6 +62,8 @@ impl Physical {
             frames,
             epochs: RefCell::new(vec![0; frames as usize]),
             free: Cell::new(0),
+            taken: Cell::new(0),
+            behind_markers: RefCell::default(),
         }
     }
 
@@ -147,6 +154,16 @@ impl Physical {
                 self.changed((record / size_of::<FrameMeta>()) as u32, old, new);
             }
         } else if self.state(frame as u32) == Some(FrameState::PageTable) {
+            let mut behind = self.behind_markers.borrow_mut();
+            let (before, after) = (Entry::from_bits(old), Entry::from_bits(new));
+            if before.is_present() && !after.is_present() {
+                self.taken.set(self.taken.get() + 1);
+            }
+            match after.marker().and(before.named_slot()) {
+                Some(slot) => behind.insert(offset as u64, slot),
+                None => behind.remove(&(offset as u64)),
+            };
+            drop(behind);
             world().coverage.borrow_mut().entry(old, new);
         }
     }
@@ -200,6 +217,11 @@ impl Tables for View<'_> {
         entry
     }
 
+    fn mark_dirty(&self, table: u32, index: usize) {
+        let word = self.physical.word(u64::from(table) * PAGE_SIZE + index as u64 * 8);
+        word.fetch_or(Entry::DIRTY, Ordering::Relaxed);
+    }
+
     fn epoch(&self, frame: u32) -> u32 {
         self.physical.epochs.borrow()[frame as usize]
     }
@@ -233,6 +255,44 @@ impl Physical {
             table = entry.frame().number();
         }
         None
+    }
+
+    /// Whether other spaces share the last-level table of an address.
+    pub fn shares_table(&self, root: u32, address: u64) -> bool {
+        self.entry_of_level(2, root, address)
+            .is_some_and(|(_, entry)| entry.has(Entry::PRESENT | Entry::SHARED))
+    }
+
+    /// The entry of a page of 4 KiB, present or not, and where it is; `None` without a table for it.
+    pub fn last_entry(&self, root: u32, address: u64) -> Option<(u64, Entry)> {
+        self.entry_of_level(1, root, address)
+    }
+
+    fn entry_of_level(&self, last: u32, root: u32, address: u64) -> Option<(u64, Entry)> {
+        let mut table = root;
+        for level in (1..=4).rev() {
+            let index = (address >> (12 + 9 * (level - 1))) & 511;
+            let place = u64::from(table) * PAGE_SIZE + index * 8;
+            let entry = Entry::from_bits(self.word(place).load(Ordering::Relaxed));
+            if level == last {
+                return Some((place, entry));
+            }
+            if !entry.is_present() || entry.has(Entry::HUGE) {
+                return None;
+            }
+            table = entry.frame().number();
+        }
+        None
+    }
+
+    /// The swap slot that an entry names, or that its marker stands for, and where the entry is.
+    pub fn swapped(&self, root: u32, address: u64) -> Option<(u64, SwapSlot)> {
+        let (place, entry) = self.last_entry(root, address)?;
+        let slot = match entry.marker() {
+            Some(_) => self.behind_markers.borrow().get(&place).copied(),
+            None => entry.named_slot(),
+        };
+        Some((place, slot?))
     }
 
     /// Whether the tables allow an access now, and to which physical page.

@@ -122,6 +122,21 @@ struct Content {
     value: u64,
     /// Values that it may have instead: a write raced with the call that changed the page.
     others: Vec<u64>,
+    /// What it may have instead until it is written, because it may be dropped (`MADV_FREE`).
+    dropped: Option<u64>,
+    /// Calls under way that let it be dropped whatever is written.
+    dropping: u32,
+}
+
+impl Content {
+    /// It has this value, and no other.
+    fn set(&mut self, value: u64) {
+        self.value = value;
+        self.others.clear();
+        if self.dropping == 0 {
+            self.dropped = None;
+        }
+    }
 }
 
 /// The spaces and what they hold.
@@ -143,7 +158,7 @@ impl Model {
     fn new_content(&mut self, value: u64) -> u32 {
         self.contents.push(Content {
             value,
-            others: Vec::new(),
+            ..Content::default()
         });
         self.contents.len() as u32 - 1
     }
@@ -181,16 +196,20 @@ impl Model {
 
     /// Whether a page may hold this value.
     pub fn allows(&self, page: Page, value: u64) -> bool {
-        self.find(page)
-            .is_some_and(|content| content.value == value || content.others.contains(&value))
+        self.find(page).is_some_and(|content| {
+            content.value == value || content.others.contains(&value) || content.dropped == Some(value)
+        })
     }
 
     /// What a page should hold, for messages.
     pub fn expected(&self, page: Page) -> String {
         match self.find(page) {
             None => "nothing".to_owned(),
-            Some(content) if content.others.is_empty() => format!("{:#x}", content.value),
-            Some(content) => format!("{:#x} or one of {:x?}", content.value, content.others),
+            Some(content) if content.others.is_empty() && content.dropped.is_none() => format!("{:#x}", content.value),
+            Some(content) => format!(
+                "{:#x} or one of {:x?}{:x?}",
+                content.value, content.others, content.dropped
+            ),
         }
     }
 
@@ -199,8 +218,7 @@ impl Model {
         let mut record = self.spaces[space].pages[page]?;
         if let Origin::Shared(index) = record.origin {
             if let Some(content) = self.shared.get_mut(index as usize) {
-                content.value = value;
-                content.others.clear();
+                content.set(value);
             }
             return None;
         }
@@ -210,8 +228,7 @@ impl Model {
             record.copied = false;
         } else {
             let content = &mut self.contents[record.content as usize];
-            content.value = value;
-            content.others.clear();
+            content.set(value);
         }
         self.spaces[space].pages[page] = Some(record);
         replaced.then_some(record.content)
@@ -301,10 +318,43 @@ impl Model {
         pages[to..to + count].copy_from_slice(&moved);
     }
 
+    /// Private pages may be dropped from now on; `contents` are those for which this call has said so.
+    pub fn may_drop(&mut self, space: usize, from: usize, count: usize, contents: &mut Vec<u32>) {
+        for page in from..from + count {
+            let Some(record) = self.spaces[space].pages[page] else {
+                continue;
+            };
+            let fresh = match record.origin {
+                Origin::Shared(_) => continue,
+                Origin::Anonymous => 0,
+                Origin::File(page) => file_value(page),
+                Origin::Disk(page) => disk_value(page),
+            };
+            let content = &mut self.contents[record.content as usize];
+            content.dropped = Some(fresh);
+            if !contents.contains(&record.content) {
+                content.dropping += 1;
+                contents.push(record.content);
+            }
+        }
+    }
+
+    /// Whether a call is under way that lets a page be dropped.
+    pub fn may_be_dropped(&self, page: Page) -> bool {
+        self.find(page).is_some_and(|content| content.dropping > 0)
+    }
+
+    /// The call is over: what is written from now on is kept.
+    pub fn dropped(&mut self, contents: &[u32]) {
+        for &content in contents {
+            self.contents[content as usize].dropping -= 1;
+        }
+    }
+
     /// A copy of a space, which shares its contents.
     pub fn fork(&mut self, space: usize) -> Pages {
         for page in self.spaces[space].pages.iter_mut().flatten() {
-            page.copied = true;
+            page.copied |= !matches!(page.origin, Origin::Shared(_));
         }
         self.spaces[space].clone()
     }

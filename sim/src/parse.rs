@@ -109,7 +109,8 @@ fn parse_step(name: &str, words: &mut Words<'_>) -> Result<Step, &'static str> {
         "map-huge" => Step::MapHuge {
             protection: words.protection()?,
         },
-        "populate" | "huge" | "no-huge" | "unmap" | "dont-need" | "protect" | "move" => {
+        "populate" | "huge" | "no-huge" | "unmap" | "dont-need" | "protect" | "move" | "page-out" | "cold" | "free"
+        | "will-need" => {
             let (page, count) = words.range()?;
             match name {
                 "populate" => Step::Populate { page, count },
@@ -120,6 +121,10 @@ fn parse_step(name: &str, words: &mut Words<'_>) -> Result<Step, &'static str> {
                 },
                 "unmap" => Step::Unmap { page, count },
                 "dont-need" => Step::DontNeed { page, count },
+                "page-out" => Step::PageOut { page, count },
+                "cold" => Step::Cold { page, count },
+                "free" => Step::Free { page, count },
+                "will-need" => Step::WillNeed { page, count },
                 "protect" => Step::Protect {
                     page,
                     count,
@@ -148,6 +153,8 @@ fn parse_step(name: &str, words: &mut Words<'_>) -> Result<Step, &'static str> {
         },
         "flushed" => Step::Flushed,
         "flush-everywhere" => Step::FlushEverywhere,
+        "swap-on" => Step::SwapOn,
+        "swap-off" => Step::SwapOff,
         "yield" => Step::Yield,
         "sleep" => Step::Sleep { ticks: words.number()? },
         "fail-allocation" => Step::FailAllocation { after: words.number()? },
@@ -177,12 +184,16 @@ fn parse_setting(settings: &mut Settings, name: &str, value: &str) -> Result<(),
         "zeroed" => settings.zeroed = number(value)?,
         "speculation" => settings.speculation = number(value)?,
         "disk-errors" => settings.disk_errors = number(value)?,
+        "swap" => settings.swap = number(value)?,
+        "reserve" => settings.reserve = number(value)?,
         _ => return Err("no such setting, or no such value"),
     }
     let in_range = (1..=faultline_mm::MAX_CPUS).contains(&settings.cpus)
         && (20..=16_384).contains(&settings.frames)
         && (1..=1024).contains(&settings.slots)
-        && settings.lateness < 8;
+        && settings.lateness < 8
+        && settings.swap <= 4096
+        && settings.reserve <= 1024;
     if in_range {
         Ok(())
     } else {

@@ -130,10 +130,11 @@ fn abandon(world: World) {
         file,
         on_disk,
         disk,
+        swap_disk,
         ..
     } = world;
     drop(physical);
-    core::mem::forget((spaces, handles, service, shared, file, on_disk, disk));
+    core::mem::forget((spaces, handles, service, shared, file, on_disk, disk, swap_disk));
 }
 
 fn supervise(body: fn()) -> bool {
@@ -178,7 +179,7 @@ fn ready(world: &World) -> Vec<usize> {
 /// When something happens by itself.
 fn next_event(world: &World) -> Option<u64> {
     let timers = world.cpus.iter().filter_map(|cpu| cpu.deadline.get());
-    timers.chain(world.disk.next_due()).min()
+    timers.chain(world.next_answer()).min()
 }
 
 /// Lets the CPUs run until all threads have ended. False if something was wrong.
@@ -287,7 +288,9 @@ fn is_over(world: &World) -> bool {
     world.handles.borrow().values().all(|handle| handle.is_finished())
         && world.executor.live_tasks() == world.service.borrow().len()
         && world.memory().faults_in_flight() == 0
-        && world.disk.next_due().is_none()
+        && world.next_answer().is_none()
+        && world.memory().reclaim_state().leaving == 0
+        && !world.memory().has_unflushed_pages()
 }
 
 /// Nothing runs any more: perhaps memory is out, and a process has to go.

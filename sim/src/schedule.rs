@@ -60,6 +60,10 @@ const FOREVER: u32 = u32::MAX;
 /// Points that a schedule looks ahead at most, as a power of two: some worlds take more, most take less.
 const HORIZON: u32 = 12;
 
+/// Runs of the same CPU in a row, although others are ready, after which another one has its turn: it may wait for that in
+/// a loop.
+const PATIENCE: u32 = 256;
+
 /// A schedule at work.
 #[derive(Debug)]
 pub(crate) struct Chooser {
@@ -67,8 +71,9 @@ pub(crate) struct Chooser {
     random: Random,
     /// The longest grant of a random schedule, as a power of two.
     scale: u32,
-    /// The CPU that ran last.
+    /// The CPU that ran last, and how often in a row.
     last: usize,
+    row: u32,
     /// Preemptions, or changes of priority, that are left.
     changes: u32,
     /// Of each CPU; the highest runs.
@@ -91,6 +96,7 @@ impl Chooser {
             scale: 3 + random.below(9) as u32,
             random,
             last: 0,
+            row: 0,
             changes,
             priorities,
             lowest: 0,
@@ -99,6 +105,10 @@ impl Chooser {
 
     /// The CPU that runs next, one of those in `ready`, and for how many points.
     pub fn choose(&mut self, ready: &[usize]) -> (usize, u32) {
+        if self.row >= PATIENCE {
+            self.row = 0;
+            self.give_way(ready);
+        }
         let cpu = match self.kind {
             Kind::Random => self.random.pick(ready),
             Kind::Bounded if ready.contains(&self.last) => self.last,
@@ -107,6 +117,11 @@ impl Chooser {
                 let highest = ready.iter().copied().max_by_key(|&cpu| self.priorities[cpu]);
                 highest.unwrap_or(ready[0])
             }
+        };
+        self.row = if cpu == self.last && ready.len() > 1 {
+            self.row + 1
+        } else {
+            0
         };
         self.last = cpu;
         let points = match self.kind {
@@ -119,14 +134,19 @@ impl Chooser {
 
     /// The CPU has used its points up: it was preempted.
     pub fn preempted(&mut self, cpus: usize) {
+        if self.kind != Kind::Random {
+            self.changes = self.changes.saturating_sub(1);
+            let all: Vec<usize> = (0..cpus).collect();
+            self.give_way(&all);
+        }
+    }
+
+    /// Another CPU has its turn, one of `others` if they matter.
+    fn give_way(&mut self, others: &[usize]) {
         match self.kind {
             Kind::Random => {}
-            Kind::Bounded => {
-                self.changes = self.changes.saturating_sub(1);
-                self.last = self.random.index(cpus);
-            }
+            Kind::Bounded => self.last = self.random.pick(others),
             Kind::Pct => {
-                self.changes = self.changes.saturating_sub(1);
                 self.lowest -= 1;
                 self.priorities[self.last] = self.lowest;
             }

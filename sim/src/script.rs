@@ -1,7 +1,7 @@
 //! Scripts: what runs in a world, as text that a person can read and edit.
 //!
 //! ```text
-//! world cpus=2 frames=120 pcids=2 slots=4 mode=queued lateness=6 zeroed=0 speculation=4 disk-errors=0
+//! world cpus=2 frames=120 pcids=2 slots=4 mode=queued lateness=6 zeroed=0 speculation=4 disk-errors=0 swap=32 reserve=4
 //! schedule pct 17
 //! process
 //!   thread cpu=0
@@ -101,6 +101,18 @@ pub enum Step {
     },
     /// Forget the content of a range.
     DontNeed { page: usize, count: usize },
+    /// Make the pages of a range leave for the swap area (`MADV_PAGEOUT`).
+    PageOut { page: usize, count: usize },
+    /// Make the pages of a range the first to leave (`MADV_COLD`).
+    Cold { page: usize, count: usize },
+    /// Let the pages of a range be dropped until they are written again (`MADV_FREE`).
+    Free { page: usize, count: usize },
+    /// Read what is swapped out of a range (`MADV_WILLNEED`).
+    WillNeed { page: usize, count: usize },
+    /// Switch the swap area on, if it is off.
+    SwapOn,
+    /// Switch the swap area off.
+    SwapOff,
     /// Move a range.
     Move { page: usize, count: usize, to: usize },
     /// Make another process, a copy of this one.
@@ -172,8 +184,13 @@ pub struct Settings {
     pub zeroed: u32,
     /// In how many of 16 steps a CPU walks the page tables on its own.
     pub speculation: u64,
-    /// In how many of 16 cases the disk fails.
+    /// In how many of 16 cases the disk, or the swap device, fails.
     pub disk_errors: u64,
+    /// Pages of the swap area, which is on from the start; 0 for none, and no reclaimer.
+    pub swap: u32,
+    /// Frames that faults leave where memory can be reclaimed; the reclaimer starts with twice as many, and stops with
+    /// three times as many.
+    pub reserve: u32,
 }
 
 impl Default for Settings {
@@ -188,6 +205,8 @@ impl Default for Settings {
             zeroed: 0,
             speculation: 0,
             disk_errors: 0,
+            swap: 0,
+            reserve: 16,
         }
     }
 }
@@ -269,6 +288,12 @@ impl fmt::Display for Step {
                 count,
                 protection,
             } => write!(f, "protect {page} {count} {}", Letters(protection)),
+            Step::PageOut { page, count } => write!(f, "page-out {page} {count}"),
+            Step::Cold { page, count } => write!(f, "cold {page} {count}"),
+            Step::Free { page, count } => write!(f, "free {page} {count}"),
+            Step::WillNeed { page, count } => write!(f, "will-need {page} {count}"),
+            Step::SwapOn => f.write_str("swap-on"),
+            Step::SwapOff => f.write_str("swap-off"),
             Step::DontNeed { page, count } => write!(f, "dont-need {page} {count}"),
             Step::Move { page, count, to } => write!(f, "move {page} {count} {to}"),
             Step::Fork { process } => write!(f, "fork {process}"),
@@ -301,6 +326,8 @@ impl fmt::Display for Script {
             zeroed,
             speculation,
             disk_errors,
+            swap,
+            reserve,
         } = self.settings;
         let mode = match mode {
             FaultMode::Queued => "queued",
@@ -312,7 +339,11 @@ impl fmt::Display for Script {
             "world cpus={cpus} frames={frames} pcids={pcids} slots={slots} mode={mode}"
         )?;
         write!(f, " lateness={lateness} zeroed={zeroed} speculation={speculation}")?;
-        writeln!(f, " disk-errors={disk_errors}")?;
+        write!(f, " disk-errors={disk_errors}")?;
+        if (swap, reserve) != (0, Settings::default().reserve) {
+            write!(f, " swap={swap} reserve={reserve}")?;
+        }
+        writeln!(f)?;
         writeln!(f, "schedule {}", self.schedule)?;
         for process in &self.processes {
             writeln!(f, "process")?;

@@ -1,7 +1,7 @@
 //! The beginning and the end of a world.
 
 use faultline_executor::Class;
-use faultline_mm::{FrameAllocator, Memory, MemoryConfig, MemoryObject, PAGE_SIZE, VirtualAddressSpace};
+use faultline_mm::{FrameAllocator, Memory, MemoryConfig, MemoryObject, PAGE_SIZE, VirtualAddressSpace, Watermarks};
 use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
@@ -9,6 +9,7 @@ use crate::disk;
 use crate::machine::{KERNEL_ROOT, RESERVED, Virtual};
 use crate::model::{FILE_PAGES, Pages, SHARED_PAGES};
 use crate::ramdisk::File;
+use crate::swap;
 use crate::world::{SpaceRecord, fail, world};
 
 /// Builds memory, and starts the tasks of the kernel and the first process.
@@ -31,6 +32,11 @@ pub(crate) fn set_up() {
     config.fault_around = 4;
     config.fault_mode = settings.mode;
     config.object_reads = 2;
+    config.watermarks = Some(Watermarks {
+        reserve: settings.reserve,
+        low: 2 * settings.reserve,
+        high: 3 * settings.reserve,
+    });
     // Freed in `tear_down`, after everything that refers to it.
     let memory: &'static Memory<Virtual> = Box::leak(Box::new(Memory::new(Virtual, frames, config)));
     world.memory.set(Some(memory));
@@ -70,7 +76,12 @@ pub(crate) fn set_up() {
     }
     world.current.set(0);
     let service = async { match memory.fault_service().await {} };
-    spawn_service(0, "fault service", service);
+    spawn_service(0, "fault service", Class::FaultService, service);
+    if settings.swap > 0 {
+        swap::switch_on();
+        let reclaimer = async { match memory.reclaimer().await {} };
+        spawn_service(0, "reclaimer", Class::Device, reclaimer);
+    }
     if settings.zeroed > 0 {
         world.start_zeroing();
     }
@@ -84,8 +95,8 @@ pub(crate) fn set_up() {
     }
 }
 
-fn spawn_service(cpu: usize, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
-    match world().executor.spawn_on(cpu, name, Class::FaultService, future) {
+fn spawn_service(cpu: usize, name: &'static str, class: Class, future: impl Future<Output = ()> + Send + 'static) {
+    match world().executor.spawn_on(cpu, name, class, future) {
         Ok(handle) => world().service.borrow_mut().push(handle),
         Err(error) => fail(format!("the {name} can't be spawned: {error}")),
     }
@@ -127,6 +138,7 @@ pub(crate) fn tear_down() {
             }
         }
     }
+    world.check_swap_end();
     // The zero frame and the kernel's root.
     world.check_end(2);
     world.memory.set(None);

@@ -21,6 +21,8 @@ pub(crate) struct Translation {
     pub entry: Entry,
     /// Whether every level allowed writes.
     pub writable: bool,
+    /// The processor knows that the leaf says dirty: it does not look again before it writes.
+    pub dirty: bool,
     /// How often the first frame had been freed when it was cached.
     pub epoch: u32,
     /// The content that the model had for the page; see [`crate::model`].
@@ -57,6 +59,8 @@ pub(crate) struct Pointer {
 pub(crate) trait Tables {
     /// An entry of a table; marks it as accessed if it is present.
     fn entry(&self, table: u32, index: usize) -> Entry;
+    /// Marks a present entry of a table as dirty.
+    fn mark_dirty(&self, table: u32, index: usize);
     /// How often a frame was freed.
     fn epoch(&self, frame: u32) -> u32;
     /// The model's content of a page.
@@ -141,6 +145,7 @@ impl Tlb {
                     // The bits that the processor sets do not make another translation of it.
                     entry: entry.without(Entry::ACCESSED | Entry::DIRTY),
                     writable,
+                    dirty: entry.has(Entry::DIRTY),
                     epoch,
                     content: tables.content(address & !0xfff),
                 };
@@ -148,7 +153,10 @@ impl Tlb {
                     (kept.pcid, kept.page, kept.entry, kept.writable) == (pcid, page, found.entry, writable)
                 }) {
                     // As if it had been dropped and cached again, unless its frame was another's meanwhile.
-                    Some(kept) if kept.epoch == epoch => kept.content = found.content,
+                    Some(kept) if kept.epoch == epoch => {
+                        kept.content = found.content;
+                        kept.dirty |= found.dirty;
+                    }
                     _ => self.translations.push(found),
                 }
                 return;
@@ -188,6 +196,36 @@ impl Tlb {
         // The oldest is the one that should have been flushed, if any should.
         let pick = if random.chance(1, 4) { random.index(count) } else { 0 };
         let chosen = *self.usable().filter(covers).nth(pick)?;
+        if access == Access::Write && chosen.allows(access) && !chosen.dirty && !self.make_dirty(tables, &chosen) {
+            // As for a page fault, after which it is not there any more.
+            self.translations.retain(|kept| *kept != chosen);
+            return None;
+        }
         chosen.allows(access).then_some(chosen)
+    }
+
+    /// The first write through a translation: the processor looks at the tables again, and sets the leaf's dirty bit if they
+    /// still say the same. (Intel SDM volume 3, section 4.8.)
+    fn make_dirty(&mut self, tables: &impl Tables, chosen: &Translation) -> bool {
+        let (mut level, mut table) = (4, self.root);
+        loop {
+            let index = (chosen.page / span(level)) as usize & 511;
+            let entry = tables.entry(table, index);
+            if !entry.has(Entry::PRESENT | Entry::WRITABLE) {
+                return false;
+            }
+            if level == 1 || entry.has(Entry::HUGE) {
+                if entry.frame() != chosen.entry.frame() || span(level) != chosen.size {
+                    return false;
+                }
+                tables.mark_dirty(table, index);
+                break;
+            }
+            (level, table) = (level - 1, entry.frame().number());
+        }
+        for kept in &mut self.translations {
+            kept.dirty |= kept == chosen;
+        }
+        true
     }
 }

@@ -15,6 +15,7 @@ use crate::cpu::{Reason, give_way};
 use crate::machine::second_word;
 use crate::model::{DISK_PAGES, Verdicts, disk_value};
 use crate::script::Step;
+use crate::swap;
 use crate::world::{Vas, World, address_of, fail, world};
 
 /// Counts one thread of a process; the last one that goes takes the space along.
@@ -97,14 +98,13 @@ impl World {
             self.note(|| "interrupt: flush".to_owned());
             self.memory().acknowledge();
         }
-        if self.disk.next_due().is_some_and(|due| due <= self.clock.get()) {
-            self.disk.answer();
-        }
+        self.disk.answer();
+        self.swap_disk.answer();
     }
 
     /// Whether an interrupt is due on a CPU.
     pub fn has_interrupt(&self, cpu: usize) -> bool {
-        self.cpus[cpu].flush_asked.get() || self.disk.next_due().is_some_and(|due| due <= self.clock.get())
+        self.cpus[cpu].flush_asked.get() || self.next_answer().is_some_and(|due| due <= self.clock.get())
     }
 }
 
@@ -196,7 +196,9 @@ fn check_result(what: &str, result: Result<Verdicts, FaultError>, possible: Verd
 async fn touch(process: usize, vas: &Vas, page: usize, access: Access) {
     let value = world().model.borrow_mut().fresh_value();
     let mut faults = 0;
-    let before = world().generation(process) + world().spaces.borrow()[process].changes;
+    let changes =
+        || world().generation(process) + world().spaces.borrow()[process].changes + world().physical.taken.get();
+    let before = changes();
     loop {
         match run_user(process, vas, page, access, value) {
             Left::Done => return,
@@ -210,8 +212,7 @@ async fn touch(process: usize, vas: &Vas, page: usize, access: Access) {
             Left::Fault => {}
         }
         faults += 1;
-        let changes = world().generation(process) + world().spaces.borrow()[process].changes - before;
-        if faults > 12 + 4 * changes {
+        if faults > 12 + 4 * (changes() - before) {
             fail(format!(
                 "{access} of page {page} of process {process} has faulted {faults} times"
             ));
@@ -425,6 +426,12 @@ async fn perform(process: usize, vas: &Arc<Vas>, step: Step) {
             world().memory().frames().set_zeroed_target(frames);
             world().start_zeroing();
         }
+        Step::PageOut { .. }
+        | Step::Cold { .. }
+        | Step::Free { .. }
+        | Step::WillNeed { .. }
+        | Step::SwapOn
+        | Step::SwapOff => swap::perform(process, vas, step).await,
         _ => calls::perform(process, vas, step),
     }
 }

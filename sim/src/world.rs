@@ -21,6 +21,7 @@ use crate::ramdisk::File;
 use crate::random::Random;
 use crate::schedule::Chooser;
 use crate::script::{Script, Settings, WINDOW, WINDOW_PAGES};
+use crate::swap::SwapDisk;
 use crate::tlb::Tlb;
 
 /// An address space of the simulated machine.
@@ -76,6 +77,12 @@ pub struct Counts {
     pub superfluous: u64,
     /// Processes that were ended because memory was out.
     pub victims: u64,
+    /// Accesses to pages that had left their table, and whose batch was not flushed.
+    pub left: u64,
+    /// Pages written to the swap area.
+    pub written: u64,
+    /// Pages read from it.
+    pub read: u64,
 }
 
 impl Counts {
@@ -88,6 +95,9 @@ impl Counts {
         self.flushes += other.flushes;
         self.superfluous += other.superfluous;
         self.victims += other.victims;
+        self.left += other.left;
+        self.written += other.written;
+        self.read += other.read;
     }
 }
 
@@ -105,6 +115,7 @@ pub(crate) struct World {
     pub random: RefCell<Random>,
     pub chooser: RefCell<Chooser>,
     pub disk: Disk,
+    pub swap_disk: SwapDisk,
     pub shared: RefCell<Option<faultline_fallible::Arc<MemoryObject>>>,
     pub file: RefCell<Option<faultline_fallible::Arc<File>>>,
     /// The file on the disk.
@@ -174,6 +185,7 @@ impl World {
             random: RefCell::new(Random::new(script.schedule.seed)),
             chooser: RefCell::new(Chooser::new(script.schedule, settings.cpus)),
             disk: Disk::default(),
+            swap_disk: SwapDisk::default(),
             shared: RefCell::default(),
             file: RefCell::default(),
             on_disk: RefCell::default(),
@@ -316,6 +328,11 @@ impl World {
         if by.is_none() && cpu.calling.get() == Some(index) {
             cpu.hold();
         }
+    }
+
+    /// When a device answers next.
+    pub fn next_answer(&self) -> Option<u64> {
+        self.disk.next_due().into_iter().chain(self.swap_disk.next_due()).min()
     }
 
     // Interrupts.

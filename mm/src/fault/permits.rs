@@ -89,7 +89,7 @@ impl<P: Platform> Memory<P> {
 impl<P: Platform> FaultTable<P> {
     /// Whether this CPU serves a fault that has the permit to take a frame although others wait.
     #[cold]
-    pub(super) fn has_permit(&self, cpu: usize) -> bool {
+    pub(crate) fn has_permit(&self, cpu: usize) -> bool {
         self.own(cpu).permit.load(Ordering::Relaxed)
     }
 

@@ -339,8 +339,11 @@ impl<P: Platform> Memory<P> {
                 return served;
             };
             self.faults.set_permit(cpu, true);
+            let keeps = mutant!(KeepPermit) && token.slot().abandoned.load(Ordering::Relaxed);
             let first = self.serve(token, waker);
-            self.faults.set_permit(cpu, false);
+            if !keeps {
+                self.faults.set_permit(cpu, false);
+            }
             if let Some(first) = first {
                 first.wake();
             }

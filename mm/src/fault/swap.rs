@@ -56,7 +56,7 @@ impl<P: Platform> Memory<P> {
         }
         let word = self.frames.swap.load(slot);
         match word.state {
-            SlotState::Reading { waiting } => {
+            SlotState::Reading { waiting } if !mutant!(ReadSlotTwice) => {
                 drop(inner);
                 let to = |list| word.with(SlotState::Reading { waiting: list });
                 match self.park(token, waiting, |list| self.frames.swap.exchange(slot, word, to(list))) {
@@ -64,7 +64,7 @@ impl<P: Platform> Memory<P> {
                     Err(token) => Step::Reclassified(token),
                 }
             }
-            SlotState::Out => {
+            SlotState::Out | SlotState::Reading { .. } => {
                 let is_random = |(_, region): (_, &Region)| region.flags.contains(RegionFlags::RANDOM);
                 let ahead = match read {
                     PageRead::Fresh if !inner.regions.find(request.page).is_some_and(is_random) => {
@@ -155,7 +155,7 @@ impl<P: Platform> Memory<P> {
     /// The entry of a page that has come back, whose frame gained a reference for it. Its owner may write to it at once, if
     /// it has no other: that the page differs from what is in its slot then shows in the dirty bit.
     pub(crate) fn returned_entry(&self, frame: Pfn, flags: u64) -> Entry {
-        let flags = if self.frames.mapping_count(frame) == 1 {
+        let flags = if self.frames.mapping_count(frame) == 1 || mutant!(ReturnWritable) {
             flags
         } else {
             read_only(flags)

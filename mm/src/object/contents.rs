@@ -55,7 +55,7 @@ impl MemoryObject {
     }
 
     /// The swap slot of a page, if it is in one; for tests.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn slot_of(&self, page: u64) -> Option<crate::swap::SwapSlot> {
         match self.pages.lock().tree.get(page).page() {
             Page::SwappedOut { slot } => Some(slot),

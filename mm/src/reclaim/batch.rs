@@ -28,7 +28,7 @@ use crate::frame::Pfn;
 use crate::platform::Platform;
 use crate::swap::{SwapSlot, segment_of, slot_at};
 use crate::sync::atomic::Ordering;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, mutant};
 use crate::transfer::{Completion, Direction, Finished, MAX_SEGMENTS, TransferResult};
 
 /// Pages of one batch at most: one transfer takes as many.
@@ -97,7 +97,9 @@ impl Batch {
     pub(super) fn hold<P: Platform>(&mut self, memory: &Memory<P>) {
         if !replace(&mut self.holds, true) {
             memory.reclaim.unflushed.fetch_add(1, Ordering::AcqRel);
-            memory.frames.hold();
+            if !mutant!(ForgetBatchHold) {
+                memory.frames.hold();
+            }
         }
     }
 
@@ -253,9 +255,13 @@ impl<P: Platform> Memory<P> {
 
     fn unhold(&'static self, batch: &mut Batch) {
         if replace(&mut batch.holds, false) {
-            self.frames.unhold(self.platform.cpu());
+            if !mutant!(ForgetBatchHold) {
+                self.frames.unhold(self.platform.cpu());
+            }
             self.reclaim.unflushed.fetch_sub(1, Ordering::AcqRel);
-            self.queue_parked_for_flush();
+            if !mutant!(ForgetFlushParked) {
+                self.queue_parked_for_flush();
+            }
         }
     }
 
@@ -268,7 +274,7 @@ impl<P: Platform> Memory<P> {
                 Some(waker) => self.poll_flushed_everywhere(number, waker),
                 None => self.has_flushed_everywhere(number),
             };
-            if !passed {
+            if !passed && !mutant!(WriteUnflushed) {
                 if waker.is_none() {
                     self.frames.call_reclaimer();
                 }

@@ -10,6 +10,7 @@ use crate::frame::Pfn;
 use crate::memory::EntryRef;
 use crate::platform::Platform;
 use crate::swap::{Leaving, Left};
+use crate::sync::mutant;
 
 /// Ages an entry; says whether its page is old enough to go.
 pub(super) fn ages(leaf: EntryRef<'_>, value: Entry, purpose: Purpose) -> bool {
@@ -144,14 +145,14 @@ impl<P: Platform> Memory<P> {
         if of_object && !kind.object {
             return;
         }
-        if !of_object && value.has(Entry::DIRTY) {
+        if !of_object && value.has(Entry::DIRTY) && !mutant!(DropDirty) {
             // It was written to again.
             leaf.and_not(Entry::LAZY);
             return self.swap_out(leaf, batch, leaving);
         }
         batch.hold(self);
         let before = leaf.swap(Entry::EMPTY);
-        if before.has(Entry::DIRTY) && !of_object {
+        if before.has(Entry::DIRTY) && !of_object && !mutant!(DropDirty) {
             // It was written to just now. The processor caches no absent entry, so nothing is to be flushed.
             leaf.set(before.without(Entry::LAZY));
             return;

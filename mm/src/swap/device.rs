@@ -23,7 +23,7 @@ use crate::address::PAGE_SIZE;
 use crate::fault::{PageRead, ParkedFaults};
 use crate::frame::{Pfn, ReservedFrame};
 use crate::platform::Platform;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, mutant};
 use crate::transfer::{
     BlockDevice, Completion, Direction, Finished, MAX_SEGMENTS, Prepared, SECTOR_SIZE, Segment, TransferResult,
     Transfers,
@@ -254,7 +254,9 @@ impl<P: Platform> Completion for SwapReads<P> {
             if let Some(retired) = retired {
                 memory.free_retired(retired);
             }
-            memory.queue_parked(waiting, |token| token.note_page_read(outcome));
+            if result.is_ok() || !mutant!(ForgetSwapReadError) {
+                memory.queue_parked(waiting, |token| token.note_page_read(outcome));
+            }
         }
         let watcher = memory.swap.watcher.lock().take();
         if let Some(watcher) = watcher {

@@ -88,6 +88,12 @@ impl Leaving<'_> {
     ) -> Option<Result<Left, SwapError>> {
         let frames = self.frames;
         let area = &frames.swap;
+        // Only a planted mistake asks whether the page is dirty before its entry is taken away.
+        let value = if mutant!(DirtyBeforeExchange) {
+            entry.get()
+        } else {
+            Entry::EMPTY
+        };
         if word.holds_frame() {
             // Since the slot holds a reference nobody has written to the frame, whatever the dirty bit says.
             let joined = area.update(slot, |now| match now.frame() {
@@ -115,7 +121,8 @@ impl Leaving<'_> {
             return None;
         }
         let before = entry.swap(Entry::swapped(slot));
-        if before.has(Entry::DIRTY) {
+        let is_dirty = if mutant!(DirtyBeforeExchange) { value } else { before }.has(Entry::DIRTY);
+        if is_dirty && !mutant!(IgnoreDirty) {
             return Some(Ok(Left::Dirty(slot, frame)));
         }
         let cached = writing.with(SlotState::Cached { frame });

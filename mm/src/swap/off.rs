@@ -12,6 +12,7 @@ use super::{SlotState, SwapError, SwapSlot};
 use crate::Memory;
 use crate::platform::Platform;
 use crate::space::pause;
+use crate::sync::mutant;
 
 /// Slots that are read together.
 const WINDOW: u32 = 32;
@@ -53,7 +54,7 @@ impl<P: Platform> Memory<P> {
             }
             self.take_back_objects().await;
             self.forget_idle_slots().await;
-            if self.used_swap_slots() == 0 {
+            if self.used_swap_slots() == 0 || mutant!(DetachUsed) {
                 break;
             }
             pause().await;

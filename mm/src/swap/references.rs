@@ -4,6 +4,7 @@ use super::{SlotState, SlotWord, SwapError, SwapSlot};
 use crate::fault::ParkedFaults;
 use crate::frame::{FrameAllocator, Pfn, RetiredFrame};
 use crate::sync::atomic::Ordering;
+use crate::sync::mutant;
 
 /// Words that the hand over read-ahead pages looks at in one call.
 const HAND: u32 = 2048;
@@ -26,6 +27,7 @@ impl FrameAllocator {
             given_up = None;
             Ok::<_, SwapError>(match after.state {
                 SlotState::Out if after.count == 0 => SlotWord::FREE,
+                SlotState::Reading { .. } if after.count == 0 && mutant!(FreeWhileRead) => SlotWord::FREE,
                 SlotState::Cached { frame } if after.count == 0 => {
                     given_up = Some(frame);
                     after
@@ -81,6 +83,7 @@ impl FrameAllocator {
     /// The page of a slot was written, or could not be. Returns its frame if nobody needs it any more.
     pub(crate) fn written(&self, slot: SwapSlot, success: bool, cpu: usize) -> Option<RetiredFrame<'_>> {
         let counters = &self.swap.counters;
+        let success = success || mutant!(ForgetWriteError);
         if success { &counters.writes } else { &counters.errors }.add(1);
         let mut given_up = None;
         let _ = self.swap.update(slot, |word| {

@@ -144,7 +144,9 @@ impl<P: Platform> Space<P> {
     #[inline(never)]
     fn copy_absent(&self, entry: Entry, copy: EntryRef<'_>) -> Result<(), SwapError> {
         if let EntryState::Swapped { slot } = self.settled(entry).state() {
-            self.memory.frames.add_swap_reference(slot)?;
+            if !mutant!(CountAtFork) {
+                self.memory.frames.add_swap_reference(slot)?;
+            }
             copy.set(Entry::swapped(slot));
         }
         Ok(())
