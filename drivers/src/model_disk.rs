@@ -68,6 +68,8 @@ pub struct ModelDisk {
     hung_since: Option<u64>,
     /// It was given up.
     is_dead: bool,
+    /// The next time at which anything changes; `u64::MAX` for none.
+    due: u64,
     random: u64,
     started: u64,
 }
@@ -93,16 +95,24 @@ impl ModelDisk {
             hung: TransferQueue::new(),
             hung_since: None,
             is_dead: false,
+            due: u64::MAX,
             random: behaviour.seed,
             started: 0,
         })
     }
 
-    /// Gives the disk a transfer at the time `now`.
-    pub fn push(&mut self, now: u64, transfer: Transfer) {
+    /// Gives the disk a transfer at the time `now`. Says whether somebody has to look before what was the
+    /// [`deadline`](Self::deadline).
+    pub fn push(&mut self, now: u64, transfer: Transfer) -> bool {
+        let before = self.due;
         self.settle(now);
-        self.waiting.push(transfer);
-        self.fill(now);
+        if self.waiting.is_empty() && self.has_place() {
+            self.begin(now, transfer);
+        } else {
+            self.waiting.push(transfer);
+        }
+        self.due = self.next_change();
+        self.due < before || self.is_dead
     }
 
     /// Takes a transfer that is over at the time `now`, and how it ended; the caller moves the bytes of a good one.
@@ -125,9 +135,7 @@ impl ModelDisk {
     /// When to look again; none if the disk has nothing to do.
     #[must_use]
     pub fn deadline(&self) -> Option<u64> {
-        let hung = self.hung_since.filter(|_| !self.is_dead);
-        let given_up = hung.map(|since| since.saturating_add(self.behaviour.limit));
-        [self.next_event(), given_up].into_iter().flatten().min()
+        Some(self.due).filter(|&due| due != u64::MAX)
     }
 
     /// Transfers that it was given and has not given back.
@@ -138,67 +146,107 @@ impl ModelDisk {
         queued + self.in_service.len() + self.on_line.len()
     }
 
-    fn next_event(&self) -> Option<u64> {
-        let fronts = [self.on_line.front(), self.in_service.front()];
-        fronts.into_iter().flatten().map(|active| active.at).min()
+    /// The next time at which a transfer moves on.
+    fn next_event(&self) -> u64 {
+        let at = |active: Option<&Active>| active.map_or(u64::MAX, |active| active.at);
+        at(self.on_line.front()).min(at(self.in_service.front()))
+    }
+
+    /// The next time at which anything changes.
+    fn next_change(&self) -> u64 {
+        let given_up = match self.hung_since {
+            Some(since) if !self.is_dead => since.saturating_add(self.behaviour.limit),
+            _ => u64::MAX,
+        };
+        self.next_event().min(given_up)
     }
 
     /// Brings everything to where it is at the time `now`.
     fn settle(&mut self, now: u64) {
-        while let Some(at) = self.next_event().filter(|&at| at <= now) {
+        if now >= self.due {
+            self.move_on(now);
+        }
+    }
+
+    fn move_on(&mut self, now: u64) {
+        loop {
+            let at = self.next_event();
+            if at > now {
+                break;
+            }
             if self.on_line.front().is_some_and(|active| active.at == at) {
-                if let Some(Active { transfer, fails, .. }) = self.on_line.pop_front() {
-                    let over = if fails { &mut self.failed } else { &mut self.done };
-                    over.push(transfer);
+                if let Some(active) = self.on_line.pop_front() {
+                    self.end(active);
                 }
                 self.fill(at);
             } else if let Some(mut active) = self.in_service.pop_front() {
                 active.at = self.line_free.max(at) + self.time_on_line(&active.transfer);
                 self.line_free = active.at;
-                push_back(&mut self.on_line, active);
+                if active.at > at {
+                    push_back(&mut self.on_line, active);
+                } else {
+                    self.end(active);
+                    self.fill(at);
+                }
             }
         }
         let limit = self.behaviour.limit;
         self.is_dead |= self.hung_since.is_some_and(|since| now >= since.saturating_add(limit));
+        self.due = self.next_change();
+    }
+
+    fn end(&mut self, active: Active) {
+        let over = if active.fails { &mut self.failed } else { &mut self.done };
+        over.push(active.transfer);
+    }
+
+    fn has_place(&self) -> bool {
+        let depth = usize::from(self.behaviour.depth.max(1));
+        !self.is_dead && self.in_service.len() + self.on_line.len() < depth
     }
 
     /// Starts what finds a place at the time `now`.
     fn fill(&mut self, now: u64) {
-        let depth = usize::from(self.behaviour.depth.max(1));
-        while !self.is_dead && self.in_service.len() + self.on_line.len() < depth {
+        while !self.waiting.is_empty() && self.has_place() {
             let Some(transfer) = self.waiting.pop() else { return };
-            self.started += 1;
-            if self.behaviour.hang != 0 && self.started >= self.behaviour.hang {
-                self.hung_since.get_or_insert(now);
-                self.hung.push(transfer);
-                continue;
-            }
-            let at = now.saturating_add(self.draw_latency());
-            let fails = self.draw() % 1_000_000_000 < u64::from(self.behaviour.errors);
-            push_back(&mut self.in_service, Active { at, transfer, fails });
-            // Without jitter the newest is the last to end.
-            let mut index = self.in_service.len() - 1;
-            while index > 0
-                && let [earlier, later] = [index - 1, index]
-                && self.in_service.get(earlier).is_some_and(|active| active.at > at)
-            {
-                swap(&mut self.in_service, earlier, later);
-                index -= 1;
-            }
+            self.begin(now, transfer);
+        }
+    }
+
+    /// Takes a transfer into service at the time `now`.
+    fn begin(&mut self, now: u64, transfer: Transfer) {
+        self.started += 1;
+        if self.behaviour.hang != 0 && self.started >= self.behaviour.hang {
+            self.hung_since.get_or_insert(now);
+            self.hung.push(transfer);
+            return;
+        }
+        let at = now.saturating_add(self.draw_latency());
+        let fails = self.behaviour.errors != 0 && self.draw() % 1_000_000_000 < u64::from(self.behaviour.errors);
+        push_back(&mut self.in_service, Active { at, transfer, fails });
+        // Without jitter the newest is the last to end.
+        let mut index = self.in_service.len() - 1;
+        while index > 0
+            && let [earlier, later] = [index - 1, index]
+            && self.in_service.get(earlier).is_some_and(|active| active.at > at)
+        {
+            swap(&mut self.in_service, earlier, later);
+            index -= 1;
         }
     }
 
     fn time_on_line(&self, transfer: &Transfer) -> u64 {
+        let bandwidth = u128::from(self.behaviour.bandwidth);
+        if bandwidth == 0 {
+            return 0;
+        }
         let bytes: u64 = transfer
             .segments()
             .iter()
             .map(|segment| u64::from(segment.length))
             .sum();
         debug_assert!(bytes.is_multiple_of(SECTOR_SIZE));
-        match self.behaviour.bandwidth {
-            0 => 0,
-            bandwidth => (u128::from(bytes) * SECOND / u128::from(bandwidth)) as u64,
-        }
+        (u128::from(bytes) * SECOND / bandwidth) as u64
     }
 
     fn draw_latency(&mut self) -> u64 {

@@ -112,8 +112,11 @@ impl BlockDevice for Modelled {
 
     fn start(&self, transfer: Transfer) {
         if let Some(transfer) = self.tally.start(transfer, self) {
-            self.state.lock().push(time::now(), transfer);
-            self.bell.ring();
+            let sooner = self.state.lock().push(time::now(), transfer);
+            // The task sleeps until the deadline as it was.
+            if sooner {
+                self.bell.ring();
+            }
         }
     }
 }
