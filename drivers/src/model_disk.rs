@@ -111,7 +111,7 @@ impl ModelDisk {
         } else {
             self.waiting.push(transfer);
         }
-        self.due = self.next_change();
+        self.due = self.next_event().min(self.given_up_at());
         self.due < before || self.is_dead
     }
 
@@ -149,16 +149,19 @@ impl ModelDisk {
     /// The next time at which a transfer moves on.
     fn next_event(&self) -> u64 {
         let at = |active: Option<&Active>| active.map_or(u64::MAX, |active| active.at);
-        at(self.on_line.front()).min(at(self.in_service.front()))
+        let served = at(self.in_service.front());
+        if self.on_line.is_empty() {
+            return served;
+        }
+        at(self.on_line.front()).min(served)
     }
 
-    /// The next time at which anything changes.
-    fn next_change(&self) -> u64 {
-        let given_up = match self.hung_since {
+    /// When the disk is given up.
+    fn given_up_at(&self) -> u64 {
+        match self.hung_since {
             Some(since) if !self.is_dead => since.saturating_add(self.behaviour.limit),
             _ => u64::MAX,
-        };
-        self.next_event().min(given_up)
+        }
     }
 
     /// Brings everything to where it is at the time `now`.
@@ -169,17 +172,17 @@ impl ModelDisk {
     }
 
     fn move_on(&mut self, now: u64) {
-        loop {
-            let at = self.next_event();
-            if at > now {
-                break;
-            }
-            if self.on_line.front().is_some_and(|active| active.at == at) {
+        let mut at = self.next_event();
+        while at <= now {
+            if !self.on_line.is_empty() && self.on_line.front().is_some_and(|active| active.at == at) {
                 if let Some(active) = self.on_line.pop_front() {
                     self.end(active);
                 }
                 self.fill(at);
-            } else if let Some(mut active) = self.in_service.pop_front() {
+            } else {
+                let Some(mut active) = self.in_service.pop_front() else {
+                    break;
+                };
                 active.at = self.line_free.max(at) + self.time_on_line(&active.transfer);
                 self.line_free = active.at;
                 if active.at > at {
@@ -189,10 +192,11 @@ impl ModelDisk {
                     self.fill(at);
                 }
             }
+            at = self.next_event();
         }
         let limit = self.behaviour.limit;
         self.is_dead |= self.hung_since.is_some_and(|since| now >= since.saturating_add(limit));
-        self.due = self.next_change();
+        self.due = at.min(self.given_up_at());
     }
 
     fn end(&mut self, active: Active) {
@@ -214,6 +218,7 @@ impl ModelDisk {
     }
 
     /// Takes a transfer into service at the time `now`.
+    #[inline]
     fn begin(&mut self, now: u64, transfer: Transfer) {
         self.started += 1;
         if self.behaviour.hang != 0 && self.started >= self.behaviour.hang {
@@ -224,7 +229,13 @@ impl ModelDisk {
         let at = now.saturating_add(self.draw_latency());
         let fails = self.behaviour.errors != 0 && self.draw() % 1_000_000_000 < u64::from(self.behaviour.errors);
         push_back(&mut self.in_service, Active { at, transfer, fails });
-        // Without jitter the newest is the last to end.
+        if self.behaviour.jitter != 0 {
+            self.sort_newest(at);
+        }
+    }
+
+    /// Moves the transfer that came into service last, whose service ends at `at`, before those that end later.
+    fn sort_newest(&mut self, at: u64) {
         let mut index = self.in_service.len() - 1;
         while index > 0
             && let [earlier, later] = [index - 1, index]
@@ -270,8 +281,9 @@ impl ModelDisk {
 }
 
 /// Both queues have room for `depth` from the start, and no more are in them together.
+#[inline]
 fn push_back(queue: &mut VecDeque<Active>, active: Active) {
-    let pushed = queue.try_push_back(active);
+    let pushed = queue.push_within_capacity(active);
     debug_assert!(pushed.is_ok(), "room was reserved for every transfer");
 }
 

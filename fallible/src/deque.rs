@@ -43,6 +43,19 @@ impl<T> VecDeque<T> {
         Ok(())
     }
 
+    /// Adds an element behind the last, where room was reserved for it.
+    ///
+    /// # Errors
+    /// There is no room; the element comes back.
+    #[inline]
+    pub fn push_within_capacity(&mut self, element: T) -> Result<(), T> {
+        if self.0.len() == self.0.capacity() {
+            return Err(element);
+        }
+        self.0.push_back(element);
+        Ok(())
+    }
+
     /// Adds an element before the first.
     ///
     /// # Errors

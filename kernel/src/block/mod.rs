@@ -167,8 +167,13 @@ impl Bell {
 
     /// Waits for a ring, or for a time; `u64::MAX` for none.
     async fn wait_until(&self, deadline: u64) {
+        let mut is_registered = false;
         let rung = poll_fn(|context| {
-            self.task.register(context.waker());
+            // Only a ring takes the waker away again, and a task has the same one in every poll.
+            if !is_registered {
+                is_registered = true;
+                self.task.register(context.waker());
+            }
             match self.rung.swap(false, Ordering::AcqRel) {
                 true => Poll::Ready(()),
                 false => Poll::Pending,

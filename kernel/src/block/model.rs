@@ -23,7 +23,7 @@ use crate::memory::{PAGE, PhysRange, phys_to_virt};
 use crate::startup::Box;
 use crate::time;
 
-/// Bytes that one poll of the task moves before others have their turn.
+/// Bytes that the task moves before others have their turn.
 const BYTES_A_POLL: u64 = 512 * 1024;
 
 /// Where the sectors are.
@@ -125,7 +125,9 @@ impl BlockDevice for Modelled {
 async fn serve(disk: &'static Modelled) -> Infallible {
     let mut moved = 0;
     loop {
-        while let Some((transfer, result)) = disk.take() {
+        // What is over by then is found by the next round, which follows at once.
+        let now = time::now();
+        while let Some((transfer, result)) = disk.take(now) {
             if result.is_ok() {
                 for segment in transfer.segments() {
                     disk.move_bytes(transfer.direction(), segment);
@@ -140,13 +142,12 @@ async fn serve(disk: &'static Modelled) -> Infallible {
         }
         let deadline = disk.state.lock().deadline();
         disk.bell.wait_until(deadline.unwrap_or(u64::MAX)).await;
-        moved = 0;
     }
 }
 
 impl Modelled {
-    fn take(&self) -> Option<(Transfer, TransferResult)> {
-        self.state.lock().take(time::now())
+    fn take(&self, now: u64) -> Option<(Transfer, TransferResult)> {
+        self.state.lock().take(now)
     }
 
     /// Moves the bytes of a segment, which the driver has checked to be on the disk.

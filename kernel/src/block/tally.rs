@@ -26,7 +26,9 @@ impl Tally {
         self.transfers[direction].fetch_add(1, Relaxed);
         self.bytes[direction].fetch_add(bytes, Relaxed);
         let now = self.in_flight.fetch_add(1, Relaxed) + 1;
-        self.most.fetch_max(now, Relaxed);
+        if now > self.most.load(Relaxed) {
+            self.most.fetch_max(now, Relaxed);
+        }
         match transfer.check(disk.sectors(), disk.is_read_only()) {
             Ok(()) => Some(transfer),
             Err(error) => {

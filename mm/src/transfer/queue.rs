@@ -44,13 +44,20 @@ impl TransferQueue {
     /// Adds one behind all others.
     pub fn push(&mut self, transfer: Transfer) {
         let mut record = transfer.into_record();
-        record.below = self.pushed.take();
-        self.pushed = Some(record);
+        if self.length == 0 {
+            self.next = Some(record);
+        } else {
+            record.below = self.pushed.take();
+            self.pushed = Some(record);
+        }
         self.length += 1;
     }
 
     /// Takes the oldest.
     pub fn pop(&mut self) -> Option<Transfer> {
+        if self.length == 0 {
+            return None;
+        }
         if self.next.is_none() {
             while let Some(mut record) = self.pushed.take() {
                 self.pushed = record.below.take();
