@@ -104,12 +104,13 @@ pub fn by(target: u64) {
     }
 }
 
-/// Makes an interrupt come when the time-stamp counter is at `target`, if there is one, and none before.
+/// Makes an interrupt come when the time-stamp counter is at `target`, if there is one, and none before: for a CPU that goes
+/// to sleep, where no user mode has to get anywhere first.
 pub fn only(target: Option<u64>) {
     let target = target.unwrap_or(NEVER);
     if target != TARGET.load(Relaxed) {
         let now = counter();
-        set(earliest(target, now), now);
+        set(target.max(now.saturating_add(1)), now);
     }
 }
 
