@@ -176,7 +176,8 @@ impl Transfer {
         &self.0.content.segments
     }
 
-    /// Hands the frames back: the device does not touch them any more.
+    /// Hands the frames back: the device does not touch them any more. Whoever started the transfer may start others before
+    /// this returns, so the caller holds no lock that [`BlockDevice::start`] takes.
     pub fn complete(self, result: TransferResult) {
         finish(self.into_record(), result);
     }
@@ -409,6 +410,9 @@ impl Transfers {
         let mut free = self.free.lock();
         // Room for every record was reserved when it was made.
         let _ = free.records.try_push(record);
+        if free.waiters.iter().all(Option::is_none) {
+            return;
+        }
         let waiters = core::mem::take(&mut free.waiters);
         drop(free);
         for waiter in waiters.into_iter().flatten() {

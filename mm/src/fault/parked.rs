@@ -9,7 +9,8 @@
 //! 1. Parking writes the slot's link, then the new head, by compare-exchange or under the lock of the page's state. With
 //!    the head, the right to serve the slot (its [`SlotToken`]) goes to the list. A parked slot is in no other list.
 //! 2. Whoever ends the read takes the whole list out of the page's state and [queues](Memory::queue_parked) it: the slots
-//!    are served again in the order in which they parked, and find the page there.
+//!    are served again in the order in which they parked, and find the page there. If one fault waits alone, as most do,
+//!    it may be [served at once](Memory::serve_parked): that spares it the queue and a poll of the service.
 //!
 //! The head is stored with `Release` and taken with `Acquire`, or both under one lock, so the links are visible to who
 //! takes the list. Nobody takes single slots out: a fault whose waiters are gone stays until the read has ended, and is
@@ -17,12 +18,14 @@
 
 use core::mem::replace;
 use core::ptr;
+use core::task::Waker;
 
 use faultline_trace::Kind;
 
 use super::service::Step;
 use super::slot::{NONE, Slot, SlotToken};
 use crate::Memory;
+use crate::memory::FaultMode;
 use crate::platform::Platform;
 use crate::sync::atomic::Ordering;
 
@@ -134,6 +137,23 @@ impl<P: Platform> Memory<P> {
         }
         self.platform.trace(Kind::FaultWait, space, fault, page, joins.into());
         Ok(())
+    }
+
+    /// Serves the fault of a list that was taken out of the state of its page, which is in its frame now. Queues the faults
+    /// if there are several, if faults wait for memory, which the service shares out, or if every fault is to be queued
+    /// ([`FaultMode::Queued`]). The caller holds no lock.
+    pub(crate) fn serve_parked(&'static self, list: ParkedFaults) {
+        if !list.is_empty()
+            && self.config.fault_mode != FaultMode::Queued
+            && self.faults.waiting_for_memory() == 0
+            && let slot = self.faults.slot(list.0)
+            && slot.next.load(Ordering::Relaxed).is_null()
+            && self.faults.has_service()
+        {
+            // The list had the token. If the fault has to wait for memory after all, it is the service that is woken.
+            return self.serve_now(SlotToken(slot), Waker::noop());
+        }
+        self.queue_parked(list, |_| {});
     }
 
     /// Queues the faults of a list that was taken out of the state of its page, in the order in which they parked. `first`

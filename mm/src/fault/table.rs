@@ -266,6 +266,12 @@ impl<P: Platform> FaultTable<P> {
         self.lists.lock().service.clone()
     }
 
+    /// Whether the service has slept, so that it can be woken for faults that have to wait.
+    #[inline(always)]
+    pub(super) fn has_service(&self) -> bool {
+        self.lists.lock().service.is_some()
+    }
+
     /// Puts a slot at the end of those of its space that wait for a frame.
     pub(super) fn park_for_memory(&self, token: SlotToken<P>) {
         let mut lists = self.lists.lock();

@@ -6,10 +6,10 @@
 //!    faults. Of several only one comes through; the others find `Reading` and park.
 //! 2. Neighbours that are `Out` are made `Reading` too, with nobody in their lists.
 //! 3. The transfer has the frames; the one reference to each is the slot's, or will be given up when it is done.
-//! 4. [`Completion::finished`] makes each word `Cached` and queues who has parked. If the read has failed, the word is
-//!    `Out` again and the frame is free. A transfer of several pages says nothing about any of them then: the faults are
-//!    queued to read theirs alone. A page whose own transfer has failed is lost to those who wait for it now; who comes
-//!    later tries again.
+//! 4. [`Completion::finished`] makes each word `Cached`, and serves or queues who has parked. If the read has failed, the
+//!    word is `Out` again and the frame is free. A transfer of several pages says nothing about any of them then: the
+//!    faults are queued to read theirs alone. A page whose own transfer has failed is lost to those who wait for it now;
+//!    who comes later tries again.
 
 use core::ops::Range;
 use core::ptr;
@@ -150,7 +150,9 @@ impl<P: Platform> Memory<P> {
         ahead: Range<u32>,
     ) {
         prepared.push(segment_of(slot, frame.map()));
-        self.add_ahead(&mut prepared, ahead, self.left_by_read_ahead());
+        if !ahead.is_empty() {
+            self.add_ahead(&mut prepared, ahead, self.left_by_read_ahead());
+        }
         prepared.start(device, self.swap_reads(), 0);
     }
 
@@ -254,8 +256,13 @@ impl<P: Platform> Completion for SwapReads<P> {
             if let Some(retired) = retired {
                 memory.free_retired(retired);
             }
-            if result.is_ok() || !mutant!(ForgetSwapReadError) {
-                memory.queue_parked(waiting, |token| token.note_page_read(outcome));
+            match outcome {
+                PageRead::Fresh => memory.serve_parked(waiting),
+                PageRead::Alone | PageRead::Failed => {
+                    if !mutant!(ForgetSwapReadError) {
+                        memory.queue_parked(waiting, |token| token.note_page_read(outcome));
+                    }
+                }
             }
         }
         let watcher = memory.swap.watcher.lock().take();

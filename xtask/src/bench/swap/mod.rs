@@ -178,7 +178,11 @@ fn words(arguments: &cli::Bench, part: Part) -> Vec<String> {
 }
 
 fn boot_faultline(artifacts: &Artifacts, arguments: &cli::Bench, part: Part, fault: Fault) -> anyhow::Result<String> {
-    let swap = format!("model:{}M,latency={}us,bandwidth=0", part.swap, part.latency.as_micros());
+    let swap = format!(
+        "model:{}M,latency={}us,bandwidth=0",
+        part.swap,
+        part.latency.as_micros()
+    );
     let hardware = Hardware {
         memory: arguments.memory(),
         accel: Accel::Icount,
