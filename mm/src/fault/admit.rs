@@ -59,8 +59,8 @@ pub(super) enum Admission<P: Platform> {
 }
 
 impl<P: Platform> Space<P> {
-    /// Admits the faults that are by far the most: on an entry of a table that is there, empty or present without the
-    /// right, with no other fault on the page and a slot free. Claims the slot; `None`, with nothing done, for any other.
+    /// Admits the faults that are by far the most: on an entry of a table that is there, empty, present without the right
+    /// or swapped out, with no other fault on the page and a slot free. Claims the slot; `None`, with nothing done, for any other.
     #[inline(always)]
     pub(super) fn admit_usual(
         this: &Arc<Self>,
@@ -112,7 +112,34 @@ impl<P: Platform> Space<P> {
             );
             return Some(token);
         }
-        None
+        Self::admit_swapped(this, inner, arrival, (entry, value), waiter, waker)
+    }
+
+    /// The rest of [`admit_usual`](Self::admit_usual): the entry may name a swap slot.
+    #[inline(never)]
+    fn admit_swapped(
+        this: &Arc<Self>,
+        mut inner: Guard<'_, P>,
+        arrival: Arrival,
+        (entry, value): (EntryRef<'static>, Entry),
+        waiter: Pin<&Waiter>,
+        waker: &Waker,
+    ) -> Option<SlotToken<P>> {
+        value.swap_slot()?;
+        let token = this.claim(&mut inner)?;
+        let class = FaultClass::Swap;
+        let arrival = Arrival { class, ..arrival };
+        Self::enter(
+            this,
+            &mut inner,
+            &token,
+            arrival,
+            Some(entry),
+            Some(value),
+            waiter,
+            waker,
+        );
+        Some(token)
     }
 
     /// A slot for a new fault: the one that the space keeps, or one from the table.

@@ -67,6 +67,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// The same for a fault whose page may have been on a device.
+    #[inline(always)]
     pub(super) fn resolved_or_read(
         &'static self,
         token: SlotToken<P>,

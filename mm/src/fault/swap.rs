@@ -17,7 +17,6 @@ use crate::entry::Entry;
 use crate::frame::Pfn;
 use crate::memory::EntryRef;
 use crate::platform::Platform;
-use crate::region::{Region, RegionFlags};
 use crate::swap::{SlotState, SlotWord, SwapSlot};
 use crate::sync::mutant;
 
@@ -37,24 +36,26 @@ impl<P: Platform> Memory<P> {
         let Some(slot) = request.before.swap_slot() else {
             unreachable!("a fault on a page that is in no swap slot");
         };
-        if self.may_be_written_elsewhere(slot) {
-            drop(inner);
-            return self.park_for_flush(token);
-        }
-        if let Some(frame) = self.frames.take_cached(slot) {
-            self.publish::<true>(request, entry, self.returned_entry(frame, request.flags));
-            let ahead = inner.streams.hit(slot);
-            let step = self.resolved_or_read(token, inner, FaultClass::Swap);
-            if let Some(ahead) = ahead {
-                self.read_swap_ahead(ahead, self.left_by_read_ahead());
+        let word = self.frames.swap.load(slot);
+        if word.frame().is_some() {
+            if self.may_be_written_elsewhere(slot) {
+                drop(inner);
+                return self.park_for_flush(token);
             }
-            return step;
+            if let Some(frame) = self.frames.take_cached(slot) {
+                self.publish::<true>(request, entry, self.returned_entry(frame, request.flags));
+                let ahead = inner.streams.hit(slot);
+                let step = self.resolved_or_read(token, inner, FaultClass::Swap);
+                if let Some(ahead) = ahead {
+                    self.read_swap_ahead(ahead, self.left_by_read_ahead());
+                }
+                return step;
+            }
         }
         let read = token.take_page_read();
         if read == PageRead::Failed {
             return self.complete(token, inner, Ending::ReadFailed);
         }
-        let word = self.frames.swap.load(slot);
         match word.state {
             SlotState::Reading { waiting } if !mutant!(ReadSlotTwice) => {
                 drop(inner);
@@ -65,11 +66,8 @@ impl<P: Platform> Memory<P> {
                 }
             }
             SlotState::Out | SlotState::Reading { .. } => {
-                let is_random = |(_, region): (_, &Region)| region.flags.contains(RegionFlags::RANDOM);
                 let ahead = match read {
-                    PageRead::Fresh if !inner.regions.find(request.page).is_some_and(is_random) => {
-                        inner.streams.miss(slot)
-                    }
+                    PageRead::Fresh if !inner.regions.is_random(request.page) => inner.streams.miss(slot),
                     PageRead::Fresh | PageRead::Alone | PageRead::Failed => 0..0,
                 };
                 drop(inner);

@@ -85,6 +85,21 @@ impl RegionMap {
         true
     }
 
+    /// Whether the pages around `address` are touched in no order.
+    #[inline(always)]
+    pub(crate) fn is_random(&self, address: u64) -> bool {
+        if self.has_summary(address) {
+            return self.last.is_random;
+        }
+        self.look_for_random(address)
+    }
+
+    #[inline(never)]
+    fn look_for_random(&self, address: u64) -> bool {
+        self.find(address)
+            .is_some_and(|(_, region)| region.flags.contains(RegionFlags::RANDOM))
+    }
+
     #[inline]
     pub(super) fn range(&self, at: Position) -> PageRange {
         PageRange::new_unchecked(self.chunks.start(at), self.chunks.region(at).end)

@@ -97,6 +97,8 @@ pub(crate) struct Summary {
     on_read: FaultClass,
     /// How a first write is served.
     on_write: FaultClass,
+    /// Pages are touched in no order, so that none is read ahead.
+    pub(crate) is_random: bool,
 }
 
 impl Summary {
@@ -107,6 +109,7 @@ impl Summary {
         leaf: 0,
         on_read: FaultClass::ZeroPage,
         on_write: FaultClass::DemandZero,
+        is_random: false,
     };
 
     /// How a first access is served.
@@ -135,6 +138,7 @@ impl Summary {
             leaf: Entry::flags_for(region.protection) | Entry::ACCESSED,
             on_read,
             on_write,
+            is_random: region.flags.contains(RegionFlags::RANDOM),
         }
     }
 }

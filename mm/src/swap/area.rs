@@ -160,8 +160,10 @@ impl SwapArea {
 
     /// The word of a slot at this moment; free beyond the area's end.
     pub(crate) fn load(&self, slot: SwapSlot) -> SlotWord {
-        let word = self.table().and_then(|table| table.words.get(slot.index()));
-        word.map_or(SlotWord::FREE, |word| SlotWord::from_bits(word.load(Ordering::Acquire)))
+        let word = self.word(slot);
+        word.map_or(SlotWord::FREE, |(_, word)| {
+            SlotWord::from_bits(word.load(Ordering::Acquire))
+        })
     }
 
     /// Changes the word of a slot as `change` says. Returns the word as it was.
@@ -173,10 +175,7 @@ impl SwapArea {
         slot: SwapSlot,
         mut change: impl FnMut(SlotWord) -> Result<SlotWord, E>,
     ) -> Result<SlotWord, E> {
-        let Some(table) = self.table() else {
-            return change(SlotWord::FREE).map(|_| SlotWord::FREE);
-        };
-        let Some(word) = table.words.get(slot.index()) else {
+        let Some((table, word)) = self.word(slot) else {
             return change(SlotWord::FREE).map(|_| SlotWord::FREE);
         };
         let mut found = word.load(Ordering::Acquire);
@@ -199,18 +198,36 @@ impl SwapArea {
     }
 
     /// Replaces the word of a slot if it is `from`; says whether it was.
+    #[inline]
     pub(crate) fn exchange(&self, slot: SwapSlot, from: SlotWord, to: SlotWord) -> bool {
-        let change = |word| if word == from { Ok(to) } else { Err(()) };
-        self.update(slot, change).is_ok()
+        let Some((table, word)) = self.word(slot) else {
+            return from == SlotWord::FREE;
+        };
+        let (before, after) = (from.bits(), to.bits());
+        loop {
+            match word.compare_exchange(before, after, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    self.count(table, slot, from, to);
+                    return true;
+                }
+                // Whoever has locked it may leave it as it is.
+                Err(found) if found == before | LOCKED => spin_loop(),
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// The word of a slot; none beyond the area's end.
+    #[inline]
+    fn word(&self, slot: SwapSlot) -> Option<(&Table, &AtomicU64)> {
+        let table = self.table()?;
+        Some((table, table.words.get(slot.index())?))
     }
 
     /// Changes the word of a slot while nobody else can: `change` may change the frame that the word names, and returns the
     /// new word and what it has come to.
     pub(super) fn with_locked<R>(&self, slot: SwapSlot, change: impl FnOnce(SlotWord) -> (SlotWord, R)) -> R {
-        let Some((table, word)) = self
-            .table()
-            .and_then(|table| Some((table, table.words.get(slot.index())?)))
-        else {
+        let Some((table, word)) = self.word(slot) else {
             return change(SlotWord::FREE).1;
         };
         let mut found = word.load(Ordering::Relaxed);
@@ -240,25 +257,38 @@ impl SwapArea {
         }
     }
 
-    /// Counts a change. The counters are hints and may be behind for a moment, hence they wrap.
+    /// Counts a change. The counters are hints and may be behind for a moment, hence they wrap: 1 less is `u32::MAX` more.
+    #[inline]
     fn count(&self, table: &Table, slot: SwapSlot, before: SlotWord, after: SlotWord) {
-        fn step(counter: &AtomicU32, before: bool, after: bool) {
-            if after && !before {
-                counter.fetch_add(1, Ordering::Relaxed);
-            } else if before && !after {
-                counter.fetch_sub(1, Ordering::Relaxed);
+        const FREE: u32 = 0b001;
+        const IDLE: u32 = 0b010;
+        const CACHED: u32 = 0b100;
+        let kind = |word: SlotWord| match word.state {
+            SlotState::Free => FREE,
+            SlotState::Cached { .. } if word.count == 0 => CACHED | IDLE,
+            SlotState::Cached { .. } => CACHED,
+            SlotState::Writing { .. } | SlotState::Kept { .. } | SlotState::Out | SlotState::Reading { .. } => 0,
+        };
+        let (before, after) = (kind(before), kind(after));
+        let step = |counter: &AtomicU32, kind: u32| {
+            let by = if after & kind != 0 { 1 } else { u32::MAX };
+            counter.fetch_add(by, Ordering::Relaxed);
+        };
+        let changed = before ^ after;
+        if changed & CACHED != 0 {
+            step(&self.cached, CACHED);
+        }
+        if changed & (FREE | IDLE) != 0 {
+            let group = &table.groups[slot.index() / GROUP];
+            if changed & FREE != 0 {
+                step(&group.free, FREE);
+                step(&self.free, FREE);
+            }
+            if changed & IDLE != 0 {
+                step(&group.idle, IDLE);
+                step(&self.idle, IDLE);
             }
         }
-        let is_free = |word: SlotWord| matches!(word.state, SlotState::Free);
-        let is_cached = |word: SlotWord| matches!(word.state, SlotState::Cached { .. });
-        let group = &table.groups[slot.index() / GROUP];
-        for counter in [&group.free, &self.free] {
-            step(counter, is_free(before), is_free(after));
-        }
-        for counter in [&group.idle, &self.idle] {
-            step(counter, before.is_idle(), after.is_idle());
-        }
-        step(&self.cached, is_cached(before), is_cached(after));
     }
 
     /// Gives the next slot to the page of `frame`, which is to be written: one that is free, else one that is idle.

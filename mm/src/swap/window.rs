@@ -51,6 +51,7 @@ impl Streams {
     }
 
     /// A fault has to read this slot. Returns the slots behind it that are to be read too.
+    #[inline(always)]
     pub(crate) fn miss(&mut self, slot: SwapSlot) -> Range<u32> {
         let slot = slot.number();
         let start = slot.saturating_add(1);

@@ -14,20 +14,23 @@ use crate::frame::Pfn;
 use crate::swap::SwapError;
 
 /// What a slot is used for. The transitions are drawn in the [module documentation](crate::swap).
+///
+/// Its discriminants are the bits of the word, so that little is left of encoding and decoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub(crate) enum SlotState {
     /// Nothing.
-    Free,
+    Free = FREE as u32,
     /// The frame's page is being written, or will be after a flush. The slot holds a reference to the frame.
-    Writing { frame: Pfn },
+    Writing { frame: Pfn } = WRITING as u32,
     /// Slot and frame have the same page. The slot holds a reference to the frame if its count is not 0.
-    Cached { frame: Pfn },
-    /// The page could not be written, so it is in the frame alone. The slot holds a reference to the frame.
-    Kept { frame: Pfn },
+    Cached { frame: Pfn } = CACHED as u32,
     /// The page is on the device alone.
-    Out,
+    Out = OUT as u32,
     /// The page is being read.
-    Reading { waiting: ParkedFaults },
+    Reading { waiting: ParkedFaults } = READING as u32,
+    /// The page could not be written, so it is in the frame alone. The slot holds a reference to the frame.
+    Kept { frame: Pfn } = KEPT as u32,
 }
 
 /// The word, decoded but for its locked bit.

@@ -19,7 +19,6 @@ use crate::memory::EntryRef;
 use crate::object::{MemoryObject, Pages, Sparse, Window, Wish};
 use crate::platform::Platform;
 use crate::protection::Access;
-use crate::region::RegionFlags;
 use crate::space::{Guard, Inner};
 use crate::sync::mutant;
 use crate::tables::index;
@@ -221,10 +220,7 @@ impl<P: Platform> Memory<P> {
                 step
             }
             Found::Elsewhere(object, page) => {
-                let random = inner
-                    .regions
-                    .find(request.page)
-                    .is_some_and(|(_, region)| region.flags.contains(RegionFlags::RANDOM));
+                let random = inner.regions.is_random(request.page);
                 drop(inner);
                 self.wait_for_page(token, request, &object, page, random)
             }
