@@ -162,12 +162,16 @@ impl MemoryFile {
         }
     }
 
-    /// Makes a hole: the bytes from `start` up to `end` are zeros then, and whole pages of them take no frame. Waits for
-    /// pages of which a part stays.
+    /// Makes a hole: the bytes from `start` up to `end` are zeros then, also for who has mapped them, and whole pages of them
+    /// take no frame. Waits for pages of which a part stays.
     ///
     /// # Errors
     /// `EIO` if one of them could not be read.
     pub async fn punch(&self, start: u64, end: u64) -> Result<(), Errno> {
+        let (first, last) = (start.div_ceil(PAGE_SIZE), end / PAGE_SIZE);
+        if first < last {
+            memory().punch_object(&self.pages, first..last).await;
+        }
         loop {
             match self.try_punch(start, end) {
                 Err(Errno::EWAIT) => {

@@ -86,7 +86,6 @@ const fn populates(advice: u64) -> bool {
 fn advised(start: u64, length: u64, advice: u64) -> Result<(Option<Advice>, u64), Errno> {
     let advice = match u32::try_from(advice).map_err(|_| Errno::EINVAL)? {
         linux::MADV_DONTNEED => Some(Advice::DontNeed),
-        linux::MADV_FREE => Some(Advice::Free),
         linux::MADV_HUGEPAGE => Some(Advice::HugePages),
         linux::MADV_NOHUGEPAGE => Some(Advice::NoHugePages),
         linux::MADV_DONTFORK => Some(Advice::NotInherited),
@@ -119,29 +118,26 @@ pub fn madvise(space: &Space, start: u64, length: u64, advice: u64) -> Result<u6
     {
         match space.advise(first, size, advice) {
             Ok(()) => return Ok(0),
-            Err(VasError::NotMapped { .. } | VasError::BadRange { .. }) => {}
+            Err(VasError::NotMapped { .. } | VasError::BadRange { .. } | VasError::WrongKind { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
     let mut at = start;
     let mut result = Ok(0);
-    // Advice acts on what is mapped; holes are told at the end.
+    // Advice acts on one region after the other, until one does not take it; holes are told at the end.
     while at < end {
-        let stop = mapped_until(space, at, end);
-        if stop > at {
-            if let Some(advice) = advice {
-                space.advise(address(at, Errno::EINVAL)?, stop - at, advice)?;
-            }
-            at = stop;
-            continue;
+        let place = address(at, Errno::ENOMEM).ok();
+        let region = place.and_then(|at| space.first_region_above(at));
+        let Some(region) = region.filter(|region| region.start() < end) else {
+            return Err(Errno::ENOMEM);
+        };
+        if region.start() > at {
+            result = Err(Errno::ENOMEM);
         }
-        result = Err(Errno::ENOMEM);
-        let next = address(at, Errno::ENOMEM)
-            .ok()
-            .and_then(|at| space.first_region_above(at));
-        match next {
-            Some(next) => at = next.start(),
-            None => break,
+        let from = region.start().max(at);
+        at = region.end().min(end);
+        if let Some(advice) = advice {
+            space.advise(address(from, Errno::EINVAL)?, at - from, advice)?;
         }
     }
     result
@@ -173,32 +169,30 @@ pub async fn madvise_in_turn(caller: Caller, start: u64, length: u64, advice: u6
     }
 }
 
-/// The end of what is mapped without a hole from `start` on, at most `end`.
-fn mapped_until(space: &Space, start: u64, end: u64) -> u64 {
+/// The end of what is mapped without a hole from `start` on, at most `end`, letting others run in between.
+async fn mapped_until(space: &Space, start: u64, end: u64) -> u64 {
     let mut at = start;
+    let mut looked = 0;
     while at < end
         && let Ok(place) = address(at, Errno::ENOMEM)
         && let Some(region) = space.first_region_above(place)
         && region.start() <= at
     {
         at = region.end();
+        looked += 1;
+        if looked % TURN == 0 {
+            yield_now().await;
+        }
     }
     at.min(end)
 }
 
 /// Whether a range is mapped without a hole, letting others run in between.
 async fn check_mapped(space: &Space, start: u64, end: u64) -> Result<(), Errno> {
-    let mut at = start;
-    let mut looked = 0;
-    while at < end {
-        looked += 1;
-        if looked % TURN == 0 {
-            yield_now().await;
-        }
-        let region = space.first_region_above(address(at, Errno::ENOMEM)?);
-        at = region.filter(|region| region.start() <= at).ok_or(Errno::ENOMEM)?.end();
+    match mapped_until(space, start, end).await == end {
+        true => Ok(()),
+        false => Err(Errno::ENOMEM),
     }
-    Ok(())
 }
 
 /// `madvise` that makes pages present.
@@ -275,20 +269,30 @@ pub async fn msync(caller: Caller, start: u64, length: u64, flags: u64) -> Resul
     let end = start.checked_add(whole_pages(length)?).ok_or(Errno::ENOMEM)?;
     let mut at = start;
     let mut looked = 0;
+    let mut result = Ok(0);
     while at < end {
         looked += 1;
         if looked % TURN == 0 {
             yield_now().await;
         }
-        let region = caller.space.find_mapping(address(at, Errno::ENOMEM)?);
-        let region = region.ok_or(Errno::ENOMEM)?;
+        let region = caller.space.mapping_above(address(at, Errno::ENOMEM)?);
+        let region = region
+            .filter(|region| region.range.start() < end)
+            .ok_or(Errno::ENOMEM)?;
+        if region.range.start() > at {
+            // What lies behind a hole is looked at, too, unless nothing would be written at once.
+            result = Err(Errno::ENOMEM);
+            if flags == later {
+                return result;
+            }
+        }
         // What is locked can't be made to be read again.
         if flags & invalidate != 0 && region.flags.contains(RegionFlags::LOCKED) {
             return Err(Errno::EBUSY);
         }
         at = region.range.end();
     }
-    Ok(0)
+    result
 }
 
 /// The pages that `mlock` and `munlock` are given; `None` for none.
@@ -311,7 +315,7 @@ pub async fn mlock(caller: Caller, start: u64, length: u64, flags: u64) -> Resul
         return Ok(0);
     };
     hold_locked(&caller.thread.process, &caller.space, range.size())?;
-    caller.space.set_locked_in_steps(range, true).await?;
+    lock_to_hole(&caller.space, range, true).await?;
     if flags == 0 {
         populate_mapped(&caller, range).await.map_err(|_| Errno::ENOMEM)?;
     }
@@ -321,9 +325,26 @@ pub async fn mlock(caller: Caller, start: u64, length: u64, flags: u64) -> Resul
 /// `munlock`.
 pub async fn munlock(caller: Caller, start: u64, length: u64) -> Result<u64, Errno> {
     if let Some(range) = locked(start, length)? {
-        caller.space.set_locked_in_steps(range, false).await?;
+        lock_to_hole(&caller.space, range, false).await?;
     }
     Ok(0)
+}
+
+/// Marks what is mapped up to the first hole.
+///
+/// # Errors
+/// `ENOMEM` if there is a hole.
+async fn lock_to_hole(space: &Space, range: PageRange, locked: bool) -> Result<(), Errno> {
+    let (start, end) = (range.start(), range.end());
+    let stop = mapped_until(space, start, end).await;
+    if stop > start {
+        let part = PageRange::covering(VirtAddr::new_truncate(start), stop - start)?;
+        space.set_locked_in_steps(part, locked).await?;
+    }
+    match stop == end {
+        true => Ok(()),
+        false => Err(Errno::ENOMEM),
+    }
 }
 
 /// All that can be mapped.

@@ -5,7 +5,7 @@
 
 use faultline_executor::yield_now;
 use faultline_fallible::Arc;
-use faultline_mm::{Advice, Backing, MemoryObject, PageRange, Protection, RegionFlags, RegionView};
+use faultline_mm::{Advice, Backing, MemoryObject, PageRange, RegionFlags, RegionView};
 use linux_raw_sys::general as linux;
 use x86_64::VirtAddr;
 
@@ -35,8 +35,7 @@ pub fn wish(advice: u64) -> Option<Wish> {
     match u32::try_from(advice).ok()? {
         linux::MADV_PAGEOUT => Some(Wish::PageOut),
         linux::MADV_COLD => Some(Wish::Cold),
-        // Where nothing can leave, free pages are given up at once.
-        linux::MADV_FREE if memory().reclaim_state().is_possible => Some(Wish::Free),
+        linux::MADV_FREE => Some(Wish::Free),
         linux::MADV_WILLNEED => Some(Wish::WillNeed),
         linux::MADV_REMOVE => Some(Wish::Remove),
         _ => None,
@@ -77,7 +76,7 @@ fn check(region: &RegionView, wish: Wish) -> Result<(), Errno> {
         _ if keeps => Err(Errno::EINVAL),
         (Wish::PageOut | Wish::Cold, _) | (Wish::Free, Backing::Anonymous) => Ok(()),
         (Wish::Free, _) | (Wish::Remove, Backing::Anonymous) => Err(Errno::EINVAL),
-        (Wish::Remove, Backing::Shared { .. }) if region.protection.contains(Protection::WRITE) => Ok(()),
+        (Wish::Remove, Backing::Shared { .. }) if !region.flags.contains(RegionFlags::READ_ONLY) => Ok(()),
         (Wish::Remove, _) => Err(Errno::EACCES),
     }
 }
@@ -100,7 +99,12 @@ async fn follow(space: &Space, region: RegionView, range: PageRange, wish: Wish)
             }
         }
         (Wish::Cold, _) => _ = space.cold(range).await,
-        (Wish::Free, _) => _ = space.free_lazily(range).await,
+        (Wish::Free, _) if memory().reclaim_state().is_possible => _ = space.free_lazily(range).await,
+        (Wish::Free, _) => {
+            // Nothing can leave later: now.
+            let first = VirtAddr::new_truncate(range.start());
+            let _ = space.advise_in_steps(first, range.size(), Advice::DontNeed).await;
+        }
         (Wish::WillNeed, object) => {
             if let Some((object, offset)) = object {
                 read(&object, pages(offset)).await;
@@ -108,11 +112,8 @@ async fn follow(space: &Space, region: RegionView, range: PageRange, wish: Wish)
             space.will_need(range).await;
         }
         (Wish::Remove, Some((object, offset))) => {
-            let [first, last] = pages(offset);
-            object.punch(first, last);
-            // What this space has mapped shows the hole too.
-            let first = VirtAddr::new_truncate(range.start());
-            let _ = space.advise_in_steps(first, range.size(), Advice::DontNeed).await;
+            let [first, end] = pages(offset);
+            memory().punch_object(&object, first..end).await;
         }
         (Wish::Remove, None) => {}
     }

@@ -1,6 +1,7 @@
 //! The object itself: its pages, and how it gets and loses them.
 
 use core::fmt;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use faultline_fallible::{AllocError, Arc, Weak};
@@ -187,6 +188,33 @@ impl MemoryObject {
     pub fn punch(&self, first: u64, end: u64) {
         self.detach(&mut self.pages.lock(), first, end);
         self.frames.give_back_left(AT_ONCE);
+    }
+
+    /// As [`punch`](Self::punch), the first pages of a range, and no page that a space has mapped unless `mapped` says so.
+    /// Says where to go on; nothing if a page is mapped, and then nothing has changed.
+    pub(crate) fn punch_next(&self, range: Range<u64>, mapped: bool) -> Option<u64> {
+        const LOOKED: usize = 256;
+        let mut pages = self.pages.lock();
+        let mut end = range.start;
+        for _ in 0..LOOKED {
+            let next = pages.tree.next_page(end).filter(|&page| page < range.end);
+            let Some(page) = next else {
+                end = range.end;
+                break;
+            };
+            let frame = pages.tree.get(page).resident_frame();
+            if !mapped && frame.is_some_and(|frame| self.frames.mapping_count(frame) > 1) {
+                if end == range.start {
+                    return None;
+                }
+                break;
+            }
+            end = page + 1;
+        }
+        self.detach(&mut pages, range.start, end);
+        drop(pages);
+        self.frames.give_back_left(AT_ONCE);
+        Some(end)
     }
 
     /// Takes the pages from `start` up to `end` away from the object, whose lock the caller has.

@@ -166,7 +166,7 @@ impl<P: Platform> Memory<P> {
 }
 
 /// Calls `step` with a batch to put pages in that leave, until it says that there are no more, and waits until all are written.
-async fn leave_in_steps<P: Platform>(memory: &'static Memory<P>, mut step: impl FnMut(&Owner<P>) -> bool) {
+pub(super) async fn leave_in_steps<P: Platform>(memory: &'static Memory<P>, mut step: impl FnMut(&Owner<P>) -> bool) {
     let mut under_way = ArrayVec::<Owner<P>, OWN>::new();
     let mut filling = None;
     let mut more = true;

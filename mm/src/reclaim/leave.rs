@@ -15,7 +15,7 @@ use crate::sync::mutant;
 /// Ages an entry; says whether its page is old enough to go.
 pub(super) fn ages(leaf: EntryRef<'_>, value: Entry, purpose: Purpose) -> bool {
     match purpose {
-        Purpose::PageOut | Purpose::Free => true,
+        Purpose::PageOut | Purpose::Free | Purpose::Unmap => true,
         Purpose::Cold => {
             leaf.and_not(Entry::ACCESSED);
             leaf.or(Entry::AGE);
@@ -40,12 +40,12 @@ impl<P: Platform> Memory<P> {
     /// Whether the pages of a shared table may be taken: nobody has locked some of them, and the hand has not been there in
     /// this round.
     pub(super) fn is_to_be_visited(&self, table: Pfn, purpose: Purpose) -> bool {
-        if self.frames.keeps_pages(table) {
+        if self.frames.keeps_pages(table) && purpose != Purpose::Unmap {
             return false;
         }
         match purpose {
             Purpose::Round { number, .. } => self.frames.visit_table(table, number),
-            Purpose::PageOut => true,
+            Purpose::PageOut | Purpose::Unmap => true,
             // The bits belong to all who share the table.
             Purpose::Cold | Purpose::Free => false,
         }
@@ -142,7 +142,11 @@ impl<P: Platform> Memory<P> {
             }
             return;
         }
-        if of_object && !kind.object {
+        let stays = match visit.purpose {
+            Purpose::Unmap => !of_object,
+            _ => of_object && !kind.object,
+        };
+        if stays {
             return;
         }
         if !of_object && value.has(Entry::DIRTY) && !mutant!(DropDirty) {

@@ -37,6 +37,7 @@ mod advice;
 mod batch;
 mod hand;
 mod leave;
+mod punch;
 mod task;
 mod visit;
 

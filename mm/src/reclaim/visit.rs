@@ -26,11 +26,13 @@ pub(super) enum Purpose {
     Cold,
     /// Every page of private anonymous memory may be dropped instead of being written, unless it is written to again.
     Free,
+    /// Every page that is an object's leaves the tables, locked or not: the object gives it up.
+    Unmap,
 }
 
 /// What looking at a table, at an entry that leads to none, and at a page that leaves count in the bound of a step.
 const TABLE: u32 = 8;
-const NO_TABLE: u32 = 1;
+pub(super) const NO_TABLE: u32 = 1;
 
 /// A walk over pages, in steps.
 pub(super) struct Visit {
@@ -107,7 +109,13 @@ pub(super) struct Kind {
 
 impl Kind {
     /// `None` if all of them stay.
-    fn of(region: &Region) -> Option<Self> {
+    fn of(region: &Region, purpose: Purpose) -> Option<Self> {
+        if purpose == Purpose::Unmap {
+            return Some(Self {
+                private: false,
+                object: true,
+            });
+        }
         if region.flags.contains(RegionFlags::LOCKED) {
             return None;
         }
@@ -146,7 +154,7 @@ impl<P: Platform> Space<P> {
             }
             let (part, region) = part?;
             at = part.end();
-            let Some(kind) = Kind::of(region) else {
+            let Some(kind) = Kind::of(region, visit.purpose) else {
                 visit.spend(NO_TABLE);
                 continue;
             };

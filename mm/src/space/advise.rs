@@ -10,7 +10,7 @@ use crate::entry::{Entry, EntryState};
 use crate::error::{FaultError, VasError};
 use crate::platform::Platform;
 use crate::protection::{Access, FaultInfo};
-use crate::region::{Position, RegionFlags, Survey};
+use crate::region::{Position, Region, RegionFlags, Survey};
 use crate::sync::atomic::Ordering;
 use crate::tables::Leaf;
 use crate::tlb::Change;
@@ -45,8 +45,9 @@ impl<P: Platform> VirtualAddressSpace<P> {
     /// under one hold of the lock: a long range is for [`advise_in_steps`](Self::advise_in_steps).
     ///
     /// # Errors
-    /// [`VasError::NotMapped`] with the first hole; [`VasError::WrongKind`] for device memory, and
-    /// [`Advice::WipedInChild`] for any that is not private and anonymous;
+    /// [`VasError::NotMapped`] with the first hole; [`VasError::WrongKind`] for device memory, for
+    /// [`Advice::WipedInChild`] for any that is not private and anonymous, and for [`Advice::DontNeed`] and [`Advice::Free`]
+    /// for locked memory;
     /// [`VasError::TooManyRegions`]; [`VasError::NoKernelMemory`] and [`VasError::OutOfMemory`] as for
     /// [`unmap`](Self::unmap); [`VasError::Busy`]; those of [`PageRange::aligned`]. Nothing has changed then.
     pub fn advise(&self, start: VirtAddr, size: u64, advice: Advice) -> Result<(), VasError> {
@@ -231,13 +232,23 @@ impl<P: Platform> Space<P> {
             });
         }
         let (flag, set) = match advice {
-            Advice::DontNeed | Advice::Free => return self.drop_pages(inner, range, survey.first),
+            Advice::DontNeed | Advice::Free => {
+                if inner.regions.bytes().locked > 0
+                    && let Some(region) = inner.first_in(range, |region| region.flags.contains(RegionFlags::LOCKED))
+                {
+                    return Err(VasError::WrongKind {
+                        operation: "discarding locked memory",
+                        region,
+                    });
+                }
+                return self.drop_pages(inner, range, survey.first);
+            }
             Advice::HugePages => (RegionFlags::HUGE_PAGES, true),
             Advice::NoHugePages => (RegionFlags::HUGE_PAGES, false),
             Advice::NotInherited => (RegionFlags::NOT_INHERITED, true),
             Advice::Inherited => (RegionFlags::NOT_INHERITED, false),
             Advice::WipedInChild => {
-                if let Some(region) = inner.first_that_is_not_anonymous(range) {
+                if let Some(region) = inner.first_in(range, |region| !matches!(region.backing, Backing::Anonymous)) {
                     return Err(VasError::WrongKind {
                         operation: "wiping in a child",
                         region,
@@ -254,12 +265,13 @@ impl<P: Platform> Space<P> {
 }
 
 impl<P: Platform> Inner<P> {
-    fn first_that_is_not_anonymous(&self, range: PageRange) -> Option<PageRange> {
+    /// The first region that meets a range and is so.
+    fn first_in(&self, range: PageRange, is_so: impl Fn(&Region) -> bool) -> Option<PageRange> {
         let mut next = range.start();
         while let Some((found, region)) = self.regions.first_above(next)
             && found.start() < range.end()
         {
-            if !matches!(region.backing, Backing::Anonymous) {
+            if is_so(region) {
                 return Some(found);
             }
             next = found.end();

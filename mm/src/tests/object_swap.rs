@@ -266,3 +266,44 @@ fn advice_makes_the_pages_of_an_object_leave_that_nothing_maps() {
     drop(spaces);
     world.memory.leave_spaces();
 }
+
+#[test]
+fn a_hole_is_a_hole_in_every_space() {
+    let world = World::new(512);
+    let free = world.free();
+    let object = object(&world, 40);
+    let shared = map(&world, &object, false);
+    let private = map(&world, &object, true);
+    let child = shared.fork().unwrap();
+    child.set_locked(at(A + 4 * PAGE_SIZE), PAGE_SIZE, true).unwrap();
+    let spaces = [&shared, &private, &child];
+    let word = |page: u64| u64::from(page as u8 + 1);
+    for space in spaces {
+        for page in 0..8 {
+            assert_eq!(world.read(space, A + page * PAGE_SIZE), Ok(word(page)));
+        }
+    }
+    // A copy of its own.
+    world.write(&private, A + 5 * PAGE_SIZE, 500).unwrap();
+    world.run(world.memory.punch_object(&object, 3..40));
+    for space in spaces {
+        for page in 0..8 {
+            let own = page == 5 && core::ptr::eq(space, &raw const private);
+            let expected = match page {
+                0..3 => word(page),
+                _ if own => 500,
+                _ => 0,
+            };
+            assert_eq!(world.read(space, A + page * PAGE_SIZE), Ok(expected), "page {page}");
+        }
+    }
+    // What is written to the hole is everybody's.
+    world.write(&child, A + 4 * PAGE_SIZE, 7).unwrap();
+    assert_eq!(world.read(&shared, A + 4 * PAGE_SIZE), Ok(7));
+    Walk::of(&world, spaces).check_counts(&world, core::slice::from_ref(&object));
+    drop((shared, private, child));
+    world.memory.leave_spaces();
+    drop(object);
+    while world.memory.give_back_left(1) {}
+    assert_eq!(world.free(), free);
+}
