@@ -86,7 +86,7 @@ impl<P: Platform> Memory<P> {
         drop(pages);
         let page = page.filter(|&page| page < end)?;
         match self.wish(object, page, Window::Pages(end - page), |_| {}) {
-            Wish::Waits { .. } | Wish::Ready => Some(page + 1),
+            Wish::Waits { .. } | Wish::Ready | Wish::ReadAhead { .. } => Some(page + 1),
             Wish::BeyondEnd | Wish::Failed | Wish::NoFrame | Wish::NoRecord => None,
         }
     }
@@ -123,6 +123,8 @@ impl<P: Platform> PageIn<'_, P> {
             Wish::Waits { read } => self.stage = Stage::Waiting(read),
             Wish::Ready | Wish::BeyondEnd => return Some(Ok(())),
             Wish::Failed => return Some(Err(PageError::ReadFailed { page: self.page })),
+            // Only faults can wait in the word of a slot. It is rare, so look again when others have run.
+            Wish::ReadAhead { .. } => waker.wake_by_ref(),
             Wish::NoFrame | Wish::NoRecord => {
                 {
                     let mut starved = memory.reads.starved.lock();
@@ -182,7 +184,7 @@ impl<P: Platform> Future for PageIn<'_, P> {
                         this.stage = Stage::Done;
                         return Poll::Ready(result);
                     }
-                    if !this.waiter.is_done() {
+                    if this.stage == Stage::Look || !this.waiter.is_done() {
                         return Poll::Pending;
                     }
                 }

@@ -13,7 +13,7 @@ use crate::fault::{Ending, FaultOutcome, PageRead};
 use crate::frame::Pfn;
 use crate::memory::Memory;
 use crate::platform::Platform;
-use crate::swap::{SwapSlot, sector_of};
+use crate::swap::{SlotState, SwapSlot, sector_of};
 use crate::sync::atomic::Ordering;
 use crate::sync::mutant;
 use crate::transfer::{BlockDevice, Completion, Direction, Finished, MAX_SEGMENTS, Prepared, Segment, TransferResult};
@@ -36,6 +36,11 @@ pub(crate) enum Wish {
     NoFrame,
     /// As many reads are in flight as there can be.
     NoRecord,
+    /// It is in a swap slot that is being read together with others, for nobody in particular.
+    ReadAhead {
+        /// The slot, in whose word faults can wait.
+        slot: SwapSlot,
+    },
 }
 
 /// How many pages a read may have.
@@ -107,6 +112,9 @@ impl<P: Platform> Memory<P> {
             }
             (Page::Absent, Some(file)) => Origin::File(file),
             (Page::SwappedOut { slot }, _) if !self.frames.take_back(&mut pages, page, slot) => {
+                if let SlotState::Reading { .. } = self.frames.swap.load(slot).state {
+                    return Wish::ReadAhead { slot };
+                }
                 let Some(device) = self.swap.device() else {
                     unreachable!("a page is on a device that is gone");
                 };

@@ -307,3 +307,34 @@ fn a_hole_is_a_hole_in_every_space() {
     while world.memory.give_back_left(1) {}
     assert_eq!(world.free(), free);
 }
+
+/// A slot that is read ahead is not on the device alone, and not in a frame either: there is nothing to do but to wait.
+#[test]
+fn a_page_whose_slot_is_read_ahead_is_waited_for() {
+    let world = World::new(256);
+    let disk = world.swap(64);
+    let object = object(&world, 2);
+    assert_eq!(page_out(&world, &disk), 2);
+    let space = map(&world, &object, false);
+    for page in 0..2 {
+        let slot = object.slot_of(page).unwrap().number();
+        disk.at_once(false);
+        assert!(world.memory.read_swap_ahead(slot..slot + 1, 0));
+        assert_eq!(disk.waiting(), 1);
+        let mut fault = pin!(space.handle_page_fault(FaultInfo::user(A + page * PAGE_SIZE, Access::Read)));
+        let mut page_in = pin!(world.memory.page_in(&object, page));
+        for _ in 0..3 {
+            assert!(world.poll(fault.as_mut()).is_pending());
+            assert!(world.poll(page_in.as_mut()).is_pending());
+            world.serve();
+        }
+        assert_eq!(disk.waiting(), 1, "nobody reads it twice");
+        disk.finish_all();
+        world.serve();
+        assert!(world.poll(fault.as_mut()).is_ready());
+        assert_eq!(world.poll(page_in.as_mut()), Poll::Ready(Ok(())));
+        assert_eq!(world.read(&space, A + page * PAGE_SIZE), Ok(page + 1));
+    }
+    drop(space);
+    world.memory.leave_spaces();
+}

@@ -20,6 +20,7 @@ use crate::object::{MemoryObject, Pages, Sparse, Window, Wish};
 use crate::platform::Platform;
 use crate::protection::Access;
 use crate::space::{Guard, Inner};
+use crate::swap::{SlotState, SwapSlot};
 use crate::sync::mutant;
 use crate::tables::index;
 
@@ -262,6 +263,7 @@ impl<P: Platform> Memory<P> {
             Wish::BeyondEnd => self.complete(token, request.space().lock(), Ending::BeyondEnd),
             Wish::Failed => self.complete(token, request.space().lock(), Ending::ReadFailed),
             Wish::NoFrame => Step::NoMemory(token),
+            Wish::ReadAhead { slot } => self.wait_for_slot(token, slot),
             Wish::NoRecord => {
                 self.counters.device_waits.add(1);
                 self.trace_page(Kind::FaultWait, request, 0);
@@ -272,6 +274,19 @@ impl<P: Platform> Memory<P> {
                 }
                 Step::Parked
             }
+        }
+    }
+
+    /// The swap slot of the page is being read, with others: lets the fault wait for that.
+    fn wait_for_slot(&'static self, token: SlotToken<P>, slot: SwapSlot) -> Step<P> {
+        let word = self.frames.swap.load(slot);
+        let SlotState::Reading { waiting } = word.state else {
+            return Step::Reclassified(token);
+        };
+        let to = |list| word.with(SlotState::Reading { waiting: list });
+        match self.park(token, waiting, |list| self.frames.swap.exchange(slot, word, to(list))) {
+            Ok(()) => Step::Parked,
+            Err(token) => Step::Reclassified(token),
         }
     }
 }
