@@ -6,8 +6,9 @@
 //! code and address of each signal, how each child ended, and at the end every byte of the arena. Two kernels on which
 //! the hashes are equal have shown the program the same.
 //!
-//! Left out is what Linux does not promise: where a mapping without a fixed address goes, what `mincore` says about
-//! pages that were only read, and what the model names.
+//! Left out is what Linux does not promise: where a mapping without a fixed address goes, what `mincore` says (whether a page
+//! is in memory depends on what there is to swap to, and on everybody else), whether a page that `MADV_FREE` was said of is
+//! still there (that it is all there or all gone is checked by the program itself), and what the model names.
 
 pub mod model;
 mod operations;

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::model::PAGES;
-use super::random::Random;
+use super::random::{Random, mix};
 use super::{ARENA, Counts, DEEPEST, Sequence, probe};
 use crate::PAGE;
 
@@ -49,6 +49,18 @@ fn address(page: u64) -> u64 {
     ARENA + page * SIZE
 }
 
+/// A sum of words of a page, all around it, without the one at this offset; 0 if all are 0, nothing if it can't be read.
+fn words_but(page: u64, offset: u64) -> Option<u64> {
+    let mut sum = 0;
+    for at in (0..SIZE).step_by(8).filter(|&at| at != offset) {
+        let word = probe::read(address(page) + at).ok()?;
+        if word != 0 {
+            sum = mix(sum ^ word ^ at) | 1;
+        }
+    }
+    Some(sum)
+}
+
 /// A system call: its value, or its error number in the upper half.
 fn call(number: libc::c_long, arguments: [u64; 6]) -> Result<u64, u64> {
     let [a, b, c, d, e, f] = arguments;
@@ -77,6 +89,8 @@ impl Sequence<'_> {
             70..76 => self.wild(),
             76..78 => self.sync(),
             78..82 => self.fork(),
+            82..85 => self.lock(),
+            85..87 => self.free_lazily(),
             _ => self.touch(),
         }
     }
@@ -225,8 +239,18 @@ impl Sequence<'_> {
             libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED,
             libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED,
             libc::MREMAP_FIXED,
+            libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP,
+            libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP | libc::MREMAP_FIXED,
+            libc::MREMAP_DONTUNMAP,
             8,
         ]);
+        let keeps = flags & libc::MREMAP_DONTUNMAP != 0;
+        // What stays mapped can't change its size.
+        let new = if keeps && !self.random.once_in(8) { old } else { new };
+        if keeps {
+            // Linux unlocks what stays, and all of the mapping that it is a part of, however much was merged into that.
+            let _ = self.call("munlockall", libc::SYS_munlockall, [0; 6], 0);
+        }
         // A target beyond the spill can't be modelled.
         let new = new.min(super::ALL - target).min(super::ALL - first);
         let arguments = [address(first), old * SIZE, new * SIZE, flags as u64, address(target), 0];
@@ -254,15 +278,15 @@ impl Sequence<'_> {
                     self.model.map(first + old.max(new), rest);
                 }
             }
-            Ok(at) if flags & libc::MREMAP_FIXED != 0 => {
+            Ok(at) if flags & libc::MREMAP_FIXED != 0 || keeps && at == address(target) => {
                 self.fold("mremap to", at.wrapping_sub(ARENA));
-                self.model.unmap(first, old);
+                self.leave(first, old, keeps);
                 self.model.map(target, new);
             }
             Ok(at) => {
                 // The new place is the kernel's choice: see what came along, and let it go.
                 self.fold("mremap elsewhere", new);
-                self.model.unmap(first, old);
+                self.leave(first, old, keeps);
                 for page in 0..new {
                     self.fold_access("moved", at, probe::read(at + page * SIZE), |word| word);
                 }
@@ -276,6 +300,15 @@ impl Sequence<'_> {
         }
     }
 
+    /// These pages have moved; they are unmapped, or stay as a piece without content.
+    fn leave(&mut self, first: u64, count: u64, keeps: bool) {
+        if keeps {
+            self.model.split(first, count);
+        } else {
+            self.model.unmap(first, count);
+        }
+    }
+
     fn advise(&mut self) {
         let (first, count) = range(&mut self.random);
         let advice = self.random.choose(&[
@@ -286,13 +319,32 @@ impl Sequence<'_> {
             libc::MADV_SEQUENTIAL,
             libc::MADV_POPULATE_READ,
             libc::MADV_POPULATE_WRITE,
+            libc::MADV_PAGEOUT,
+            libc::MADV_PAGEOUT,
+            libc::MADV_PAGEOUT,
+            libc::MADV_COLD,
+            libc::MADV_WILLNEED,
+            libc::MADV_REMOVE,
+            libc::MADV_REMOVE,
+            libc::MADV_DONTFORK,
+            libc::MADV_DOFORK,
+            libc::MADV_WIPEONFORK,
+            libc::MADV_KEEPONFORK,
             9999,
         ]);
-        if matches!(advice, libc::MADV_NORMAL | libc::MADV_SEQUENTIAL) {
+        let about_forks = matches!(advice, libc::MADV_DONTFORK | libc::MADV_DOFORK);
+        let remembered = [
+            libc::MADV_NORMAL,
+            libc::MADV_SEQUENTIAL,
+            libc::MADV_WIPEONFORK,
+            libc::MADV_KEEPONFORK,
+        ];
+        if about_forks || remembered.contains(&advice) {
             // Linux remembers the advice, so what it covers is a piece of its own.
             self.model.split(first, count);
         }
-        let (place, what) = if self.random.once_in(8) {
+        // What becomes of a break that a child has inherited without its pages is nobody's promise.
+        let (place, what) = if self.random.once_in(8) && !about_forks {
             (self.heap + first % HEAP_PAGES * SIZE, "madvise heap")
         } else {
             (address(first), "madvise")
@@ -303,6 +355,70 @@ impl Sequence<'_> {
             [place, count * SIZE, advice as u64, 0, 0, 0],
             0,
         );
+    }
+
+    fn lock(&mut self) {
+        let (first, count) = range(&mut self.random);
+        let place = address(first) + self.random.choose(&[0, 0, 1]);
+        let length = count * SIZE - self.random.choose(&[0, 0, 1]);
+        let (what, number) = self.random.choose(&[
+            ("mlock", libc::SYS_mlock),
+            ("mlock2", libc::SYS_mlock2),
+            ("munlock", libc::SYS_munlock),
+            ("munlock", libc::SYS_munlock),
+        ]);
+        let flags = self.random.choose(&[0, u64::from(libc::MLOCK_ONFAULT), 8]);
+        let _ = self.call(what, number, [place, length, flags, 0, 0, 0], 0);
+        // Even a call that fails may have marked what lies before the hole.
+        self.model
+            .split(first, (place + length).div_ceil(SIZE) - address(first) / SIZE);
+    }
+
+    /// Lets pages be dropped, and looks at what has become of them.
+    ///
+    /// A page has all its words still, or none but those that were written after the advice: which, is the kernel's choice at any
+    /// time, so it does not go into the hash. Anything else ends the program. In the end the pages are discarded, so that
+    /// nothing that follows depends on the choice.
+    fn free_lazily(&mut self) {
+        let (first, count) = range(&mut self.random);
+        let (word, value) = (8 * self.random.below(SIZE / 8), self.random.word());
+        let all = [address(first), count * SIZE, 0, 0, 0, 0];
+        let advice = |advice: libc::c_int| all.map(|argument| if argument == 0 { advice as u64 } else { argument });
+        let mut before = [None; PAGES as usize];
+        for page in first..first + count {
+            before[page as usize] = words_but(page, word);
+        }
+        let freed = self.call("madvise free", libc::SYS_madvise, advice(libc::MADV_FREE), 0);
+        let mut written = [false; PAGES as usize];
+        for page in first..first + count {
+            if self.random.once_in(3) {
+                // Two pages may be one page of shared memory: all get the same value.
+                // SAFETY: nothing of the program's own lies in the arena.
+                let outcome = unsafe { probe::write(address(page) + word, value) };
+                written[page as usize] = outcome.is_ok();
+                self.fold_access("write after free", ARENA, outcome, |()| 0);
+            }
+        }
+        if self.random.once_in(2) {
+            // It is a kernel's best reason to drop them now.
+            let _ = self.call("madvise pageout", libc::SYS_madvise, advice(libc::MADV_PAGEOUT), 0);
+        }
+        for page in first..first + count {
+            let (was, is) = (before[page as usize], words_but(page, word));
+            // A call that fails for its only page has freed nothing.
+            let may_be_gone = freed.is_ok() || count > 1;
+            let whole = is == was || may_be_gone && is == Some(0);
+            let kept = !written[page as usize]
+                || probe::read(address(page) + word)
+                    .ok()
+                    .is_none_or(|found| found == value);
+            if !whole || !kept {
+                crate::fail(format_args!(
+                    "page {page} is neither what it was nor empty after MADV_FREE"
+                ));
+            }
+        }
+        let _ = self.call("madvise discard", libc::SYS_madvise, advice(libc::MADV_DONTNEED), 0);
     }
 
     fn move_break(&mut self) {
