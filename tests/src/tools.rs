@@ -40,7 +40,32 @@ pub enum Libc {
 /// As [`tool`]; with the compiler's words if it refuses.
 #[must_use]
 pub fn c_program(name: &str, libc: Libc) -> PathBuf {
-    build(name, libc, "-static")
+    build(name, libc, "-static", &[])
+}
+
+/// Builds `tests/programs/sqlite.c` with Debian's static library.
+///
+/// # Panics
+/// As [`c_program`].
+#[must_use]
+pub fn sqlite() -> PathBuf {
+    let header = Path::new("/usr/include/sqlite3.h");
+    assert!(
+        header.is_file(),
+        "this test needs sqlite: apt-get install libsqlite3-dev"
+    );
+    build("sqlite", Libc::Gnu, "-static", &["-lsqlite3", "-lm"])
+}
+
+/// A static pandoc.
+///
+/// # Panics
+/// If nobody has put one into the target directory.
+#[must_use]
+pub fn pandoc() -> PathBuf {
+    let file = faultline_xtask::workspace::target_dir().join("tools/pandoc");
+    assert!(file.is_file(), "this test needs a static pandoc: run .ci/pandoc");
+    file
 }
 
 /// As [`c_program`], position-independent, with the GNU C library.
@@ -49,10 +74,10 @@ pub fn c_program(name: &str, libc: Libc) -> PathBuf {
 /// As [`c_program`].
 #[must_use]
 pub fn position_independent(name: &str) -> PathBuf {
-    build(name, Libc::Gnu, "-static-pie")
+    build(name, Libc::Gnu, "-static-pie", &[])
 }
 
-fn build(name: &str, libc: Libc, kind: &str) -> PathBuf {
+fn build(name: &str, libc: Libc, kind: &str, libraries: &[&str]) -> PathBuf {
     let (compiler, suffix) = match libc {
         Libc::Gnu => (tool("cc", "gcc libc6-dev"), "gnu"),
         Libc::Musl => (tool("musl-gcc", "musl-tools"), "musl"),
@@ -65,6 +90,7 @@ fn build(name: &str, libc: Libc, kind: &str) -> PathBuf {
         .args([kind, "-O1", "-pthread", "-Wall", "-Werror", "-o"])
         .arg(&file)
         .arg(folder.join("programs").join(format!("{name}.c")))
+        .args(libraries)
         .stdin(Stdio::null())
         .output()
         .expect("the compiler can be started");

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use faultline_tests::{Guest, Libc, Run, busybox, c_program, native, native_file};
+use faultline_tests::{Guest, Libc, Run, busybox, c_program, native, native_file, pandoc, sqlite};
 use faultline_xtask::root::Root;
 
 /// Memory of a machine with a modelled swap area of 64 MiB.
@@ -152,5 +152,64 @@ fn busybox_sorts_a_file_that_is_larger_than_memory() {
         .boot();
     let expected = native_file(&busybox(), &["sort", &file.to_string_lossy()]);
     assert!(printed(&guest).as_bytes() == expected.stdout, "the lines differ");
+    assert!(guest.count("swap.writes") > 0, "{:#?}", guest.report);
+}
+
+/// A folder of its own with these files, which becomes a disk.
+fn disk(files: &[(&Path, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (file, name) in files {
+        std::fs::copy(file, folder.path().join(name)).expect("the folder can be written");
+    }
+    folder
+}
+
+#[test]
+fn sqlite_asks_a_database_larger_than_memory() {
+    let program = sqlite();
+    let folder = disk(&[]);
+    let file = folder.path().join("base");
+    let made = native_file(&program, &["make", &file.to_string_lossy(), "80000"]);
+    assert_eq!(made.status, 0, "{}", text(&made.stdout));
+    let length = std::fs::metadata(&file).expect("it was made").len();
+    let expected = native_file(&program, &["ask", &file.to_string_lossy()]);
+    assert_eq!(expected.status, 0, "{}", text(&expected.stdout));
+    let guest = Run::file(&program, &["ask", "/mnt/base"])
+        .with_mib(48)
+        .with_disk(&folder.path().to_string_lossy())
+        .boot();
+    assert_eq!(guest.status(), 0, "{}", text(&guest.stdout));
+    assert_eq!(text(&guest.stdout), text(&expected.stdout));
+    // Everything of the machine, programs and tables included.
+    let memory = guest.count("frames.total") * 4096;
+    assert!(length > memory, "{length} bytes in {memory}");
+    assert!(guest.count("disk.vda.bytes_read") > length, "{:#?}", guest.report);
+    assert_eq!(guest.count("victims"), 0);
+}
+
+/// The program alone is 155 MiB long: it runs from the disk, page by page.
+#[test]
+fn pandoc_runs_in_64_mib() {
+    let mut markdown =
+        "# Faults\n\nA *page fault* is a **future**.\n\n1. one\n2. two\n\n| a | b |\n|---|--:|\n| x | 1 |\n".to_owned();
+    for number in 1..=60 {
+        write!(
+            markdown,
+            "\n## Section {number}\n\nSome *text* with `code` and [a link](to/{number}).\n"
+        )
+        .expect("a string takes any text");
+    }
+    let folder = disk(&[(&pandoc(), "pandoc")]);
+    let file = folder.path().join("in.md");
+    std::fs::write(&file, markdown).expect("the folder can be written");
+    let expected = native_file(&pandoc(), &["-f", "markdown", "-t", "html", &file.to_string_lossy()]);
+    assert_eq!(expected.status, 0, "{}", text(&expected.stderr));
+    let command = "exec /mnt/pandoc -f markdown -t html /mnt/in.md";
+    let guest = Run::file(&busybox(), &["sh", "-c", command])
+        .with_mib(64)
+        .with_disk(&folder.path().to_string_lossy())
+        .with_swap("256M")
+        .boot();
+    assert_eq!(printed(&guest), text(&expected.stdout));
     assert!(guest.count("swap.writes") > 0, "{:#?}", guest.report);
 }
