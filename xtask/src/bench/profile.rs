@@ -2,9 +2,9 @@
 //! where the program reads the time-stamp counter.
 //!
 //! QEMU writes the address of each instruction before it executes it (`-singlestep -d exec,nochain`) into a pipe. What
-//! lies between two readings of the counter by the program is a *window*. The windows in which the kernel ran are the
-//! operation, and those of the most frequent length are its undisturbed runs; one of them is shown. The instruction
-//! that faults is in it twice, because it is begun twice.
+//! lies between a reading of the counter by `rdtsc` and the next one by `rdtscp` in the program is a *window*. The windows
+//! in which the kernel ran are the operation, and one of median length is shown. The instruction that faults is in it
+//! twice, because it is begun twice.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
@@ -52,10 +52,23 @@ impl Code {
         bytes.unwrap_or_default()
     }
 
-    /// Whether the program reads the time-stamp counter here.
-    fn reads_counter(&self, address: u64) -> bool {
-        self.at(address).starts_with(&[0x0f, 0x31])
+    /// The edge of a window that the instruction here is, if any.
+    fn edge(&self, address: u64) -> Option<Edge> {
+        match self.at(address) {
+            [0x0f, 0x31, ..] => Some(Edge::Begin),
+            [0x0f, 0x01, 0xf9, ..] => Some(Edge::End),
+            _ => None,
+        }
     }
+}
+
+/// A reading of the time-stamp counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Edge {
+    /// `rdtsc`.
+    Begin,
+    /// `rdtscp`.
+    End,
 }
 
 /// Instructions whose cost their number hides.
@@ -116,9 +129,7 @@ impl Pipe {
         let code = Code::of(program)?;
         let windows = thread::spawn(move || {
             let mut windows = Windows::default();
-            windows.read(BufReader::with_capacity(1 << 20, reader), |address| {
-                code.reads_counter(address)
-            })?;
+            windows.read(BufReader::with_capacity(1 << 20, reader), |address| code.edge(address))?;
             Ok(windows)
         });
         Ok(Self {
@@ -144,7 +155,7 @@ impl Pipe {
             .windows
             .join()
             .map_err(|_| anyhow::anyhow!("the reader failed"))??;
-        let Some((runs, window)) = windows.groups.into_values().max_by_key(|(runs, _)| *runs) else {
+        let Some((runs, window)) = windows.median() else {
             bail!("the recording has no operation in which the kernel ran");
         };
         Profile::of(runs, &window, kernel)
@@ -175,30 +186,46 @@ pub(crate) fn named_pipe(path: &Path) -> anyhow::Result<(File, File)> {
 /// The windows in which the kernel ran: by length, how many there are and the first of them.
 #[derive(Default)]
 struct Windows {
-    groups: HashMap<usize, (u64, Vec<u64>)>,
+    groups: BTreeMap<usize, (u64, Vec<u64>)>,
 }
 
 impl Windows {
     /// Reads QEMU's lines: `Trace 0: 0x7f.. [cs base/address/flags/cflags] symbol`.
-    fn read(&mut self, mut lines: impl BufRead, reads_counter: impl Fn(u64) -> bool) -> io::Result<()> {
+    fn read(&mut self, mut lines: impl BufRead, edge: impl Fn(u64) -> Option<Edge>) -> io::Result<()> {
         let (mut line, mut window) = (Vec::new(), Vec::new());
-        let mut known: HashMap<u64, bool> = HashMap::new();
+        let mut known: HashMap<u64, Option<Edge>> = HashMap::new();
         let mut is_open = false;
         while lines.read_until(b'\n', &mut line)? > 0 {
             let address = address(&line);
             line.clear();
             let Some(address) = address else { continue };
-            if address < KERNEL && *known.entry(address).or_insert_with(|| reads_counter(address)) {
-                if is_open {
-                    self.close(&window);
+            let edge = (address < KERNEL).then(|| *known.entry(address).or_insert_with(|| edge(address)));
+            match edge.flatten() {
+                Some(Edge::Begin) => {
+                    window.clear();
+                    is_open = true;
                 }
-                window.clear();
-                is_open = true;
-            } else if is_open && window.len() < LONGEST {
-                window.push(address);
+                Some(Edge::End) => {
+                    if is_open {
+                        self.close(&window);
+                    }
+                    is_open = false;
+                }
+                None if is_open && window.len() < LONGEST => window.push(address),
+                None => {}
             }
         }
         Ok(())
+    }
+
+    /// A window of median length, and how many have that length.
+    fn median(self) -> Option<(u64, Vec<u64>)> {
+        let half = self.groups.values().map(|(runs, _)| runs).sum::<u64>() / 2;
+        let mut before = 0;
+        self.groups.into_values().find(|(runs, _)| {
+            before += runs;
+            before > half
+        })
     }
 
     fn close(&mut self, window: &[u64]) {
@@ -384,18 +411,29 @@ mod tests {
     }
 
     #[test]
-    fn a_window_lies_between_two_readings_of_the_counter() {
+    fn a_window_lies_between_the_readings_of_the_counter_that_begin_and_end_it() {
         let line = |address: u64| format!("Trace 0: 0x7f00 [0000000000000000/{address:016x}/0040c0b3/ff000201] \n");
-        let (counter, user, kernel) = (0x1000, 0x2000, KERNEL + 5);
+        let (begin, end, user, kernel) = (0x1000, 0x1800, 0x2000, KERNEL + 5);
         let addresses = [
-            user, counter, user, kernel, kernel, counter, user, counter, user, kernel, kernel, counter, kernel, counter,
+            // One by one: an operation; a pause that is none; one again; a longer one; one without the kernel.
+            [user, begin, user, kernel, end].as_slice(),
+            &[kernel, kernel, end],
+            &[begin, kernel, begin, user, kernel, end],
+            &[user, begin, user, kernel, kernel, end],
+            &[begin, user, end, kernel],
         ];
-        let log = "a line of another kind\n".to_owned() + &addresses.map(line).concat();
+        let lines: String = addresses.concat().into_iter().map(line).collect();
+        let log = "a line of another kind\n".to_owned() + &lines;
         let mut windows = Windows::default();
-        windows.read(log.as_bytes(), |address| address == counter).unwrap();
-        let mut groups: Vec<_> = windows.groups.into_values().collect();
-        groups.sort();
-        assert_eq!(groups, [(1, vec![kernel]), (2, vec![user, kernel, kernel])]);
+        let edge = |address| match address {
+            _ if address == begin => Some(Edge::Begin),
+            _ if address == end => Some(Edge::End),
+            _ => None,
+        };
+        windows.read(log.as_bytes(), edge).unwrap();
+        let groups: Vec<_> = windows.groups.values().cloned().collect();
+        assert_eq!(groups, [(2, vec![user, kernel]), (1, vec![user, kernel, kernel])]);
+        assert_eq!(windows.median(), Some((2, vec![user, kernel])));
     }
 
     #[test]
