@@ -167,6 +167,8 @@ pub struct Config {
     pub disks: Vec<Disk>,
     /// Whether frames are zeroed ahead of time when the CPU is idle.
     pub zero_pool: bool,
+    /// Pages that a first write to anonymous memory gets at most.
+    pub run_ahead: u8,
     /// Milliseconds for which a thread runs, its faults included, before others that have run less.
     pub slice: u16,
     /// Which time counts as that of a poll.
@@ -210,6 +212,7 @@ impl Default for Config {
             service: ServiceTurn::First,
             disks: Vec::new(),
             zero_pool: true,
+            run_ahead: 16,
             slice: 1,
             polls: PollTime::All,
             processes: false,
@@ -332,6 +335,10 @@ impl Config {
                 self.disks.push(disk);
             }
             "zero_pool" => self.zero_pool = choose(value, &[("on", true), ("off", false)]).ok_or_else(bad)?,
+            "run_ahead" => {
+                let pages = value.parse().ok().filter(|pages: &u8| *pages <= 64);
+                self.run_ahead = pages.ok_or_else(bad)?.max(1);
+            }
             "slice" => {
                 let length = value.parse().ok().filter(|length: &u16| *length <= 100);
                 self.slice = length.ok_or_else(bad)?.max(1);

@@ -267,6 +267,7 @@ pub fn start(mut boot: BootMemory, config: &Config) {
     let kernel_root = PhysFrame::containing_address(PhysAddr::new(arch::paging::template_root()));
     let mut settings = MemoryConfig::new(kernel_root);
     settings.fault_slots = FAULT_SLOTS;
+    settings.run_ahead = config.run_ahead.into();
     settings.fault_mode = match config.fault {
         FaultMode::Queued if config.service == ServiceTurn::Last => faultline_mm::FaultMode::Queued,
         FaultMode::Queued => faultline_mm::FaultMode::HandedOff,

@@ -469,6 +469,7 @@ fn report_faults(report: &mut Report<'_>, stats: &MemoryStats) {
         ("queue_waits", stats.slot_waits),
         ("device_waits", stats.device_waits),
         ("around", stats.around),
+        ("ahead", stats.ahead),
         ("pool_hits", stats.pool_hits),
     ] {
         report.line(format_args!("faults.{key}"), value);

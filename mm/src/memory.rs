@@ -45,6 +45,9 @@ pub struct MemoryConfig {
     /// How many regions, and how many last-level tables or huge pages, one step of a call in steps looks at: what bounds its
     /// time.
     pub step: (usize, u32),
+    /// Pages that a first write to anonymous memory gets at most, if those before it came one page after the other; 1 to
+    /// switch it off.
+    pub run_ahead: u64,
     /// Pages mapped around a fault on a file whose pages are in memory; a power of two, 1 to switch it off.
     pub fault_around: u64,
     /// How many frames are kept free where memory can be reclaimed; by the size of the machine if not given.
@@ -54,7 +57,7 @@ pub struct MemoryConfig {
 }
 
 impl MemoryConfig {
-    /// 1,024 slots, queued, 65,530 regions, 128 regions or 8 tables a step, 16 pages of fault-around.
+    /// 1,024 slots, queued, 65,530 regions, 128 regions or 8 tables a step, no running ahead, 16 pages of fault-around.
     #[must_use]
     pub const fn new(kernel_root: PhysFrame) -> Self {
         Self {
@@ -63,6 +66,7 @@ impl MemoryConfig {
             fault_mode: FaultMode::Queued,
             max_regions: 65_530,
             step: (128, 8),
+            run_ahead: 1,
             fault_around: 16,
             watermarks: None,
             object_reads: 128,

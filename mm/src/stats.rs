@@ -68,6 +68,8 @@ counters! {
         device_waits,
         /// Frames for faults that came zeroed from the pool.
         pool_hits,
+        /// Pages mapped behind a first write because the writes before it came one page after the other.
+        ahead,
         /// Pages mapped around a file fault because they were in memory already.
         around,
         /// Pages of files that were in memory when somebody wanted them.

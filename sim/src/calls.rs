@@ -244,6 +244,7 @@ fn advise(process: usize, vas: &Vas, page: usize, count: usize, advice: Advice) 
                     | Advice::WipedInChild
                     | Advice::KeptInChild
                     | Advice::Random
+                    | Advice::Sequential
                     | Advice::Normal => {
                         unreachable!("no step gives this advice")
                     }

@@ -141,6 +141,7 @@ fn settings(profile: Profile, random: &mut Random) -> Settings {
             Profile::Swap => random.pick(&[2, 4, 8]),
             _ => Settings::default().reserve,
         },
+        run_ahead: random.pick(&[1, 1, 2, 8]),
     }
 }
 

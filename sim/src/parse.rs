@@ -186,6 +186,7 @@ fn parse_setting(settings: &mut Settings, name: &str, value: &str) -> Result<(),
         "disk-errors" => settings.disk_errors = number(value)?,
         "swap" => settings.swap = number(value)?,
         "reserve" => settings.reserve = number(value)?,
+        "run-ahead" => settings.run_ahead = number(value)?,
         _ => return Err("no such setting, or no such value"),
     }
     let in_range = (1..=faultline_mm::MAX_CPUS).contains(&settings.cpus)
@@ -193,7 +194,8 @@ fn parse_setting(settings: &mut Settings, name: &str, value: &str) -> Result<(),
         && (1..=1024).contains(&settings.slots)
         && settings.lateness < 8
         && settings.swap <= 4096
-        && settings.reserve <= 1024;
+        && settings.reserve <= 1024
+        && (1..=512).contains(&settings.run_ahead);
     if in_range {
         Ok(())
     } else {

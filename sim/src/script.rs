@@ -191,6 +191,8 @@ pub struct Settings {
     /// Frames that faults leave where memory can be reclaimed; the reclaimer starts with twice as many, and stops with
     /// three times as many.
     pub reserve: u32,
+    /// Pages that a first write gets at most.
+    pub run_ahead: u64,
 }
 
 impl Default for Settings {
@@ -207,6 +209,7 @@ impl Default for Settings {
             disk_errors: 0,
             swap: 0,
             reserve: 16,
+            run_ahead: 1,
         }
     }
 }
@@ -328,6 +331,7 @@ impl fmt::Display for Script {
             disk_errors,
             swap,
             reserve,
+            run_ahead,
         } = self.settings;
         let mode = match mode {
             FaultMode::Queued => "queued",
@@ -342,6 +346,9 @@ impl fmt::Display for Script {
         write!(f, " disk-errors={disk_errors}")?;
         if (swap, reserve) != (0, Settings::default().reserve) {
             write!(f, " swap={swap} reserve={reserve}")?;
+        }
+        if run_ahead != Settings::default().run_ahead {
+            write!(f, " run-ahead={run_ahead}")?;
         }
         writeln!(f)?;
         writeln!(f, "schedule {}", self.schedule)?;

@@ -30,6 +30,7 @@ pub(crate) fn set_up() {
     let mut config = MemoryConfig::new(PhysFrame::containing_address(PhysAddr::new(KERNEL_ROOT)));
     config.fault_slots = settings.slots;
     config.fault_around = 4;
+    config.run_ahead = settings.run_ahead;
     config.fault_mode = settings.mode;
     config.object_reads = 2;
     config.watermarks = Some(Watermarks {

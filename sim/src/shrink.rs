@@ -108,7 +108,7 @@ impl Shrinker {
     }
 
     fn plain_settings(&mut self) {
-        let plain: [fn(&mut Settings); 7] = [
+        let plain: [fn(&mut Settings); 8] = [
             |settings| settings.speculation = 0,
             |settings| settings.lateness = 0,
             |settings| settings.disk_errors = 0,
@@ -116,6 +116,7 @@ impl Shrinker {
             |settings| settings.pcids = 0,
             |settings| settings.mode = FaultMode::Queued,
             |settings| settings.slots = 8,
+            |settings| settings.run_ahead = 1,
         ];
         for change in plain {
             let mut candidate = self.best.clone();

@@ -125,6 +125,8 @@ kinds! {
     /// The service has to wait for memory or for a device before it can go on; the second word is 1 if other faults wait for
     /// the same page already, of whichever space.
     FaultWait = 0x1d, FAULT, "fault.wait", ("addr", "joined");
+    /// The fault ran ahead: so many pages from this one on were mapped with its own.
+    FaultAhead = 0x1e, FAULT, "fault.ahead", ("addr", "pages");
 
     /// The generation of a space was bumped.
     TlbBump = 0x20, TLB, "tlb.bump", ("generation", "pages");

@@ -321,6 +321,10 @@ pub struct Storm {
     /// Keep a pool of frames that idle time has zeroed
     #[arg(long, value_enum, default_value_t)]
     pub zero_pool: Switch,
+    /// How many pages a first write to anonymous memory gets at most, if those before it came one page after the other; 1
+    /// for a fault on each page
+    #[arg(long, value_name = "PAGES", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub run_ahead: u8,
     /// How long a thread runs, in milliseconds and its faults included, before others that have run less have their turn
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub slice: u16,

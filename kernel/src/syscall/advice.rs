@@ -93,7 +93,8 @@ fn advised(start: u64, length: u64, advice: u64) -> Result<(Option<Advice>, u64)
         linux::MADV_WIPEONFORK => Some(Advice::WipedInChild),
         linux::MADV_KEEPONFORK => Some(Advice::KeptInChild),
         linux::MADV_RANDOM => Some(Advice::Random),
-        linux::MADV_NORMAL | linux::MADV_SEQUENTIAL => Some(Advice::Normal),
+        linux::MADV_SEQUENTIAL => Some(Advice::Sequential),
+        linux::MADV_NORMAL => Some(Advice::Normal),
         linux::MADV_DONTDUMP | linux::MADV_DODUMP | linux::MADV_MERGEABLE | linux::MADV_UNMERGEABLE => None,
         _ => return Err(Errno::EINVAL),
     };

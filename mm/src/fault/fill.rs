@@ -105,12 +105,15 @@ impl<P: Platform> Memory<P> {
         let Ok(frame) = self.zeroed_for::<TRACED>(request) else {
             return Step::NoMemory(token);
         };
-        let (token, inner) = valid!(self.lock_valid(token, &request, entry));
+        let (token, mut inner) = valid!(self.lock_valid(token, &request, entry));
         self.publish::<TRACED>(
             request,
             entry,
             Entry::present(frame.map(), request.flags | Entry::DIRTY),
         );
+        if self.config.run_ahead > 1 {
+            self.run_ahead(&mut inner, request);
+        }
         self.resolved::<TRACED>(token, inner, FaultClass::DemandZero)
     }
 

@@ -34,6 +34,7 @@
 //! Locks nest in this order: space, then slot lists or frames.
 
 mod admit;
+mod ahead;
 mod class;
 mod commit;
 mod fill;
@@ -48,6 +49,7 @@ mod swap;
 mod table;
 pub(crate) mod waiter;
 
+pub(crate) use ahead::FirstWrites;
 pub use future::FaultFuture;
 pub(crate) use huge::HUGE_ORDER;
 pub(crate) use parked::ParkedFaults;

@@ -88,6 +88,14 @@ impl FrameAllocator {
         spare + buddy.saturating_sub(u64::from(reserve))
     }
 
+    /// Whether so many frames can be taken for what nobody has asked for yet: afterwards the reclaimer is far from being
+    /// woken, and no fault from waiting.
+    pub(crate) fn has_plenty(&self, frames: u64) -> bool {
+        let high = u64::from(self.high.load(Ordering::Relaxed));
+        let kept = high.max(self.total.load(Ordering::Relaxed) / 64);
+        lock(&self.buddy).free() >= kept + frames
+    }
+
     /// Wakes `waker` once, when frames are few. Look at the frames after this call: see
     /// [`set_low_memory_waker`](Self::set_low_memory_waker).
     pub(crate) fn set_hungry_waker(&self, waker: &Waker) {

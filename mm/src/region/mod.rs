@@ -19,7 +19,7 @@ pub(crate) use survey::{Alone, Survey};
 bitflags! {
     /// Properties of a region beside its protection.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-    pub struct RegionFlags: u8 {
+    pub struct RegionFlags: u16 {
         /// The heap: one region that `brk` grows and shrinks.
         const HEAP = 1;
         /// A stack: it grows downwards when the guard gap below it allows.
@@ -34,8 +34,10 @@ bitflags! {
         const NOT_INHERITED = 32;
         /// A child of `fork` has it empty: private anonymous memory that reads as zeros there.
         const WIPED_IN_CHILD = 64;
-        /// It is read in no order, so that reading ahead would be in vain.
+        /// It is touched in no order, so that reading or running ahead would be in vain.
         const RANDOM = 128;
+        /// It is touched in the order of addresses.
+        const SEQUENTIAL = 256;
     }
 }
 
@@ -85,12 +87,25 @@ impl Region {
     }
 }
 
+/// The order in which the pages of a region are touched for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// What the faults themselves show.
+    Normal,
+    /// None, as somebody has said.
+    Random,
+    /// That of addresses, as somebody has said.
+    Sequential,
+}
+
 /// What a fault needs to know of the region of a page; copied out, so that nothing is borrowed.
 #[derive(Clone, Copy)]
 pub(crate) struct Summary {
     pub(crate) start: u64,
     pub(crate) size: u64,
     pub(crate) protection: Protection,
+    /// The order in which pages are touched.
+    pub(crate) order: Order,
     /// Leaf flags of a page of the region's own.
     pub(crate) leaf: u64,
     /// How a first read is served.
@@ -106,6 +121,7 @@ impl Summary {
         start: 0,
         size: 0,
         protection: Protection::empty(),
+        order: Order::Normal,
         leaf: 0,
         on_read: FaultClass::ZeroPage,
         on_write: FaultClass::DemandZero,
@@ -135,6 +151,11 @@ impl Summary {
             start: range.start(),
             size: range.size(),
             protection: region.protection,
+            order: match region.flags {
+                flags if flags.contains(RegionFlags::RANDOM) => Order::Random,
+                flags if flags.contains(RegionFlags::SEQUENTIAL) => Order::Sequential,
+                _ => Order::Normal,
+            },
             leaf: Entry::flags_for(region.protection) | Entry::ACCESSED,
             on_read,
             on_write,

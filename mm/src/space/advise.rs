@@ -34,9 +34,12 @@ pub enum Advice {
     WipedInChild,
     /// Takes [`Advice::WipedInChild`] back.
     KeptInChild,
-    /// Pages are touched in no order: a page of a file is read alone.
+    /// Pages are touched in no order: a page of a file is read alone, and a first write gets one page.
     Random,
-    /// Takes [`Advice::Random`] back.
+    /// Pages are touched in the order of addresses: a first write gets several at once
+    /// ([`MemoryConfig::run_ahead`](crate::MemoryConfig::run_ahead)).
+    Sequential,
+    /// Takes [`Advice::Random`] and [`Advice::Sequential`] back.
     Normal,
 }
 
@@ -183,6 +186,9 @@ impl<P: Platform> VirtualAddressSpace<P> {
     }
 }
 
+/// What says in which order pages are touched.
+const ORDER: RegionFlags = RegionFlags::RANDOM.union(RegionFlags::SEQUENTIAL);
+
 /// What is done to each region of a range.
 #[derive(Clone, Copy)]
 enum Mark {
@@ -223,7 +229,14 @@ impl<P: Platform> Space<P> {
         let survey = inner.regions.survey(range);
         let advice = match mark {
             Mark::Advice(advice) => advice,
-            Mark::Locked(locked) => return self.set_flag(inner, range, &survey, RegionFlags::LOCKED, locked),
+            Mark::Locked(locked) => {
+                let to = if locked {
+                    RegionFlags::LOCKED
+                } else {
+                    RegionFlags::empty()
+                };
+                return self.set_flags(inner, range, &survey, RegionFlags::LOCKED, to);
+            }
         };
         if let Some(region) = survey.device(&inner.regions) {
             return Err(VasError::WrongKind {
@@ -231,7 +244,8 @@ impl<P: Platform> Space<P> {
                 region,
             });
         }
-        let (flag, set) = match advice {
+        let none = RegionFlags::empty();
+        let (flags, to) = match advice {
             Advice::DontNeed | Advice::Free => {
                 if inner.regions.bytes().locked > 0
                     && let Some(region) = inner.first_in(range, |region| region.flags.contains(RegionFlags::LOCKED))
@@ -243,10 +257,10 @@ impl<P: Platform> Space<P> {
                 }
                 return self.drop_pages(inner, range, survey.first);
             }
-            Advice::HugePages => (RegionFlags::HUGE_PAGES, true),
-            Advice::NoHugePages => (RegionFlags::HUGE_PAGES, false),
-            Advice::NotInherited => (RegionFlags::NOT_INHERITED, true),
-            Advice::Inherited => (RegionFlags::NOT_INHERITED, false),
+            Advice::HugePages => (RegionFlags::HUGE_PAGES, RegionFlags::HUGE_PAGES),
+            Advice::NoHugePages => (RegionFlags::HUGE_PAGES, none),
+            Advice::NotInherited => (RegionFlags::NOT_INHERITED, RegionFlags::NOT_INHERITED),
+            Advice::Inherited => (RegionFlags::NOT_INHERITED, none),
             Advice::WipedInChild => {
                 if let Some(region) = inner.first_in(range, |region| !matches!(region.backing, Backing::Anonymous)) {
                     return Err(VasError::WrongKind {
@@ -254,13 +268,14 @@ impl<P: Platform> Space<P> {
                         region,
                     });
                 }
-                (RegionFlags::WIPED_IN_CHILD, true)
+                (RegionFlags::WIPED_IN_CHILD, RegionFlags::WIPED_IN_CHILD)
             }
-            Advice::KeptInChild => (RegionFlags::WIPED_IN_CHILD, false),
-            Advice::Random => (RegionFlags::RANDOM, true),
-            Advice::Normal => (RegionFlags::RANDOM, false),
+            Advice::KeptInChild => (RegionFlags::WIPED_IN_CHILD, none),
+            Advice::Random => (ORDER, RegionFlags::RANDOM),
+            Advice::Sequential => (ORDER, RegionFlags::SEQUENTIAL),
+            Advice::Normal => (ORDER, none),
         };
-        self.set_flag(inner, range, &survey, flag, set)
+        self.set_flags(inner, range, &survey, flags, to)
     }
 }
 
@@ -303,13 +318,14 @@ impl<P: Platform> Space<P> {
         prepared
     }
 
-    fn set_flag(
+    /// Makes those of `flags` that are in `to` hold for a range, and the others not.
+    fn set_flags(
         &self,
         inner: &mut Inner<P>,
         range: PageRange,
         survey: &Survey,
-        flag: RegionFlags,
-        set: bool,
+        flags: RegionFlags,
+        to: RegionFlags,
     ) -> Result<(), VasError> {
         inner.check_splits(self.memory, range)?;
         inner.regions.prepare_change(range, survey.first)?;
@@ -317,9 +333,8 @@ impl<P: Platform> Space<P> {
         self.revoke_side(inner, range);
         inner
             .regions
-            .update(range, survey.first, |region| region.flags.set(flag, set));
-        if flag == RegionFlags::LOCKED
-            && set
+            .update(range, survey.first, |region| region.flags = (region.flags - flags) | to);
+        if to == RegionFlags::LOCKED
             && let Some(root) = inner.root
         {
             self.keep_pages(root, range);

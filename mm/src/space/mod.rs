@@ -49,6 +49,7 @@ pub(crate) use turn::pause;
 use crate::Memory;
 use crate::address::PageRange;
 use crate::error::VasError;
+use crate::fault::FirstWrites;
 use crate::fault::slot::{self, Slot, SlotToken};
 use crate::frame::{Pfn, QuarantineList};
 use crate::memory::MemoryRef;
@@ -97,6 +98,8 @@ pub(crate) struct Inner<P: Platform> {
     pub(crate) in_flight: u32,
     /// Pages that come back from swap slots one after the other.
     pub(crate) streams: Streams,
+    /// Pages that are written for the first time one after the other.
+    pub(crate) first_writes: FirstWrites,
     /// Who changes the space in several steps.
     pub(crate) turns: turn::Turns,
     /// Faults served, by class.
@@ -179,6 +182,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
             spare: None,
             in_flight: 0,
             streams: Streams::new(),
+            first_writes: FirstWrites::new(),
             turns: turn::Turns::default(),
             served: [0; _],
             quarantine: QuarantineList::new(&memory.frames),

@@ -4,6 +4,7 @@
 //! are left out. `FAULTLINE_SEED` and `FAULTLINE_STEPS` choose the run of the random tests (`model`, `tlb`).
 
 mod access;
+mod ahead;
 mod contents;
 mod cow;
 mod disk;

@@ -68,6 +68,8 @@ mutants! {
     BorrowObjectFrame, "a private mapping takes no reference to the frame of an object";
     LoseStarved, "who found no room for another read is forgotten";
     RefuseJoiner, "a fault that joined another is refused with it";
+    RunBeyondRegion, "a first write that runs ahead goes on behind its region";
+    RunOverMarker, "a first write that runs ahead takes pages that have something";
     ForgetZero, "a frame is published without being zeroed";
     ReuseSharedFrame, "copy-on-write takes a frame that another space still has";
     TakeBackWritable, "a table is taken back with rights to frames that others have";

@@ -47,6 +47,9 @@ const PROGRAM: &str = "bench";
 const POOL_PAGES: &str = "400";
 const POOL_REST: &str = "20";
 
+/// In the run that runs ahead: pages that a first write gets at most.
+const AHEAD_PAGES: u8 = 16;
+
 /// Pages of a benchmark whose instructions are recorded: enough that most runs are alike.
 const PROFILE_PAGES: &str = "40";
 
@@ -63,6 +66,8 @@ struct Results {
     inline: Column,
     /// Through the queue, with a pool that was full before each measurement.
     pooled: Column,
+    /// Through the queue, without the pool, with first writes that run ahead.
+    ahead: Column,
     /// Guest instructions on Linux.
     linux: Vec<(String, Column)>,
     /// Rounds under plain TCG.
@@ -77,7 +82,7 @@ type Times = Vec<(String, f64)>;
 /// A system to measure.
 #[derive(Clone, Copy, Debug)]
 enum System<'a> {
-    Faultline { fault: Fault, pool: Switch },
+    Faultline { fault: Fault, pool: Switch, ahead: u8 },
     Linux(&'a Linux),
 }
 
@@ -85,22 +90,31 @@ impl System<'_> {
     const QUEUED: Self = Self::Faultline {
         fault: Fault::Queued,
         pool: Switch::Off,
+        ahead: 1,
     };
     const INLINE: Self = Self::Faultline {
         fault: Fault::Inline,
         pool: Switch::Off,
+        ahead: 1,
     };
     const POOLED: Self = Self::Faultline {
         fault: Fault::Queued,
         pool: Switch::On,
+        ahead: 1,
+    };
+    const AHEAD: Self = Self::Faultline {
+        fault: Fault::Queued,
+        pool: Switch::Off,
+        ahead: AHEAD_PAGES,
     };
 
     fn name(&self) -> String {
         match self {
-            Self::Faultline { fault, pool } => match pool {
-                Switch::Off => format!("Faultline, {fault}"),
-                Switch::On => format!("Faultline, {fault}, pool"),
-            },
+            Self::Faultline { fault, pool, ahead } => {
+                let pool = if *pool == Switch::On { ", pool" } else { "" };
+                let ahead = if *ahead > 1 { ", ahead" } else { "" };
+                format!("Faultline, {fault}{pool}{ahead}")
+            }
             Self::Linux(linux) => linux.name.clone(),
         }
     }
@@ -175,7 +189,7 @@ fn pairs(results: &Results) -> Vec<Pair> {
 
 /// How many machines the suite boots.
 fn machines(kernels: usize, rounds: u32) -> u64 {
-    (2 + u64::from(rounds)) * (3 + kernels as u64)
+    (2 + u64::from(rounds)) * (4 + kernels as u64)
 }
 
 fn progress_bar(machines: u64) -> ProgressBar {
@@ -204,11 +218,12 @@ impl Measurer<'_> {
         let floor = &mut BTreeMap::new();
         results.inline = self.count(System::INLINE, floor)?;
         results.pooled = self.count(System::POOLED, floor)?;
+        results.ahead = self.count(System::AHEAD, floor)?;
         for linux in kernels {
             let column = self.count(System::Linux(linux), floor)?;
             results.linux.push((linux.name.clone(), column));
         }
-        let systems = [System::QUEUED, System::INLINE, System::POOLED]
+        let systems = [System::QUEUED, System::INLINE, System::POOLED, System::AHEAD]
             .into_iter()
             .chain(kernels.iter().map(System::Linux));
         let systems: Vec<_> = systems.collect();
@@ -240,14 +255,9 @@ impl Measurer<'_> {
             instructions: Some(pipe.path().to_owned()),
             ..Hardware::default()
         };
-        let text = self.run_faultline(
-            Fault::Queued,
-            Switch::Off,
-            Switch::Off,
-            &hardware,
-            &words,
-            &mut BTreeMap::new(),
-        )?;
+        let mut config = Config::new();
+        config.set("zero_pool", Switch::Off)?.set("run_ahead", 1)?;
+        let text = self.run_faultline(config, &hardware, &words, &mut BTreeMap::new())?;
         let column = Column::parse(&text)?;
         let names: Vec<_> = column.operations.iter().map(|(name, _)| name.as_str()).collect();
         if names.len() != 1 {
@@ -294,46 +304,34 @@ impl Measurer<'_> {
                 let (memory, limit) = (self.arguments.memory(), self.arguments.timeout);
                 linux.boot(&self.program, &words, memory, accel, limit)?
             }
-            System::Faultline { fault, pool } => {
+            System::Faultline { fault, pool, ahead } => {
                 if pool == Switch::On {
                     words.extend(["--pages", POOL_PAGES, "--rest", POOL_REST].map(str::to_owned));
                 }
-                self.boot_faultline(fault, pool, accel, &words, floor)?
+                let mut config = Config::new();
+                config
+                    .set("fault", fault)?
+                    .set("zero_pool", pool)?
+                    .set("run_ahead", ahead)?
+                    .set("floor", Switch::On)?;
+                let hardware = Hardware {
+                    memory: self.arguments.memory(),
+                    accel,
+                    ..Hardware::default()
+                };
+                self.run_faultline(config, &hardware, &words, floor)?
             }
         };
         Column::parse(&text).with_context(|| system.name())
     }
 
-    fn boot_faultline(
-        &self,
-        fault: Fault,
-        pool: Switch,
-        accel: Accel,
-        words: &[String],
-        floor: &mut BTreeMap<String, u64>,
-    ) -> anyhow::Result<String> {
-        let hardware = Hardware {
-            memory: self.arguments.memory(),
-            accel,
-            ..Hardware::default()
-        };
-        self.run_faultline(fault, pool, Switch::On, &hardware, words, floor)
-    }
-
     fn run_faultline(
         &self,
-        fault: Fault,
-        pool: Switch,
-        measures_floor: Switch,
+        config: Config,
         hardware: &Hardware,
         words: &[String],
         floor: &mut BTreeMap<String, u64>,
     ) -> anyhow::Result<String> {
-        let mut config = Config::new();
-        config
-            .set("fault", fault)?
-            .set("zero_pool", pool)?
-            .set("floor", measures_floor)?;
         let limit = self.arguments.timeout;
         let (text, report) = run_program(&self.artifacts, config, hardware, words, limit)?;
         for step in tables::FLOOR_STEPS {

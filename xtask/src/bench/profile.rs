@@ -414,16 +414,12 @@ mod tests {
     fn a_window_lies_between_the_readings_of_the_counter_that_begin_and_end_it() {
         let line = |address: u64| format!("Trace 0: 0x7f00 [0000000000000000/{address:016x}/0040c0b3/ff000201] \n");
         let (begin, end, user, kernel) = (0x1000, 0x1800, 0x2000, KERNEL + 5);
+        // An operation; a pause that is none; one again; a longer one; one without the kernel.
         let addresses = [
-            // One by one: an operation; a pause that is none; one again; a longer one; one without the kernel.
-            [user, begin, user, kernel, end].as_slice(),
-            &[kernel, kernel, end],
-            &[begin, kernel, begin, user, kernel, end],
-            &[user, begin, user, kernel, kernel, end],
-            &[begin, user, end, kernel],
+            user, begin, user, kernel, end, kernel, kernel, end, begin, kernel, begin, user, kernel, end, user, begin,
+            user, kernel, kernel, end, begin, user, end, kernel,
         ];
-        let lines: String = addresses.concat().into_iter().map(line).collect();
-        let log = "a line of another kind\n".to_owned() + &lines;
+        let log = "a line of another kind\n".to_owned() + &addresses.map(line).concat();
         let mut windows = Windows::default();
         let edge = |address| match address {
             _ if address == begin => Some(Edge::Begin),

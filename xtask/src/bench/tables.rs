@@ -45,7 +45,9 @@ pub fn all(results: &Results) -> String {
         Some(instructions(results)),
     );
     add(
-        "The price of the queue, and what the pre-zeroed pool saves (guest instructions, medians):".to_owned(),
+        "The price of the queue, and what the pre-zeroed pool and running ahead save (guest instructions, medians, and \
+         means):"
+            .to_owned(),
         Some(modes(results)),
     );
     add(
@@ -127,12 +129,17 @@ fn modes(results: &Results) -> Table {
         "price of the queue",
         "queued, pool full",
         "frames from the pool",
+        "queued, mean",
+        "running ahead, mean",
     ];
     let mut table = Table::new(header.map(str::to_owned).to_vec());
     let median = |column: &Column, name: &str| column.get(name).map(|figures| figures.median);
     for (name, queued) in &results.queued.operations {
         let inline = median(&results.inline, name);
         let pooled = results.pooled.get(name);
+        // With several pages from one fault most touches cost nothing, so that only the mean says something.
+        let ahead = results.ahead.get(name).map(|figures| figures.mean);
+        let ahead = ahead.filter(|ahead| *ahead != queued.mean);
         // A share of the operations, which is also that of the frames where each operation takes one.
         let hits = pooled
             .and_then(|figures| figures.counts.get("pool_hits"))
@@ -144,6 +151,8 @@ fn modes(results: &Results) -> Table {
             maybe(inline.map(|inline| queued.median as i64 - inline as i64)),
             maybe(pooled.filter(|_| hits.is_some()).map(|figures| figures.median)),
             hits.map_or_else(String::new, |hits| format!("{hits:.2}")),
+            maybe(ahead.map(|_| queued.mean)),
+            maybe(ahead),
         ]);
     }
     table
@@ -255,6 +264,7 @@ mod tests {
             queued: column(800),
             inline: column(550),
             pooled: column(700),
+            ahead: column(1),
             linux: vec![
                 ("Linux A".to_owned(), column(1600)),
                 ("Linux B".to_owned(), column(1200)),

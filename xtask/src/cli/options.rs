@@ -28,6 +28,10 @@ pub struct Options {
     /// Keep a pool of frames that idle time has zeroed
     #[arg(long, value_enum, default_value_t)]
     pub zero_pool: Switch,
+    /// How many pages a first write to anonymous memory gets at most, if those before it came one page after the other; 1
+    /// for each by itself
+    #[arg(long, value_name = "PAGES", default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub run_ahead: u8,
     /// How long a thread runs, in milliseconds and its faults included, before others that have run less have their turn
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub slice: u16,
@@ -63,6 +67,7 @@ impl Options {
             .set("fault", self.fault)?
             .set("service", self.service)?
             .set("zero_pool", self.zero_pool)?
+            .set("run_ahead", self.run_ahead)?
             .set("slice", self.slice)?
             .set("seed", self.seed)?;
         self.settings.configure(config)

@@ -154,7 +154,7 @@ fn words(arguments: &cli::Storm) -> Vec<String> {
 fn repeat(arguments: &cli::Storm) -> String {
     let mut command = format!(
         "cargo run -- storm --tasks {} --pages {} --seconds {} --seed {} --mem {}M --scenario {} --accel {} --fault {} \
-         --service {} --zero-pool {} --slice {}",
+         --service {} --zero-pool {} --run-ahead {} --slice {}",
         arguments.tasks,
         arguments.pages,
         arguments.seconds.as_secs_f64(),
@@ -165,6 +165,7 @@ fn repeat(arguments: &cli::Storm) -> String {
         arguments.fault,
         arguments.service,
         arguments.zero_pool,
+        arguments.run_ahead,
         arguments.slice
     );
     for setting in &arguments.settings.config {
@@ -192,6 +193,7 @@ fn boot(
         .set("fault", arguments.fault)?
         .set("service", arguments.service)?
         .set("zero_pool", arguments.zero_pool)?
+        .set("run_ahead", arguments.run_ahead)?
         .set("slice", arguments.slice)?
         .set("seed", arguments.seed)?;
     arguments.settings.configure(&mut config)?;

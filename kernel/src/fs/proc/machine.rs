@@ -235,6 +235,7 @@ fn counters(to: &mut Vec<u8>) -> fmt::Result {
     for (name, value) in [
         ("faults", stats.total_served()),
         ("pool_hits", stats.pool_hits),
+        ("ahead", stats.ahead),
         ("cache_hits", stats.object_hits),
         ("cache_misses", stats.object_misses),
         ("cache_read_ahead", stats.read_ahead),

@@ -65,6 +65,7 @@ impl Run {
             }
             if options.steps {
                 config.step = (2, 1);
+                config.run_ahead = 8;
             }
         };
         let world = World::with(10_240, configure, options.pcids);

@@ -334,8 +334,10 @@ impl Run {
             Advice::WipedInChild,
             Advice::KeptInChild,
             Advice::Random,
+            Advice::Sequential,
             Advice::Normal,
-        ][usize::from(argument) % 8];
+        ];
+        let advice = advice[usize::from(argument) % advice.len()];
         let (start, size) = (at(address(page)), count as u64 * PAGE_SIZE);
         let wipes = advice == Advice::WipedInChild;
         // In steps what comes before a region that refuses is done, which the reference does not follow.
@@ -372,8 +374,9 @@ impl Run {
                 Advice::Inherited => page.flags -= RegionFlags::NOT_INHERITED,
                 Advice::WipedInChild => page.flags |= RegionFlags::WIPED_IN_CHILD,
                 Advice::KeptInChild => page.flags -= RegionFlags::WIPED_IN_CHILD,
-                Advice::Random => page.flags |= RegionFlags::RANDOM,
-                Advice::Normal => page.flags -= RegionFlags::RANDOM,
+                Advice::Random => page.flags = (page.flags - RegionFlags::SEQUENTIAL) | RegionFlags::RANDOM,
+                Advice::Sequential => page.flags = (page.flags - RegionFlags::RANDOM) | RegionFlags::SEQUENTIAL,
+                Advice::Normal => page.flags -= RegionFlags::RANDOM | RegionFlags::SEQUENTIAL,
             }
         }
     }
