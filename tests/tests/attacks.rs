@@ -18,6 +18,7 @@ fn survives(milliseconds: &str, mib: u64, attacks: &[&str]) {
     let arguments = [&[LATEST, milliseconds], attacks].concat();
     let guest = Run::file(&c_program("attacks", Libc::Gnu), &arguments)
         .with_mib(mib)
+        .set("run_ahead", 16)
         .measure_polls()
         .boot();
     let said = String::from_utf8_lossy(&guest.stdout);

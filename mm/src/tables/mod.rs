@@ -184,7 +184,8 @@ impl<P: Platform> Memory<P> {
                 let entry = self.entry(table, index(address, 2)).get();
                 if !entry.is_empty() {
                     let shared = entry.has(Entry::SHARED) && !entry.has(Entry::HUGE);
-                    *left = left.saturating_sub(if shared { SHARED } else { LEAVES });
+                    let gives_up = shared && self.frames.table_ref_count(entry.frame()) > 1;
+                    *left = left.saturating_sub(if gives_up { SHARED } else { LEAVES });
                 }
                 address += HUGE_PAGE_SIZE;
                 if *left == 0 {
@@ -224,7 +225,7 @@ impl<P: Platform> Memory<P> {
 /// What a last-level table, or a huge page, counts in the bound of a walk: 512 pages, each to be looked at, or freed.
 const LEAVES: u32 = 8;
 
-/// What one counts that is shared: it is given up as a whole, or copied before it is changed.
+/// What one counts that others share: it is given up as a whole, or copied before it is changed.
 const SHARED: u32 = 1;
 
 /// The bound of a walk that looks at so many last-level tables, and at no more other entries than those have.

@@ -368,3 +368,17 @@ fn statistics_are_counted_part_by_part() {
     assert_eq!(stepped, whole);
     assert!(polls >= 5);
 }
+
+#[test]
+fn a_table_whose_other_sharers_are_gone_is_a_step_of_its_own() {
+    let world = world();
+    let space = sparse(&world, 8);
+    let child = space.fork().unwrap();
+    let (result, shared) = finish(&world, child.unmap_in_steps(at(A), 8 * TABLE));
+    assert_eq!(result, Ok(()));
+    drop(child);
+    // Each is cleared entry by entry now.
+    let (result, steps) = finish(&world, space.unmap_in_steps(at(A), 8 * TABLE));
+    assert_eq!(result, Ok(()));
+    assert!(shared < 4 && steps >= 8, "{shared} {steps}");
+}
