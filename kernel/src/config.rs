@@ -212,7 +212,7 @@ impl Default for Config {
             service: ServiceTurn::First,
             disks: Vec::new(),
             zero_pool: true,
-            run_ahead: 16,
+            run_ahead: 1,
             slice: 1,
             polls: PollTime::All,
             processes: false,

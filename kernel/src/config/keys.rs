@@ -80,7 +80,7 @@ keys! {
         "a disk, named as the others are, that is the swap area";
     "zero_pool": SWITCH, "on",
         "zero frames ahead of time while the CPU is idle";
-    "run_ahead": Values::Number(64), "16",
+    "run_ahead": Values::Number(64), "1",
         "pages, 1 at the least, that a first write to anonymous memory gets at most, if those before it came one page after the \
          other";
     "slice": Values::Number(100), "1",
