@@ -1,9 +1,9 @@
 //! Running ahead: who writes to untouched memory one page after the other gets several pages with one fault.
 //!
-//! A space remembers where it expects the next first write of a few streams. A fault there gets twice as many pages as the
-//! one before, at most [`MemoryConfig::run_ahead`](crate::MemoryConfig::run_ahead); any other gets its own page alone. What
-//! was advised of the region goes first: in a region that is touched in no order nothing runs ahead, and in one that is
-//! touched in order every fault does.
+//! A space remembers where it expects the next first write of a few streams. From the second fault on that comes where it
+//! is expected, each gets twice as many pages as the one before, at most
+//! [`MemoryConfig::run_ahead`](crate::MemoryConfig::run_ahead); any other gets its own page alone. Advice goes first: in a
+//! region that is touched in no order nothing runs ahead, and in one that is touched in order every fault does.
 //!
 //! The pages are those behind the one that faulted, up to the first that has something, in the same region and the same
 //! last-level table, and only while frames are plenty. Their entries are published in the hold of the lock that commits the
@@ -32,8 +32,8 @@ const STREAMS: usize = 4;
 struct Stream {
     /// The page behind those that the last fault got.
     next: u64,
-    /// How many it got.
-    size: u64,
+    /// How many of its faults were where they were expected.
+    hits: u32,
 }
 
 /// The streams of first writes of a space; guarded by its lock.
@@ -49,7 +49,7 @@ impl FirstWrites {
             // No page is there.
             streams: [Stream {
                 next: u64::MAX,
-                size: 0,
+                hits: 0,
             }; STREAMS],
             oldest: 0,
         }
@@ -57,15 +57,15 @@ impl FirstWrites {
 
     /// The stream that this first write is of, a new one if of none.
     #[inline(always)]
-    fn of(&mut self, page: u64) -> &mut Stream {
-        let found = self.streams.iter().position(|stream| stream.next == page);
-        let at = found.unwrap_or_else(|| {
-            let oldest = usize::from(self.oldest);
-            self.oldest = (self.oldest + 1) % STREAMS as u8;
-            self.streams[oldest].size = 0;
-            oldest
-        });
-        &mut self.streams[at]
+    fn of(&mut self, page: u64) -> usize {
+        if let Some(found) = self.streams.iter().position(|stream| stream.next == page) {
+            self.streams[found].hits += 1;
+            return found;
+        }
+        let oldest = usize::from(self.oldest);
+        self.oldest = (self.oldest + 1) % STREAMS as u8;
+        self.streams[oldest].hits = 0;
+        oldest
     }
 }
 
@@ -81,23 +81,22 @@ impl<P: Platform> Memory<P> {
         let (order, end) = (found.order, found.start + found.size);
         let most = self.config.run_ahead;
         let stream = inner.first_writes.of(page);
-        stream.size = match order {
-            Order::Normal => (stream.size * 2).clamp(1, most),
+        let size = match order {
+            // The third fault is the first that runs ahead: two neighbours are often all that a small program writes.
+            Order::Normal => most.min(1 << inner.first_writes.streams[stream].hits.saturating_sub(1).min(6)),
             Order::Sequential => most,
             Order::Random => 1,
         };
-        stream.next = page + PAGE_SIZE;
-        if stream.size == 1 {
-            return;
-        }
-        let size = stream.size;
         let region = if mutant!(RunBeyondRegion) {
             size
         } else {
             (end - page) / PAGE_SIZE
         };
-        let behind = self.map_ahead(inner, request, size.min(region) as usize);
-        inner.first_writes.of(page + PAGE_SIZE).next = page + behind as u64 * PAGE_SIZE;
+        let behind = match size.min(region) {
+            1 => 1,
+            size => self.map_ahead(inner, request, size as usize),
+        };
+        inner.first_writes.streams[stream].next = page + behind as u64 * PAGE_SIZE;
     }
 
     /// Maps pages behind that of a first write, so that it gets `size` of them at most. Returns how many pages behind its own
@@ -137,18 +136,17 @@ mod tests {
     #[test]
     fn the_streams_that_were_seen_last_are_remembered() {
         let mut writes = FirstWrites::new();
+        let page = |stream| stream * 0x10_0000;
         for stream in 0..STREAMS as u64 {
-            let found = writes.of(stream * 0x10_0000);
-            assert_eq!(found.size, 0);
-            *found = Stream {
-                next: stream * 0x10_0000 + PAGE_SIZE,
-                size: 1,
-            };
+            let at = writes.of(page(stream));
+            assert_eq!(writes.streams[at].hits, 0);
+            writes.streams[at].next = page(stream) + PAGE_SIZE;
         }
         for stream in 0..STREAMS as u64 {
-            assert_eq!(writes.of(stream * 0x10_0000 + PAGE_SIZE).size, 1, "stream {stream}");
+            let at = writes.of(page(stream) + PAGE_SIZE);
+            assert_eq!((at, writes.streams[at].hits), (stream as usize, 1));
         }
-        assert_eq!(writes.of(0x900_0000).size, 0);
-        assert_eq!(writes.of(PAGE_SIZE).size, 0, "the oldest is forgotten");
+        let oldest = writes.of(page(9));
+        assert_eq!((oldest, writes.streams[oldest].hits), (0, 0));
     }
 }
