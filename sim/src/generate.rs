@@ -141,7 +141,11 @@ fn settings(profile: Profile, random: &mut Random) -> Settings {
             Profile::Swap => random.pick(&[2, 4, 8]),
             _ => Settings::default().reserve,
         },
-        run_ahead: random.pick(&[1, 1, 2, 8]),
+        // Worlds of swap are about pages that were written before.
+        run_ahead: match profile {
+            Profile::Swap => 1,
+            _ => random.pick(&[1, 1, 2, 8]),
+        },
     }
 }
 
