@@ -39,6 +39,18 @@ fn large_files() -> &'static Path {
     PROGRAM.get_or_init(|| c_program("largefiles", Libc::Gnu))
 }
 
+#[test]
+fn transfers_that_get_only_a_part_of_the_way_are_as_on_linux() {
+    let program = c_program("partial", Libc::Gnu);
+    let native = native_file(&program, &[]);
+    assert_eq!(native.status, 0, "on Linux: {}", text(&native.stderr));
+    let ours = output(&Run::file(&program, &[]).boot());
+    for (ours, linux) in ours.lines().zip(text(&native.stdout).lines()) {
+        assert_eq!(ours, linux);
+    }
+    assert_eq!(ours, text(&native.stdout));
+}
+
 /// The number behind a word in what a program printed.
 fn number(printed: &str, word: &str) -> u64 {
     let line = printed.lines().find_map(|line| line.strip_prefix(word));

@@ -13,7 +13,6 @@ use super::page::make_room;
 use super::tree;
 use crate::machine::memory;
 use crate::process::limits::Resource;
-use crate::signal::{Signal, SignalInfo, raise};
 use crate::syscall::{Errno, has_headroom};
 
 /// Files leave this part of all frames to programs, whose faults could only wait for one.
@@ -313,7 +312,7 @@ impl File for MemoryFile {
         let at = transfer.offset.unwrap_or_else(|| self.length());
         let room = limit.saturating_sub(at).min(from.len() as u64) as usize;
         if room == 0 && !from.is_empty() {
-            raise::to_thread(thread, SignalInfo::kernel(Signal::SIGXFSZ));
+            // The call raises SIGXFSZ if it has written nothing before.
             return Poll::Ready(Err(Errno::EFBIG));
         }
         let written = has_headroom().and_then(|()| self.write(transfer.offset, &from[..room]));

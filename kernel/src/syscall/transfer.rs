@@ -12,6 +12,8 @@ use crate::fs::device::Rule;
 use crate::fs::file::{self, Transfer};
 use crate::fs::proc::Text;
 use crate::fs::{FileKind, OpenFile};
+use crate::process::limits::{Limit, Resource};
+use crate::signal::{Signal, SignalInfo, raise};
 use faultline_fallible::Arc;
 
 /// Most bytes moved between two looks at other tasks.
@@ -150,7 +152,7 @@ impl Pages<'_> {
     }
 }
 
-/// Copies to user memory, a page at a time; what fails after the first page ends the copy early.
+/// Copies to user memory, a page at a time; what fails after the first byte ends the copy early.
 async fn copy_pages(caller: &Caller, pages: Pages<'_>, start: u64, address: u64, length: usize) -> Result<u64, Errno> {
     let mut buffer = user::buffer(length.min(PAGE))?;
     let (mut moved, mut pace) = (0, Pace::default());
@@ -163,8 +165,13 @@ async fn copy_pages(caller: &Caller, pages: Pages<'_>, start: u64, address: u64,
             Err(errno) if moved == 0 => return Err(errno),
             Err(_) => break,
         };
-        match user::write(&caller.space, address.wrapping_add(moved), &buffer[..got]).await {
-            Ok(()) => moved += got as u64,
+        match user::write_part(&caller.space, address.wrapping_add(moved), &buffer[..got]).await {
+            Ok(part) => {
+                moved += part as u64;
+                if part < got {
+                    break;
+                }
+            }
             Err(errno) if moved == 0 => return Err(errno),
             Err(_) => break,
         }
@@ -173,8 +180,7 @@ async fn copy_pages(caller: &Caller, pages: Pages<'_>, start: u64, address: u64,
     Ok(moved)
 }
 
-/// Copies from a file to user memory, a page at a time, as far as that needs no wait; a bad address after the first page
-/// ends it early.
+/// Copies from a file to user memory, a page at a time; a bad address after the first byte ends it early.
 async fn copy_from(caller: &Caller, file: &OpenFile, start: u64, address: u64, length: usize) -> Result<u64, Errno> {
     let source = file.kind.as_file().ok_or(Errno::EINVAL)?;
     let mut buffer = user::buffer(length.min(PAGE))?;
@@ -189,8 +195,13 @@ async fn copy_from(caller: &Caller, file: &OpenFile, start: u64, address: u64, l
         if read == 0 {
             break;
         }
-        match user::write(&caller.space, address.wrapping_add(moved), &buffer[..read]).await {
-            Ok(()) => moved += read as u64,
+        match user::write_part(&caller.space, address.wrapping_add(moved), &buffer[..read]).await {
+            Ok(part) => {
+                moved += part as u64;
+                if part < read {
+                    break;
+                }
+            }
             Err(errno) if moved == 0 => return Err(errno),
             Err(_) => break,
         }
@@ -232,15 +243,20 @@ async fn write_to(caller: &Caller, file: &OpenFile, at: Option<u64>, bytes: &[u8
     Ok(done)
 }
 
-/// Copies `bytes` to user memory in chunks; a bad address after the first chunk ends the copy early.
+/// Copies `bytes` to user memory in chunks; a bad address after the first byte ends the copy early.
 async fn copy_out(caller: &Caller, address: u64, bytes: &[u8]) -> Result<u64, Errno> {
     let mut moved = 0;
     for chunk in bytes.chunks(CHUNK) {
         if moved > 0 {
             faultline_executor::yield_now().await;
         }
-        match user::write(&caller.space, address.wrapping_add(moved), chunk).await {
-            Ok(()) => moved += chunk.len() as u64,
+        match user::write_part(&caller.space, address.wrapping_add(moved), chunk).await {
+            Ok(part) => {
+                moved += part as u64;
+                if part < chunk.len() {
+                    break;
+                }
+            }
             Err(errno) if moved == 0 => return Err(errno),
             Err(_) => break,
         }
@@ -248,8 +264,27 @@ async fn copy_out(caller: &Caller, address: u64, bytes: &[u8]) -> Result<u64, Er
     Ok(moved)
 }
 
+/// Raises SIGXFSZ for a call that could write nothing because of `RLIMIT_FSIZE`.
+fn tell_of_limit(caller: &Caller, written: &Result<u64, Errno>) {
+    let limit = caller.thread.process.limits.current(Resource::FSIZE);
+    if *written == Err(Errno::EFBIG) && limit != Limit::INFINITY {
+        raise::to_thread(&caller.thread, SignalInfo::kernel(Signal::SIGXFSZ));
+    }
+}
+
 /// Writes from user memory.
 async fn transfer_out(caller: &Caller, file: &OpenFile, pieces: &mut Pieces, at: Option<u64>) -> Result<u64, Errno> {
+    let written = transfer_pieces_out(caller, file, pieces, at).await;
+    tell_of_limit(caller, &written);
+    written
+}
+
+async fn transfer_pieces_out(
+    caller: &Caller,
+    file: &OpenFile,
+    pieces: &mut Pieces,
+    at: Option<u64>,
+) -> Result<u64, Errno> {
     match &file.kind {
         FileKind::Device(Rule::Full) => Err(Errno::ENOSPC),
         FileKind::Device(_) => Ok(pieces.left()),
@@ -292,12 +327,12 @@ async fn write_piece(
     let (mut moved, mut pace) = (0, Pace::default());
     while moved < length {
         let size = ((length - moved) as usize).min(buffer.len());
-        let part = &mut buffer[..size];
-        match user::read(&caller.space, address.wrapping_add(moved), part).await {
-            Ok(()) => {}
+        let read = match user::read_part(&caller.space, address.wrapping_add(moved), &mut buffer[..size]).await {
+            Ok(read) => read,
             Err(errno) if moved == 0 => return Err(errno),
             Err(_) => break,
-        }
+        };
+        let part = &buffer[..read];
         let written = match write_to(caller, file, at.map(|at| at.saturating_add(moved)), part).await {
             Ok(written) => written,
             Err(errno) if moved == 0 => return Err(errno),
@@ -432,7 +467,11 @@ pub async fn sendfile(caller: Caller, to: u64, from: u64, offset: u64, length: u
             FileKind::PipeWriter(end) => pipes::write(&caller, &target, &end.0, Source::Kernel(chunk)).await,
             FileKind::Memory(_) | FileKind::Device(_) => {
                 let written = write_to(&caller, &target, None, chunk).await;
-                written.map(|written| written as u64)
+                let written = written.map(|written| written as u64);
+                if moved == 0 {
+                    tell_of_limit(&caller, &written);
+                }
+                written
             }
             _ => return Err(Errno::EINVAL),
         };

@@ -4,7 +4,7 @@
 //! go, between two of these calls: what was read once is not read again.
 
 use faultline_fallible::Vec;
-use faultline_mm::{Access, FaultInfo};
+use faultline_mm::{Access, FaultInfo, PAGE_SIZE};
 
 use super::Errno;
 use crate::exec::elf::USER_END;
@@ -28,6 +28,53 @@ pub async fn read(space: &Space, address: u64, bytes: &mut [u8]) -> Result<(), E
 /// `EFAULT`.
 pub async fn write(space: &Space, address: u64, bytes: &[u8]) -> Result<(), Errno> {
     Ok(space.write_user(address, bytes).await?)
+}
+
+/// As [`read`], as far as there is memory; says how many bytes were read, 1 at least.
+///
+/// # Errors
+/// `EFAULT`.
+pub async fn read_part(space: &Space, address: u64, bytes: &mut [u8]) -> Result<usize, Errno> {
+    if read(space, address, bytes).await.is_ok() {
+        return Ok(bytes.len());
+    }
+    let mut done = 0;
+    while done < bytes.len() {
+        let at = address.wrapping_add(done as u64);
+        let end = bytes.len().min(done + left_in_page(at));
+        match read(space, at, &mut bytes[done..end]).await {
+            Ok(()) => done = end,
+            Err(errno) if done == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// As [`write`], as far as there is memory; says how many bytes were written, 1 at least.
+///
+/// # Errors
+/// `EFAULT`.
+pub async fn write_part(space: &Space, address: u64, bytes: &[u8]) -> Result<usize, Errno> {
+    if write(space, address, bytes).await.is_ok() {
+        return Ok(bytes.len());
+    }
+    let mut done = 0;
+    while done < bytes.len() {
+        let at = address.wrapping_add(done as u64);
+        let end = bytes.len().min(done + left_in_page(at));
+        match write(space, at, &bytes[done..end]).await {
+            Ok(()) => done = end,
+            Err(errno) if done == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// Bytes from an address to the end of its page.
+const fn left_in_page(address: u64) -> usize {
+    (PAGE_SIZE - address % PAGE_SIZE) as usize
 }
 
 /// Writes `bytes` if that can be done without waiting; `None` if it can't.
