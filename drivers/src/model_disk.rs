@@ -132,6 +132,12 @@ impl ModelDisk {
         None
     }
 
+    /// Gives the disk up: what hangs or has not begun fails, and so does all that comes later.
+    pub fn give_up(&mut self) {
+        self.is_dead = true;
+        self.due = self.next_event();
+    }
+
     /// When to look again; none if the disk has nothing to do.
     #[must_use]
     pub fn deadline(&self) -> Option<u64> {

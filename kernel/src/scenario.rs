@@ -47,6 +47,12 @@ const POOL_PAUSES: RangeInclusive<u64> = 2_000_000..=1_000_000_000;
 /// Frames of files that were cut off or removed that are given back between two turns.
 const GIVEN_BACK: usize = 256;
 
+/// How often, and for how many nanoseconds each time, an idle machine without programs waits for a disk that still has
+/// something to do. It is a number of times because the clock of a machine that counts instructions goes on at once where the
+/// machine is idle: the host has its turn each time.
+const LAST_WAITS: u32 = 2000;
+const LAST_WAIT: u64 = 1_000_000;
+
 /// A program of the run.
 struct Program {
     path: String,
@@ -227,7 +233,7 @@ fn arguments_of(program: &crate::config::Program, environment: &[Vec<u8>]) -> Re
 fn drive(config: &Config, programs: &mut [Program]) {
     let (executor, cpu) = (executor(), arch::cpu::index());
     let mut shortage = shortage::Watch::default();
-    let mut seen = 0;
+    let (mut seen, mut waits) = (0, 0);
     loop {
         let turn = executor.turn(cpu);
         let some_left = memory().give_back_left(GIVEN_BACK);
@@ -240,24 +246,33 @@ fn drive(config: &Config, programs: &mut [Program]) {
             }
             programs.iter_mut().for_each(collect);
         }
-        // What was read ahead for a program that is gone is still under way.
-        if tree::process_count() == 0 && memory().ending_spaces() == 0 && block::is_idle() {
-            return;
+        let mut until = None;
+        if tree::process_count() == 0 && memory().ending_spaces() == 0 {
+            if block::is_idle() {
+                return;
+            }
+            // What was read ahead for a program that is gone is still under way, or never ends.
+            waits += u32::from(turn.idle);
+            if waits == LAST_WAITS {
+                block::give_up_busy();
+            }
+            until = Some(time::now() + LAST_WAIT);
         }
         shortage.look(turn.idle);
         match some_left {
             true => arch::let_interrupts_in(),
-            false => rest(&turn),
+            false => rest(&turn, until),
         }
     }
 }
 
-/// Lets the CPU wait for an interrupt, or for the next deadline, if a turn found nothing to do and nothing has come up since;
-/// serves interrupts in any case.
-fn rest(turn: &Turn) {
+/// Lets the CPU wait for an interrupt, or for the next deadline, or until a time, if a turn found nothing to do and nothing has
+/// come up since; serves interrupts in any case.
+fn rest(turn: &Turn, until: Option<u64>) {
     if turn.idle && !executor().has_work(arch::cpu::index()) {
         run_time::pause();
-        arch::alarm::only(turn.next_deadline.map(arch::clock::counter_at));
+        let deadline = turn.next_deadline.into_iter().chain(until).min();
+        arch::alarm::only(deadline.map(arch::clock::counter_at));
         arch::idle();
         run_time::resume();
     } else {
@@ -278,7 +293,7 @@ fn mount_disk() {
         if mounted.is_finished() {
             return;
         }
-        rest(&turn);
+        rest(&turn, None);
     }
 }
 

@@ -5,11 +5,6 @@
 //! program, and stay. Each has a task of the device class that completes its transfers; the task waits at a [`Bell`], which
 //! whoever starts a transfer rings, and an interrupt.
 
-#![allow(
-    clippy::disallowed_types,
-    reason = "it runs before the first program, or without one"
-)]
-
 mod buffers;
 mod model;
 mod tally;
@@ -25,7 +20,6 @@ use spin::Once;
 
 use crate::config::{Config, DiskSource};
 use crate::memory::{BootMemory, PAGE, PhysRange};
-use crate::startup::Vec;
 use crate::time;
 
 pub use buffers::read;
@@ -40,10 +34,20 @@ pub struct Disk {
     pub device: &'static dyn BlockDevice,
     /// What it has done.
     pub tally: &'static Tally,
+    driver: &'static dyn Driver,
     /// Whether the configuration names it as the swap area.
     pub is_swap: bool,
     /// Its place among the disks.
     pub index: usize,
+}
+
+/// What a disk of either kind is to this module.
+trait Driver: BlockDevice {
+    /// What it has done.
+    fn tally(&self) -> &Tally;
+
+    /// Gives it up: whatever it has fails.
+    fn give_up(&self);
 }
 
 impl Disk {
@@ -53,10 +57,12 @@ impl Disk {
     }
 }
 
-static DISKS: Once<Vec<Disk>> = Once::new();
+#[allow(clippy::disallowed_types, reason = "made before the first program")]
+static DISKS: Once<crate::startup::Vec<Disk>> = Once::new();
 
 /// The memory of models, in their order.
-static RESERVED: Once<Vec<PhysRange>> = Once::new();
+#[allow(clippy::disallowed_types, reason = "made before the first program")]
+static RESERVED: Once<crate::startup::Vec<PhysRange>> = Once::new();
 
 /// Names, in the order of the disks.
 const NAMES: [&str; MOST] = [
@@ -89,14 +95,15 @@ pub fn reserve(memory: &mut BootMemory, config: &Config) {
 ///
 /// # Panics
 /// If one of them is not there or does not work: a run without it would be another one than was asked for.
+#[allow(clippy::disallowed_types, reason = "it runs before the first program")]
 pub fn start(config: &Config, archive: &'static [u8]) {
     assert!(config.disks.len() <= MOST, "there are more than {MOST} disks");
     let mut bus = virtio::Bus::default();
     let mut reserved = RESERVED.get().into_iter().flatten();
-    let mut disks = Vec::with_capacity(config.disks.len());
+    let mut disks = crate::startup::Vec::with_capacity(config.disks.len());
     for (index, disk) in config.disks.iter().enumerate() {
         let (name, parameters) = (NAMES[index], &disk.parameters);
-        let (device, tally) = match &disk.source {
+        let driver = match &disk.source {
             DiskSource::Virtio => bus.next(name, parameters),
             DiskSource::Memory(size) => {
                 let range = reserved.next().expect("memory was reserved for every model");
@@ -110,18 +117,19 @@ pub fn start(config: &Config, archive: &'static [u8]) {
         };
         ::log::info!(
             "disk {name}: {} KiB{}{}{}",
-            device.sectors() / 2,
+            driver.sectors() / 2,
             if disk.source == DiskSource::Virtio {
                 ""
             } else {
                 ", a model"
             },
-            if device.is_read_only() { ", read-only" } else { "" },
+            if driver.is_read_only() { ", read-only" } else { "" },
             if disk.is_swap { ", for swap" } else { "" },
         );
         disks.push(Disk {
-            device,
-            tally,
+            device: driver,
+            tally: driver.tally(),
+            driver,
             is_swap: disk.is_swap,
             index,
         });
@@ -134,12 +142,23 @@ pub fn start(config: &Config, archive: &'static [u8]) {
 
 /// All disks, in the order of their names.
 pub fn all() -> &'static [Disk] {
-    DISKS.get().map_or(&[], Vec::as_slice)
+    DISKS.get().map_or(&[], |disks| disks.as_slice())
 }
 
 /// Whether no disk has anything to do.
 pub fn is_idle() -> bool {
     all().iter().all(|disk| disk.tally.in_flight() == 0)
+}
+
+/// Gives up every disk that has something to do still: nobody is left who could wait for it.
+pub fn give_up_busy() {
+    for disk in all().iter().filter(|disk| disk.tally.in_flight() > 0) {
+        ::log::error!(
+            "disk {} was given up with transfers that it did not end",
+            disk.device.name()
+        );
+        disk.driver.give_up();
+    }
 }
 
 /// The disk of this name; `swap` is the first one that is the swap area.

@@ -3,11 +3,6 @@
 //! When a transfer is over is the model's business ([`ModelDisk`]); the task sleeps until then by the executor's timers and
 //! moves the bytes. Where a tick of the clock is an instruction, a run with such a disk repeats instruction by instruction.
 
-#![allow(
-    clippy::disallowed_types,
-    reason = "it runs before the first program, or without one"
-)]
-
 use core::convert::Infallible;
 
 use faultline_drivers::model_disk::{Behaviour, ModelDisk};
@@ -15,12 +10,11 @@ use faultline_executor::{Class, yield_now};
 use faultline_mm::{BlockDevice, Direction, SECTOR_SIZE, Segment, Transfer, TransferResult};
 use spin::Mutex;
 
-use super::{Bell, Tally};
+use super::{Bell, Driver, Tally};
 use crate::arch;
 use crate::config::disk::Parameters;
 use crate::machine::executor;
 use crate::memory::{PAGE, PhysRange, phys_to_virt};
-use crate::startup::Box;
 use crate::time;
 
 /// Bytes that the task moves before others have their turn.
@@ -45,33 +39,27 @@ struct Modelled {
 }
 
 /// A disk of zeros, in memory that is its own.
-pub fn in_memory(
-    name: &'static str,
-    range: PhysRange,
-    size: u64,
-    parameters: &Parameters,
-) -> (&'static dyn BlockDevice, &'static Tally) {
+pub fn in_memory(name: &'static str, range: PhysRange, size: u64, parameters: &Parameters) -> &'static dyn Driver {
     // SAFETY: the range was carved for this disk, and all physical memory is mapped.
     unsafe { phys_to_virt(range.start).write_bytes(0, range.len() as usize) };
     make(name, Content::Memory(range), size, parameters.read_only, parameters)
 }
 
 /// A disk with the content of a file. It can't be written: the file belongs to everybody.
-pub fn of_file(
-    name: &'static str,
-    file: &'static [u8],
-    parameters: &Parameters,
-) -> (&'static dyn BlockDevice, &'static Tally) {
+pub fn of_file(name: &'static str, file: &'static [u8], parameters: &Parameters) -> &'static dyn Driver {
     make(name, Content::File(file), file.len() as u64, true, parameters)
 }
 
+#[allow(clippy::disallowed_types, reason = "it runs before the first program")]
 fn make(
     name: &'static str,
     content: Content,
     size: u64,
     is_read_only: bool,
     parameters: &Parameters,
-) -> (&'static dyn BlockDevice, &'static Tally) {
+) -> &'static dyn Driver {
+    use crate::startup::Box;
+
     let behaviour = Behaviour {
         latency: parameters.latency,
         bandwidth: parameters.bandwidth,
@@ -94,7 +82,18 @@ fn make(
     }));
     let task = executor().spawn("modelled disk", Class::Device, serve(disk));
     task.expect("the first tasks have room").detach();
-    (disk, &disk.tally)
+    disk
+}
+
+impl Driver for Modelled {
+    fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    fn give_up(&self) {
+        self.state.lock().give_up();
+        self.bell.ring();
+    }
 }
 
 impl BlockDevice for Modelled {

@@ -8,11 +8,6 @@
 //! turn of the executor starts goes together. A disk that has not answered a transfer for longer than its time limit is
 //! reset and given up.
 
-#![allow(
-    clippy::disallowed_types,
-    reason = "it runs before the first program, or without one"
-)]
-
 use core::convert::Infallible;
 use core::ptr::NonNull;
 
@@ -27,13 +22,12 @@ use faultline_executor::{Class, yield_now};
 use faultline_mm::{BlockDevice, Transfer, TransferResult};
 use spin::{Mutex, Once};
 
-use super::{Bell, MOST, Tally};
+use super::{Bell, Driver, MOST, Tally};
 use crate::arch::{cpu, interrupts};
 use crate::config::disk::Parameters;
 use crate::layout::PHYSICAL_MEMORY;
 use crate::machine::{executor, memory};
 use crate::memory::{PAGE, phys_to_virt};
-use crate::startup::Box;
 use crate::time;
 
 /// The line that all disks interrupt by.
@@ -60,16 +54,12 @@ impl Bus {
     ///
     /// # Panics
     /// If there is none, or it does not work.
-    pub fn next(&mut self, name: &'static str, parameters: &Parameters) -> (&'static dyn BlockDevice, &'static Tally) {
+    pub fn next(&mut self, name: &'static str, parameters: &Parameters) -> &'static dyn Driver {
         self.open(name, parameters)
             .unwrap_or_else(|why| panic!("disk {name}: {why}"))
     }
 
-    fn open(
-        &mut self,
-        name: &'static str,
-        parameters: &Parameters,
-    ) -> Result<(&'static dyn BlockDevice, &'static Tally), &'static str> {
+    fn open(&mut self, name: &'static str, parameters: &Parameters) -> Result<&'static dyn Driver, &'static str> {
         // SAFETY: ring 0; nothing else in this kernel uses the configuration ports meanwhile.
         let mut root = PciRoot::new(unsafe { ConfigurationPorts::new() });
         let found = find_virtio(&mut root, DeviceType::Block, self.taken)
@@ -111,12 +101,15 @@ struct VirtioDisk<const N: usize> {
     tally: Tally,
 }
 
+#[allow(clippy::disallowed_types, reason = "it runs before the first program")]
 fn make<const N: usize>(
     name: &'static str,
     transport: PciTransport,
     parameters: &Parameters,
     index: usize,
-) -> Result<(&'static dyn BlockDevice, &'static Tally), &'static str> {
+) -> Result<&'static dyn Driver, &'static str> {
+    use crate::startup::Box;
+
     let in_memory = |address: x86_64::PhysAddr| {
         // The map of physical memory starts in the kernel half, so no address in it is null.
         NonNull::new(phys_to_virt(address.as_u64())).unwrap_or(NonNull::dangling())
@@ -134,7 +127,18 @@ fn make<const N: usize>(
     RAISED[index].call_once(|| disk);
     let task = executor().spawn("virtio disk", Class::Device, serve(disk));
     task.expect("the first tasks have room").detach();
-    Ok((disk, &disk.tally))
+    Ok(disk)
+}
+
+impl<const N: usize> Driver for VirtioDisk<N> {
+    fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    fn give_up(&self) {
+        self.state.lock().give_up();
+        self.bell.ring();
+    }
 }
 
 impl<const N: usize> Raised for VirtioDisk<N> {
