@@ -161,7 +161,17 @@ impl RegionMap {
 
     /// All regions, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PageRange, &Region)> {
-        iter::successors(self.chunks.first(), |&at| self.chunks.next(at)).map(|at| self.view(at))
+        self.iter_from(self.chunks.first())
+    }
+
+    /// The regions that meet `range`, in order, each as far as it is in it: one lookup, then a step each.
+    pub(crate) fn iter_in(&self, range: PageRange) -> impl Iterator<Item = (PageRange, PageRange, &Region)> {
+        self.iter_from(self.position_above(range.start()))
+            .map_while(move |(found, region)| Some((found.intersection(range)?, found, region)))
+    }
+
+    fn iter_from(&self, first: Option<Position>) -> impl Iterator<Item = (PageRange, &Region)> {
+        iter::successors(first, |&at| self.chunks.next(at)).map(|at| self.view(at))
     }
 
     /// Allocates what [`insert`](Self::insert) of a region that starts at `start` may need, after anything there was removed.
@@ -205,20 +215,37 @@ impl RegionMap {
     /// # Errors
     /// [`VasError::NoKernelMemory`].
     pub(crate) fn append(&mut self, range: PageRange, region: Region) -> Result<(), VasError> {
-        self.chunks.prepare(&[(self.chunks.last(), 1)])?;
-        self.insert(range, region);
+        let last = self.chunks.last();
+        self.chunks.prepare(&[(last, 1)])?;
+        self.insert_after(last, range, region);
+        Ok(())
+    }
+
+    /// Adds a region where none is, as [`insert`](Self::insert), and allocates what that needs.
+    ///
+    /// # Errors
+    /// [`VasError::NoKernelMemory`].
+    #[inline]
+    pub(crate) fn add(&mut self, range: PageRange, region: Region) -> Result<(), VasError> {
+        let before = self.chunks.at_or_below(range.start());
+        self.chunks.prepare(&[(before, 2)])?;
+        self.insert_after(before, range, region);
         Ok(())
     }
 
     /// Adds a region where none is, and joins it with neighbours that agree. What was just mapped is most often touched
     /// next, so that the region is remembered as if a fault had found it. The caller has
     /// [prepared](Self::prepare_insert).
-    pub(crate) fn insert(&mut self, range: PageRange, mut region: Region) {
+    pub(crate) fn insert(&mut self, range: PageRange, region: Region) {
+        self.insert_after(self.chunks.at_or_below(range.start()), range, region);
+    }
+
+    /// As [`insert`](Self::insert); `before` is where the last region below the range stands.
+    fn insert_after(&mut self, before: Option<Position>, range: PageRange, mut region: Region) {
         debug_assert!(self.first_overlap(range).is_none(), "{range} overlaps a region");
         self.last = Summary::NONE;
         region.end = range.end();
         self.bytes.add(&region, range.size());
-        let before = self.chunks.at_or_below(range.start());
         let after = match before {
             Some(at) => self.chunks.next(at),
             None => self.chunks.first(),

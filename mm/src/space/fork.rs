@@ -139,11 +139,7 @@ impl<P: Platform> Space<P> {
     /// before its tables.
     fn share_part(&self, inner: &mut Inner<P>, copy: &mut Inner<P>, part: PageRange) -> Result<(), VasError> {
         let root = inner.root()?;
-        let mut at = part.start();
-        while let Some((range, region)) = inner.regions.first_above(at)
-            && let Some(shared) = range.intersection(part)
-        {
-            at = range.end();
+        for (shared, range, region) in inner.regions.iter_in(part) {
             let mut region = region.clone();
             region.backing = region.backing.advanced(shared.start() - range.start());
             region.flags -= RegionFlags::LOCKED;
@@ -186,15 +182,12 @@ impl<P: Platform> Space<P> {
         let child_root = copy.root.expect("the child was just initialised");
         let busy = inner.in_flight > 0;
         let mut result = Ok(());
-        let mut at = part.start();
         // The end of the last span visited: neighbouring regions may share a table.
         let mut visited = 0;
-        while result.is_ok()
-            && at < part.end()
-            && let Some((range, region)) = inner.regions.first_above(at)
-            && let Some(range) = range.intersection(part)
-        {
-            at = range.end();
+        for (range, _, region) in inner.regions.iter_in(part) {
+            if result.is_err() {
+                break;
+            }
             let start = range.start().max(visited);
             let end = range.end().next_multiple_of(HUGE_PAGE_SIZE).max(start);
             visited = end;

@@ -81,17 +81,13 @@ impl<P: Platform> Inner<P> {
         backing: Backing,
         flags: RegionFlags,
     ) -> Result<(), VasError> {
-        self.regions.prepare_insert(range.start())?;
-        self.regions.insert(
-            range,
-            Region {
-                end: range.end(),
-                backing,
-                protection,
-                flags,
-            },
-        );
-        Ok(())
+        let region = Region {
+            end: range.end(),
+            backing,
+            protection,
+            flags,
+        };
+        self.regions.add(range, region)
     }
 }
 

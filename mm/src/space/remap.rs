@@ -272,8 +272,7 @@ impl<P: Platform> Inner<P> {
         };
         let mut region = region.clone();
         region.backing = region.backing.advanced(old.end() - found.start());
-        self.regions.prepare_insert(more.start())?;
-        self.regions.insert(more, region);
+        self.regions.add(more, region)?;
         Ok(true)
     }
 }
