@@ -117,7 +117,8 @@ impl Chunks {
         let group = self.firsts.partition_point(|&first| first <= address).checked_sub(1)?;
         let address = address.min(NONE - 1);
         let found = &self.groups[group];
-        let chunk = found.firsts.partition_point(|&first| first <= address) - 1;
+        // Most spaces have few chunks.
+        let chunk = found.firsts[..found.len()].partition_point(|&first| first <= address) - 1;
         let slot = found.chunks[chunk].starts.partition_point(|&start| start <= address) - 1;
         Some(Position::at(group, chunk, slot))
     }
