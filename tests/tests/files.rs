@@ -39,9 +39,9 @@ fn large_files() -> &'static Path {
     PROGRAM.get_or_init(|| c_program("largefiles", Libc::Gnu))
 }
 
-#[test]
-fn transfers_that_get_only_a_part_of_the_way_are_as_on_linux() {
-    let program = c_program("partial", Libc::Gnu);
+/// Runs a program on both kernels; the outputs are the same, line by line.
+fn same_as_native(name: &str) {
+    let program = c_program(name, Libc::Gnu);
     let native = native_file(&program, &[]);
     assert_eq!(native.status, 0, "on Linux: {}", text(&native.stderr));
     let ours = output(&Run::file(&program, &[]).boot());
@@ -49,6 +49,16 @@ fn transfers_that_get_only_a_part_of_the_way_are_as_on_linux() {
         assert_eq!(ours, linux);
     }
     assert_eq!(ours, text(&native.stdout));
+}
+
+#[test]
+fn transfers_that_get_only_a_part_of_the_way_are_as_on_linux() {
+    same_as_native("partial");
+}
+
+#[test]
+fn holes_and_new_ends_are_seen_by_all_who_have_mapped_the_file() {
+    same_as_native("holes");
 }
 
 /// The number behind a word in what a program printed.

@@ -5,7 +5,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use faultline_executor::yield_now;
-use faultline_fallible::Arc;
+use faultline_fallible::{Arc, try_future};
 use spin::Mutex;
 
 use super::directory::Room;
@@ -63,7 +63,7 @@ pub async fn writable(content: &Mutex<Content>, cut: bool) -> Result<Arc<MemoryF
     let copy = match archived {
         Err(file) => {
             if cut {
-                file.truncate(0)?;
+                cut_off(&file).await?;
             }
             return Ok(file);
         }
@@ -75,17 +75,29 @@ pub async fn writable(content: &Mutex<Content>, cut: bool) -> Result<Arc<MemoryF
             copy
         }
     };
-    let mut content = content.lock();
     // Somebody else may have been faster.
-    if let Content::Memory(file) = &*content {
-        let file = file.clone();
-        if cut {
-            file.truncate(0)?;
+    let other = {
+        let mut content = content.lock();
+        match &*content {
+            Content::Memory(file) => file.clone(),
+            Content::Archive(_) => {
+                *content = Content::Memory(copy.clone());
+                return Ok(copy);
+            }
         }
-        return Ok(file);
+    };
+    if cut {
+        cut_off(&other).await?;
     }
-    *content = Content::Memory(copy.clone());
-    Ok(copy)
+    Ok(other)
+}
+
+/// Makes a file empty. It rarely has to wait, so the room for that is taken only then.
+async fn cut_off(file: &MemoryFile) -> Result<(), Errno> {
+    match file.truncate(0) {
+        Err(Errno::EWAIT) => try_future(file.truncate_waiting(0))?.await,
+        done => done,
+    }
 }
 
 /// Removes the name of a file or, if `directory`, of an empty directory.

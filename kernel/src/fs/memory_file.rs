@@ -132,8 +132,20 @@ impl MemoryFile {
     ///
     /// # Errors
     /// `EFBIG` for a length beyond the longest file; [`Errno::EWAIT`], with nothing changed, if a page that is cut in two has
-    /// to be brought in first.
+    /// to be brought in first, or somebody may have mapped what is cut off.
     pub fn truncate(&self, wanted: u64) -> Result<(), Errno> {
+        match wanted < self.length() && self.may_be_mapped() {
+            true => Err(Errno::EWAIT),
+            false => self.cut(wanted),
+        }
+    }
+
+    /// Whether anybody but the file itself has its pages.
+    fn may_be_mapped(&self) -> bool {
+        Arc::strong_count(&self.pages) > 1
+    }
+
+    fn cut(&self, wanted: u64) -> Result<(), Errno> {
         if wanted > LONGEST {
             return Err(Errno::EFBIG);
         }
@@ -148,17 +160,30 @@ impl MemoryFile {
         Ok(())
     }
 
-    /// As [`truncate`](Self::truncate), waiting for a page that is cut in two.
+    /// As [`truncate`](Self::truncate), waiting for a page that is cut in two. Who has mapped what is cut off has it no more,
+    /// but for private copies.
     ///
     /// # Errors
     /// `EFBIG`; `EIO` if the page could not be read.
     pub async fn truncate_waiting(&self, wanted: u64) -> Result<(), Errno> {
+        let is_seen = wanted < self.length() && self.may_be_mapped();
+        let gone = wanted.div_ceil(PAGE_SIZE)..u64::MAX;
+        if is_seen {
+            // While the pages are the file's, those of private mappings are known by that.
+            memory().unmap_object(&self.pages, gone.clone()).await;
+        }
         loop {
-            match self.truncate(wanted) {
+            match self.cut(wanted) {
                 Err(Errno::EWAIT) => self.bring_in(wanted).await?,
-                done => return done,
+                Err(error) => return Err(error),
+                Ok(()) => break,
             }
         }
+        if is_seen {
+            // What was mapped again meanwhile.
+            memory().unmap_object(&self.pages, gone).await;
+        }
+        Ok(())
     }
 
     /// Makes a hole: the bytes from `start` up to `end` are zeros then, also for who has mapped them, and whole pages of them

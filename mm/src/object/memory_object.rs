@@ -170,7 +170,8 @@ impl MemoryObject {
     }
 
     /// Makes the object `size` bytes long, rounded up to whole pages. New pages are zero and take no memory; those that
-    /// are cut off go, but a space that has mapped one keeps seeing it until it unmaps it.
+    /// are cut off go, but a space that has mapped one keeps seeing it until it unmaps it, or
+    /// [`Memory::unmap_object`](crate::Memory::unmap_object) does.
     pub fn resize(&self, size: u64) {
         let mut pages = self.pages.lock();
         let end = size.div_ceil(PAGE_SIZE);

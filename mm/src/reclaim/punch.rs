@@ -1,4 +1,4 @@
-//! Pages that an object gives up, taken out of the tables of every space: holes.
+//! Pages that an object gives up, taken out of the tables of every space: holes, and what is cut off.
 
 use core::ops::Range;
 
@@ -41,7 +41,8 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Takes the pages of an object in `pages` out of the tables of every space, and waits until no CPU knows them any more.
-    async fn unmap_object(&'static self, object: &MemoryObject, pages: Range<u64>) {
+    /// Private copies stay, and so does what a private mapping has of a page that the object has lost.
+    pub async fn unmap_object(&'static self, object: &MemoryObject, pages: Range<u64>) {
         let mut visit = Visit::new(Purpose::Unmap);
         let (mut space, mut at) = (self.spaces.next(None), 0);
         leave_in_steps(self, |owner| {
