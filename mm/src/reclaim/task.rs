@@ -33,8 +33,10 @@ pub struct Reclaimer<P: Platform> {
     old: u64,
     /// Frames freed since the start, at the end of the last round.
     freed_before: u64,
-    /// Two rounds have freed nothing: until something was freed, or a fault asks for a frame.
+    /// Two rounds have freed nothing: until something was freed, more slots are to be had, or a fault asks for a frame.
     rests: bool,
+    /// Swap slots that could be had at the end of the last round.
+    slots_before: u32,
 }
 
 impl<P: Platform> Unpin for Reclaimer<P> {}
@@ -50,6 +52,7 @@ impl<P: Platform> Reclaimer<P> {
             old: OLD,
             freed_before: 0,
             rests: false,
+            slots_before: 0,
         }
     }
 
@@ -76,7 +79,8 @@ impl<P: Platform> Reclaimer<P> {
     fn rests(&mut self) -> bool {
         let progress = &self.memory.reclaim;
         let asked = progress.asked.load(Ordering::Relaxed) && progress.asked.swap(false, Ordering::Relaxed);
-        self.rests &= !asked && progress.freed.load(Ordering::Relaxed) == self.freed_before;
+        let freed = progress.freed.load(Ordering::Relaxed) != self.freed_before;
+        self.rests &= !asked && !freed && self.memory.frames.swap.to_be_had() <= self.slots_before;
         self.rests
     }
 
@@ -121,6 +125,7 @@ impl<P: Platform> Reclaimer<P> {
             progress.fruitless.fetch_add(1, Ordering::Relaxed);
         }
         self.freed_before = freed;
+        self.slots_before = memory.frames.swap.to_be_had();
         let fruitless = progress.fruitless.load(Ordering::Relaxed);
         // If nothing was old enough, it is time to take what there is.
         self.old = if fruitless > 0 {

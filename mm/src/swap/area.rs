@@ -148,6 +148,11 @@ impl SwapArea {
         self.free.load(Ordering::Relaxed)
     }
 
+    /// Slots that could be given to pages, or were a moment ago.
+    pub(crate) fn to_be_had(&self) -> u32 {
+        self.free().saturating_add(self.idle())
+    }
+
     /// Slots whose page is in a frame too.
     pub(crate) fn cached(&self) -> u32 {
         self.cached.load(Ordering::Relaxed)

@@ -689,5 +689,15 @@ fn the_reclaimer_sleeps_where_nothing_can_be_freed() {
         world.memory.ask_reclaimer();
         task.run();
         assert!(world.memory.stats().reclaim_rounds > rounds);
+        // And with slots that are free again, something can leave.
+        let out = (0..600).find(|&index| space.swap_slot_of(page(index)).is_some());
+        space.unmap(at(page(out.unwrap())), PAGE_SIZE).unwrap();
+        let freed = world.memory.stats().pages_reclaimed;
+        world.memory.frames().call_reclaimer();
+        for _ in 0..3 {
+            task.run();
+            world.deliver_all();
+        }
+        assert_eq!(world.memory.stats().pages_reclaimed, freed + 1, "with {cpus} CPUs");
     }
 }
