@@ -78,14 +78,18 @@ pub fn generate(profile: Profile, seed: u64) -> Script {
         threads: (0..count)
             .map(|process| {
                 if restless && process == 0 {
-                    3
+                    // With two CPUs, each of them uses pages while the other makes them leave.
+                    if profile == Profile::Swap { 4 } else { 3 }
                 } else {
                     1 + random.index(3)
                 }
             })
             .collect(),
         backings: backings(profile),
-        hot: (0..1 + random.index(5)).map(|_| 5 + random.index(6)).collect(),
+        // So few that threads meet on them between the leaving of a page and its flush.
+        hot: (0..1 + random.index(if profile == Profile::Swap && restless { 3 } else { 5 }))
+            .map(|_| 5 + random.index(6))
+            .collect(),
         restless,
         random,
     };
@@ -125,7 +129,10 @@ fn settings(profile: Profile, random: &mut Random) -> Settings {
             FaultMode::HandedOff,
             FaultMode::Inline,
         ]),
-        lateness: random.pick(&[0, 3, 6, 7]),
+        lateness: match profile {
+            Profile::Swap => random.pick(&[0, 6, 7, 7]),
+            _ => random.pick(&[0, 3, 6, 7]),
+        },
         zeroed: random.pick(&[0, 0, 0, 2, 12]),
         speculation: random.pick(&[0, 2, 8, 14]),
         disk_errors: match profile {
