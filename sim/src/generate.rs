@@ -110,14 +110,15 @@ fn settings(profile: Profile, random: &mut Random) -> Settings {
         Profile::Swap => random.pick(&[1, 2, 2, 3, 4]),
         _ => random.pick(&[1, 2, 2, 2, 3, 3, 4]),
     };
+    let frames = match profile {
+        Profile::Memory => 20 + random.below(30) as u32,
+        Profile::Huge => 1200 + random.below(600) as u32,
+        Profile::Swap => random.pick(&[48, 64, 96, 160]),
+        _ => 160,
+    };
     Settings {
         cpus,
-        frames: match profile {
-            Profile::Memory => 20 + random.below(30) as u32,
-            Profile::Huge => 1200 + random.below(600) as u32,
-            Profile::Swap => random.pick(&[48, 64, 96, 160]),
-            _ => 160,
-        },
+        frames,
         pcids: match profile {
             Profile::Tlb => random.pick(&[0, 1, 1, 2]),
             _ => random.pick(&[0, 0, 1, 2, 3, 8]),
@@ -146,6 +147,8 @@ fn settings(profile: Profile, random: &mut Random) -> Settings {
         },
         reserve: match profile {
             Profile::Swap => random.pick(&[2, 4, 8]),
+            // Of a small machine it is a small part, or faults would find no frame although all are free.
+            Profile::Memory => frames / 8,
             _ => Settings::default().reserve,
         },
         // Worlds of swap are about pages that were written before.
