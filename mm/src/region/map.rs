@@ -214,10 +214,21 @@ impl RegionMap {
     ///
     /// # Errors
     /// [`VasError::NoKernelMemory`].
-    pub(crate) fn append(&mut self, range: PageRange, region: Region) -> Result<(), VasError> {
+    pub(crate) fn append(&mut self, range: PageRange, mut region: Region) -> Result<(), VasError> {
         let last = self.chunks.last();
+        debug_assert!(last.is_none_or(|at| self.chunks.region(at).end <= range.start()));
         self.chunks.prepare(&[(last, 1)])?;
-        self.insert_after(last, range, region);
+        self.last = Summary::NONE;
+        region.end = range.end();
+        self.bytes.add(&region, range.size());
+        if let Some(at) = last
+            && self.chunks.region(at).end == range.start()
+            && self.chunks.region(at).joins(self.chunks.start(at), &region)
+        {
+            self.chunks.set_end(at, region.end);
+        } else {
+            self.chunks.push(last, range.start(), region);
+        }
         Ok(())
     }
 

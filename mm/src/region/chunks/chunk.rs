@@ -41,6 +41,13 @@ impl Chunk {
         self.regions.insert(slot, region);
     }
 
+    /// Adds a region behind the last one; there is room.
+    #[inline]
+    pub(super) fn push(&mut self, start: u64, region: Region) {
+        self.starts[self.len()] = start;
+        self.regions.push(region);
+    }
+
     pub(super) fn remove(&mut self, slot: usize) -> Region {
         self.starts.copy_within(slot + 1.., slot);
         self.starts[CHUNK - 1] = NONE;

@@ -319,6 +319,23 @@ impl Chunks {
         at
     }
 
+    /// Adds a region behind the last one, which is at `last`. The caller has [prepared](Self::prepare).
+    #[inline]
+    pub(super) fn push(&mut self, last: Option<Position>, start: u64, region: Region) {
+        match last {
+            Some(at) if self.chunk(at).room() > 0 => {
+                let (group, chunk, slot) = at.indices();
+                let below = self.region(at).end;
+                self.len += 1;
+                self.groups[group].chunks[chunk].push(start, region);
+                self.note_gap(Position::at(group, chunk, slot + 1), below);
+            }
+            _ => {
+                self.insert_after(last, start, region);
+            }
+        }
+    }
+
     /// Takes over the first start of a chunk whose first region changed.
     #[inline]
     fn note_firsts(&mut self, group: usize, chunk: usize) {
