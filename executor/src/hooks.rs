@@ -74,6 +74,13 @@ pub trait Hooks: Send + Sync + 'static {
         let _ = (task, name, length);
     }
 
+    /// Whether no task of [`Class::User`] may be polled now. They wait, so this has to end without them. One test of a
+    /// variable.
+    #[inline(always)]
+    fn holds_users(&self) -> bool {
+        false
+    }
+
     /// Whether the poll that has just ended has left something with the CPU: work that its task waits for, and that somebody
     /// else would have to be woken for. One test of a variable.
     #[inline(always)]

@@ -128,7 +128,7 @@ impl<H: Hooks> Executor<H> {
                 fair.rest(self.turn_clock(cpu));
                 return None;
             }
-            if !queue.charge() {
+            if self.hooks.holds_users() || !queue.charge() {
                 note_backlog(cpu);
                 return None;
             }

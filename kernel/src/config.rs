@@ -67,6 +67,8 @@ pub enum FaultMode {
     Queued,
     /// The first poll of the fault's future; the queue only if it would have to wait.
     Inline,
+    /// Likewise, and while it waits for a disk no other thread runs.
+    Blocking,
 }
 
 /// Which time counts as that of a poll.
@@ -323,7 +325,11 @@ impl Config {
                 self.trace_full = choose(value, &choices).ok_or_else(bad)?;
             }
             "fault" => {
-                let modes = [("queued", FaultMode::Queued), ("inline", FaultMode::Inline)];
+                let modes = [
+                    ("queued", FaultMode::Queued),
+                    ("inline", FaultMode::Inline),
+                    ("blocking", FaultMode::Blocking),
+                ];
                 self.fault = choose(value, &modes).ok_or_else(bad)?;
             }
             "service" => {

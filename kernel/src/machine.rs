@@ -5,6 +5,7 @@
 
 use core::arch::asm;
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use core::task::Waker;
 
 use faultline_executor::{Config as ExecutorConfig, Executor, Hooks, TaskEvent, TaskId};
@@ -17,6 +18,7 @@ use x86_64::{PhysAddr, VirtAddr};
 
 use crate::arch;
 use crate::arch::features::{Features, features};
+use crate::block;
 use crate::config::{Config, FaultMode, PollTime, ServiceTurn};
 use crate::heap;
 use crate::memory::{BootMemory, phys_to_virt};
@@ -155,6 +157,11 @@ impl Hooks for Machine {
         }
     }
 
+    #[inline(always)]
+    fn holds_users(&self) -> bool {
+        holds_users()
+    }
+
     #[cold]
     fn stall(&self, task: TaskId, name: &'static str, length: u32) {
         let microseconds = arch::clock::to_nanoseconds(length.into()) / 1000;
@@ -205,6 +212,21 @@ static LONGEST_POLL: Mutex<(&str, Tid)> = Mutex::new(("none", 0));
 #[must_use]
 pub fn longest_poller() -> (&'static str, Tid) {
     *LONGEST_POLL.lock()
+}
+
+/// While a fault waits for a disk, no other thread runs ([`FaultMode::Blocking`]).
+static BLOCKS: AtomicBool = AtomicBool::new(false);
+
+/// Whether a fault keeps all threads from running.
+#[inline(always)]
+pub fn holds_users() -> bool {
+    BLOCKS.load(Relaxed) && waits_for_disk()
+}
+
+/// Whether a fault is in flight and a disk has something to do. A fault that waits for anything else may wait for a thread.
+#[cold]
+fn waits_for_disk() -> bool {
+    memory().faults_in_flight() > 0 && !block::is_idle()
 }
 
 static MEMORY: Once<Memory<Machine>> = Once::new();
@@ -271,8 +293,9 @@ pub fn start(mut boot: BootMemory, config: &Config) {
     settings.fault_mode = match config.fault {
         FaultMode::Queued if config.service == ServiceTurn::Last => faultline_mm::FaultMode::Queued,
         FaultMode::Queued => faultline_mm::FaultMode::HandedOff,
-        FaultMode::Inline => faultline_mm::FaultMode::Inline,
+        FaultMode::Inline | FaultMode::Blocking => faultline_mm::FaultMode::Inline,
     };
+    BLOCKS.store(config.fault == FaultMode::Blocking, Relaxed);
     MEMORY.call_once(|| Memory::new(Machine, frames, settings));
     heap::use_frames(memory().frames());
     let stall = match config.stall {

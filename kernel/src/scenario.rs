@@ -30,7 +30,7 @@ use crate::exec::ExecError;
 use crate::exec::stack::Arguments;
 use crate::exec::strings::Strings;
 use crate::heap::inject::Failures;
-use crate::machine::{executor, longest_poller, memory};
+use crate::machine::{executor, holds_users, longest_poller, memory};
 use crate::process::{ExitStatus, Pid, peaks, run_time, start, tree};
 use crate::report::Report;
 use crate::startup::{String, Vec};
@@ -269,7 +269,8 @@ fn drive(config: &Config, programs: &mut [Program]) {
 /// Lets the CPU wait for an interrupt, or for the next deadline, or until a time, if a turn found nothing to do and nothing has
 /// come up since; serves interrupts in any case.
 fn rest(turn: &Turn, until: Option<u64>) {
-    if turn.idle && !executor().has_work(arch::cpu::index()) {
+    let is_held = turn.polls == 0 && holds_users();
+    if is_held || turn.idle && !executor().has_work(arch::cpu::index()) {
         run_time::pause();
         let deadline = turn.next_deadline.into_iter().chain(until).min();
         arch::alarm::only(deadline.map(arch::clock::counter_at));
@@ -367,6 +368,8 @@ fn report(outcome: &Outcome, port: &mut dyn fmt::Write) -> fmt::Result {
     report.line("thread.future_bytes", bytes.future);
     report.line("thread.record_bytes", bytes.record);
     report.line("thread.fpu_bytes", arch::fpu::area_size());
+    report.line("fault.bytes", memory().waiting_fault_bytes());
+    report.line("fault.transfer_bytes", faultline_mm::Transfers::BYTES_EACH);
     let heap = heap::usage();
     report.line("heap.size", heap.held);
     report.line("heap.used", heap.used);

@@ -175,6 +175,12 @@ impl<P: Platform> Memory<P> {
         self.faults.in_use()
     }
 
+    /// Kernel memory of a fault that waits, beside its thread's own: its slot and its future.
+    #[must_use]
+    pub const fn waiting_fault_bytes(&self) -> usize {
+        crate::fault::waiting_bytes::<P>()
+    }
+
     /// Faults that wait until a frame is free.
     #[must_use]
     pub fn faults_waiting_for_memory(&self) -> usize {

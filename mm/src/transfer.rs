@@ -338,6 +338,9 @@ struct Free {
 }
 
 impl Transfers {
+    /// What the record of a transfer takes, whatever number of segments it has.
+    pub const BYTES_EACH: usize = size_of::<Record>();
+
     /// No record.
     #[must_use]
     pub fn new() -> Self {

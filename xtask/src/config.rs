@@ -31,6 +31,8 @@ pub enum Fault {
     Queued,
     /// By the first poll of its own future, through the queue only where it would have to wait.
     Inline,
+    /// Likewise, and while a fault waits for a disk no other thread runs: what waiting costs without futures.
+    Blocking,
 }
 
 /// On or off.

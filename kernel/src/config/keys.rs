@@ -70,8 +70,8 @@ keys! {
         "the categories of events that are recorded";
     "trace_full": Values::Words(&["wait", "drop"]), "wait",
         "when the host takes a binary trace too slowly: wait for it, or drop events and count them";
-    "fault": Values::Words(&["queued", "inline"]), "queued",
-        "queued: the fault service serves every fault; inline: a fault's first poll does, where it need not wait";
+    "fault": Values::Words(&["queued", "inline", "blocking"]), "queued",
+        "queued: the fault service serves every fault; inline: a fault's first poll does, where it need not wait; blocking: likewise, and while one waits for a disk no other thread runs";
     "service": Values::Words(&["first", "last"]), "first",
         "first: faults are served before anything else; last: when no user thread can go on, so that faults stay in flight";
     "disk": Values::Text("virtio|model:SIZE|model:/PATH[,PARAMETER=VALUE...]"), "none",

@@ -60,8 +60,14 @@ pub(crate) use table::FaultTable;
 use faultline_trace::FaultClass;
 
 use crate::error::FaultError;
+use crate::platform::Platform;
 use crate::protection::{FaultInfo, Protection};
 use crate::sync::mutant;
+
+/// What a fault that waits takes of the kernel's memory: its slot, and its future, which its thread has.
+pub(crate) const fn waiting_bytes<P: Platform>() -> usize {
+    size_of::<slot::Slot<P>>() + size_of::<FaultFuture<'static, P>>()
+}
 
 /// How a fault that was not refused ended. In every case the thread executes its instruction again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

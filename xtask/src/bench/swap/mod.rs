@@ -7,6 +7,7 @@
 
 mod tables;
 
+use std::cell::Cell;
 use std::fs;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::cli;
 use crate::config::{Config, Fault, Switch};
 use crate::disks;
 use crate::machine::{Accel, Hardware};
+use crate::report::Report;
 use crate::session;
 
 /// One boot of each system.
@@ -81,8 +83,8 @@ struct Measured {
     latency_us: u64,
     /// Faults that wait are futures.
     queued: Column,
-    /// The CPU waits with each.
-    inline: Column,
+    /// The CPU waits with each that waits.
+    blocking: Column,
     /// Linux.
     linux: Vec<(String, Column)>,
 }
@@ -92,6 +94,9 @@ struct Measured {
 struct Results {
     /// Memory of the machines in MiB.
     memory: u64,
+    /// Kernel memory of a fault that waits, and of the transfer of one that waits for its own.
+    fault_bytes: u64,
+    transfer_bytes: u64,
     parts: Vec<Measured>,
 }
 
@@ -112,8 +117,9 @@ pub fn run(arguments: &cli::Bench) -> anyhow::Result<u8> {
     let bar = progress_bar(PARTS.len() as u64 * 2 * (2 + kernels.len() as u64));
     let mut results = Results {
         memory: arguments.memory(),
-        parts: Vec::new(),
+        ..Results::default()
     };
+    let bytes = Cell::new([0; 2]);
     for part in PARTS {
         let twice = |name: &str, boot: &dyn Fn() -> anyhow::Result<String>| {
             let mut runs = Vec::new();
@@ -128,11 +134,15 @@ pub fn run(arguments: &cli::Bench) -> anyhow::Result<u8> {
             }
             Ok(runs.swap_remove(0))
         };
-        let faultline = |fault| boot_faultline(&artifacts, arguments, part, fault);
+        let faultline = |fault| {
+            let (text, report) = boot_faultline(&artifacts, arguments, part, fault)?;
+            bytes.set([report.get("fault.bytes")?, report.get("fault.transfer_bytes")?]);
+            Ok(text)
+        };
         let mut measured = Measured {
             latency_us: u64::try_from(part.latency.as_micros())?,
             queued: twice("Faultline", &|| faultline(Fault::Queued))?,
-            inline: twice("Faultline, inline", &|| faultline(Fault::Inline))?,
+            blocking: twice("Faultline, blocking", &|| faultline(Fault::Blocking))?,
             linux: Vec::new(),
         };
         for linux in &kernels {
@@ -141,6 +151,7 @@ pub fn run(arguments: &cli::Bench) -> anyhow::Result<u8> {
         }
         results.parts.push(measured);
     }
+    [results.fault_bytes, results.transfer_bytes] = bytes.get();
     bar.finish_and_clear();
     if results.parts.iter().all(|part| part.queued.operations.is_empty()) {
         bail!(
@@ -177,7 +188,12 @@ fn words(arguments: &cli::Bench, part: Part) -> Vec<String> {
     words
 }
 
-fn boot_faultline(artifacts: &Artifacts, arguments: &cli::Bench, part: Part, fault: Fault) -> anyhow::Result<String> {
+fn boot_faultline(
+    artifacts: &Artifacts,
+    arguments: &cli::Bench,
+    part: Part,
+    fault: Fault,
+) -> anyhow::Result<(String, Report)> {
     let swap = format!(
         "model:{}M,latency={}us,bandwidth=0",
         part.swap,
@@ -192,8 +208,7 @@ fn boot_faultline(artifacts: &Artifacts, arguments: &cli::Bench, part: Part, fau
     let mut config = Config::new();
     config.set("fault", fault)?.set("zero_pool", Switch::Off)?;
     let words = words(arguments, part);
-    let (text, _) = run_program(artifacts, config, &hardware, &words, arguments.timeout)?;
-    Ok(text)
+    run_program(artifacts, config, &hardware, &words, arguments.timeout)
 }
 
 fn boot_linux(linux: &Linux, program: &[u8], arguments: &cli::Bench, part: Part) -> anyhow::Result<String> {

@@ -87,7 +87,7 @@ fn pages(results: &Results) -> Table {
         "operation",
         "Faultline",
         "goal",
-        "--fault inline",
+        "--fault blocking",
         "Linux",
         "Linux / Faultline",
     ];
@@ -100,7 +100,7 @@ fn pages(results: &Results) -> Table {
                 titled(name, part),
                 maybe(ours),
                 maybe(goal(name, part.latency_us)),
-                maybe(part.inline.get(name).and_then(page)),
+                maybe(part.blocking.get(name).and_then(page)),
                 maybe(linux),
                 ratio.map_or_else(String::new, |(ours, linux)| {
                     format!("{:.1}", linux as f64 / ours as f64)
@@ -152,15 +152,36 @@ fn touches(results: &Results) -> Table {
 }
 
 fn shares(results: &Results) -> Table {
-    let mut table = table(["", "Faultline", "goal", "--fault inline", "Linux"]);
+    let mut table = table(["", "Faultline", "goal", "--fault blocking", "Linux"]);
+    for (title, bytes, goal) in [
+        (
+            "kernel bytes of a fault that waits: slot and future",
+            results.fault_bytes,
+            "512",
+        ),
+        (
+            "and of its transfer, if it waits for its own, of 128 at most",
+            results.transfer_bytes,
+            "",
+        ),
+    ] {
+        let [title, goal] = [title, goal].map(str::to_owned);
+        table
+            .rows
+            .push(vec![title, number(bytes), goal, number(bytes), String::new()]);
+    }
     for part in &results.parts {
         for (name, _) in &part.queued.operations {
             let mut row = |title: String, goal: &str, figure: &dyn Fn(&Figures) -> Option<String>| {
                 let of = |column: &Column| column.get(name).and_then(figure).unwrap_or_default();
                 let linux = part.linux.first().map_or_else(String::new, |(_, column)| of(column));
-                table
-                    .rows
-                    .push(vec![title, of(&part.queued), goal.to_owned(), of(&part.inline), linux]);
+                table.rows.push(vec![
+                    title,
+                    of(&part.queued),
+                    goal.to_owned(),
+                    of(&part.blocking),
+                    linux,
+                ]);
             };
             if name.starts_with("compute") {
                 let latency = part.latency_us / 1000;
@@ -206,7 +227,7 @@ mod tests {
         let part = |latency_us, ours: &str, linux: &str| Measured {
             latency_us,
             queued: column(ours),
-            inline: column(ours),
+            blocking: column(ours),
             linux: vec![("Linux".to_owned(), column(linux))],
         };
         let reads = |each| format!("swap-in, 8 threads, random: each={each} majors=0.5");
