@@ -83,7 +83,7 @@ struct Measured {
     latency_us: u64,
     /// Faults that wait are futures.
     queued: Column,
-    /// The CPU waits with each that waits.
+    /// The CPU waits with each that waits. Measured once: what it is beside the others shows in the first digits.
     blocking: Column,
     /// Linux.
     linux: Vec<(String, Column)>,
@@ -114,7 +114,7 @@ pub fn run(arguments: &cli::Bench) -> anyhow::Result<u8> {
     let artifacts = session::prepare()?;
     let file = artifacts.task(PROGRAM).context("there is no sample task bench")?;
     let program = fs::read(&file).with_context(|| format!("{} can't be read", file.display()))?;
-    let bar = progress_bar(PARTS.len() as u64 * 2 * (2 + kernels.len() as u64));
+    let bar = progress_bar(PARTS.len() as u64 * 2 * (1 + kernels.len() as u64));
     let mut results = Results {
         memory: arguments.memory(),
         ..Results::default()
@@ -142,7 +142,7 @@ pub fn run(arguments: &cli::Bench) -> anyhow::Result<u8> {
         let mut measured = Measured {
             latency_us: u64::try_from(part.latency.as_micros())?,
             queued: twice("Faultline", &|| faultline(Fault::Queued))?,
-            blocking: twice("Faultline, blocking", &|| faultline(Fault::Blocking))?,
+            blocking: Column::parse(&faultline(Fault::Blocking)?).context("Faultline, blocking")?,
             linux: Vec::new(),
         };
         for linux in &kernels {
