@@ -232,6 +232,8 @@ mod tests {
         };
         let reads = |each| format!("swap-in, 8 threads, random: each={each} majors=0.5");
         Results {
+            fault_bytes: 296,
+            transfer_bytes: 1592,
             memory: 384,
             parts: vec![
                 part(2, &reads(2500.4), &reads(10_000.0)),
@@ -267,9 +269,11 @@ mod tests {
     #[test]
     fn shares_and_rates_stand_apart() {
         let table = shares(&results());
-        assert_eq!(cells(&table, 0)[1..], ["95.1 %", "90 %", "95.1 %", "90.0 %"]);
+        assert_eq!(cells(&table, 0)[1..4], ["296", "512", "296"]);
+        assert_eq!(cells(&table, 1)[1], "1,592");
+        assert_eq!(cells(&table, 2)[1..], ["95.1 %", "90 %", "95.1 %", "90.0 %"]);
         assert_eq!(
-            cells(&table, 2)[1..],
+            cells(&table, 4)[1..],
             ["1,000,000", "3 x Linux", "1,000,000", "200,000"]
         );
         assert_eq!(touches(&results()).rows.len(), 2);
