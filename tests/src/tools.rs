@@ -57,14 +57,21 @@ pub fn sqlite() -> PathBuf {
     build("sqlite", Libc::Gnu, "-static", &["-lsqlite3", "-lm"])
 }
 
-/// A static pandoc.
+/// A static pandoc, which is fetched into the target directory the first time.
 ///
 /// # Panics
-/// If nobody has put one into the target directory.
+/// If it can't be had.
 #[must_use]
 pub fn pandoc() -> PathBuf {
     let file = faultline_xtask::workspace::target_dir().join("tools/pandoc");
-    assert!(file.is_file(), "this test needs a static pandoc: run .ci/pandoc");
+    if !file.is_file() {
+        let fetched = Command::new(faultline_xtask::workspace::root().join(".ci/pandoc")).status();
+        let is_there = fetched.is_ok_and(|status| status.success());
+        assert!(
+            is_there,
+            "this test needs a static pandoc, and .ci/pandoc can't fetch it"
+        );
+    }
     file
 }
 

@@ -31,7 +31,8 @@ pub type Settings = &'static [(&'static str, &'static str)];
 /// Ends a machine of the demo that hangs, if no limit was given.
 const LIMIT: Duration = Duration::from_secs(600);
 
-const UNTRACED: Settings = &[("trace", "off")];
+/// For what a fault costs: untraced, and with a page each.
+const ALONE_SETTINGS: Settings = &[("trace", "off"), ("run_ahead", "1")];
 
 /// The tasks whose faults are shown, each in a boot of its own.
 const SHOWN: [&[Call]; 3] = [
@@ -118,7 +119,7 @@ fn show(arguments: &cli::Demo, artifacts: &Artifacts) -> anyhow::Result<Result<b
 
     let mut alone = Vec::new();
     for calls in ALONE {
-        match boot(arguments, artifacts, calls, UNTRACED, quiet(Captured::default()))? {
+        match boot(arguments, artifacts, calls, ALONE_SETTINGS, quiet(Captured::default()))? {
             Ok((report, _)) => alone.push(report),
             Err(failure) => return Ok(Err(failure)),
         }
