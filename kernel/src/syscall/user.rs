@@ -51,7 +51,7 @@ pub async fn read_part(space: &Space, address: u64, bytes: &mut [u8]) -> Result<
     Ok(done)
 }
 
-/// As [`write`], as far as there is memory; says how many bytes were written, 1 at least.
+/// As [`write()`], as far as there is memory; says how many bytes were written, 1 at least.
 ///
 /// # Errors
 /// `EFAULT`.
