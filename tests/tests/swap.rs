@@ -103,6 +103,27 @@ fn advice_moves_pages_out_and_in() {
 }
 
 #[test]
+fn faults_that_block_wait_one_after_the_other() {
+    // How long a touch takes on the mean where 8 threads read pages back. The disk takes 10,000 of it: eight times that where
+    // each waits for those before it.
+    let mean = |fault: &str| {
+        let words = ["--suite", "swap", "--fields", "--filter", "swap-in, 8 threads"];
+        let guest = Run::new("bench", &words)
+            .with_mib(384)
+            .with_swap("model:64M,latency=10us,bandwidth=0")
+            .set("fault", fault)
+            .set("zero_pool", "off")
+            .counted()
+            .boot();
+        let text = output(&guest);
+        let field = text.split_whitespace().find_map(|word| word.strip_prefix("mean="));
+        field.and_then(|mean| mean.parse::<u64>().ok()).expect(&text)
+    };
+    let (queued, blocking) = (mean("queued"), mean("blocking"));
+    assert!(queued < 40_000 && blocking >= 80_000, "{queued} {blocking}");
+}
+
+#[test]
 fn swap_is_switched_off_under_load() {
     let guest = Run::file(program(), &["off", "/dev/vda", "12"])
         .with_mib(96)
