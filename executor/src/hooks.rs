@@ -74,8 +74,8 @@ pub trait Hooks: Send + Sync + 'static {
         let _ = (task, name, length);
     }
 
-    /// Whether no task of [`Class::User`] may be polled now. They wait, so this has to end without them. One test of a
-    /// variable.
+    /// Whether no task of [`Class::User`] may be polled in the turn that begins. They wait, so this has to end without them.
+    /// One test of a variable.
     #[inline(always)]
     fn holds_users(&self) -> bool {
         false

@@ -59,6 +59,10 @@ impl<H: Hooks> Executor<H> {
 
         // SAFETY: `turning` shows that the turn of this CPU is ours, here and in all that is called from here.
         unsafe { cpu.grant(self.config.shares) };
+        if self.hooks.holds_users() {
+            // SAFETY: as above.
+            unsafe { cpu.queues[Class::User.index()].spend() };
+        }
         let now = self.hooks.poll_clock();
         let mut gap = 0;
         if H::MEASURE_POLLS {
@@ -128,7 +132,7 @@ impl<H: Hooks> Executor<H> {
                 fair.rest(self.turn_clock(cpu));
                 return None;
             }
-            if self.hooks.holds_users() || !queue.charge() {
+            if !queue.charge() {
                 note_backlog(cpu);
                 return None;
             }

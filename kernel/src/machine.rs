@@ -8,7 +8,7 @@ use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use core::task::Waker;
 
-use faultline_executor::{Config as ExecutorConfig, Executor, Hooks, TaskEvent, TaskId};
+use faultline_executor::{Config as ExecutorConfig, Executor, Hooks, Shares, TaskEvent, TaskId};
 use faultline_mm::frame::{FrameAllocator, FrameMeta};
 use faultline_mm::{Memory, MemoryConfig, Pcid, Platform, VirtualAddressSpace};
 use faultline_trace::Kind;
@@ -306,9 +306,15 @@ pub fn start(mut boot: BootMemory, config: &Config) {
         }
     };
     let slice = u32::try_from(arch::clock::counter_hz() / 1000 * u64::from(config.slice)).unwrap_or(u32::MAX);
+    // One thread a turn, where its fault may keep the others from running.
+    let shares = match config.fault {
+        FaultMode::Blocking => Shares::new(64, 32, 1, 1),
+        FaultMode::Queued | FaultMode::Inline => ExecutorConfig::default().shares,
+    };
     EXECUTOR.call_once(|| {
         Executor::new(
             ExecutorConfig {
+                shares,
                 stall,
                 slice,
                 ..ExecutorConfig::default()
