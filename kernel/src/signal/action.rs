@@ -104,7 +104,8 @@ impl Actions {
     /// Sets the action for `signal`.
     ///
     /// # Errors
-    /// There is no memory for a table of its own; nothing has changed.
+    /// There is no memory for a table of its own; nothing has changed. Where no signal has a handler yet, none is needed to
+    /// ignore one or to leave it to its default: who wants to be spared by a signal in a shortage can have that.
     pub fn set(&mut self, signal: Signal, action: Action) -> Result<(), AllocError> {
         let index = signal.number() as usize - 1;
         let table = match &mut self.table {
@@ -112,7 +113,15 @@ impl Actions {
             None => {
                 let ignored = self.ignored;
                 let own = || core::array::from_fn(|index| Action::without_handler(ignored >> index & 1 != 0));
-                self.table.insert(Arc::try_new_with(own)?)
+                match Arc::try_new_with(own) {
+                    Ok(table) => self.table.insert(table),
+                    // Without a handler its flags and its mask mean nothing, but for the signal of children.
+                    Err(_) if action.handler <= 1 && signal != Signal::SIGCHLD => {
+                        self.ignored = self.ignored & !(1 << index) | action.handler << index;
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         };
         Arc::try_make_mut(table)?[index] = action;
