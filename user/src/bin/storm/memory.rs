@@ -44,12 +44,13 @@ fn ticks() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
-/// Faults of this process that were answered, as the kernel counts them.
+/// Faults of this thread that were answered, as the kernel counts them. A thread of the scenario before may still be about to
+/// end.
 fn answered() -> i64 {
     // SAFETY: the structure is plain data, and the call fills it.
     unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage);
         usage.ru_minflt + usage.ru_majflt
     }
 }
