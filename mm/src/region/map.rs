@@ -4,7 +4,7 @@ use core::fmt;
 use core::iter;
 
 use super::chunks::{Chunks, Position};
-use super::{Region, RegionFlags, Summary};
+use super::{Order, Region, RegionFlags, Summary};
 use crate::address::PageRange;
 use crate::error::VasError;
 
@@ -89,7 +89,7 @@ impl RegionMap {
     #[inline(always)]
     pub(crate) fn is_random(&self, address: u64) -> bool {
         if self.has_summary(address) {
-            return self.last.is_random;
+            return self.last.order == Order::Random;
         }
         self.look_for_random(address)
     }
@@ -97,7 +97,7 @@ impl RegionMap {
     #[inline(never)]
     fn look_for_random(&self, address: u64) -> bool {
         self.find(address)
-            .is_some_and(|(_, region)| region.flags.contains(RegionFlags::RANDOM))
+            .is_some_and(|(_, region)| region.order() == Order::Random)
     }
 
     #[inline]

@@ -80,6 +80,16 @@ impl Region {
             && !self.flags.contains(RegionFlags::STACK)
     }
 
+    /// The order in which pages are touched for the first time.
+    #[inline]
+    fn order(&self) -> Order {
+        match self.flags {
+            flags if flags.contains(RegionFlags::RANDOM) => Order::Random,
+            flags if flags.contains(RegionFlags::SEQUENTIAL) => Order::Sequential,
+            _ => Order::Normal,
+        }
+    }
+
     fn joins(&self, start: u64, next: &Region) -> bool {
         self.protection == next.protection
             && self.flags == next.flags
@@ -112,8 +122,6 @@ pub(crate) struct Summary {
     on_read: FaultClass,
     /// How a first write is served.
     on_write: FaultClass,
-    /// Pages are touched in no order, so that none is read ahead.
-    pub(crate) is_random: bool,
 }
 
 impl Summary {
@@ -125,7 +133,6 @@ impl Summary {
         leaf: 0,
         on_read: FaultClass::ZeroPage,
         on_write: FaultClass::DemandZero,
-        is_random: false,
     };
 
     /// How a first access is served.
@@ -151,15 +158,10 @@ impl Summary {
             start: range.start(),
             size: range.size(),
             protection: region.protection,
-            order: match region.flags {
-                flags if flags.contains(RegionFlags::RANDOM) => Order::Random,
-                flags if flags.contains(RegionFlags::SEQUENTIAL) => Order::Sequential,
-                _ => Order::Normal,
-            },
+            order: region.order(),
             leaf: Entry::flags_for(region.protection) | Entry::ACCESSED,
             on_read,
             on_write,
-            is_random: region.flags.contains(RegionFlags::RANDOM),
         }
     }
 }
