@@ -7,7 +7,6 @@ use std::cell::RefCell;
 
 use faultline_mm::{
     BlockDevice, DiskFile, LocateError, MemoryObject, PAGE_SIZE, Piece, Pieces, SECTOR_SIZE, Segment, Transfer,
-    TransferError,
 };
 
 use crate::machine::second_word;
@@ -70,7 +69,7 @@ impl Disk {
         while let Some(pending) = self.pending.take_due() {
             let fails = world.random.borrow_mut().chance(world.settings().disk_errors, 16);
             pending.check_frames("the disk");
-            let transfer = pending.transfer;
+            let transfer = &pending.transfer;
             if !fails {
                 transfer.segments().iter().for_each(read);
             }
@@ -78,12 +77,7 @@ impl Disk {
                 let pages: Vec<_> = transfer.segments().iter().map(page_of).collect();
                 format!("disk: pages {pages:?}{}", if fails { " failed" } else { "" })
             });
-            let sector = transfer.segments()[0].sector;
-            transfer.complete(if fails {
-                Err(TransferError::Device { sector })
-            } else {
-                Ok(())
-            });
+            pending.end(fails);
         }
     }
 

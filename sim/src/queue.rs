@@ -2,7 +2,7 @@
 
 use std::cell::{Ref, RefCell, RefMut};
 
-use faultline_mm::{FrameState, PAGE_SIZE, Segment, Transfer};
+use faultline_mm::{FrameState, PAGE_SIZE, Segment, Transfer, TransferError};
 
 use crate::world::{fail, world};
 
@@ -18,6 +18,16 @@ pub(crate) struct Pending<T> {
 }
 
 impl<T> Pending<T> {
+    /// The device answers.
+    pub fn end(self, fails: bool) {
+        let sector = self.transfer.segments()[0].sector;
+        self.transfer.complete(if fails {
+            Err(TransferError::Device { sector })
+        } else {
+            Ok(())
+        });
+    }
+
     /// No frame was taken away from the device.
     pub fn check_frames(&self, device: &str) {
         let physical = &world().physical;

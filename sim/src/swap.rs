@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use faultline_mm::{
     Access, BlockDevice, Direction, FrameState, PAGE_SIZE, PageRange, SECTOR_SIZE, Segment, SwapError, SwapSlot,
-    Transfer, TransferError, VasError,
+    Transfer, VasError,
 };
 use faultline_probe as probe;
 use x86_64::VirtAddr;
@@ -80,9 +80,9 @@ impl SwapDisk {
         while let Some(pending) = self.pending.take_due() {
             let fails = world.random.borrow_mut().chance(world.settings().disk_errors, 16);
             pending.check_frames("the swap device");
-            let (transfer, before) = (pending.transfer, pending.with);
+            let transfer = &pending.transfer;
             let writes = transfer.direction() == Direction::Write;
-            for (segment, before) in transfer.segments().iter().zip(before) {
+            for (segment, &before) in transfer.segments().iter().zip(&pending.with) {
                 let (slot, start) = (slot_of(segment), start_of(segment));
                 let needed = is_needed(slot);
                 let mut pages = self.pages.borrow_mut();
@@ -101,12 +101,7 @@ impl SwapDisk {
                 let what = if writes { "written" } else { "read" };
                 format!("swap: {what} {slots:?}{}", if fails { " failed" } else { "" })
             });
-            let sector = transfer.segments()[0].sector;
-            transfer.complete(if fails {
-                Err(TransferError::Device { sector })
-            } else {
-                Ok(())
-            });
+            pending.end(fails);
         }
     }
 }
