@@ -3,6 +3,9 @@
 //! Everything here resolves faults as user mode would and returns `EFAULT` for a bad address. The memory may change, or
 //! go, between two of these calls: what was read once is not read again.
 
+use core::iter;
+use core::ops::Range;
+
 use faultline_fallible::Vec;
 use faultline_mm::{Access, FaultInfo, PAGE_SIZE};
 
@@ -38,17 +41,15 @@ pub async fn read_part(space: &Space, address: u64, bytes: &mut [u8]) -> Result<
     if read(space, address, bytes).await.is_ok() {
         return Ok(bytes.len());
     }
-    let mut done = 0;
-    while done < bytes.len() {
-        let at = address.wrapping_add(done as u64);
-        let end = bytes.len().min(done + left_in_page(at));
-        match read(space, at, &mut bytes[done..end]).await {
-            Ok(()) => done = end,
+    for (at, part) in parts(address, bytes.len()) {
+        let done = part.start;
+        match read(space, at, &mut bytes[part]).await {
             Err(errno) if done == 0 => return Err(errno),
-            Err(_) => break,
+            Err(_) => return Ok(done),
+            Ok(()) => {}
         }
     }
-    Ok(done)
+    Ok(bytes.len())
 }
 
 /// As [`write()`], as far as there is memory; says how many bytes were written, 1 at least.
@@ -59,22 +60,26 @@ pub async fn write_part(space: &Space, address: u64, bytes: &[u8]) -> Result<usi
     if write(space, address, bytes).await.is_ok() {
         return Ok(bytes.len());
     }
-    let mut done = 0;
-    while done < bytes.len() {
-        let at = address.wrapping_add(done as u64);
-        let end = bytes.len().min(done + left_in_page(at));
-        match write(space, at, &bytes[done..end]).await {
-            Ok(()) => done = end,
+    for (at, part) in parts(address, bytes.len()) {
+        let done = part.start;
+        match write(space, at, &bytes[part]).await {
             Err(errno) if done == 0 => return Err(errno),
-            Err(_) => break,
+            Err(_) => return Ok(done),
+            Ok(()) => {}
         }
     }
-    Ok(done)
+    Ok(bytes.len())
 }
 
-/// Bytes from an address to the end of its page.
-const fn left_in_page(address: u64) -> usize {
-    (PAGE_SIZE - address % PAGE_SIZE) as usize
+/// So many bytes from an address on, cut where pages end: the address of each part, and which of the bytes it has.
+fn parts(address: u64, length: usize) -> impl Iterator<Item = (u64, Range<usize>)> {
+    let mut done = 0;
+    iter::from_fn(move || {
+        let at = address.wrapping_add(done as u64);
+        let part = done..length.min(done + (PAGE_SIZE - at % PAGE_SIZE) as usize);
+        done = part.end;
+        (!part.is_empty()).then_some((at, part))
+    })
 }
 
 /// Writes `bytes` if that can be done without waiting; `None` if it can't.
