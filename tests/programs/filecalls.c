@@ -18,10 +18,41 @@
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #define SAY(...) do { errno = 0; long r_ = (long)(__VA_ARGS__); printf("%s: %ld %s\n", #__VA_ARGS__, r_ < 0 ? -1 : r_, r_ < 0 ? strerror(errno) : ""); } while (0)
 #define SIGN(...) do { errno = 0; long r_ = (long)(__VA_ARGS__); printf("%s: %s %s\n", #__VA_ARGS__, r_ < 0 ? "-1" : "ok", r_ < 0 ? strerror(errno) : ""); } while (0)
+
+static void attributes(void) {
+    char buffer[16], name[300];
+    memset(name, 'n', sizeof name);
+    memcpy(name, "user.", 5);
+    name[299] = 0;
+    int f = open("attributes", O_RDWR | O_CREAT, 0644);
+    int path = open("attributes", O_PATH);
+    SAY(getxattr("nothing", "user.a", buffer, 16));
+    SAY(lgetxattr("attributes", "", buffer, 16));
+    SAY(lgetxattr("attributes", name, buffer, 16));
+    SAY(getxattr("attributes", (char *)8, buffer, 16));
+    SAY(getxattr((char *)8, "user.a", buffer, 16));
+    SAY(fgetxattr(99, "user.a", buffer, 16));
+    SAY(fgetxattr(path, "user.a", buffer, 16));
+    SAY(setxattr("attributes", "user.a", buffer, 16, 77));
+    SAY(syscall(SYS_setxattr, "attributes", "user.a", buffer, 65537, 0));
+    SAY(syscall(SYS_setxattr, "attributes", "user.a", 8, 16, 0));
+    SAY(setxattr("nothing", "user.a", buffer, 16, 0));
+    SAY(fsetxattr(99, "user.a", buffer, 16, 0));
+    SAY(flistxattr(f, NULL, 0));
+    SAY(flistxattr(99, NULL, 0));
+    SAY(llistxattr("nothing", NULL, 0));
+    SAY(removexattr("nothing", "user.a"));
+    SAY(removexattr("attributes", name));
+    SAY(fremovexattr(99, "user.a"));
+    close(f);
+    close(path);
+    unlink("attributes");
+}
 
 static void flags(void) {
     char buffer[512];
@@ -569,6 +600,7 @@ int main(int count, char **argv) {
     for (int i = 3; i < 64; i++) close(i);
     umask(022);
     flags();
+    attributes();
     sparse();
     locks();
     limits();

@@ -58,6 +58,20 @@ impl Run {
         run
     }
 
+    /// A machine with these files that runs one of them.
+    ///
+    /// # Panics
+    /// Panics when the file can't be a user task.
+    #[must_use]
+    pub fn within(root: Root, program: &str, args: &[&str]) -> Self {
+        let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
+        let task = Task::from_root(&root, Path::new("/"), program, &args).unwrap_or_else(|error| panic!("{error}"));
+        let mut run = Self::nothing().with_files(root);
+        run.tasks
+            .push(task.unwrap_or_else(|| panic!("{program} is not in the root")));
+        run
+    }
+
     fn nothing() -> Self {
         Self {
             tasks: Vec::new(),

@@ -15,7 +15,7 @@ use faultline_xtask::session;
 
 pub use guest::{Guest, Run};
 pub use native::{Native, native, native_file};
-pub use tools::{Libc, busybox, c_program, pandoc, position_independent, sqlite, tool};
+pub use tools::{Libc, busybox, c_program, dynamic_program, pandoc, position_independent, root_with, sqlite, tool};
 
 /// Kernel, boot stage and sample tasks, built at the first call.
 ///

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use faultline_xtask::root::Root;
+
 /// The path of a tool.
 ///
 /// # Panics
@@ -82,6 +84,52 @@ pub fn pandoc() -> PathBuf {
 #[must_use]
 pub fn position_independent(name: &str) -> PathBuf {
     build(name, Libc::Gnu, "-static-pie", &[])
+}
+
+/// As [`c_program`], dynamically linked with the GNU C library of this machine.
+///
+/// # Panics
+/// As [`c_program`].
+#[must_use]
+pub fn dynamic_program(name: &str) -> PathBuf {
+    build(name, Libc::Gnu, "-pie", &[])
+}
+
+/// A root file system with this machine's files and folders at the paths that they have here, and with every library and
+/// dynamic linker that `ldd` names for the first file.
+///
+/// # Panics
+/// If a file can't be read, or one of its libraries is missing.
+#[must_use]
+pub fn root_with(program: &Path, others: &[&str]) -> Root {
+    let mut root = Root::default();
+    add(&mut root, program);
+    let output = Command::new("ldd").arg(program).output();
+    let output = output.expect("ldd is part of the C library");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && !text.contains("not found"),
+        "{}: {text}",
+        program.display()
+    );
+    // Lines are `NAME => PATH (ADDRESS)` or `PATH (ADDRESS)`.
+    let libraries = text.split_whitespace().filter(|word| word.starts_with('/'));
+    for path in libraries.chain(others.iter().copied()) {
+        add(&mut root, Path::new(path));
+    }
+    root
+}
+
+fn add(root: &mut Root, path: &Path) {
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).expect("a folder can be listed") {
+            add(root, &entry.expect("a folder can be listed").path());
+        }
+        return;
+    }
+    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let name = path.to_str().expect("the path is text").trim_start_matches('/');
+    root.add_file(name, true, bytes);
 }
 
 fn build(name: &str, libc: Libc, kind: &str, libraries: &[&str]) -> PathBuf {

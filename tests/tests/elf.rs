@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use faultline_tests::{Libc, Run, busybox, c_program};
 use faultline_xtask::root::Root;
 use proptest::prelude::*;
-use reader::{ElfError, MAX_EXTENT, MAX_SEGMENTS, Plan, USER_END, plan};
+use reader::{ElfError, MAX_EXTENT, MAX_PATH, MAX_SEGMENTS, Plan, USER_END, plan};
 
 const LOAD: u32 = 1;
 const INTERP: u32 = 3;
@@ -125,8 +125,45 @@ fn foreign_files_are_named() {
         changed(24, &0x40_1000_u64.to_le_bytes()),
         ElfError::EntryOutside { entry: 0x40_1000 }
     );
-    let interpreter = Part { kind: INTERP, ..TEXT };
-    assert_eq!(read(&[interpreter, TEXT]), Err(ElfError::Dynamic));
+}
+
+#[test]
+fn the_path_of_a_dynamic_linker_is_found_or_refused() {
+    let interpreter = |offset, file_size| Part {
+        kind: INTERP,
+        offset,
+        file_size,
+        ..TEXT
+    };
+    let with = |part: Part| read(&[part, TEXT]);
+    assert_eq!(read(&[TEXT]).unwrap().interpreter, None);
+    assert_eq!(with(interpreter(0x200, 28)).unwrap().interpreter, Some((0x200, 28)));
+    assert_eq!(
+        with(interpreter(0x200, MAX_PATH)).unwrap().interpreter,
+        Some((0x200, 4096))
+    );
+    for size in [0, 1, MAX_PATH + 1, u64::MAX] {
+        assert_eq!(
+            with(interpreter(0x200, size)),
+            Err(ElfError::BadInterpreter { offset: 0x200, size })
+        );
+    }
+    assert_eq!(
+        with(interpreter(0x1ff0, 28)),
+        Err(ElfError::Truncated {
+            offset: 0x1ff0,
+            needed: 0x200c,
+            size: 0x2000
+        })
+    );
+    assert_eq!(
+        with(interpreter(u64::MAX, 2)),
+        Err(ElfError::Truncated {
+            offset: u64::MAX,
+            needed: u64::MAX,
+            size: 0x2000
+        })
+    );
 }
 
 #[test]
@@ -258,6 +295,9 @@ fn check_promises(plan: &Plan, bytes: &[u8]) {
         assert!(segment.offset + segment.file_size <= bytes.len() as u64);
         assert_eq!(segment.address % 4096, segment.offset % 4096);
         end = segment.end_page();
+    }
+    if let Some((offset, size)) = plan.interpreter {
+        assert!((2..=MAX_PATH as usize).contains(&size) && offset + size as u64 <= bytes.len() as u64);
     }
     assert!(end <= USER_END.next_multiple_of(4096) && plan.alignment.is_power_of_two());
     assert!(end - plan.segments()[0].first_page() <= MAX_EXTENT + 4096);

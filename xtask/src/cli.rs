@@ -182,8 +182,9 @@ pub struct Run {
     /// A folder whose files and links are the machine's root file system; PROGRAM is then looked for in it first
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// A static x86-64 Linux program on this machine, or of the file system on a disk (by its path there, or below /mnt), or
-    /// the name of a sample task; then its arguments
+    /// An x86-64 Linux program on this machine, or of the file system on a disk (by its path there, or below /mnt), or the
+    /// name of a sample task; then its arguments; a dynamically linked one needs its dynamic linker and its libraries in
+    /// --root DIR
     #[arg(required_unless_present = "config", trailing_var_arg = true, num_args = 1.., value_names = ["PROGRAM", "ARGS"])]
     pub command: Vec<OsString>,
 }

@@ -1,4 +1,5 @@
-//! What can be a user task: a static 64-bit x86 ELF program, whole. Everything else is refused before anything boots.
+//! What can be a user task: a 64-bit x86 ELF program, whole, with its dynamic linker in the machine if it asks for one.
+//! Everything else is refused before anything boots.
 
 use std::fs;
 use std::io;
@@ -28,7 +29,7 @@ pub enum Unsuitable {
     /// It is a folder.
     #[error("{}: a folder, not a program", .0.display())]
     Folder(PathBuf),
-    /// The file is readable but isn't a static x86-64 program.
+    /// The file is readable but isn't an x86-64 program that can run.
     #[error("{}: {reason}", path.display())]
     NotAProgram {
         /// The file.
@@ -69,10 +70,10 @@ pub enum Reason {
         /// Its name.
         name: &'static str,
     },
-    /// It names an interpreter.
+    /// It asks for a dynamic linker that the machine does not have.
     #[error(
-        "dynamically linked: its PT_INTERP header asks for {interpreter}; link it statically \
-         (Rust: -C target-feature=+crt-static, C: -static)"
+        "dynamically linked: its PT_INTERP header asks for {interpreter}, which the machine does not have; give it a root \
+         that does (--root DIR), or link the program statically (Rust: -C target-feature=+crt-static, C: -static)"
     )]
     Dynamic {
         /// The dynamic linker that it asks for.
@@ -93,11 +94,20 @@ pub enum Reason {
     NothingToLoad,
 }
 
-/// Reads a program file and checks that it can be a user task.
+/// Reads the file of a static program and checks that it can be a user task.
 ///
 /// # Errors
 /// Says what is wrong with the file, and where in it.
 pub fn read(path: &Path) -> Result<Vec<u8>, Unsuitable> {
+    read_for(path, |_| false)
+}
+
+/// Reads a program file and checks that it can be a user task of a machine that has the dynamic linkers that `has_linker`
+/// says, by their paths.
+///
+/// # Errors
+/// Says what is wrong with the file, and where in it.
+pub fn read_for(path: &Path, has_linker: impl FnOnce(&str) -> bool) -> Result<Vec<u8>, Unsuitable> {
     let unreadable = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Unsuitable::Missing(path.to_owned()),
         _ => Unsuitable::Unreadable {
@@ -106,7 +116,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Unsuitable> {
         },
     };
     let bytes = fs::read(path).map_err(unreadable)?;
-    match check(&bytes) {
+    match check_for(&bytes, has_linker) {
         Ok(()) => Ok(bytes),
         Err(reason) => Err(Unsuitable::NotAProgram {
             path: path.to_owned(),
@@ -115,11 +125,22 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Unsuitable> {
     }
 }
 
-/// Checks that `bytes` are a whole static x86-64 ELF program.
+/// Checks that `bytes` are a program for a machine that has the dynamic linkers that `has_linker` says, by their paths.
 ///
 /// # Errors
 /// Says what they are instead.
-pub fn check(bytes: &[u8]) -> Result<(), Reason> {
+pub fn check_for(bytes: &[u8], has_linker: impl FnOnce(&str) -> bool) -> Result<(), Reason> {
+    match check(bytes)? {
+        Some(interpreter) if !has_linker(&interpreter) => Err(Reason::Dynamic { interpreter }),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that `bytes` are a whole x86-64 ELF program; says which dynamic linker it asks for.
+///
+/// # Errors
+/// Says what they are instead.
+pub fn check(bytes: &[u8]) -> Result<Option<String>, Reason> {
     let length = bytes.len() as u64;
     let found = match bytes {
         [] => Some("it is empty"),
@@ -195,7 +216,7 @@ pub fn check(bytes: &[u8]) -> Result<(), Reason> {
     check_segments(segments, bytes)
 }
 
-fn check_segments(segments: &[ProgramHeader64<NativeEndian>], bytes: &[u8]) -> Result<(), Reason> {
+fn check_segments(segments: &[ProgramHeader64<NativeEndian>], bytes: &[u8]) -> Result<Option<String>, Reason> {
     let endian = NativeEndian;
     let length = bytes.len() as u64;
     let of_kind = |kind| {
@@ -214,15 +235,13 @@ fn check_segments(segments: &[ProgramHeader64<NativeEndian>], bytes: &[u8]) -> R
             });
         }
     }
-    if let Some((_, segment)) = of_kind(elf::PT_INTERP).next() {
-        let path = segment.data(endian, bytes).unwrap_or_default();
-        let interpreter = String::from_utf8_lossy(path).trim_end_matches('\0').to_owned();
-        return Err(Reason::Dynamic { interpreter });
-    }
     if of_kind(elf::PT_LOAD).next().is_none() {
         return Err(Reason::NothingToLoad);
     }
-    Ok(())
+    Ok(of_kind(elf::PT_INTERP).next().map(|(_, segment)| {
+        let path = segment.data(endian, bytes).unwrap_or_default();
+        String::from_utf8_lossy(path).trim_end_matches('\0').to_owned()
+    }))
 }
 
 fn machine_name(machine: elf::Machine) -> &'static str {
@@ -256,10 +275,11 @@ mod tests {
 
     #[test]
     fn a_dynamic_program_names_its_interpreter() {
-        let Err(Reason::Dynamic { interpreter }) = check(&own()) else {
-            panic!("not recognised")
-        };
-        assert!(interpreter.starts_with('/'), "{interpreter}");
+        let linker = check(&own()).unwrap().expect("it is dynamically linked");
+        assert!(linker.starts_with('/'), "{linker}");
+        assert_eq!(check_for(&own(), |wanted| wanted == linker), Ok(()));
+        let interpreter = linker;
+        assert_eq!(check_for(&own(), |_| false), Err(Reason::Dynamic { interpreter }));
     }
 
     #[test]

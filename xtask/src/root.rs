@@ -151,6 +151,12 @@ impl Root {
         }
     }
 
+    /// Whether a path leads to a file that anybody may execute.
+    #[must_use]
+    pub fn has_program(&self, path: &str) -> bool {
+        matches!(self.find(path), Found::File { executable: true, .. })
+    }
+
     /// Where a file of this path has its place: the path with the links to its folder followed.
     #[must_use]
     pub fn place(&self, path: &str) -> String {

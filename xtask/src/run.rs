@@ -211,7 +211,7 @@ fn from_file(
         return Ok(Some(task));
     }
     if Path::new(program).exists() || !build::task_names().iter().any(|task| task == program) {
-        return Task::from_file(program.as_ref(), args).map(Some);
+        return Task::from_file_for(program.as_ref(), args, |linker| root.has_program(linker)).map(Some);
     }
     Ok(None)
 }

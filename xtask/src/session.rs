@@ -58,12 +58,24 @@ pub struct Task {
 }
 
 impl Task {
-    /// Reads the program from a file.
+    /// Reads a static program from a file.
     ///
     /// # Errors
     /// Says why the file can't be a user task.
     pub fn from_file(file: &Path, args: &[impl AsRef<OsStr>]) -> Result<Self, Unsuitable> {
-        let program = program::read(file)?;
+        Self::from_file_for(file, args, |_| false)
+    }
+
+    /// Reads a program from a file, for a machine that has the dynamic linkers that `has_linker` says.
+    ///
+    /// # Errors
+    /// Says why the file can't be a user task.
+    pub fn from_file_for(
+        file: &Path,
+        args: &[impl AsRef<OsStr>],
+        has_linker: impl FnOnce(&str) -> bool,
+    ) -> Result<Self, Unsuitable> {
+        let program = program::read_for(file, has_linker)?;
         let name = file
             .file_name()
             .map_or_else(|| "program".into(), |name| name.to_string_lossy().into_owned());
@@ -91,7 +103,7 @@ impl Task {
             Found::Nothing => Ok(None),
             Found::Folder => Err(Unsuitable::Folder(shown)),
             Found::File { executable: false, .. } => Err(Unsuitable::NotExecutable(shown)),
-            Found::File { path, data, .. } => match program::check(data) {
+            Found::File { path, data, .. } => match program::check_for(data, |linker| root.has_program(linker)) {
                 Err(reason) => Err(Unsuitable::NotAProgram { path: shown, reason }),
                 Ok(()) => Ok(Some(Self {
                     path: Some(path),

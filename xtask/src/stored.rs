@@ -72,8 +72,9 @@ pub fn task(disks: &[Disk], name: &str, args: &[OsString]) -> Result<Option<Task
             is_executable: false, ..
         }) => Err(Unsuitable::NotExecutable(shown)),
         Ok(Found { data, .. }) => match program::check(&data) {
+            // Its dynamic linker may be on this disk or in the ramdisk; the kernel says so if it is not.
             Err(reason) => Err(Unsuitable::NotAProgram { path: shown, reason }),
-            Ok(()) => Ok(Some(Task {
+            Ok(_) => Ok(Some(Task {
                 path: None,
                 name: path,
                 program: data,

@@ -54,7 +54,7 @@ fn a_missing_file_is_127() {
 }
 
 #[test]
-fn files_that_are_no_static_programs_are_126_with_the_reason() {
+fn files_that_are_no_programs_are_126_with_the_reason() {
     let patched = |offset: usize, byte: u8| {
         let mut bytes = own();
         bytes[offset] = byte;

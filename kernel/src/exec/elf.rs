@@ -6,7 +6,8 @@
 //! - 1 to [`MAX_SEGMENTS`] loadable segments in ascending order, no two of which share a page;
 //! - each lies within the file and below [`USER_END`], and is not both writable and executable;
 //! - the file offset and the address of each agree modulo the page size;
-//! - the entry point lies in an executable segment.
+//! - the entry point lies in an executable segment;
+//! - the path of the dynamic linker, if there is one, lies within the file.
 //!
 //! Addresses of a position-independent plan are relative to a base that the loader chooses.
 
@@ -56,8 +57,13 @@ pub enum ElfError {
     ForeignMachine(u16),
     /// Not a program: an object file, a core file or of an unknown type (`e_type`).
     NotExecutable(u16),
-    /// Wants a dynamic linker.
-    Dynamic,
+    /// The path of its dynamic linker (`PT_INTERP`) is empty, longer than any path, or does not end with a NUL.
+    BadInterpreter {
+        /// Where the path should be in the file.
+        offset: u64,
+        /// Its size, the NUL included.
+        size: u64,
+    },
     /// A field of the file header has a value that no program has.
     BadHeader {
         /// The field's name.
@@ -122,7 +128,10 @@ impl fmt::Display for ElfError {
                 )
             }
             Self::NotExecutable(kind) => write!(f, "not a program (ELF type {kind})"),
-            Self::Dynamic => f.write_str("a dynamically linked program; link it statically"),
+            Self::BadInterpreter { offset, size } => write!(
+                f,
+                "the {size} bytes at byte {offset} are not the path of a dynamic linker (PT_INTERP)"
+            ),
             Self::BadHeader { field, offset } => {
                 write!(
                     f,
@@ -203,6 +212,9 @@ pub struct Plan {
     pub header_address: Option<u64>,
     /// Number of program headers, for `AT_PHNUM`.
     pub header_count: u64,
+    /// Where the path of its dynamic linker is in the file, the NUL that ends it included; within the file, and 2 to
+    /// [`MAX_PATH`] bytes.
+    pub interpreter: Option<(u64, usize)>,
 }
 
 impl Plan {
@@ -221,6 +233,9 @@ impl Plan {
 
 /// Size of the file header in bytes, which is what [`table_of`] and [`plan_of`] want of a file.
 pub const HEAD: usize = HEADER_SIZE;
+
+/// The longest path of a dynamic linker with its NUL, as on Linux.
+pub const MAX_PATH: u64 = 4096;
 
 /// The largest table of program headers, as on Linux.
 const MAX_TABLE: u64 = 64 * 1024;
@@ -277,9 +292,7 @@ pub fn table_of(head: &[u8], size: u64) -> Result<Range<u64>, ElfError> {
 pub fn plan_of(head: &[u8], table: &[u8], size: u64) -> Result<Plan, ElfError> {
     let header = read_header(head, size)?;
     let table = SegmentTable::new(LittleEndian, Class::ELF64, table);
-    if table.iter().any(|entry| entry.p_type == abi::PT_INTERP) {
-        return Err(ElfError::Dynamic);
-    }
+    let interpreter = table.iter().find(|entry| entry.p_type == abi::PT_INTERP);
     let mut plan = Plan {
         segments: [Segment::default(); MAX_SEGMENTS],
         count: 0,
@@ -291,6 +304,7 @@ pub fn plan_of(head: &[u8], table: &[u8], size: u64) -> Result<Plan, ElfError> {
             .find(|entry| entry.p_type == abi::PT_PHDR)
             .map(|entry| entry.p_vaddr),
         header_count: u64::from(header.e_phnum),
+        interpreter: interpreter.map(|entry| read_interpreter(&entry, size)).transpose()?,
     };
     let loadable = |entry: &ProgramHeader| entry.p_type == abi::PT_LOAD && entry.p_memsz != 0;
     let count = table.iter().filter(loadable).count();
@@ -353,6 +367,22 @@ fn read_header(file: &[u8], size: u64) -> Result<FileHeader<LittleEndian>, ElfEr
         return Err(ElfError::NotExecutable(header.e_type));
     }
     Ok(header)
+}
+
+/// Where the path of a dynamic linker is. Its NUL is for whoever reads it to check.
+fn read_interpreter(entry: &ProgramHeader, size: u64) -> Result<(u64, usize), ElfError> {
+    let (offset, length) = (entry.p_offset, entry.p_filesz);
+    if !(2..=MAX_PATH).contains(&length) {
+        return Err(ElfError::BadInterpreter { offset, size: length });
+    }
+    match offset.checked_add(length) {
+        Some(needed) if needed <= size => Ok((offset, length as usize)),
+        needed => Err(ElfError::Truncated {
+            offset,
+            needed: needed.unwrap_or(u64::MAX),
+            size,
+        }),
+    }
 }
 
 fn read_segment(entry: &ProgramHeader, size: u64, before: Option<&Segment>) -> Result<Segment, ElfError> {

@@ -3,13 +3,16 @@
 //! Nothing is read at load time but the headers: the parts of the file are mapped privately and come in by page faults,
 //! those of whole pages straight from the archive's own frames, those on a disk by a read when they are first touched. Only
 //! the page on which a segment's file part ends and its zeros begin is written here, and the first stack.
+//!
+//! A dynamic program names its dynamic linker (`PT_INTERP`). That is mapped beside it, at the top of the mmap area, and
+//! runs first: it finds the program by the auxiliary vector, maps the libraries and goes to the program's entry point.
 
 use core::fmt;
 use core::sync::atomic::Ordering;
 
 use faultline_ext4::InodeKind;
 use faultline_fallible::{AllocError, Arc, Box, Vec, try_future, unsize};
-use faultline_mm::{Backing, PageSource, Protection, UserCopyError, VasError};
+use faultline_mm::{Backing, MapRequest, PageSource, Protection, UserCopyError, VasError};
 use x86_64::VirtAddr;
 
 use super::elf::{self, ElfError, Plan, Segment};
@@ -43,6 +46,12 @@ pub enum ExecError {
     TooManyScripts,
     /// It is not a program that this kernel can run.
     Elf(ElfError),
+    /// There is no such dynamic linker as it asks for.
+    LinkerNotFound(Errno),
+    /// Its dynamic linker is not a file with execute permission.
+    LinkerNotExecutable,
+    /// Its dynamic linker is not a program that this kernel can run.
+    LinkerElf(ElfError),
     /// Its address space can't be built.
     Space(VasError),
     /// Its first memory can't be written.
@@ -77,6 +86,9 @@ impl fmt::Display for ExecError {
                 "a script with a chain of more than {MOST_SCRIPTS} scripts to interpret it"
             ),
             Self::Elf(error) => error.fmt(f),
+            Self::LinkerNotFound(_) => f.write_str("there is no such dynamic linker as it asks for (PT_INTERP)"),
+            Self::LinkerNotExecutable => f.write_str("its dynamic linker (PT_INTERP) is not an executable file"),
+            Self::LinkerElf(error) => write!(f, "its dynamic linker (PT_INTERP): {error}"),
             Self::Space(error) => error.fmt(f),
             Self::Memory(error) => error.fmt(f),
             Self::Unreadable(_) => f.write_str("the file can't be read"),
@@ -129,7 +141,11 @@ pub async fn load(
 ) -> Result<Box<Image>, ExecError> {
     let program = resolve(directory, thread, &mut arguments, room).await?;
     let process = &thread.process;
-    let plan = program.plan().await?;
+    let plan = program.plan().await.map_err(PlanError::of_program)?;
+    let linker = match plan.interpreter {
+        Some(path) => Some(program.linker(path, directory, thread).await?),
+        None => None,
+    };
 
     let space = Space::try_new(memory())?;
     space.init()?;
@@ -137,14 +153,21 @@ pub async fn load(
     space.set_stack_top(space.stack_top() - placement.stack)?;
     space.set_mmap_gap(placement.mmap)?;
     let base = choose_base(&plan, &placement);
-    for segment in plan.segments() {
-        map_segment(&space, &program, segment, base).await?;
+    map_segments(&space, &program, &plan, base).await?;
+    let end = base.wrapping_add(plan.end());
+    space.set_heap_start(VirtAddr::new_truncate(end + placement.heap))?;
+    let mut described = describe(&plan, base);
+    let mut entry = described.entry;
+    if let Some((linker, plan)) = linker {
+        let base = gap_for(&space, &plan)?;
+        map_segments(&space, &linker, &plan, base).await?;
+        described.linker = base;
+        entry = base.wrapping_add(plan.entry);
     }
-    space.set_heap_start(VirtAddr::new_truncate(base + plan.end() + placement.heap))?;
-    let stack = stack::make(&space, &arguments, &describe(&plan, base), placement.strings).await?;
+    let stack = stack::make(&space, &arguments, &described, placement.strings).await?;
     Ok(Box::try_new(Image {
         space: Arc::try_new(space)?,
-        entry: base + plan.entry,
+        entry,
         stack_pointer: stack.pointer,
         started: Started {
             path: Some(Arc::try_new(arguments.path)?),
@@ -252,15 +275,80 @@ impl Program {
     }
 
     /// Its plan. Only its headers are read.
-    async fn plan(&self) -> Result<Plan, ExecError> {
+    async fn plan(&self) -> Result<Plan, PlanError> {
         let mut head = [0; elf::HEAD];
         let read = self.read(0, &mut head).await?;
         let (head, size) = (&head[..read], self.size());
-        let range = elf::table_of(head, size).map_err(ExecError::Elf)?;
-        let mut table = Vec::try_of(0, (range.end - range.start) as usize)?;
+        let range = elf::table_of(head, size)?;
+        let mut table = Vec::try_of(0, (range.end - range.start) as usize).map_err(ExecError::from)?;
         let read = self.read(range.start, &mut table).await?;
         // The file may have been cut off meanwhile.
-        elf::plan_of(head, &table[..read], size).map_err(ExecError::Elf)
+        Ok(elf::plan_of(head, &table[..read], size)?)
+    }
+
+    /// The dynamic linker whose path is `size` bytes of this file at `offset`, and its plan. One that asks for a dynamic
+    /// linker itself gets none, as on Linux.
+    async fn linker(
+        &self,
+        (offset, size): (u64, usize),
+        directory: &Arc<Node>,
+        thread: &Thread,
+    ) -> Result<(Self, Plan), ExecError> {
+        let mut path = Vec::try_of(0, size)?;
+        let read = self.read(offset, &mut path).await?;
+        let bad = elf::ElfError::BadInterpreter {
+            offset,
+            size: size as u64,
+        };
+        let Some((0, path)) = path[..read].split_last() else {
+            return Err(ExecError::Elf(bad));
+        };
+        // What stands behind an earlier NUL is no part of it.
+        let path = path.split(|&byte| byte == 0).next().unwrap_or(path);
+        let found = Self::find(directory, thread, path).await;
+        let linker = found.map_err(|error| match error {
+            ExecError::NotFound(errno) => ExecError::LinkerNotFound(errno),
+            ExecError::NotExecutable => ExecError::LinkerNotExecutable,
+            other => other,
+        })?;
+        let plan = linker.plan().await.map_err(PlanError::of_linker)?;
+        Ok((linker, plan))
+    }
+}
+
+/// Why a file has no plan.
+enum PlanError {
+    /// It is not a program that this kernel can run.
+    Elf(ElfError),
+    /// It can't be read.
+    Other(ExecError),
+}
+
+impl PlanError {
+    fn of_program(self) -> ExecError {
+        match self {
+            Self::Elf(error) => ExecError::Elf(error),
+            Self::Other(error) => error,
+        }
+    }
+
+    fn of_linker(self) -> ExecError {
+        match self {
+            Self::Elf(error) => ExecError::LinkerElf(error),
+            Self::Other(error) => error,
+        }
+    }
+}
+
+impl From<ElfError> for PlanError {
+    fn from(error: ElfError) -> Self {
+        Self::Elf(error)
+    }
+}
+
+impl From<ExecError> for PlanError {
+    fn from(error: ExecError) -> Self {
+        Self::Other(error)
     }
 }
 
@@ -299,12 +387,33 @@ async fn resolve(
     Err(ExecError::TooManyScripts)
 }
 
+/// What is added to the addresses of a plan; they may be higher than its place, so that it wraps around.
 fn choose_base(plan: &Plan, placement: &Placement) -> u64 {
     if !plan.position_independent {
         return 0;
     }
     let first = plan.segments().first().map_or(0, Segment::first_page);
-    placement.program.next_multiple_of(plan.alignment) - first
+    placement.program.next_multiple_of(plan.alignment).wrapping_sub(first)
+}
+
+/// The base of a dynamic linker: the highest place of the mmap area into which it fits.
+fn gap_for(space: &Space, plan: &Plan) -> Result<u64, ExecError> {
+    if !plan.position_independent {
+        return Ok(0);
+    }
+    let first = plan.segments().first().map_or(0, Segment::first_page);
+    // Nobody else uses the space yet, so what is free now stays free.
+    let size = plan.end() - first + plan.alignment - PAGE;
+    let gap = space.mmap(MapRequest::anonymous(size, Protection::empty()))?;
+    space.unmap(gap, size)?;
+    Ok(gap.as_u64().next_multiple_of(plan.alignment).wrapping_sub(first))
+}
+
+async fn map_segments(space: &Space, program: &Program, plan: &Plan, base: u64) -> Result<(), ExecError> {
+    for segment in plan.segments() {
+        map_segment(space, program, segment, base).await?;
+    }
+    Ok(())
 }
 
 async fn map_segment(space: &Space, program: &Program, segment: &Segment, base: u64) -> Result<(), ExecError> {
@@ -312,9 +421,9 @@ async fn map_segment(space: &Space, program: &Program, segment: &Segment, base: 
     protection.set(Protection::READ, segment.read);
     protection.set(Protection::WRITE, segment.write);
     protection.set(Protection::EXECUTE, segment.execute);
-    let start = base + segment.first_page();
-    let end = base + segment.end_page();
-    let file_end = base + segment.address + segment.file_size;
+    let start = base.wrapping_add(segment.first_page());
+    let end = base.wrapping_add(segment.end_page());
+    let file_end = base.wrapping_add(segment.address) + segment.file_size;
     let zeros = if segment.file_size == 0 {
         start
     } else {
@@ -346,8 +455,9 @@ fn describe(plan: &Plan, base: u64) -> stack::Program {
     let mut random = [0; 16];
     information::fill_random(&mut random);
     stack::Program {
-        entry: base + plan.entry,
-        headers: plan.header_address.map_or(0, |address| base + address),
+        entry: base.wrapping_add(plan.entry),
+        linker: 0,
+        headers: plan.header_address.map_or(0, |address| base.wrapping_add(address)),
         header_count: plan.header_count,
         hwcap: arch::features::hardware_capabilities(),
         minimum_signal_stack: (crate::signal::frame::SIZE + 128 + 64 + arch::fpu::area_size()) as u64,

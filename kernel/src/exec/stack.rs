@@ -58,6 +58,8 @@ impl Arguments {
 pub struct Program {
     /// The program's own entry point.
     pub entry: u64,
+    /// Where its dynamic linker is, for `AT_BASE`; 0 without one.
+    pub linker: u64,
     /// Address of the program headers.
     pub headers: u64,
     /// Number of program headers.
@@ -214,7 +216,7 @@ fn auxiliary(program: &Program, tail: u64) -> [(u32, u64); 20] {
         (auxvec::AT_PHDR, program.headers),
         (auxvec::AT_PHENT, 56),
         (auxvec::AT_PHNUM, program.header_count),
-        (auxvec::AT_BASE, 0),
+        (auxvec::AT_BASE, program.linker),
         (auxvec::AT_FLAGS, 0),
         (auxvec::AT_ENTRY, program.entry),
         (auxvec::AT_UID, 0),

@@ -25,7 +25,7 @@ macro_rules! numbers {
 }
 
 numbers! {
-    EPERM ENOENT EIO ESRCH EINTR E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT EEXIST ENOTDIR EISDIR EINVAL
+    EPERM ENOENT EIO ESRCH EINTR E2BIG ENOEXEC ELIBBAD EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT EEXIST ENOTDIR EISDIR EINVAL
     EMFILE ENOTTY ESPIPE EPIPE ERANGE ENAMETOOLONG ENOSYS ELOOP EOVERFLOW ETIMEDOUT ENODEV ENOSPC ENOTEMPTY EBUSY EFBIG EOPNOTSUPP
     ENOLCK EDEADLK ENXIO ESTALE EROFS EXDEV
 }
@@ -152,8 +152,9 @@ impl From<OutOfMemory> for Errno {
 impl From<ExecError> for Errno {
     fn from(error: ExecError) -> Self {
         match error {
-            ExecError::NotFound(errno) => errno,
-            ExecError::NotExecutable => Self::EACCES,
+            ExecError::NotFound(errno) | ExecError::LinkerNotFound(errno) => errno,
+            ExecError::NotExecutable | ExecError::LinkerNotExecutable => Self::EACCES,
+            ExecError::LinkerElf(_) => Self::ELIBBAD,
             ExecError::Elf(_) | ExecError::NoInterpreter => Self::ENOEXEC,
             ExecError::TooManyScripts => Self::ELOOP,
             ExecError::Space(error) => error.into(),

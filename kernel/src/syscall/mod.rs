@@ -17,6 +17,7 @@
 
 pub mod advice;
 mod at_once;
+mod attributes;
 pub mod clone;
 pub mod control;
 pub mod descriptors;
@@ -54,6 +55,8 @@ use faultline_fallible::{Arc, Box};
 use faultline_fallible as fallible;
 use faultline_trace::Kind;
 use linux_raw_sys::general as linux;
+
+use attributes::Of;
 
 use crate::arch::UserContext;
 use crate::exec::Image;
@@ -255,6 +258,18 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         }
         linux::__NR_fchownat => value(|| paths::fchownat(caller, a, b, e))?,
         linux::__NR_utimensat => value(|| paths::utimensat(caller, a, b, c, d))?,
+        linux::__NR_getxattr => value(|| attributes::get(caller, Of::Path(a), b))?,
+        linux::__NR_lgetxattr => value(|| attributes::get(caller, Of::Link(a), b))?,
+        linux::__NR_fgetxattr => value(|| attributes::get(caller, Of::Descriptor(a), b))?,
+        linux::__NR_setxattr => value(|| attributes::set(caller, Of::Path(a), b, [c, d, e]))?,
+        linux::__NR_lsetxattr => value(|| attributes::set(caller, Of::Link(a), b, [c, d, e]))?,
+        linux::__NR_fsetxattr => value(|| attributes::set(caller, Of::Descriptor(a), b, [c, d, e]))?,
+        linux::__NR_listxattr => value(|| attributes::list(caller, Of::Path(a)))?,
+        linux::__NR_llistxattr => value(|| attributes::list(caller, Of::Link(a)))?,
+        linux::__NR_flistxattr => value(|| attributes::list(caller, Of::Descriptor(a)))?,
+        linux::__NR_removexattr => value(|| attributes::remove(caller, Of::Path(a), b))?,
+        linux::__NR_lremovexattr => value(|| attributes::remove(caller, Of::Link(a), b))?,
+        linux::__NR_fremovexattr => value(|| attributes::remove(caller, Of::Descriptor(a), b))?,
         linux::__NR_statfs => value(|| paths::statfs(caller, a, b))?,
         linux::__NR_fstatfs => value(|| paths::fstatfs(caller, a, b))?,
         linux::__NR_fcntl => value(|| files::fcntl_lock(caller, a, b as u32, c))?,
