@@ -219,15 +219,15 @@ pub struct Bench {
     #[arg(long, value_name = "TEXT")]
     pub filter: Option<String>,
     /// A Linux kernel image to measure beside ours, or `auto` for Debian's 6.1 and 6.12 cloud kernels (its generic 6.1 for
-    /// swap, with the modules configfs.ko and null_blk.ko, which lie beside the image), which are downloaded by apt-get
-    /// into the target directory and not installed; may be given several times
+    /// swap, with the modules for null_blk and the virtio disk, which lie beside the image), which are downloaded by
+    /// apt-get into the target directory and not installed; may be given several times
     #[arg(long, value_name = "VMLINUZ")]
     pub linux: Vec<PathBuf>,
     /// Only record every instruction of the one operation that --filter names, and say by function what they are spent
     /// on
     #[arg(long, requires = "filter", conflicts_with_all = ["linux", "json", "markdown", "chart"])]
     pub profile: bool,
-    /// Rounds under plain TCG, where time is measured; 0 for none; the suite swap has none
+    /// Rounds under plain TCG, where time is measured (for swap, on a virtio disk); 0 for none
     #[arg(long, value_name = "NUMBER", default_value_t = 3)]
     pub rounds: u32,
     /// Write the figures as JSON
@@ -266,7 +266,7 @@ pub enum Suite {
     /// Calls, faults that need no device, processes.
     #[default]
     Memory,
-    /// Faults that wait: swap on a modelled disk, files in the cache.
+    /// Faults that wait: swap on a modelled disk and on a virtio disk, files in the cache.
     Swap,
 }
 

@@ -16,8 +16,17 @@ const SOURCES: &str = "deb [signed-by=KEYRING] http://deb.debian.org/debian book
 /// The keys that sign them, from the package `debian-archive-keyring`.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// The modules that make a modelled disk, in the order in which they need each other.
-pub const MODULES: [&str; 2] = ["configfs.ko", "null_blk.ko"];
+/// The modules that make a modelled disk, and those for a virtio disk, in the order in which they need each other.
+pub const MODULES: [&str; 8] = [
+    "configfs.ko",
+    "null_blk.ko",
+    "virtio_ring.ko",
+    "virtio.ko",
+    "virtio_pci_legacy_dev.ko",
+    "virtio_pci_modern_dev.ko",
+    "virtio_pci.ko",
+    "virtio_blk.ko",
+];
 
 /// The small kernels for virtual machines, 6.1 and 6.12: those that lie in the target directory, or else the newest ones.
 ///

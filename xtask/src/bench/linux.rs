@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use cpio::newc::{Builder, ModeFileType, trailer};
 
 use super::debian;
-use crate::machine::{self, Accel, End, Hardware};
+use crate::machine::{self, End, Hardware};
 use crate::ports::Ports;
 
 /// The options under which Linux is at its best in this comparison: no mitigations, no zeroing at allocation, no
@@ -18,7 +18,7 @@ const OPTIONS: &str = "console=ttyS0 quiet panic=-1 reboot=t mitigations=off ini
     cgroup_disable=memory no5lvl audit=0 nokaslr \
     norandmaps transparent_hugepage=madvise sysctl.vm.overcommit_memory=1";
 
-/// With the module of a modelled disk: the files of the archive stay in memory when it is short.
+/// With modules for disks: the files of the archive stay in memory when it is short.
 const SWAP_OPTIONS: &str = "rootfstype=ramfs";
 
 /// The processor: with ERMS Linux would zero byte by byte, 4096 counted steps instead of 512, and with the host's random
@@ -31,7 +31,7 @@ pub struct Linux {
     /// What the tables call it.
     pub name: String,
     image: PathBuf,
-    /// What it needs for a modelled disk.
+    /// What it needs for disks.
     modules: Vec<PathBuf>,
 }
 
@@ -55,11 +55,11 @@ impl Linux {
         Ok(kernels)
     }
 
-    /// The kernels that were asked for, with a modelled disk: the modules lie beside the image.
+    /// The kernels that were asked for, with disks: the modules lie beside the image.
     ///
     /// # Errors
     /// As [`all`](Self::all).
-    pub fn all_with_disk(asked: &[PathBuf]) -> anyhow::Result<Vec<Self>> {
+    pub fn all_with_disks(asked: &[PathBuf]) -> anyhow::Result<Vec<Self>> {
         let images = asked.iter().map(|image| match image.as_os_str() == "auto" {
             true => debian::generic(),
             false => Ok(image.clone()),
@@ -94,26 +94,18 @@ impl Linux {
         }
     }
 
-    /// Boots it with the program as its first process and returns what that wrote.
+    /// Boots it on a machine with this memory, acceleration and these disks, with the program as its first process, and
+    /// returns what that wrote.
     ///
     /// # Errors
     /// Says how the machine ended, if the program didn't end it.
-    pub fn boot(
-        &self,
-        program: &[u8],
-        words: &[String],
-        memory: u64,
-        accel: Accel,
-        limit: Duration,
-    ) -> anyhow::Result<String> {
+    pub fn boot(&self, program: &[u8], words: &[String], machine: Hardware, limit: Duration) -> anyhow::Result<String> {
         let more = if self.modules.is_empty() { "" } else { SWAP_OPTIONS };
         let hardware = Hardware {
-            memory,
-            accel,
             cpu: CPU.to_owned(),
             command_line: Some(format!("{OPTIONS} {more} -- {}", words.join(" "))),
             fast_output: false,
-            ..Hardware::default()
+            ..machine
         };
         let ports = Ports {
             log: Box::new(io::sink()),
@@ -170,7 +162,7 @@ mod tests {
     fn a_kernel_that_is_not_there_is_named() {
         let error = Linux::all(&["/no/such/vmlinuz".into()]).unwrap_err();
         assert!(error.to_string().contains("/no/such/vmlinuz"), "{error}");
-        let error = Linux::all_with_disk(&["/no/such/vmlinuz".into()]).unwrap_err();
+        let error = Linux::all_with_disks(&["/no/such/vmlinuz".into()]).unwrap_err();
         assert!(error.to_string().contains("/no/such/vmlinuz"), "{error}");
     }
 

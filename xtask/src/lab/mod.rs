@@ -206,17 +206,17 @@ impl Lab<'_> {
         let memory = memory.transpose().map_err(anyhow::Error::msg)?.unwrap_or(USUAL_MEMORY);
         let accel = self.experiment.accel()?;
         let limit = Duration::try_from_secs_f64(self.experiment.timeout).context("`timeout`")?;
-        if run.system != FAULTLINE {
-            let linux = self.kernels.iter().find(|linux| linux.name == run.system);
-            let linux = linux.or_else(|| self.kernels.first()).context("there is no Linux")?;
-            let output = linux.boot(&task.program, words, memory, accel, limit)?;
-            return figures(&self.experiment.figures, &output, None);
-        }
         let hardware = Hardware {
             memory,
             accel,
             ..Hardware::default()
         };
+        if run.system != FAULTLINE {
+            let linux = self.kernels.iter().find(|linux| linux.name == run.system);
+            let linux = linux.or_else(|| self.kernels.first()).context("there is no Linux")?;
+            let output = linux.boot(&task.program, words, hardware, limit)?;
+            return figures(&self.experiment.figures, &output, None);
+        }
         let mut config = Config::new();
         config.set("mode", "run")?;
         task.configure(&mut config)?;

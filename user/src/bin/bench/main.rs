@@ -9,8 +9,8 @@ mod calls;
 mod counters;
 mod faults;
 mod init;
+mod linux_swap;
 mod memory;
-mod null_block;
 mod processes;
 mod ranges;
 mod series;
@@ -20,12 +20,13 @@ use std::time::Duration;
 
 use faultline_user::{Arguments, fail};
 
+use crate::linux_swap::Device;
 use crate::series::{Bench, Form, Settings};
 
 fn main() {
     let mut arguments = Arguments::new(
         "bench [--suite memory|swap] [--filter TEXT]... [--largest-fork MIB] [--pages N] [--rest MILLISECONDS] [--fields] \
-         [--init] [--latency NANOSECONDS] [--backed MIB]",
+         [--init] [--latency NANOSECONDS] [--backed MIB] [--virtio MIB]",
     );
     let mut settings = Settings {
         filters: Vec::new(),
@@ -35,7 +36,7 @@ fn main() {
     };
     let mut largest = 64;
     let mut suite = Suite::Memory;
-    let (mut latency, mut backed) = (10_000, 0);
+    let (mut latency, mut backed, mut virtio) = (10_000, 0, None);
     let is_init = std::env::args().any(|word| word == "--init");
     if is_init {
         // A kernel hands its first process also those words of its own command line that it doesn't know.
@@ -53,6 +54,7 @@ fn main() {
             },
             "--latency" => latency = arguments.value(),
             "--backed" => backed = arguments.value(),
+            "--virtio" => virtio = Some(arguments.value()),
             "--largest-fork" => largest = arguments.value(),
             "--pages" => settings.pages = arguments.value(),
             "--rest" => settings.rest = Duration::from_millis(arguments.value()),
@@ -66,8 +68,8 @@ fn main() {
     if is_init {
         init::settle();
         if suite == Suite::Swap {
-            null_block::swap_on(latency, backed)
-                .unwrap_or_else(|error| fail(format_args!("no swap on Linux: {error}")));
+            let device = virtio.map_or(Device::NullBlock { latency, backed }, Device::Virtio);
+            linux_swap::swap_on(device).unwrap_or_else(|error| fail(format_args!("no swap on Linux: {error}")));
         }
         // In a child: Linux logs every signal of its first process, handled or not.
         memory::wait(memory::fork(|| measure(suite, settings, largest)));

@@ -4,8 +4,11 @@
 //! modelled disk, Linux's `null_blk`. Neither limits the bytes a second: those cost the instructions that move them. Under
 //! `-icount` that clock counts guest instructions, and goes on to the next timer where the machine is idle; so a figure is
 //! the instructions of a page plus what of its waiting nobody else could use, and repeats to the digit.
+//!
+//! The same reads on a virtio disk of the emulator are measured in time, in rounds (`virtio`).
 
 mod tables;
+mod virtio;
 
 use std::cell::Cell;
 use std::fs;
@@ -98,6 +101,8 @@ struct Results {
     fault_bytes: u64,
     transfer_bytes: u64,
     parts: Vec<Measured>,
+    /// The same reads on a virtio disk, in time.
+    virtio: virtio::Rounds,
 }
 
 /// Measures, prints, and writes the files that were asked for.
@@ -110,11 +115,12 @@ pub fn run(arguments: &cli::Bench) -> anyhow::Result<u8> {
     }
     let page = arguments.markdown.as_deref();
     let page = page.map(|file| Page::read(file, "bench swap")).transpose()?;
-    let kernels = Linux::all_with_disk(&arguments.linux)?;
+    let kernels = Linux::all_with_disks(&arguments.linux)?;
     let artifacts = session::prepare()?;
     let file = artifacts.task(PROGRAM).context("there is no sample task bench")?;
     let program = fs::read(&file).with_context(|| format!("{} can't be read", file.display()))?;
-    let bar = progress_bar(PARTS.len() as u64 * 2 * (1 + kernels.len() as u64));
+    let systems = 1 + kernels.len() as u64;
+    let bar = progress_bar((PARTS.len() as u64 * 2 + u64::from(arguments.rounds)) * systems);
     let mut results = Results {
         memory: arguments.memory(),
         ..Results::default()
@@ -152,6 +158,7 @@ pub fn run(arguments: &cli::Bench) -> anyhow::Result<u8> {
         results.parts.push(measured);
     }
     [results.fault_bytes, results.transfer_bytes] = bytes.get();
+    results.virtio = virtio::measure(&artifacts, &program, &kernels, arguments, &bar)?;
     bar.finish_and_clear();
     if results.parts.iter().all(|part| part.queued.operations.is_empty()) {
         bail!(
@@ -177,13 +184,11 @@ pub fn run(arguments: &cli::Bench) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// The words for the program.
-fn words(arguments: &cli::Bench, part: Part) -> Vec<String> {
-    let mut words = ["--suite", "swap", "--fields", "--filter", part.operations]
-        .map(str::to_owned)
-        .to_vec();
-    if let Some(filter) = &arguments.filter {
-        words.extend(["--filter".to_owned(), filter.clone()]);
+/// The words for the program: what it measures, by parts of the operations' names.
+fn words(arguments: &cli::Bench, operations: &[&str]) -> Vec<String> {
+    let mut words = ["--suite", "swap", "--fields"].map(str::to_owned).to_vec();
+    for part in operations.iter().copied().chain(arguments.filter.as_deref()) {
+        words.extend(["--filter".to_owned(), part.to_owned()]);
     }
     words
 }
@@ -207,7 +212,7 @@ fn boot_faultline(
     };
     let mut config = Config::new();
     config.set("fault", fault)?.set("zero_pool", Switch::Off)?;
-    let words = words(arguments, part);
+    let words = words(arguments, &[part.operations]);
     run_program(artifacts, config, &hardware, &words, arguments.timeout)
 }
 
@@ -217,8 +222,16 @@ fn boot_linux(linux: &Linux, program: &[u8], arguments: &cli::Bench, part: Part)
     if part.is_backed {
         first.extend(["--backed".to_owned(), part.swap.to_string()]);
     }
-    // The words of a kernel's command line have no spaces in them.
-    let words = words(arguments, part).into_iter().map(|word| word.replace(' ', "+"));
-    let words: Vec<_> = first.into_iter().chain(words).collect();
-    linux.boot(program, &words, arguments.memory(), Accel::Icount, arguments.timeout)
+    let machine = Hardware {
+        memory: arguments.memory(),
+        accel: Accel::Icount,
+        ..Hardware::default()
+    };
+    first.extend(words(arguments, &[part.operations]));
+    linux.boot(program, &on_command_line(first), machine, arguments.timeout)
+}
+
+/// The words of a kernel's command line have no spaces in them.
+fn on_command_line(words: Vec<String>) -> Vec<String> {
+    words.into_iter().map(|word| word.replace(' ', "+")).collect()
 }

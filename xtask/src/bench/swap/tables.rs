@@ -3,6 +3,7 @@
 use super::super::chart::Pair;
 use super::super::figures::{Column, Figures};
 use super::super::tables::{Table, maybe, number};
+use super::virtio::Rounds;
 use super::{Measured, Results};
 
 /// What is to be reached at most for a page, by operation and latency in microseconds.
@@ -68,14 +69,23 @@ fn titled(operation: &str, part: &Measured) -> String {
 /// All tables, each with a title.
 pub fn all(results: &Results) -> String {
     let memory = results.memory;
-    format!(
+    let mut text = format!(
         "A page, in nanoseconds of the machine's clock at an instruction each, {memory} MiB:\n\n{}\n\
          One touch of a page that is out, and the share of touches that waited for the disk:\n\n{}\n\
          Beside faults that wait:\n\n{}",
         pages(results).to_markdown(),
         touches(results).to_markdown(),
         shares(results).to_markdown()
-    )
+    );
+    if let Some(table) = rates(&results.virtio) {
+        text += &format!(
+            "\nPages a second on a virtio disk under plain TCG, {memory} MiB, by the least time of {} rounds in which the \
+             systems took turns:\n\n{}",
+            results.virtio.rounds,
+            table.to_markdown()
+        );
+    }
+    text
 }
 
 fn table<const N: usize>(header: [&str; N]) -> Table {
@@ -207,6 +217,36 @@ fn shares(results: &Results) -> Table {
     table
 }
 
+/// None if nothing was measured.
+fn rates(virtio: &Rounds) -> Option<Table> {
+    let ((_, ours), others) = virtio.systems.split_first()?;
+    let mut header: Vec<String> = [&"operation".to_owned()]
+        .into_iter()
+        .chain(virtio.systems.iter().map(|(name, _)| name))
+        .cloned()
+        .collect();
+    if !others.is_empty() {
+        header.push("Faultline / best Linux".into());
+    }
+    let mut table = Table::new(header);
+    for (operation, time) in ours {
+        let times = others.iter().map(|(_, times)| {
+            let time = times.iter().find(|(name, _)| name == operation);
+            time.map(|(_, time)| *time)
+        });
+        let times: Vec<Option<f64>> = times.collect();
+        let rate = |time: f64| number((1e9 / time) as u64);
+        let mut row = vec![operation.clone(), rate(*time)];
+        row.extend(times.iter().map(|time| time.map_or_else(String::new, rate)));
+        if !others.is_empty() {
+            let best = times.iter().flatten().copied().reduce(f64::min);
+            row.push(best.map_or_else(String::new, |best| format!("{:.1}", best / time)));
+        }
+        table.rows.push(row);
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +286,7 @@ mod tests {
                 part(10, "steady: each=1000.0 majors=0.3", "steady: each=5000.0 majors=0.4"),
                 part(10, "evicting a page: left=0.0", "evicting a page: left=1.0"),
             ],
+            virtio: Rounds::default(),
         }
     }
 
@@ -278,5 +319,27 @@ mod tests {
         );
         assert_eq!(touches(&results()).rows.len(), 2);
         assert!(all(&results()).contains("swap-in, 8 threads, random, 100 us"));
+    }
+
+    #[test]
+    fn rates_are_of_the_least_times() {
+        assert!(rates(&Rounds::default()).is_none());
+        let times = |least: f64| vec![("swap-in".to_owned(), least)];
+        let mut rounds = Rounds {
+            rounds: 2,
+            systems: vec![("Faultline".to_owned(), times(5_000.0))],
+        };
+        assert_eq!(cells(&rates(&rounds).unwrap(), 0), ["swap-in", "200,000"]);
+        rounds.systems.push(("Linux 1".to_owned(), times(20_000.0)));
+        rounds.systems.push(("Linux 2".to_owned(), times(10_000.0)));
+        assert_eq!(
+            cells(&rates(&rounds).unwrap(), 0),
+            ["swap-in", "200,000", "50,000", "100,000", "2.0"]
+        );
+        let results = Results {
+            virtio: rounds,
+            ..results()
+        };
+        assert!(all(&results).contains("384 MiB, by the least time of 2 rounds"));
     }
 }
