@@ -6,7 +6,7 @@ use core::task::Poll;
 
 use arrayvec::ArrayVec;
 
-use super::batch::{BATCH, Batch, Item, OWN, Owner};
+use super::batch::{BATCH, Batch, Item, Owner};
 use super::visit::{Purpose, Visit};
 use crate::Memory;
 use crate::address::{PAGE_SIZE, PageRange};
@@ -19,6 +19,9 @@ use crate::tlb::Change;
 
 /// Pages that one step of `WILLNEED` looks at.
 const LOOK: u64 = 256;
+
+/// Batches that a call has under way at once: filling four of 64 pages takes longer than most disks take for one.
+const UNDER_WAY: usize = 5;
 
 /// Runs of neighbouring slots that it reads.
 const RUNS: usize = 16;
@@ -167,7 +170,7 @@ impl<P: Platform> Memory<P> {
 
 /// Calls `step` with a batch to put pages in that leave, until it says that there are no more, and waits until all are written.
 pub(super) async fn leave_in_steps<P: Platform>(memory: &'static Memory<P>, mut step: impl FnMut(&Owner<P>) -> bool) {
-    let mut under_way = ArrayVec::<Owner<P>, OWN>::new();
+    let mut under_way = ArrayVec::<Owner<P>, UNDER_WAY>::new();
     let mut filling = None;
     let mut more = true;
     while more {
