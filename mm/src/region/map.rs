@@ -78,10 +78,11 @@ impl RegionMap {
 
     /// Finds the region of `address` and remembers it; false if there is none. O(log n).
     pub(crate) fn look_up(&mut self, address: u64) -> bool {
-        let Some((range, region)) = self.find(address) else {
+        let Some(at) = self.position(address) else {
             return false;
         };
-        self.last = Summary::of(range, region);
+        let (range, region) = self.view(at);
+        self.last = Summary::of(range, region, at);
         true
     }
 
@@ -131,6 +132,18 @@ impl RegionMap {
     #[inline]
     pub(crate) fn find(&self, address: u64) -> Option<(PageRange, &Region)> {
         self.position(address).map(|at| self.view(at))
+    }
+
+    /// As [`find`](Self::find), without a search where it is the region that the last fault found.
+    #[inline(always)]
+    pub(crate) fn find_summed(&self, address: u64) -> Option<(PageRange, &Region)> {
+        let Summary { start, size, at, .. } = self.last;
+        if self.has_summary(address) && self.chunks.stands(at, start) {
+            let region = self.chunks.region(at);
+            debug_assert_eq!(region.end, start + size);
+            return Some((PageRange::new_unchecked(start, region.end), region));
+        }
+        self.find(address)
     }
 
     /// The first region that ends above `address`.
@@ -272,7 +285,7 @@ impl RegionMap {
                     Some(after) => {
                         self.join_below(after);
                     }
-                    None => self.last = Summary::of(PageRange::new_unchecked(start, region.end), &region),
+                    None => self.last = Summary::of(PageRange::new_unchecked(start, region.end), &region, at),
                 }
                 return;
             }
@@ -283,8 +296,9 @@ impl RegionMap {
                 self.chunks.region_mut(at).backing = region.backing;
             }
             None => {
-                self.last = Summary::of(range, &region);
-                self.chunks.insert_after(before, range.start(), region);
+                let found = Summary::of(range, &region, Position::FIRST);
+                let at = self.chunks.insert_after(before, range.start(), region);
+                self.last = Summary { at, ..found };
             }
         }
     }

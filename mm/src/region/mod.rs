@@ -118,6 +118,8 @@ pub(crate) struct Summary {
     pub(crate) order: Order,
     /// Leaf flags of a page of the region's own.
     pub(crate) leaf: u64,
+    /// Where the region stood when it was found; others may have come or gone since.
+    at: Position,
     /// How a first read is served.
     on_read: FaultClass,
     /// How a first write is served.
@@ -131,6 +133,7 @@ impl Summary {
         protection: Protection::empty(),
         order: Order::Normal,
         leaf: 0,
+        at: Position::FIRST,
         on_read: FaultClass::ZeroPage,
         on_write: FaultClass::DemandZero,
     };
@@ -145,7 +148,7 @@ impl Summary {
         }
     }
 
-    fn of(range: PageRange, region: &Region) -> Self {
+    fn of(range: PageRange, region: &Region, at: Position) -> Self {
         let (on_read, on_write) = match &region.backing {
             Backing::Anonymous if region.flags.contains(RegionFlags::HUGE_PAGES) => {
                 (FaultClass::Huge, FaultClass::Huge)
@@ -160,6 +163,7 @@ impl Summary {
             protection: region.protection,
             order: region.order(),
             leaf: Entry::flags_for(region.protection) | Entry::ACCESSED,
+            at,
             on_read,
             on_write,
         }

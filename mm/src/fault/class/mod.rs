@@ -26,7 +26,7 @@ impl<P: Platform> Memory<P> {
         entry: EntryRef<'_>,
     ) -> Step<P> {
         let (token, inner) = valid!(self.lock_valid(token, &request, entry));
-        let Some((range, region)) = inner.regions.find(request.page) else {
+        let Some((range, region)) = inner.regions.find_summed(request.page) else {
             return self.complete_stale(token, inner);
         };
         match &region.backing {

@@ -55,7 +55,7 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    const FIRST: Self = Self {
+    pub(super) const FIRST: Self = Self {
         group: 0,
         chunk: 0,
         slot: 0,
@@ -109,6 +109,15 @@ impl Chunks {
     fn chunk(&self, at: Position) -> &Chunk {
         let (group, chunk, _) = at.indices();
         &self.groups[group].chunks[chunk]
+    }
+
+    /// Whether the region that starts at `start` stands at `at`, which may have been valid before insertions and removals.
+    #[inline(always)]
+    pub(super) fn stands(&self, at: Position, start: u64) -> bool {
+        let (group, chunk, slot) = at.indices();
+        let chunk = self.groups.get(group).and_then(|group| group.chunks.get(chunk));
+        // Behind the last region, starts are `NONE`.
+        chunk.is_some_and(|chunk| chunk.starts.get(slot) == Some(&start))
     }
 
     /// The last region that starts at or below `address`. O(log n).
