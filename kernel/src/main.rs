@@ -19,6 +19,7 @@ mod layout;
 mod log;
 mod machine;
 mod memory;
+mod net;
 mod output;
 mod panic;
 mod process;

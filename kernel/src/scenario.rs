@@ -36,8 +36,8 @@ use crate::report::Report;
 use crate::startup::{String, Vec};
 use crate::syscall::{Errno, information};
 use crate::{
-    arch, audit, block, exec, executor_costs, floor, fs, heap, output, selftest, shortage, statistics, swap, terminal,
-    time, tracing,
+    arch, audit, block, exec, executor_costs, floor, fs, heap, net, output, selftest, shortage, statistics, swap,
+    terminal, time, tracing,
 };
 
 /// How long the task that zeroes frames sleeps when the pool is full, in nanoseconds: twice as long each time, so that an
@@ -106,6 +106,7 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
         heap::set_limit(config.heap << 10);
     }
     shortage::start();
+    net::rights::start();
     if config.processes {
         peaks::start();
     }
@@ -123,6 +124,7 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     let duration = time::now() - began;
     memory().leave_spaces();
     // What the programs wrote to files is not needed any more; it is in frames, which have to be free then.
+    net::rights::clear();
     fs::tree::clear();
     while memory().give_back_left(GIVEN_BACK) {}
     tracing::finish();

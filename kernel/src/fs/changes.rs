@@ -277,7 +277,7 @@ pub fn link(node: &Arc<Node>, to: &Place) -> Result<(), Errno> {
     }
     check_not_mounted(&to.directory)?;
     check_same(node, &to.directory)?;
-    if !matches!(node.kind, NodeKind::File(_) | NodeKind::Link(_)) {
+    if !matches!(node.kind, NodeKind::File(_) | NodeKind::Link(_) | NodeKind::Socket(_)) {
         return Err(Errno::EPERM);
     }
     if to.node.is_none() && node.links.load(Ordering::Relaxed) == 0 {

@@ -31,6 +31,7 @@ use super::file::{File, INPUT, Transfer, Written};
 use super::pipe::Pipe;
 use super::timer::Timer;
 use super::{FileKind, OpenFile, event::Event};
+use crate::net::Socket;
 use crate::syscall::Errno;
 use crate::terminal;
 use crate::waker::{self, Ring};
@@ -91,6 +92,7 @@ enum Held {
     Timer(Arc<Timer>),
     Event(Arc<Event>),
     Epoll(Arc<Epoll>),
+    Socket(Arc<Socket>),
     Terminal,
 }
 
@@ -102,6 +104,7 @@ unsafe impl HoldsQueue for Held {
             Self::Timer(timer) => timer.polls(),
             Self::Event(event) => event.polls(),
             Self::Epoll(epoll) => &epoll.polls,
+            Self::Socket(socket) => socket.polls(),
             Self::Terminal => terminal::input(),
         }
     }
@@ -122,6 +125,7 @@ impl Held {
             FileKind::Timer(timer) => Some(Self::Timer(timer.clone())),
             FileKind::Event(event) => Some(Self::Event(event.clone())),
             FileKind::Epoll(epoll) => Some(Self::Epoll(epoll.clone())),
+            FileKind::Socket(end) => Some(Self::Socket(end.0.clone())),
             FileKind::Console(_) => Some(Self::Terminal),
             _ => None,
         }

@@ -19,6 +19,7 @@ use super::timer::Timer;
 use super::tree::{self, Content, Device, NodeKind};
 use super::{RamdiskFile, changes};
 use crate::block;
+use crate::net::SocketEnd;
 use crate::syscall::Errno;
 
 /// A node of the tree, held.
@@ -54,6 +55,8 @@ pub enum FileKind {
     PipeReader(ReadEnd),
     /// The writing end of a pipe.
     PipeWriter(WriteEnd),
+    /// A socket.
+    Socket(SocketEnd),
 }
 
 impl FileKind {
@@ -63,6 +66,7 @@ impl FileKind {
         match self {
             Self::Console(_) => "/dev/console",
             Self::PipeReader(_) | Self::PipeWriter(_) => "pipe:[1]",
+            Self::Socket(_) => "socket:[1]",
             Self::Timer(_) => "anon_inode:[timerfd]",
             Self::Event(_) => "anon_inode:[eventfd]",
             Self::Epoll(_) => "anon_inode:[eventpoll]",
@@ -86,6 +90,7 @@ impl FileKind {
             Self::Epoll(epoll) => Some(&**epoll),
             Self::PipeReader(end) => Some(end),
             Self::PipeWriter(end) => Some(end),
+            Self::Socket(end) => Some(end),
             _ => None,
         }
     }
@@ -149,6 +154,7 @@ impl OpenFile {
                 FileKind::Disk(DiskFile(block::all().get(*index).ok_or(Errno::ENXIO)?))
             }
             NodeKind::Device(Device::Console) => FileKind::Console(Port::Output),
+            NodeKind::Socket(_) => return Err(Errno::ENXIO),
             NodeKind::Link(_) | NodeKind::Directory(_) => return Err(Errno::ELOOP),
         };
         Ok(Self::new(kind, Some(node), flags))

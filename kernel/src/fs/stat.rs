@@ -46,6 +46,7 @@ impl Sort {
             _ if node.is_link() => Self::Link,
             NodeKind::Device(Device::Disk(_)) => Self::Disk,
             NodeKind::Device(_) => Self::Device,
+            NodeKind::Socket(_) => Self::Socket,
             _ => Self::File,
         }
     }
@@ -119,6 +120,7 @@ impl Status {
             NodeKind::Proc(_) => (linux::S_IFREG, 0, 0),
             NodeKind::Device(disk @ Device::Disk(_)) => (linux::S_IFBLK, 0, number_of(*disk)),
             NodeKind::Device(device) => (linux::S_IFCHR, 0, number_of(*device)),
+            NodeKind::Socket(_) => (linux::S_IFSOCK, 0, 0),
         };
         Self {
             inode: node.inode,
@@ -147,6 +149,7 @@ impl Status {
         }
         let (mode, device) = match &file.kind {
             FileKind::PipeReader(_) | FileKind::PipeWriter(_) => (linux::S_IFIFO | 0o600, 0),
+            FileKind::Socket(_) => (linux::S_IFSOCK | 0o777, 0),
             FileKind::Console(_) => (linux::S_IFCHR | 0o620, number_of(Device::Console)),
             FileKind::Memory(_) => (linux::S_IFREG | 0o777, 0),
             _ => (linux::S_IFCHR | 0o666, 0),

@@ -24,6 +24,7 @@ use super::proc::{self, ProcNode};
 use super::ramdisk::RamdiskFile;
 use super::stat::Sort;
 use crate::arch::clock;
+use crate::net::Socket;
 use crate::syscall::Errno;
 use crate::time::NANOSECONDS;
 
@@ -59,6 +60,8 @@ pub enum NodeKind {
     Device(Device),
     /// What `/proc` shows.
     Proc(ProcNode),
+    /// The name of a socket, which need not be there any more.
+    Socket(Weak<Socket>),
     /// What the mounted file system has.
     Mounted(Box<MountedNode>),
 }

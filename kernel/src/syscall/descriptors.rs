@@ -71,9 +71,11 @@ pub fn check(process: &Process, descriptor: u64) -> Result<u64, Errno> {
 pub fn fsync(process: &Process, descriptor: u64) -> Result<u64, Errno> {
     match process.files().lock().entry(descriptor)?.file.kind {
         FileKind::Path => Err(Errno::EBADF),
-        FileKind::PipeReader(_) | FileKind::PipeWriter(_) | FileKind::Timer(_) | FileKind::Console(_) => {
-            Err(Errno::EINVAL)
-        }
+        FileKind::PipeReader(_)
+        | FileKind::PipeWriter(_)
+        | FileKind::Socket(_)
+        | FileKind::Timer(_)
+        | FileKind::Console(_) => Err(Errno::EINVAL),
         _ => Ok(0),
     }
 }

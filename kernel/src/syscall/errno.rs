@@ -27,7 +27,9 @@ macro_rules! numbers {
 numbers! {
     EPERM ENOENT EIO ESRCH EINTR E2BIG ENOEXEC ELIBBAD EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT EEXIST ENOTDIR EISDIR EINVAL
     EMFILE ENOTTY ESPIPE EPIPE ERANGE ENAMETOOLONG ENOSYS ELOOP EOVERFLOW ETIMEDOUT ENODEV ENOSPC ENOTEMPTY EBUSY EFBIG EOPNOTSUPP
-    ENOLCK EDEADLK ENXIO ESTALE EROFS EXDEV
+    ENOLCK EDEADLK ENXIO ESTALE EROFS EXDEV ENOTSOCK EDESTADDRREQ EMSGSIZE EPROTOTYPE ENOPROTOOPT EPROTONOSUPPORT
+    ESOCKTNOSUPPORT EAFNOSUPPORT EADDRINUSE EADDRNOTAVAIL ENETUNREACH ECONNRESET EISCONN ENOTCONN ETOOMANYREFS
+    ECONNREFUSED EALREADY EINPROGRESS EDOM
 }
 
 impl Errno {
@@ -42,6 +44,21 @@ impl Errno {
     /// Another call changes the address space in steps, or this one takes more than one: it waits for its turn. Never seen
     /// in user mode.
     pub const EWAIT: Self = Self(517);
+
+    /// The number, which is not negated.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The error of a number that was kept; none for 0.
+    #[must_use]
+    pub const fn kept(number: u32) -> Option<Self> {
+        match number {
+            0 => None,
+            _ => Some(Self(number)),
+        }
+    }
 
     /// The value of `rax` that says this error.
     #[must_use]

@@ -81,7 +81,8 @@ pub async fn ioctl(caller: Caller, descriptor: u64, request: u64, argument: u64)
             // The signal goes to the owner of the file, and no file has one unless `F_SETOWN` gives it one.
             let on = user::read_u32(&caller.space, argument).await? != 0;
             let was_on = file.flags() & linux::FASYNC != 0;
-            if on != was_on && file.pipe().is_none() && !matches!(file.kind, FileKind::Console(_)) {
+            if on != was_on && file.pipe().is_none() && !matches!(file.kind, FileKind::Console(_) | FileKind::Socket(_))
+            {
                 return Err(Errno::ENOTTY);
             }
             file.set_flag(linux::FASYNC, on);
@@ -95,9 +96,13 @@ pub async fn ioctl(caller: Caller, descriptor: u64, request: u64, argument: u64)
                 None if file.bytes().is_some() || matches!(file.kind, FileKind::Memory(_) | FileKind::Mounted(_)) => {
                     file.length().saturating_sub(*file.offset.lock())
                 }
+                None if let FileKind::Socket(end) = &file.kind => end.0.readable()? as u64,
                 None => return Err(Errno::ENOTTY),
             };
             user::write_u32(&caller.space, argument, left.min(i32::MAX as u64) as u32).await?;
+        }
+        ioctl::TIOCOUTQ if let FileKind::Socket(end) = &file.kind => {
+            user::write_u32(&caller.space, argument, end.0.sent.bytes() as u32).await?;
         }
         _ => return Err(Errno::ENOTTY),
     }

@@ -39,6 +39,7 @@ pub mod posix_timers;
 pub mod processes;
 pub mod remap;
 pub mod scheduling;
+pub mod sockets;
 mod swapping;
 pub mod time;
 pub mod timers;
@@ -66,6 +67,7 @@ use crate::process::{ExitStatus, Thread};
 use crate::signal::Signal;
 use crate::signal::frame::{FpuImage, Registers};
 use crate::{signal, tracing};
+use sockets::messages;
 
 pub use errno::Errno;
 pub use immediate::{Immediate, immediate};
@@ -302,6 +304,25 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_epoll_ctl => value(|| epolls::epoll_ctl(caller, a, b, c, d))?,
         linux::__NR_epoll_wait => value(|| epolls::epoll_wait(caller, a, b, c, d))?,
         linux::__NR_epoll_pwait => value(|| epolls::epoll_pwait(caller, a, b, c, d, e))?,
+        linux::__NR_socket => value(|| sockets::socket(caller, a, b, c))?,
+        linux::__NR_socketpair => value(|| sockets::socketpair(caller, a, b, c, d))?,
+        linux::__NR_bind => value(|| sockets::bind(caller, a, b, c))?,
+        linux::__NR_listen => value(|| async move { sockets::listen(&caller, a, b) })?,
+        linux::__NR_accept => value(|| sockets::accept4(caller, a, b, c, 0))?,
+        linux::__NR_accept4 => value(|| sockets::accept4(caller, a, b, c, d))?,
+        linux::__NR_connect => value(|| sockets::connect(caller, a, b, c))?,
+        linux::__NR_shutdown => value(|| async move { sockets::shutdown(&caller, a, b) })?,
+        linux::__NR_getsockname => value(|| sockets::getsockname(caller, a, b, c))?,
+        linux::__NR_getpeername => value(|| sockets::getpeername(caller, a, b, c))?,
+        linux::__NR_getsockopt => value(|| sockets::getsockopt(caller, [a, b, c, d, e]))?,
+        linux::__NR_setsockopt => value(|| sockets::setsockopt(caller, [a, b, c, d, e]))?,
+        linux::__NR_sendto => value(|| messages::sendto(caller, [a, b, c, d, e, f]))?,
+        linux::__NR_recvfrom => value(|| messages::recvfrom(caller, [a, b, c, d, e, f]))?,
+        linux::__NR_sendmsg => value(|| messages::sendmsg(caller, a, b, c))?,
+        linux::__NR_recvmsg => value(|| messages::recvmsg(caller, a, b, c))?,
+        linux::__NR_sendmmsg => value(|| messages::sendmmsg(caller, a, b, c, d))?,
+        linux::__NR_recvmmsg => value(|| messages::recvmmsg(caller, [a, b, c, d, e]))?,
+
         linux::__NR_timerfd_create => value(|| timers::timerfd_create(caller, a, b))?,
         linux::__NR_timerfd_settime => value(|| timers::timerfd_settime(caller, a, b, c, d))?,
         linux::__NR_timerfd_gettime => value(|| timers::timerfd_gettime(caller, a, b))?,

@@ -6,6 +6,7 @@
 use linux_raw_sys::general as linux;
 
 use super::pieces::{Pieces, Source};
+use super::sockets::flow;
 use super::{Caller, Errno, at_once, events, pipes, user};
 use crate::block::{self, Disk};
 use crate::fs::device::Rule;
@@ -53,6 +54,10 @@ async fn transfer_in(caller: &Caller, file: &OpenFile, pieces: &mut Pieces, at: 
         FileKind::Path => Err(Errno::EBADF),
         FileKind::PipeReader(end) => pipes::read(caller, file, &end.0, pieces).await,
         FileKind::PipeWriter(_) => Err(Errno::EBADF),
+        FileKind::Socket(end) => {
+            let received = flow::receive(caller, file, &end.0, pieces, 0).await?;
+            Ok(received.length)
+        }
         FileKind::Console(port) => port.read(caller, file, pieces).await,
         FileKind::Event(counter) => events::read(caller, file, counter, pieces).await,
         FileKind::Epoll(_) => Err(Errno::EINVAL),
@@ -290,6 +295,7 @@ async fn transfer_pieces_out(
         FileKind::Device(_) => Ok(pieces.left()),
         FileKind::Console(port) => port.write(caller, file, Source::User(pieces)).await,
         FileKind::PipeWriter(end) => pipes::write(caller, file, &end.0, Source::User(pieces)).await,
+        FileKind::Socket(end) => flow::write(caller, file, &end.0, Source::User(pieces)).await,
         FileKind::Event(counter) => events::write(caller, file, counter, Source::User(pieces)).await,
         FileKind::Epoll(_) => Err(Errno::EINVAL),
         FileKind::Memory(_) | FileKind::Text(_) => {
@@ -465,6 +471,7 @@ pub async fn sendfile(caller: Caller, to: u64, from: u64, offset: u64, length: u
         let written = match &target.kind {
             FileKind::Console(port) => port.write(&caller, &target, Source::Kernel(chunk)).await,
             FileKind::PipeWriter(end) => pipes::write(&caller, &target, &end.0, Source::Kernel(chunk)).await,
+            FileKind::Socket(end) => flow::write(&caller, &target, &end.0, Source::Kernel(chunk)).await,
             FileKind::Memory(_) | FileKind::Device(_) => {
                 let written = write_to(&caller, &target, None, chunk).await;
                 let written = written.map(|written| written as u64);
