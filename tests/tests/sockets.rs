@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use faultline_tests::{Guest, Libc, Run, c_program, native_file};
+use faultline_tests::{Guest, Libc, Run, busybox, c_program, native_file, root_with};
 
 fn output(guest: &Guest) -> String {
     assert_eq!(guest.status(), 0, "{}", String::from_utf8_lossy(&guest.stderr));
@@ -34,4 +34,51 @@ fn sockets_of_one_machine_are_as_on_linux() {
 #[test]
 fn tcp_and_udp_inside_the_machine_are_as_on_linux() {
     same_as_native(&c_program("networks", Libc::Gnu));
+}
+
+/// Debian's redis, over TCP and over a path. Its server and its checker are one program, which looks at its name.
+#[test]
+fn redis_answers_inside_the_machine() {
+    const SERVER: &str = "/usr/bin/redis-check-rdb";
+    const SCRIPT: &str = "redis-server --save '' --unixsocket /tmp/redis.sock --port 6379 >/tmp/log 2>&1 & \
+        until redis-cli ping >/tmp/answer 2>&1 && grep -q PONG /tmp/answer; do sleep 0.1; done; \
+        redis-cli set key value; redis-cli -s /tmp/redis.sock get key; redis-cli incr counter; \
+        redis-cli -s /tmp/redis.sock eval \"return redis.call('get', KEYS[1])\" 1 key; \
+        redis-benchmark --csv -n 1000 -c 20 -r 100 -t set,get,lpush >/tmp/rates; cut -d, -f1 /tmp/rates; \
+        redis-cli dbsize; redis-cli shutdown nosave; wait; tail -n 1 /tmp/log | cut -d' ' -f7-";
+    assert!(
+        Path::new(SERVER).is_file(),
+        "this test needs redis: apt-get install redis-tools"
+    );
+    let others = ["/usr/bin/redis-cli", "/usr/bin/redis-benchmark"];
+    let mut root = root_with(Path::new(SERVER), &others);
+    root.add_link("usr/bin/redis-server", SERVER);
+    root.add_file(
+        "bin/busybox",
+        true,
+        std::fs::read(busybox()).expect("busybox can be read"),
+    );
+    for applet in ["sh", "grep", "sleep", "cut", "tail"] {
+        root.add_link(&format!("bin/{applet}"), "busybox");
+    }
+    let guest = Run::within(root, "/bin/sh", &["-c", SCRIPT]).with_mib(256).boot();
+    let printed = output(&guest);
+    let lines: Vec<_> = printed.lines().collect();
+    let expected = [
+        "OK",
+        "value",
+        "1",
+        "value",
+        "\"test\"",
+        "\"SET\"",
+        "\"GET\"",
+        "\"LPUSH\"",
+    ];
+    assert_eq!(lines[..expected.len()], expected, "{printed}");
+    let keys: u32 = lines[expected.len()].parse().expect("a number of keys");
+    assert!((50..=103).contains(&keys), "{keys} keys");
+    assert!(
+        printed.ends_with("Redis is now ready to exit, bye bye...\n"),
+        "{printed}"
+    );
 }
