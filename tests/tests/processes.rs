@@ -77,6 +77,15 @@ fn a_thread_that_executes_a_program_becomes_the_first() {
 }
 
 #[test]
+fn what_is_given_up_stays_given_up() {
+    let printed = same_as_native(&c_program("privileges", Libc::Gnu));
+    assert!(
+        printed.contains("oom_score_adj 1001: -1 Invalid argument is"),
+        "{printed}"
+    );
+}
+
+#[test]
 fn scripts_run_by_their_interpreters() {
     let printed = same_in_folder(&c_program("scripts", Libc::Gnu));
     assert!(printed.contains("Too many levels of symbolic links"), "{printed}");

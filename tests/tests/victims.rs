@@ -94,3 +94,20 @@ fn a_hog_of_pipes_answers_for_them() {
     let [all, _, _, pipes, _] = held(&only_the_hog("pipes"));
     assert!(pipes > 24 << 10 && all > 64 << 10, "{pipes} of {all}");
 }
+
+#[test]
+fn an_adjustment_weighs_in_the_choice() {
+    let file = c_program("chosen", Libc::Gnu);
+    // The first holds 70 MiB and the second less than 50, so that a fifth of 128 MiB decides.
+    for (adjustment, chosen) in [
+        ("0", "first"),
+        ("-100", "first"),
+        ("-600", "second"),
+        ("-1000", "second"),
+    ] {
+        let guest = Run::file(&file, &[adjustment]).with_mib(MIB).boot();
+        let text = String::from_utf8_lossy(&guest.stdout).into_owned();
+        assert_eq!(text, format!("the {chosen} was chosen, signal 9\n"), "{adjustment}");
+        assert_eq!((guest.status(), guest.count("victims")), (0, 1));
+    }
+}

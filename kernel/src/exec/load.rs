@@ -149,7 +149,11 @@ pub async fn load(
 
     let space = Space::try_new(memory())?;
     space.init()?;
-    let placement = Placement::draw(process.pid, process.programs.fetch_add(1, Ordering::Relaxed));
+    let before = process.programs.fetch_add(1, Ordering::Relaxed);
+    let placement = match thread.personality.load(Ordering::Relaxed) & information::NO_RANDOMISATION {
+        0 => Placement::draw(process.pid, before),
+        _ => Placement::FIXED,
+    };
     space.set_stack_top(space.stack_top() - placement.stack)?;
     space.set_mmap_gap(placement.mmap)?;
     let base = choose_base(&plan, &placement);

@@ -48,18 +48,21 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// The places without randomisation.
+    pub const FIXED: Self = Self {
+        program: POSITION_INDEPENDENT_BASE,
+        heap: 0,
+        mmap: 0,
+        stack: 0,
+        strings: 0,
+    };
+
     /// The places of the program that process `pid` loads after `before` others.
     #[must_use]
     pub fn draw(pid: Pid, before: u32) -> Self {
         let seed = SEED.load(Ordering::Relaxed);
         if seed == 0 {
-            return Self {
-                program: POSITION_INDEPENDENT_BASE,
-                heap: 0,
-                mmap: 0,
-                stack: 0,
-                strings: 0,
-            };
+            return Self::FIXED;
         }
         let program = mix(seed) ^ (u64::from(pid) << 32 | u64::from(before));
         let chance = |part: u64, bits: u32| mix(mix(program).wrapping_add(part)) & ((1 << bits) - 1);

@@ -160,8 +160,9 @@ fn add_proc(root: &Arc<Node>) -> Result<(), AllocError> {
         let (above, name) = split(path);
         let base = if path.starts_with(b"sys/devices/") { root } else { &proc };
         if let Some(directory) = lead_to(base, above)? {
-            let node = NodeKind::Proc(ProcNode::File(file));
-            add(&directory, name, Node::new(node, 0o444, 0)?)?;
+            let node = ProcNode::File(file);
+            let permissions = if proc::Text::is_writable(node) { 0o644 } else { 0o444 };
+            add(&directory, name, Node::new(NodeKind::Proc(node), permissions, 0)?)?;
         }
     }
     Ok(())

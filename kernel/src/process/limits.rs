@@ -10,10 +10,9 @@
 //! | [`SIGPENDING`](Resource::SIGPENDING) | queues of signals |
 //! | [`NOFILE`](Resource::NOFILE), [`FSIZE`](Resource::FSIZE) | descriptors and writes to files |
 //! | [`AS`](Resource::AS), [`DATA`](Resource::DATA), [`STACK`](Resource::STACK), [`MEMLOCK`](Resource::MEMLOCK) | address spaces |
-//! | [`CORE`](Resource::CORE) | itself: it is 0 and can't be raised, for no core file is written |
 //!
-//! The others limit what this kernel does not have. No process may raise its upper limits, as without
-//! `CAP_SYS_RESOURCE` on Linux.
+//! The others limit what this kernel does not have; no core file is written whatever [`CORE`](Resource::CORE) says. A process
+//! may raise its upper limits with `CAP_SYS_RESOURCE`; descriptors never beyond what a table can have.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -84,7 +83,11 @@ impl Limit {
             Resource::NPROC => Self::of(tree::MAX_THREADS as u64),
             Resource::MEMLOCK => Self::of(LOCKED),
             Resource::SIGPENDING => Self::of(pending::LIMIT as u64),
-            Resource::CORE | Resource::MSGQUEUE | Resource::NICE | Resource::RTPRIO => Self::of(0),
+            Resource::CORE => Self {
+                current: 0,
+                most: Self::INFINITY,
+            },
+            Resource::MSGQUEUE | Resource::NICE | Resource::RTPRIO => Self::of(0),
             _ => Self::of(Self::INFINITY),
         }
     }
@@ -145,17 +148,18 @@ impl Limits {
         }
     }
 
-    /// Sets both values; returns the ones before.
+    /// Sets both values; returns the ones before. The upper one may be raised if `may_raise`.
     ///
     /// # Errors
-    /// When the current value is above the upper one, or the upper one would be raised.
-    pub fn set(&self, resource: Resource, limit: Limit) -> Result<Limit, LimitError> {
+    /// When the current value is above the upper one, or the upper one would be raised without the right to.
+    pub fn set(&self, resource: Resource, limit: Limit, may_raise: bool) -> Result<Limit, LimitError> {
         let mut most = self.most.lock();
         let index = usize::from(resource.0);
         if limit.current > limit.most {
             return Err(LimitError::Disordered);
         }
-        if limit.most > most[index] {
+        let is_too_much = resource == Resource::NOFILE && limit.most > table::LIMIT as u64;
+        if limit.most > most[index] && (!may_raise || is_too_much) {
             return Err(LimitError::Raised);
         }
         let before = Limit {

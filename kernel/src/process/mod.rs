@@ -5,6 +5,7 @@
 //! [`Thread`]; what the threads of a process share is in [`Process`]; who descends from whom is in [`tree`].
 
 mod attention;
+pub mod capabilities;
 pub mod exit;
 pub mod farewell;
 pub mod jobs;
@@ -21,7 +22,7 @@ pub mod user_thread;
 pub mod waiting;
 
 pub use limits::{Limits, Resource};
-pub use record::{Inherited, Process, Started};
+pub use record::{Inherited, Process, Started, UNCHOSEN};
 pub use status::{ChildChange, ExitStatus};
 pub use thread::Thread;
 pub use tree::{Pid, Tid};

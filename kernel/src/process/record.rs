@@ -1,7 +1,7 @@
 //! The record of a process: what its threads share.
 
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use faultline_fallible::{AllocError, Arc, Vec};
 
 use faultline_executor::WaitQueue;
@@ -94,6 +94,9 @@ pub struct Process {
     pub(super) session: AtomicU32,
     /// Whether others may not look into it, as it has asked.
     pub is_undumpable: AtomicBool,
+    /// How much likelier than by what it holds it is chosen as a victim when memory runs out (`oom_score_adj`): thousandths
+    /// of all memory, from [`UNCHOSEN`] to 1,000. Kept across `execve`.
+    pub victim_adjustment: AtomicI32,
     /// Its place in the tree.
     pub(super) place: Place,
     /// Whether it has executed a program since it was made.
@@ -126,6 +129,9 @@ pub struct Process {
     released: AtomicU32,
 }
 
+/// The adjustment of a process that is chosen only if there is no other.
+pub const UNCHOSEN: i32 = -1000;
+
 /// What a new process takes over from the one that made it.
 pub struct Inherited {
     /// Its parent's root, or itself.
@@ -138,6 +144,8 @@ pub struct Inherited {
     pub files: Arc<Mutex<FileTable>>,
     /// See [`Process::directory`].
     pub directory: Arc<Mutex<Directory>>,
+    /// See [`Process::victim_adjustment`].
+    pub victim_adjustment: i32,
     /// See [`Process::umask`].
     pub umask: Arc<AtomicU32>,
     /// See [`Process::started`].
@@ -184,6 +192,7 @@ impl Process {
             group: AtomicU32::new(inherited.group),
             session: AtomicU32::new(inherited.session),
             is_undumpable: AtomicBool::new(false),
+            victim_adjustment: AtomicI32::new(inherited.victim_adjustment),
             place: Place::default(),
             has_executed: AtomicBool::new(false),
             changes: WaitQueue::new(),

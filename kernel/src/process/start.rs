@@ -78,6 +78,7 @@ pub fn program(arguments: Arguments) -> Result<Pid, Errno> {
         files: Arc::try_new(Mutex::new(files))?,
         directory: Arc::try_new(Mutex::new(Directory(fs_tree::root().clone())))?,
         umask: Arc::try_new(AtomicU32::new(FIRST_UMASK))?,
+        victim_adjustment: 0,
         started: Started::default(),
         group: pid,
         session: pid,

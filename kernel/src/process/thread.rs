@@ -24,6 +24,7 @@ use faultline_fallible::Arc;
 use faultline_executor::{Event, Waiting};
 use spin::{Mutex, Once};
 
+use super::capabilities::Capabilities;
 use super::run_time::{self, CpuClock};
 use super::usage::Usage;
 use super::waiting::Interruptible;
@@ -72,6 +73,10 @@ pub struct Thread {
     pub first_timer_slack: u64,
     /// Whether it gave up gaining rights by `execve`, which nobody here does.
     pub no_new_privileges: AtomicBool,
+    /// Its personality: bits that ask for the behaviour of other systems.
+    pub personality: AtomicU32,
+    /// Its capabilities.
+    pub capabilities: Mutex<Capabilities>,
     /// Its nice value.
     pub nice: AtomicI32,
     /// Whether it waits in a call.
@@ -107,6 +112,8 @@ impl Thread {
             timer_slack: AtomicU64::new(slack),
             first_timer_slack: slack,
             no_new_privileges: AtomicBool::new(gave_up),
+            personality: AtomicU32::new(maker.map_or(0, |maker| maker.personality.load(Ordering::Relaxed))),
+            capabilities: Mutex::new(maker.map_or(Capabilities::ROOT, |maker| *maker.capabilities.lock())),
             nice: AtomicI32::new(maker.map_or(0, |maker| maker.nice.load(Ordering::Relaxed))),
             waits: AtomicBool::new(false),
             attention: AtomicU32::new(NEW),

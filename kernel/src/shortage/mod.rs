@@ -14,6 +14,7 @@ mod holdings;
 
 use core::convert::Infallible;
 use core::fmt;
+use core::sync::atomic::Ordering;
 use faultline_fallible::Arc;
 
 use faultline_executor::{Class, WaitQueue, yield_now};
@@ -24,7 +25,7 @@ pub use self::holdings::Holdings;
 use crate::machine::{executor, memory};
 use crate::process::thread::Name;
 use crate::process::tree::Walk;
-use crate::process::{ExitStatus, Pid, Process};
+use crate::process::{ExitStatus, Pid, Process, UNCHOSEN};
 use crate::signal::Signal;
 use crate::{time, tracing};
 
@@ -145,21 +146,32 @@ impl Watch {
     }
 }
 
-/// The process that holds most; of several, the youngest.
+/// What a process weighs in the choice: what it holds, in pages, and its own adjustment.
+fn weight(process: &Process, pages: u64) -> i64 {
+    let adjustment = process.victim_adjustment.load(Ordering::Relaxed);
+    let (pages, total) = (pages as i64, memory().account().total as i64);
+    match adjustment {
+        UNCHOSEN => pages - (1 << 60),
+        _ => pages + total / 1000 * i64::from(adjustment),
+    }
+}
+
+/// The process that weighs most; of several, the youngest.
 async fn choose() -> Option<Arc<Process>> {
-    let mut most: Option<(Holdings, Arc<Process>)> = None;
-    let mut next: Option<(Pid, u64)> = None;
+    let mut most: Option<(i64, Holdings, Arc<Process>)> = None;
+    let mut next: Option<(i64, Pid, u64)> = None;
     for process in Walk::all() {
         if process.thread_count() == 0 || process.ending().is_some() {
             continue;
         }
         let holdings = Holdings::of(&process).await;
         let pages = holdings.pages();
-        if most.as_ref().is_none_or(|(known, _)| pages >= known.pages()) {
-            let before = most.replace((holdings, process));
-            next = before.map(|(holdings, process)| (process.pid, holdings.pages()));
-        } else if next.is_none_or(|(_, known)| pages >= known) {
-            next = Some((process.pid, pages));
+        let weight = weight(&process, pages);
+        if most.as_ref().is_none_or(|(known, ..)| weight >= *known) {
+            let before = most.replace((weight, holdings, process));
+            next = before.map(|(weight, holdings, process)| (weight, process.pid, holdings.pages()));
+        } else if next.is_none_or(|(known, ..)| weight >= known) {
+            next = Some((weight, process.pid, pages));
         }
         yield_now().await;
     }
@@ -168,12 +180,12 @@ async fn choose() -> Option<Arc<Process>> {
         // Somebody has given memory back meanwhile.
         return None;
     }
-    let (holdings, process) = most?;
+    let (_, holdings, process) = most?;
     let victim = Victim {
         pid: process.pid,
         name: process.name(),
         holdings,
-        next,
+        next: next.map(|(_, pid, pages)| (pid, pages)),
     };
     log::warn!("out of memory: {waiting} faults wait and no frame comes free; killing {victim}");
     tracing::record_for(victim.pid, Kind::MemoryVictim, u64::from(victim.pid), holdings.pages());

@@ -149,7 +149,8 @@ impl Actions {
         let disposition = self.disposition(signal);
         if let Disposition::Handle(action) = disposition
             && action.has(linux::SA_RESETHAND)
-            && self.set(signal, Action::default()).is_err()
+            // The handler goes, and the flags stay.
+            && self.set(signal, Action { handler: 0, ..action }).is_err()
         {
             return Disposition::Terminate;
         }

@@ -295,6 +295,7 @@ fn inherit(parent: &Process, request: &Request) -> Result<Inherited, Errno> {
         files,
         directory,
         umask,
+        victim_adjustment: parent.victim_adjustment.load(Ordering::Relaxed),
         started: parent.started.lock().clone(),
         group: parent.group(),
         session: parent.session(),

@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering;
 
 use linux_raw_sys::prctl as linux;
 
-use super::{Caller, Errno, user};
+use super::{Caller, Errno, privileges, user};
 use crate::process::tree;
 use crate::signal::Signal;
 
@@ -86,6 +86,6 @@ pub async fn prctl(caller: Caller, option: u64, arguments: [u64; 4]) -> Result<u
             }
             Ok(u64::from(thread.no_new_privileges.load(Ordering::Relaxed)))
         }
-        _ => Err(Errno::EINVAL),
+        option => privileges::prctl(thread, option, arguments).unwrap_or(Err(Errno::EINVAL)),
     }
 }

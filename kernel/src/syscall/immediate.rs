@@ -85,6 +85,7 @@ fn other(thread: &Arc<Thread>, space: &Arc<Space>, context: &mut UserContext) ->
             thread.clear_child_tid.store(a, Ordering::Relaxed);
             Ok(u64::from(thread.tid()))
         }
+        linux::__NR_personality => Ok(information::personality(thread, a)),
         linux::__NR_set_robust_list => information::set_robust_list(thread, a, b),
         linux::__NR_arch_prctl => match a as u32 {
             information::ARCH_SET_FS | information::ARCH_SET_GS => information::arch_prctl_set(context, a as u32, b),

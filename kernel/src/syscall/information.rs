@@ -17,6 +17,13 @@ pub const ARCH_SET_GS: u32 = 0x1001;
 pub const ARCH_SET_FS: u32 = 0x1002;
 const ARCH_GET_FS: u64 = 0x1003;
 const ARCH_GET_GS: u64 = 0x1004;
+const ARCH_GET_CPUID: u64 = 0x1011;
+const ARCH_SET_CPUID: u64 = 0x1012;
+
+/// `ADDR_NO_RANDOMIZE` of `personality`: programs go where they go without chance.
+pub const NO_RANDOMISATION: u32 = 0x0004_0000;
+/// `UNAME26` of `personality`: the release has the form of a version 2.6.
+const UNAME26: u32 = 0x0002_0000;
 
 /// Size of the head of a robust list, which `set_robust_list` passes.
 const ROBUST_HEAD: u64 = 24;
@@ -68,7 +75,11 @@ pub async fn uname(caller: Caller, address: u64) -> Result<u64, Errno> {
     let fields = [
         "Linux",
         "faultline",
-        "6.12.0",
+        match caller.thread.personality.load(Ordering::Relaxed) & UNAME26 {
+            0 => "6.12.0",
+            // 60 and the second number, as Linux has it for a version 6.
+            _ => "2.6.72",
+        },
         concat!("Faultline ", env!("CARGO_PKG_VERSION")),
         "x86_64",
         "(none)",
@@ -78,6 +89,15 @@ pub async fn uname(caller: Caller, address: u64) -> Result<u64, Errno> {
     }
     user::write(&caller.space, address, &bytes).await?;
     Ok(0)
+}
+
+/// `personality`: bits that are kept; two of them mean something.
+pub fn personality(thread: &Thread, wanted: u64) -> u64 {
+    const ASK: u32 = u32::MAX;
+    u64::from(match wanted as u32 {
+        ASK => thread.personality.load(Ordering::Relaxed),
+        wanted => thread.personality.swap(wanted, Ordering::Relaxed),
+    })
 }
 
 /// `sysinfo`.
@@ -122,7 +142,7 @@ pub async fn prlimit64(caller: Caller, pid: u64, resource: u64, new: u64, old: u
         pid => tree::find_thread(pid).ok_or(Errno::ESRCH)?.process.clone(),
     };
     let before = match limit {
-        Some(limit) => set_limit(&process, resource, limit)?,
+        Some(limit) => set_limit(&caller.thread, &process, resource, limit)?,
         None => process.limits.get(resource),
     };
     if old != 0 {
@@ -131,11 +151,15 @@ pub async fn prlimit64(caller: Caller, pid: u64, resource: u64, new: u64, old: u
     Ok(0)
 }
 
-fn set_limit(process: &Arc<Process>, resource: Resource, limit: Limit) -> Result<Limit, Errno> {
-    let before = process.limits.set(resource, limit).map_err(|error| match error {
-        LimitError::Disordered => Errno::EINVAL,
-        LimitError::Raised => Errno::EPERM,
-    })?;
+fn set_limit(caller: &Thread, process: &Arc<Process>, resource: Resource, limit: Limit) -> Result<Limit, Errno> {
+    let may_raise = caller.capabilities.lock().may_raise_limits();
+    let before = process
+        .limits
+        .set(resource, limit, may_raise)
+        .map_err(|error| match error {
+            LimitError::Disordered => Errno::EINVAL,
+            LimitError::Raised => Errno::EPERM,
+        })?;
     if resource == Resource::NOFILE {
         process.files().lock().set_limit(limit.current);
     }
@@ -154,7 +178,13 @@ fn set_limit(process: &Arc<Process>, resource: Resource, limit: Limit) -> Result
 pub async fn setrlimit(caller: Caller, resource: u64, address: u64) -> Result<u64, Errno> {
     let resource = Resource::new(u64::from(resource as u32)).ok_or(Errno::EINVAL)?;
     let [current, most] = user::read_words(&caller.space, address).await?;
-    set_limit(&caller.thread.process, resource, Limit { current, most }).map(|_| 0)
+    set_limit(
+        &caller.thread,
+        &caller.thread.process,
+        resource,
+        Limit { current, most },
+    )
+    .map(|_| 0)
 }
 
 /// `getrlimit`.
@@ -193,6 +223,9 @@ pub async fn arch_prctl_get(caller: Caller, code: u64, address: u64, fs: u64, gs
     let base = match code {
         ARCH_GET_FS => fs,
         ARCH_GET_GS => gs,
+        // CPUID can be used, and no thread can be kept from it.
+        ARCH_GET_CPUID => return Ok(1),
+        ARCH_SET_CPUID => return Err(Errno::ENODEV),
         _ => return Err(Errno::EINVAL),
     };
     user::write_words(&caller.space, address, [base]).await?;

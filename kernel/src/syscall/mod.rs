@@ -36,6 +36,7 @@ pub mod pieces;
 pub mod pipes;
 pub mod polling;
 pub mod posix_timers;
+mod privileges;
 pub mod processes;
 pub mod remap;
 pub mod scheduling;
@@ -386,6 +387,8 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_arch_prctl => {
             value(|| information::arch_prctl_get(caller, a, b, context.fs_base(), context.gs_base()))?
         }
+        linux::__NR_capget => value(|| privileges::capget(caller, a, b))?,
+        linux::__NR_capset => value(|| privileges::capset(caller, a, b))?,
         linux::__NR_prctl => value(|| control::prctl(caller, a, [b, c, d, e]))?,
         _ => return Err(unknown(number)),
     };

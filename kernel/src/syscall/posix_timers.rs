@@ -132,6 +132,9 @@ fn notice(thread: &Arc<Thread>, event: Option<[u64; 3]>, number: u64) -> Result<
 /// `timer_settime`.
 pub async fn timer_settime(caller: Caller, number: u64, flags: u64, new: u64, old: u64) -> Result<u64, Errno> {
     let (thread, process) = (&caller.thread, &caller.thread.process);
+    if new == 0 {
+        return Err(Errno::EINVAL);
+    }
     let [a, b, c, d] = user::read_words(&caller.space, new).await?;
     let (interval, first) = (clocks::from_timespec([a, b])?, clocks::from_timespec([c, d])?);
     let (before, now) = {

@@ -64,6 +64,7 @@ async fn prepare(caller: &Caller, path: u64, arguments: u64, environment: u64) -
     commit(&caller.thread.process, &image);
     caller.thread.signals.lock().alternate = crate::signal::AlternateStack::NONE;
     caller.thread.set_name(None);
+    caller.thread.capabilities.lock().execute();
     Ok(image)
 }
 

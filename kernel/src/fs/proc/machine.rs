@@ -35,7 +35,6 @@ pub fn write(file: ProcFile, viewer: &Thread, to: &mut Vec<u8>) -> fmt::Result {
             to,
             concat!("Linux version 6.12.0 (Faultline ", env!("CARGO_PKG_VERSION"), ")")
         ),
-        ProcFile::MostRegions => writeln!(to, "65530"),
         ProcFile::MostThreads => writeln!(to, "{}", processes::MAX_THREADS),
         ProcFile::Random => {
             let mut bytes = [0; 16];
@@ -48,7 +47,7 @@ pub fn write(file: ProcFile, viewer: &Thread, to: &mut Vec<u8>) -> fmt::Result {
             }
             writeln!(to)
         }
-        ProcFile::Constant(text) => to.write_str(text),
+        ProcFile::Constant(text) | ProcFile::Setting(text) => to.write_str(text),
         ProcFile::Counters => counters(to),
         ProcFile::Waits => write!(to, "{}", crate::process::waiting::Waits),
         _ => Ok(()),

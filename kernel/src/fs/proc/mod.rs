@@ -84,7 +84,11 @@ pub enum ProcFile {
     Mounts,
     /// `/proc/PID/mountinfo`.
     MountInfo,
-    /// `/proc/PID/oom_score`, `oom_score_adj`: a constant.
+    /// `/proc/PID/oom_score_adj`.
+    VictimAdjustment,
+    /// `/proc/PID/personality`.
+    Personality,
+    /// `/proc/PID/oom_score` and others: a constant.
     OfProcess(&'static str),
     /// `/proc/meminfo`.
     MemoryInfo,
@@ -102,12 +106,12 @@ pub enum ProcFile {
     Swaps,
     /// `/proc/version`.
     Version,
-    /// `/proc/sys/vm/max_map_count`.
-    MostRegions,
     /// `/proc/sys/kernel/threads-max`.
     MostThreads,
     /// `/proc/sys/kernel/random/uuid`.
     Random,
+    /// A setting of `/proc/sys` with one value, which may be written again.
+    Setting(&'static str),
     /// A file that says always the same.
     Constant(&'static str),
     /// `/proc/faultline/counters`: what happened since the start, one `name count` a line. Not in Linux.
@@ -136,7 +140,8 @@ const OF_TASK: &[(&[u8], ProcFile)] = &[
     (b"mounts", ProcFile::Mounts),
     (b"mountinfo", ProcFile::MountInfo),
     (b"oom_score", ProcFile::OfProcess("0\n")),
-    (b"oom_score_adj", ProcFile::OfProcess("0\n")),
+    (b"oom_score_adj", ProcFile::VictimAdjustment),
+    (b"personality", ProcFile::Personality),
     (b"cgroup", ProcFile::OfProcess("0::/\n")),
 ];
 
@@ -155,12 +160,15 @@ pub const OF_MACHINE: &[(&[u8], ProcFile)] = &[
     (b"filesystems", ProcFile::Constant("nodev\ttmpfs\nnodev\tproc\n")),
     (b"cmdline", ProcFile::Constant("\n")),
     (b"swaps", ProcFile::Swaps),
-    (b"sys/vm/overcommit_memory", ProcFile::Constant("1\n")),
-    (b"sys/vm/overcommit_ratio", ProcFile::Constant("50\n")),
-    (b"sys/vm/mmap_min_addr", ProcFile::Constant("65536\n")),
-    (b"sys/vm/nr_hugepages", ProcFile::Constant("0\n")),
-    (b"sys/vm/swappiness", ProcFile::Constant("60\n")),
-    (b"sys/vm/max_map_count", ProcFile::MostRegions),
+    (b"sys/vm/overcommit_memory", ProcFile::Setting("1\n")),
+    (b"sys/vm/overcommit_ratio", ProcFile::Setting("50\n")),
+    (b"sys/vm/mmap_min_addr", ProcFile::Setting("65536\n")),
+    (b"sys/vm/nr_hugepages", ProcFile::Setting("0\n")),
+    (b"sys/vm/swappiness", ProcFile::Setting("60\n")),
+    (b"sys/vm/max_map_count", ProcFile::Setting("65530\n")),
+    (b"sys/kernel/tainted", ProcFile::Constant("0\n")),
+    (b"sys/kernel/domainname", ProcFile::Constant("(none)\n")),
+    (b"sys/kernel/core_pattern", ProcFile::Setting("core\n")),
     (b"sys/kernel/ostype", ProcFile::Constant("Linux\n")),
     (b"sys/kernel/hostname", ProcFile::Constant("faultline\n")),
     (b"sys/kernel/osrelease", ProcFile::Constant("6.12.0\n")),
@@ -168,15 +176,15 @@ pub const OF_MACHINE: &[(&[u8], ProcFile)] = &[
         b"sys/kernel/version",
         ProcFile::Constant(concat!("Faultline ", env!("CARGO_PKG_VERSION"), "\n")),
     ),
-    (b"sys/kernel/pid_max", ProcFile::Constant("4194304\n")),
+    (b"sys/kernel/pid_max", ProcFile::Setting("4194304\n")),
     (b"sys/kernel/ngroups_max", ProcFile::Constant("65536\n")),
     (b"sys/kernel/cap_last_cap", ProcFile::Constant("40\n")),
-    (b"sys/kernel/randomize_va_space", ProcFile::Constant("2\n")),
+    (b"sys/kernel/randomize_va_space", ProcFile::Setting("2\n")),
     (b"sys/kernel/threads-max", ProcFile::MostThreads),
     (b"sys/kernel/random/uuid", ProcFile::Random),
-    (b"sys/fs/file-max", ProcFile::Constant("9223372036854775807\n")),
-    (b"sys/fs/nr_open", ProcFile::Constant("1048576\n")),
-    (b"sys/fs/pipe-max-size", ProcFile::Constant("1048576\n")),
+    (b"sys/fs/file-max", ProcFile::Setting("9223372036854775807\n")),
+    (b"sys/fs/nr_open", ProcFile::Setting("1048576\n")),
+    (b"sys/fs/pipe-max-size", ProcFile::Setting("1048576\n")),
     (b"sys/devices/system/cpu/online", ProcFile::Constant("0\n")),
     (b"sys/devices/system/cpu/possible", ProcFile::Constant("0\n")),
     (b"sys/devices/system/cpu/present", ProcFile::Constant("0\n")),
@@ -258,6 +266,7 @@ impl ProcNode {
             Self::Process(_) | Self::Tasks(_) | Self::Task(..) => 0o555,
             Self::Descriptors(_) => 0o500,
             Self::OfTask(ProcFile::Memory, ..) => 0o600,
+            Self::OfTask(ProcFile::VictimAdjustment, ..) => 0o644,
             Self::OfTask(ProcFile::ClearReferences, ..) => 0o200,
             Self::OfTask(ProcFile::PageMap | ProcFile::Environment | ProcFile::Auxiliary, ..) => 0o400,
             Self::OfTask(..) | Self::File(_) => 0o444,

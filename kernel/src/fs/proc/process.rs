@@ -47,6 +47,12 @@ pub async fn write(
             size.resident(),
             size.pages.shared + size.pages.borrowed
         ),
+        ProcFile::VictimAdjustment => writeln!(to, "{}", process.victim_adjustment.load(Ordering::Relaxed)),
+        ProcFile::Personality => {
+            let personality =
+                processes::find_thread(tid).map_or(0, |thread| thread.personality.load(Ordering::Relaxed));
+            writeln!(to, "{personality:08x}")
+        }
         ProcFile::Command => writeln!(to, "{}", text(&name_of(process, tid))),
         ProcFile::Limits => limits(process, to),
         ProcFile::Transfers => to.write_str(
@@ -192,6 +198,20 @@ fn status(process: &Process, tid: Tid, viewer: &Thread, size: &Size, to: &mut Ve
         writeln!(to, "{name}\t{kib:>8} kB")?;
     }
     writeln!(to, "Threads:\t{}", process.thread_count())?;
+    if let Some(thread) = processes::find_thread(tid) {
+        let own = *thread.capabilities.lock();
+        for (name, set) in [
+            ("CapInh:", own.inheritable),
+            ("CapPrm:", own.permitted),
+            ("CapEff:", own.effective),
+            ("CapBnd:", own.bounding),
+            ("CapAmb:", own.ambient),
+        ] {
+            writeln!(to, "{name}\t{set:016x}")?;
+        }
+        let gave_up = thread.no_new_privileges.load(Ordering::Relaxed);
+        writeln!(to, "NoNewPrivs:\t{}", u8::from(gave_up))?;
+    }
     let used = used(process, tid);
     write!(
         to,

@@ -6,13 +6,14 @@
 //! the file for the time of the read, so that two who share the file don't disturb one another.
 
 use core::fmt::Write;
+use core::sync::atomic::Ordering;
 
 use faultline_executor::yield_now;
 use faultline_fallible::Vec;
 use spin::Mutex;
 
 use super::{ProcFile, ProcNode, machine, maps, process, subject};
-use crate::process::Thread;
+use crate::process::{Thread, UNCHOSEN};
 use crate::syscall::{Errno, user};
 
 /// About how much text a piece is.
@@ -83,15 +84,27 @@ impl Text {
         Ok(copied)
     }
 
-    /// Writes from `offset` on: the memory of a process, or what its `clear_refs` is told.
+    /// Writes from `offset` on: the memory of a process, what its `clear_refs` is told, a setting.
     ///
     /// # Errors
-    /// `EIO` for memory that can't be written, `EINVAL` for another file and for what `clear_refs` does not take.
+    /// `EIO` for memory that can't be written, `EINVAL` for another file and for what a file does not take.
     pub async fn write(&self, offset: u64, from: &[u8]) -> Result<usize, Errno> {
         match self.node {
             ProcNode::OfTask(ProcFile::Memory, pid, _) => maps::write_memory(pid, offset, from).await,
             ProcNode::OfTask(ProcFile::ClearReferences, pid, _) => {
                 maps::clear_references(pid, from).await?;
+                Ok(from.len())
+            }
+            ProcNode::OfTask(ProcFile::VictimAdjustment, pid, _) => {
+                let wanted = number(from).filter(|wanted| (UNCHOSEN..=-UNCHOSEN).contains(wanted));
+                let process = subject(pid)?;
+                process
+                    .victim_adjustment
+                    .store(wanted.ok_or(Errno::EINVAL)?, Ordering::Relaxed);
+                Ok(from.len())
+            }
+            // There is one value, and whoever writes that has what was asked for.
+            ProcNode::File(ProcFile::Setting(text)) if from.trim_ascii() == text.trim_ascii().as_bytes() => {
                 Ok(from.len())
             }
             _ => Err(Errno::EINVAL),
@@ -101,7 +114,14 @@ impl Text {
     /// Whether it can be written.
     #[must_use]
     pub const fn is_writable(node: ProcNode) -> bool {
-        matches!(node, ProcNode::OfTask(ProcFile::Memory | ProcFile::ClearReferences, ..))
+        matches!(
+            node,
+            ProcNode::File(ProcFile::Setting(_))
+                | ProcNode::OfTask(
+                    ProcFile::Memory | ProcFile::ClearReferences | ProcFile::VictimAdjustment,
+                    ..
+                )
+        )
     }
 
     /// Makes the piece that begins at `from`; says where the next one begins.
@@ -146,6 +166,11 @@ impl Text {
             _ => Err(Errno::EINVAL),
         }
     }
+}
+
+/// The number that was written as text.
+fn number(text: &[u8]) -> Option<i32> {
+    core::str::from_utf8(text.trim_ascii()).ok()?.parse().ok()
 }
 
 /// Copies a part of the first stack of a process, a piece at a time.
