@@ -61,6 +61,11 @@ fn holes_and_new_ends_are_seen_by_all_who_have_mapped_the_file() {
     same_as_native("holes");
 }
 
+#[test]
+fn named_pipes_moved_pages_and_files_of_signals_and_processes_are_as_on_linux() {
+    same_as_native("movers");
+}
+
 /// The number behind a word in what a program printed.
 fn number(printed: &str, word: &str) -> u64 {
     let line = printed.lines().find_map(|line| line.strip_prefix(word));

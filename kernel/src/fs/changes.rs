@@ -277,7 +277,10 @@ pub fn link(node: &Arc<Node>, to: &Place) -> Result<(), Errno> {
     }
     check_not_mounted(&to.directory)?;
     check_same(node, &to.directory)?;
-    if !matches!(node.kind, NodeKind::File(_) | NodeKind::Link(_) | NodeKind::Socket(_)) {
+    if !matches!(
+        node.kind,
+        NodeKind::File(_) | NodeKind::Link(_) | NodeKind::Socket(_) | NodeKind::Fifo(_)
+    ) {
         return Err(Errno::EPERM);
     }
     if to.node.is_none() && node.links.load(Ordering::Relaxed) == 0 {

@@ -29,9 +29,11 @@ use spin::Mutex;
 
 use super::file::{File, INPUT, Transfer, Written};
 use super::pipe::Pipe;
+use super::signal_file::SignalFile;
 use super::timer::Timer;
 use super::{FileKind, OpenFile, event::Event};
 use crate::net::Socket;
+use crate::process::Process;
 use crate::syscall::Errno;
 use crate::terminal;
 use crate::waker::{self, Ring};
@@ -93,6 +95,8 @@ enum Held {
     Event(Arc<Event>),
     Epoll(Arc<Epoll>),
     Socket(Arc<Socket>),
+    Signals(Arc<SignalFile>),
+    Process(Arc<Process>),
     Terminal,
 }
 
@@ -105,6 +109,8 @@ unsafe impl HoldsQueue for Held {
             Self::Event(event) => event.polls(),
             Self::Epoll(epoll) => &epoll.polls,
             Self::Socket(socket) => socket.polls(),
+            Self::Signals(signals) => signals.polls(),
+            Self::Process(process) => &process.changes,
             Self::Terminal => terminal::input(),
         }
     }
@@ -114,8 +120,8 @@ impl Held {
     /// None for a file that can't be waited for.
     fn of(file: &OpenFile) -> Option<Self> {
         match &file.kind {
-            FileKind::PipeReader(end) => Some(Self::Pipe {
-                pipe: end.0.clone(),
+            FileKind::PipeReader(end) | FileKind::Fifo(end, _) => Some(Self::Pipe {
+                pipe: end.pipe.clone(),
                 writes: false,
             }),
             FileKind::PipeWriter(end) => Some(Self::Pipe {
@@ -126,6 +132,8 @@ impl Held {
             FileKind::Event(event) => Some(Self::Event(event.clone())),
             FileKind::Epoll(epoll) => Some(Self::Epoll(epoll.clone())),
             FileKind::Socket(end) => Some(Self::Socket(end.0.clone())),
+            FileKind::Signals(signals) => Some(Self::Signals(signals.clone())),
+            FileKind::Process(file) => Some(Self::Process(file.0.clone())),
             FileKind::Console(_) => Some(Self::Terminal),
             _ => None,
         }

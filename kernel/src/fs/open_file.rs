@@ -15,6 +15,8 @@ use super::memory_file::MemoryFile;
 use super::mount::{self, Body};
 use super::pipe::{Pipe, ReadEnd, WriteEnd};
 use super::proc::Text;
+use super::process_file::ProcessFile;
+use super::signal_file::SignalFile;
 use super::timer::Timer;
 use super::tree::{self, Content, Device, NodeKind};
 use super::{RamdiskFile, changes};
@@ -55,8 +57,14 @@ pub enum FileKind {
     PipeReader(ReadEnd),
     /// The writing end of a pipe.
     PipeWriter(WriteEnd),
+    /// Both ends of a named pipe.
+    Fifo(ReadEnd, WriteEnd),
     /// A socket.
     Socket(SocketEnd),
+    /// Signals that are read.
+    Signals(Arc<SignalFile>),
+    /// A process.
+    Process(ProcessFile),
 }
 
 impl FileKind {
@@ -66,7 +74,10 @@ impl FileKind {
         match self {
             Self::Console(_) => "/dev/console",
             Self::PipeReader(_) | Self::PipeWriter(_) => "pipe:[1]",
+            Self::Fifo(..) => "pipe:[1]",
             Self::Socket(_) => "socket:[1]",
+            Self::Signals(_) => "anon_inode:[signalfd]",
+            Self::Process(_) => "anon_inode:[pidfd]",
             Self::Timer(_) => "anon_inode:[timerfd]",
             Self::Event(_) => "anon_inode:[eventfd]",
             Self::Epoll(_) => "anon_inode:[eventpoll]",
@@ -90,7 +101,10 @@ impl FileKind {
             Self::Epoll(epoll) => Some(&**epoll),
             Self::PipeReader(end) => Some(end),
             Self::PipeWriter(end) => Some(end),
+            Self::Fifo(reader, _) => Some(reader),
             Self::Socket(end) => Some(end),
+            Self::Signals(signals) => Some(&**signals),
+            Self::Process(process) => Some(process),
             _ => None,
         }
     }
@@ -154,7 +168,8 @@ impl OpenFile {
                 FileKind::Disk(DiskFile(block::all().get(*index).ok_or(Errno::ENXIO)?))
             }
             NodeKind::Device(Device::Console) => FileKind::Console(Port::Output),
-            NodeKind::Socket(_) => return Err(Errno::ENXIO),
+            // A named pipe is opened by `Fifo::open`, which can wait.
+            NodeKind::Socket(_) | NodeKind::Fifo(_) => return Err(Errno::ENXIO),
             NodeKind::Link(_) | NodeKind::Directory(_) => return Err(Errno::ELOOP),
         };
         Ok(Self::new(kind, Some(node), flags))
@@ -205,6 +220,7 @@ impl OpenFile {
     pub fn events(&self) -> u32 {
         match &self.kind {
             FileKind::Path => linux::POLLNVAL,
+            FileKind::Fifo(reader, writer) => reader.events() | writer.events(),
             kind => kind.as_file().map_or(INPUT | OUTPUT, File::events),
         }
     }
@@ -212,7 +228,7 @@ impl OpenFile {
     /// The pipe of which it is an end.
     pub fn pipe(&self) -> Option<&Arc<Pipe>> {
         match &self.kind {
-            FileKind::PipeReader(end) => Some(&end.0),
+            FileKind::PipeReader(end) | FileKind::Fifo(end, _) => Some(&end.pipe),
             FileKind::PipeWriter(end) => Some(&end.0),
             _ => None,
         }

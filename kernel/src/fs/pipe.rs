@@ -19,19 +19,21 @@
 //! next; in the same way for room and writers. Who polls waits in a queue of its own, all of which is woken. The end of the
 //! last file on one side wakes everybody on the other; other ends wake nobody.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-use core::task::{Context, Poll};
+mod ends;
+pub mod named;
+mod parts;
 
-use faultline_fallible::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use faultline_executor::WaitQueue;
 use faultline_fallible::VecDeque;
-use linux_raw_sys::general as linux;
 use spin::Mutex;
 
-use super::file::{File, INPUT, OUTPUT, Transfer, Written};
 use super::page::Page;
 use crate::syscall::Errno;
+
+pub use ends::{ReadEnd, WriteEnd};
+pub use parts::{Part, Pop};
 
 /// Bytes of a page.
 const PAGE: usize = 4096;
@@ -59,6 +61,8 @@ pub struct Pipe {
     read_polls: WaitQueue,
     /// Who polls the writing end.
     write_polls: WaitQueue,
+    /// Who opens one end of a named pipe and waits for the other.
+    openers: WaitQueue,
     number: u64,
 }
 
@@ -72,15 +76,8 @@ struct State {
     is_starved: bool,
     readers: u32,
     writers: u32,
-}
-
-/// Some bytes in a page.
-struct Part {
-    page: Page,
-    start: u16,
-    end: u16,
-    /// A write by itself: what does not fit in the buffer of its read is dropped.
-    is_packet: bool,
+    /// How many readers and writers there ever were.
+    opened: [u64; 2],
 }
 
 /// What a [`Pipe::put`] came to.
@@ -117,19 +114,25 @@ impl Pipe {
     /// An empty pipe with one reader and one writer.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_ends(1)
+    }
+
+    fn with_ends(ends: u32) -> Self {
         Self {
             state: Mutex::new(State {
                 parts: VecDeque::new(),
                 bytes: 0,
                 capacity: USUAL,
                 is_starved: false,
-                readers: 1,
-                writers: 1,
+                readers: ends,
+                writers: ends,
+                opened: [u64::from(ends); 2],
             }),
             readers: WaitQueue::new(),
             writers: WaitQueue::new(),
             read_polls: WaitQueue::new(),
             write_polls: WaitQueue::new(),
+            openers: WaitQueue::new(),
             number: LAST.fetch_add(1, Ordering::Relaxed) + 1,
         }
     }
@@ -365,108 +368,5 @@ impl State {
         if self.parts.is_empty() && self.parts.capacity() > USUAL {
             self.parts = VecDeque::new();
         }
-    }
-}
-
-/// The reading end of a pipe.
-pub struct ReadEnd(pub Arc<Pipe>);
-
-/// The writing end of a pipe.
-pub struct WriteEnd(pub Arc<Pipe>);
-
-/// The part of a pipe's pages that each of its ends answers for when memory is short.
-fn held_pages(pipe: &Arc<Pipe>) -> u64 {
-    let pages = pipe.state.lock().parts.len();
-    pages.div_ceil(Arc::strong_count(pipe).max(1)) as u64
-}
-
-impl File for ReadEnd {
-    fn poll_read(&self, _: Transfer<'_>, to: &mut [u8], _: &mut Context<'_>) -> Poll<Result<usize, Errno>> {
-        let mut at = 0;
-        let taken = self.0.take(to.len(), |bytes| {
-            to[at..at + bytes.len()].copy_from_slice(bytes);
-            at += bytes.len();
-            Ok(())
-        });
-        match taken {
-            Take::Done(length) | Take::Packet(length) => Poll::Ready(Ok(length)),
-            Take::Empty | Take::Fault(_) => Poll::Pending,
-            Take::End => Poll::Ready(Ok(0)),
-        }
-    }
-
-    fn poll_write(&self, _: Transfer<'_>, _: &[u8], _: &mut Context<'_>) -> Poll<Result<Written, Errno>> {
-        Poll::Ready(Err(Errno::EBADF))
-    }
-
-    fn events(&self) -> u32 {
-        let state = self.0.state.lock();
-        let input = if state.bytes > 0 { INPUT } else { 0 };
-        let hung_up = if state.writers == 0 { linux::POLLHUP } else { 0 };
-        input | hung_up
-    }
-
-    fn queue(&self, _: u32) -> Option<&WaitQueue> {
-        Some(&self.0.read_polls)
-    }
-
-    fn held_pages(&self) -> u64 {
-        held_pages(&self.0)
-    }
-
-    fn has_offsets(&self) -> bool {
-        false
-    }
-}
-
-impl File for WriteEnd {
-    fn poll_read(&self, _: Transfer<'_>, _: &mut [u8], _: &mut Context<'_>) -> Poll<Result<usize, Errno>> {
-        Poll::Ready(Err(Errno::EBADF))
-    }
-
-    fn poll_write(&self, _: Transfer<'_>, from: &[u8], _: &mut Context<'_>) -> Poll<Result<Written, Errno>> {
-        let mut at = 0;
-        let put = self.0.put(from.len(), true, false, |bytes| {
-            bytes.copy_from_slice(&from[at..at + bytes.len()]);
-            at += bytes.len();
-            Ok(())
-        });
-        match put {
-            Put::Done(length) => Poll::Ready(Ok(Written { length, end: 0 })),
-            Put::Full | Put::Fault(_) => Poll::Pending,
-            Put::Broken => Poll::Ready(Err(Errno::EPIPE)),
-            Put::NoMemory => Poll::Ready(Err(Errno::ENOMEM)),
-        }
-    }
-
-    fn events(&self) -> u32 {
-        let state = self.0.state.lock();
-        let output = if state.has_room() { OUTPUT } else { 0 };
-        let broken = if state.readers == 0 { linux::POLLERR } else { 0 };
-        output | broken
-    }
-
-    fn queue(&self, _: u32) -> Option<&WaitQueue> {
-        Some(&self.0.write_polls)
-    }
-
-    fn held_pages(&self) -> u64 {
-        held_pages(&self.0)
-    }
-
-    fn has_offsets(&self) -> bool {
-        false
-    }
-}
-
-impl Drop for ReadEnd {
-    fn drop(&mut self) {
-        self.0.close_reader();
-    }
-}
-
-impl Drop for WriteEnd {
-    fn drop(&mut self) {
-        self.0.close_writer();
     }
 }

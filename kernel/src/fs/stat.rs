@@ -47,6 +47,7 @@ impl Sort {
             NodeKind::Device(Device::Disk(_)) => Self::Disk,
             NodeKind::Device(_) => Self::Device,
             NodeKind::Socket(_) => Self::Socket,
+            NodeKind::Fifo(_) => Self::Pipe,
             _ => Self::File,
         }
     }
@@ -121,6 +122,7 @@ impl Status {
             NodeKind::Device(disk @ Device::Disk(_)) => (linux::S_IFBLK, 0, number_of(*disk)),
             NodeKind::Device(device) => (linux::S_IFCHR, 0, number_of(*device)),
             NodeKind::Socket(_) => (linux::S_IFSOCK, 0, 0),
+            NodeKind::Fifo(_) => (linux::S_IFIFO, 0, 0),
         };
         Self {
             inode: node.inode,
@@ -148,7 +150,7 @@ impl Status {
             return Self::of_node(node);
         }
         let (mode, device) = match &file.kind {
-            FileKind::PipeReader(_) | FileKind::PipeWriter(_) => (linux::S_IFIFO | 0o600, 0),
+            FileKind::PipeReader(_) | FileKind::PipeWriter(_) | FileKind::Fifo(..) => (linux::S_IFIFO | 0o600, 0),
             FileKind::Socket(_) => (linux::S_IFSOCK | 0o777, 0),
             FileKind::Console(_) => (linux::S_IFCHR | 0o620, number_of(Device::Console)),
             FileKind::Memory(_) => (linux::S_IFREG | 0o777, 0),

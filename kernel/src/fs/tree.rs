@@ -20,6 +20,7 @@ use super::device::Rule;
 use super::directory::{Entries, Room};
 use super::memory_file::MemoryFile;
 use super::mount::{self, MountedNode};
+use super::pipe::named::Fifo;
 use super::proc::{self, ProcNode};
 use super::ramdisk::RamdiskFile;
 use super::stat::Sort;
@@ -60,6 +61,8 @@ pub enum NodeKind {
     Device(Device),
     /// What `/proc` shows.
     Proc(ProcNode),
+    /// The name of pipes.
+    Fifo(Fifo),
     /// The name of a socket, which need not be there any more.
     Socket(Weak<Socket>),
     /// What the mounted file system has.

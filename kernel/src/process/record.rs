@@ -107,6 +107,8 @@ pub struct Process {
     pub waits_for_any: WaitQueue,
     /// Its threads that wait for other things of its children.
     pub waits_for_some: WaitQueue,
+    /// Who waits for signals that are read from files, or polls them.
+    pub signalled: WaitQueue,
     /// The thread that executes a program and waits for the others to be gone.
     pub alone: WaitQueue,
     /// The signal that it gets when its parent ends; 0 for none. Not inherited.
@@ -198,6 +200,7 @@ impl Process {
             changes: WaitQueue::new(),
             waits_for_any: WaitQueue::new(),
             waits_for_some: WaitQueue::new(),
+            signalled: WaitQueue::new(),
             alone: WaitQueue::new(),
             parent_death_signal: AtomicU32::new(0),
             job: Job::default(),

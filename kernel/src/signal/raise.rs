@@ -7,6 +7,7 @@
 use faultline_trace::Kind;
 
 use super::{Disposition, QueueFull, Signal, SignalInfo, SignalSet};
+use crate::fs::signal_file;
 use crate::process::tree::Walk;
 use crate::process::{ExitStatus, Pid, Process, Resource, Thread, jobs, tree};
 use crate::syscall::Errno;
@@ -49,6 +50,7 @@ pub fn queue_to_thread(thread: &Thread, info: SignalInfo) -> Result<(), QueueFul
             own.pending.add(info, process.limits.current(Resource::SIGPENDING))?;
             let awaited = own.awaited.contains(info.signal);
             drop(own);
+            signal_file::announce(process);
             if !blocked {
                 thread.notice_signals();
             }
@@ -87,6 +89,7 @@ pub fn queue_to_process(process: &Process, info: SignalInfo) -> Result<(), Queue
         (_, taker) => {
             let most = process.limits.current(Resource::SIGPENDING);
             process.pending.lock().add(info, most)?;
+            signal_file::announce(process);
             if let Some(thread) = taker {
                 thread.notice_signals();
                 thread.wake();

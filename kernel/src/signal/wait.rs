@@ -9,7 +9,7 @@ use super::calls::{SET_SIZE, wanted};
 use super::info::{self, SignalInfo};
 use super::{Detail, SignalSet, pending, raise};
 use crate::process::waiting::event;
-use crate::process::{Thread, tree};
+use crate::process::{Process, Thread, tree};
 use crate::syscall::{Caller, Errno, time as clocks, user};
 use crate::time;
 
@@ -69,6 +69,35 @@ async fn take(thread: &Thread, wanted: SignalSet, deadline: Option<u64>) -> Resu
             Err(_) => Err(Errno::EINTR),
         },
     }
+}
+
+/// Sends a signal to a process, with what is at `from`, or as `kill` does if that is 0; `is_there` if the process was not
+/// waited for yet.
+pub async fn send(caller: Caller, process: &Process, is_there: bool, number: u32, from: u64) -> Result<u64, Errno> {
+    let signal = wanted(number)?;
+    let info = match from {
+        0 => signal.map(|signal| SignalInfo::sent_by(caller.thread.process.pid, signal)),
+        address => {
+            let [head, code, first, second] = user::read_words::<4>(&caller.space, address).await?;
+            if head as u32 != number {
+                return Err(Errno::EINVAL);
+            }
+            let code = code as i32;
+            if (code >= 0 || code == linux::SI_TKILL) && process.pid != caller.thread.process.pid {
+                return Err(Errno::EPERM);
+            }
+            signal.map(|signal| SignalInfo {
+                signal,
+                code,
+                detail: Detail::Given([first, second]),
+            })
+        }
+    };
+    if !is_there {
+        return Err(Errno::ESRCH);
+    }
+    info.map_or(Ok(()), |info| raise::queue_to_process(process, info))?;
+    Ok(0)
 }
 
 /// `rt_sigqueueinfo`, and `rt_tgsigqueueinfo` for the thread `tid`.

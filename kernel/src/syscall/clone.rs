@@ -7,7 +7,7 @@ use faultline_mm::PAGE_SIZE;
 use linux_raw_sys::general as linux;
 use spin::Mutex;
 
-use super::{Call, Caller, Errno, has_headroom, timers, user, value};
+use super::{Call, Caller, Errno, has_headroom, process_files, timers, user, value};
 use crate::arch::UserContext;
 use crate::heap::ProcessAccount;
 use crate::process::limits::Limit;
@@ -28,7 +28,6 @@ const REFUSED: u64 = (linux::CLONE_NEWNS
     | linux::CLONE_NEWUSER
     | linux::CLONE_NEWPID
     | linux::CLONE_NEWNET
-    | linux::CLONE_PIDFD
     | linux::CLONE_PTRACE) as u64
     | linux::CLONE_INTO_CGROUP;
 
@@ -42,6 +41,8 @@ struct Request {
     child_tid: u64,
     tls: u64,
     exit_signal: u32,
+    /// Where the descriptor of the child goes, if one is asked for.
+    process_file: u64,
 }
 
 impl Request {
@@ -94,7 +95,12 @@ pub fn clone(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         child_tid: context.r10,
         tls: context.r8,
         exit_signal: context.rdi as u32 & 0xff,
+        // It shares the pointer with the number.
+        process_file: context.rdx,
     };
+    if request.has(linux::CLONE_PIDFD) && request.has(linux::CLONE_PARENT_SETTID) {
+        return Err(Errno::EINVAL);
+    }
     perform(caller, context, request)
 }
 
@@ -118,7 +124,7 @@ pub fn clone3(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         user::read(&caller.space, address, &mut bytes.as_flattened_mut()[..known as usize]).await?;
         let [
             flags,
-            _,
+            process_file,
             child_tid,
             parent_tid,
             exit_signal,
@@ -148,6 +154,7 @@ pub fn clone3(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
             child_tid,
             tls,
             exit_signal: exit_signal as u32,
+            process_file,
         };
         run(caller, context, request).await
     })
@@ -194,7 +201,7 @@ fn check(request: &Request) -> Result<(), Errno> {
     let bad = request.flags & REFUSED != 0
         || request.has(linux::CLONE_THREAD) && !request.has(linux::CLONE_SIGHAND)
         || request.has(linux::CLONE_SIGHAND) && !request.has(linux::CLONE_VM)
-        || request.has(linux::CLONE_THREAD) && request.has(linux::CLONE_VFORK)
+        || request.has(linux::CLONE_THREAD) && (request.has(linux::CLONE_VFORK) || request.has(linux::CLONE_PIDFD))
         || request.flags & linux::CLONE_CLEAR_SIGHAND != 0 && request.has(linux::CLONE_SIGHAND);
     if bad { Err(Errno::EINVAL) } else { Ok(()) }
 }
@@ -240,6 +247,22 @@ async fn make(caller: &Caller, mut context: UserContext, request: &Request) -> R
         thread.clear_child_tid.store(request.child_tid, Ordering::Relaxed);
     }
     thread.set_name(caller.thread.given_name());
+    let descriptor = if request.has(linux::CLONE_PIDFD) {
+        let descriptor = process_files::add(caller, thread.process.clone(), 0)?;
+        let descriptor = Descriptor {
+            caller,
+            number: Some(descriptor),
+        };
+        user::write_u32(
+            &caller.space,
+            request.process_file,
+            descriptor.number.unwrap_or(0) as u32,
+        )
+        .await?;
+        Some(descriptor)
+    } else {
+        None
+    };
     if !is_thread {
         let grandparent = request.has(linux::CLONE_PARENT).then(|| tree::parent_of(parent.pid));
         let parent = grandparent.filter(|&pid| pid != 0).unwrap_or(parent.pid);
@@ -256,7 +279,28 @@ async fn make(caller: &Caller, mut context: UserContext, request: &Request) -> R
         thread.process.timers.cancel();
         tree::remove_unborn(tid);
     }
+    if started.is_ok()
+        && let Some(mut descriptor) = descriptor
+    {
+        descriptor.number = None;
+    }
     started.map(|()| thread)
+}
+
+/// The descriptor of a child that may not come to be: it is closed with this.
+struct Descriptor<'a> {
+    caller: &'a Caller,
+    number: Option<u64>,
+}
+
+impl Drop for Descriptor<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            let files = self.caller.thread.process.files();
+            let closed = files.lock().remove(number);
+            drop(closed);
+        }
+    }
 }
 
 /// What a new process takes over.

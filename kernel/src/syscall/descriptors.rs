@@ -73,6 +73,9 @@ pub fn fsync(process: &Process, descriptor: u64) -> Result<u64, Errno> {
         FileKind::Path => Err(Errno::EBADF),
         FileKind::PipeReader(_)
         | FileKind::PipeWriter(_)
+        | FileKind::Fifo(..)
+        | FileKind::Signals(_)
+        | FileKind::Process(_)
         | FileKind::Socket(_)
         | FileKind::Timer(_)
         | FileKind::Console(_) => Err(Errno::EINVAL),
@@ -90,7 +93,7 @@ pub fn fadvise(process: &Process, descriptor: u64, offset: u64, length: i64, adv
     let file = process.files().lock().get(descriptor)?;
     match &file.kind {
         FileKind::Path => Err(Errno::EBADF),
-        FileKind::PipeReader(_) | FileKind::PipeWriter(_) => Err(Errno::ESPIPE),
+        FileKind::PipeReader(_) | FileKind::PipeWriter(_) | FileKind::Fifo(..) => Err(Errno::ESPIPE),
         _ if length < 0 || advice > linux::POSIX_FADV_NOREUSE => Err(Errno::EINVAL),
         FileKind::Mounted(body) if advice == linux::POSIX_FADV_WILLNEED => {
             body.will_need(offset, advised_end(offset, length as u64));

@@ -6,7 +6,7 @@ use linux_raw_sys::general as linux;
 
 use super::polling::{deadline_in, with_mask};
 use super::transfer::opened;
-use super::{Caller, Errno, has_headroom, user};
+use super::{Caller, Errno, has_headroom, time as clocks, user};
 use crate::fs::epoll::{Epoll, Found};
 use crate::fs::{FileKind, OpenFile};
 use crate::process::waiting::event;
@@ -96,6 +96,19 @@ pub async fn epoll_pwait(
     mask: u64,
 ) -> Result<u64, Errno> {
     let wait = wait(&caller, descriptor, address, most as i32, deadline_in(timeout as i32));
+    with_mask(&caller, mask, wait).await
+}
+
+/// `epoll_pwait2`: with a `timespec`, if there is one.
+pub async fn epoll_pwait2(caller: Caller, [descriptor, address, most, timeout, mask]: [u64; 5]) -> Result<u64, Errno> {
+    let deadline = match timeout {
+        0 => None,
+        pointer => {
+            let duration = clocks::from_timespec(user::read_words(&caller.space, pointer).await?)?;
+            Some(time::now().saturating_add(duration))
+        }
+    };
+    let wait = wait(&caller, descriptor, address, most as i32, deadline);
     with_mask(&caller, mask, wait).await
 }
 

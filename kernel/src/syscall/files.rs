@@ -327,7 +327,7 @@ pub async fn fallocate(caller: Caller, descriptor: u64, mode: u64, offset: u64, 
     }
     let memory = match &file.kind {
         FileKind::Memory(memory) => memory,
-        FileKind::PipeReader(_) | FileKind::PipeWriter(_) => return Err(Errno::ESPIPE),
+        FileKind::PipeReader(_) | FileKind::PipeWriter(_) | FileKind::Fifo(..) => return Err(Errno::ESPIPE),
         _ => return Err(Errno::ENODEV),
     };
     let end = offset.checked_add(length).ok_or(Errno::EFBIG)? as u64;

@@ -20,6 +20,7 @@ mod at_once;
 mod attributes;
 pub mod clone;
 pub mod control;
+mod copying;
 pub mod descriptors;
 pub mod epolls;
 pub mod errno;
@@ -37,10 +38,13 @@ pub mod pipes;
 pub mod polling;
 pub mod posix_timers;
 mod privileges;
+mod process_files;
 pub mod processes;
 pub mod remap;
 pub mod scheduling;
+mod signals;
 pub mod sockets;
+mod splicing;
 mod swapping;
 pub mod time;
 pub mod timers;
@@ -218,7 +222,7 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_pipe2 => value(|| pipes::pipe2(caller, a, b))?,
         linux::__NR_ioctl => value(|| files::ioctl(caller, a, b, c))?,
         linux::__NR_fstat => value(|| files::fstat(caller, a, b))?,
-        linux::__NR_sendfile => value(|| transfer::sendfile(caller, a, b, c, d))?,
+        linux::__NR_sendfile => value(|| copying::sendfile(caller, a, b, c, d))?,
         linux::__NR_open => value(|| paths::openat(caller, paths::AT_CWD, a, b, c))?,
         linux::__NR_openat => value(|| paths::openat(caller, a, b, c, d))?,
         linux::__NR_creat => {
@@ -323,6 +327,21 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_recvmsg => value(|| messages::recvmsg(caller, a, b, c))?,
         linux::__NR_sendmmsg => value(|| messages::sendmmsg(caller, a, b, c, d))?,
         linux::__NR_recvmmsg => value(|| messages::recvmmsg(caller, [a, b, c, d, e]))?,
+
+        linux::__NR_signalfd => value(|| signals::signalfd4(caller, a, b, c, 0))?,
+        linux::__NR_signalfd4 => value(|| signals::signalfd4(caller, a, b, c, d))?,
+        linux::__NR_pidfd_open => value(|| async move { process_files::pidfd_open(&caller, a, b) })?,
+        linux::__NR_pidfd_send_signal => value(|| process_files::pidfd_send_signal(caller, a, b, c, d))?,
+        linux::__NR_pidfd_getfd => value(|| async move { process_files::pidfd_getfd(&caller, a, b, c) })?,
+        linux::__NR_preadv2 => value(|| transfer::preadv2(caller, [a, b, c, d, f]))?,
+        linux::__NR_pwritev2 => value(|| transfer::pwritev2(caller, [a, b, c, d, f]))?,
+        linux::__NR_splice => value(|| splicing::splice(caller, [a, b, c, d, e, f]))?,
+        linux::__NR_tee => value(|| splicing::tee(caller, a, b, c, d))?,
+        linux::__NR_vmsplice => value(|| splicing::vmsplice(caller, a, b, c, d))?,
+        linux::__NR_copy_file_range => value(|| copying::copy_file_range(caller, [a, b, c, d, e, f]))?,
+        linux::__NR_mknod => value(|| paths::mknodat(caller, paths::AT_CWD, a, b))?,
+        linux::__NR_mknodat => value(|| paths::mknodat(caller, a, b, c))?,
+        linux::__NR_epoll_pwait2 => value(|| epolls::epoll_pwait2(caller, [a, b, c, d, e]))?,
 
         linux::__NR_timerfd_create => value(|| timers::timerfd_create(caller, a, b))?,
         linux::__NR_timerfd_settime => value(|| timers::timerfd_settime(caller, a, b, c, d))?,

@@ -3,11 +3,12 @@
 use core::sync::atomic::Ordering;
 
 use faultline_ext4::InodeKind;
-use faultline_fallible::{Arc, Vec};
+use faultline_fallible::{Arc, Vec, Weak, try_future};
 use linux_raw_sys::general as linux;
 
 use super::{Caller, Errno, descriptors, has_headroom, user};
 use crate::fs::path::{LastLink, Place, locate, look_up};
+use crate::fs::pipe::named::Fifo;
 use crate::fs::proc::ProcNode;
 use crate::fs::stat::Status;
 use crate::fs::tree::{self, Content, InTree, NodeKind, Target};
@@ -125,7 +126,13 @@ pub async fn openat(caller: Caller, descriptor: u64, path: u64, flags: u64, mode
             .map_err(|_| Errno::ENOENT)?;
         return files.lock().add(file, close_on_exec, 0);
     }
-    let file = Arc::try_new(OpenFile::open(node, flags).await?)?;
+    let file = match &node.kind {
+        NodeKind::Fifo(fifo) if flags & (linux::O_PATH | linux::O_DIRECTORY) == 0 => {
+            try_future(fifo.open(&caller.thread, node.clone(), flags))?.await?
+        }
+        _ => OpenFile::open(node, flags).await?,
+    };
+    let file = Arc::try_new(file)?;
     files.lock().add(file, close_on_exec, 0)
 }
 
@@ -270,6 +277,32 @@ pub async fn mkdirat(caller: Caller, descriptor: u64, path: u64, mode: u64) -> R
     let path = user::read_path(&caller.space, path).await?;
     let place = place(&caller, descriptor, &path, LastLink::Keep).await?;
     changes::make(&place, tree::directory(permissions(&caller, mode), tree::now())?)?;
+    Ok(0)
+}
+
+/// `mknodat`: files, named pipes, and names of sockets that nobody has; devices can't be made.
+///
+/// # Errors
+/// `EPERM`, `EINVAL`, and those of [`changes::make`].
+pub async fn mknodat(caller: Caller, descriptor: u64, path: u64, mode: u64) -> Result<u64, Errno> {
+    let path = user::read_path(&caller.space, path).await?;
+    let kind = mode as u32 & linux::S_IFMT;
+    let kind = match kind {
+        0 | linux::S_IFREG => None,
+        linux::S_IFIFO => Some(NodeKind::Fifo(Fifo::default())),
+        linux::S_IFSOCK => Some(NodeKind::Socket(Weak::new())),
+        linux::S_IFCHR | linux::S_IFBLK | linux::S_IFDIR => return Err(Errno::EPERM),
+        _ => return Err(Errno::EINVAL),
+    };
+    let place = place(&caller, descriptor, &path, LastLink::Keep).await?;
+    if place.node.is_none() && place.wants_directory {
+        return Err(Errno::ENOENT);
+    }
+    let node = match kind {
+        None => changes::empty_file(permissions(&caller, mode))?,
+        Some(kind) => Node::new(kind, permissions(&caller, mode), tree::now())?,
+    };
+    changes::make(&place, node)?;
     Ok(0)
 }
 

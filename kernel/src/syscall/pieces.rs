@@ -151,6 +151,12 @@ impl Pieces {
         self.left
     }
 
+    /// Leaves out what is beyond the next `most` bytes.
+    pub fn limit(&mut self, most: u64) {
+        self.left = self.left.min(most);
+        self.current.length = self.current.length.min(self.left);
+    }
+
     /// What is left of the next piece that is not empty: its address and its length.
     pub fn next(&mut self) -> Option<(u64, usize)> {
         if self.left == 0 {

@@ -101,7 +101,7 @@ pub async fn pipe2(caller: Caller, address: u64, flags: u64) -> Result<u64, Errn
     has_headroom()?;
     let pipe = Arc::try_new(Pipe::new())?;
     let mode = flags & (linux::O_NONBLOCK | linux::O_DIRECT);
-    let reader = FileKind::PipeReader(ReadEnd(pipe.clone()));
+    let reader = FileKind::PipeReader(ReadEnd::new(pipe.clone()));
     let reader = Arc::try_new(OpenFile::new(reader, None, linux::O_RDONLY | mode))?;
     let writer = FileKind::PipeWriter(WriteEnd(pipe));
     let writer = Arc::try_new(OpenFile::new(writer, None, linux::O_WRONLY | mode))?;

@@ -7,7 +7,7 @@ use faultline_executor::yield_now;
 use faultline_trace::Kind;
 use linux_raw_sys::general as linux;
 
-use super::{Caller, Errno, Outcome, has_headroom, memory, usage, user};
+use super::{Caller, Errno, Outcome, has_headroom, memory, process_files, usage, user};
 use crate::exec::stack::Arguments;
 use crate::exec::strings::Strings;
 use crate::exec::{self, Image};
@@ -204,11 +204,17 @@ pub async fn wait4(caller: Caller, pid: i32, status: u64, options: u64, usage: u
 
 /// `waitid`.
 pub async fn waitid(caller: Caller, kind: u64, id: u64, info: u64, options: u64, usage: u64) -> Result<u64, Errno> {
+    let mut waits = true;
     let wanted = match kind as u32 {
         linux::P_ALL => Wanted::Any,
         linux::P_PID => Wanted::Child(id as u32),
         linux::P_PGID if id == 0 => Wanted::Group(caller.thread.process.group()),
         linux::P_PGID => Wanted::Group(id as u32),
+        linux::P_PIDFD => {
+            let (file, process) = process_files::process_of(&caller, id)?;
+            waits &= !file.is_non_blocking();
+            Wanted::Child(process.pid)
+        }
         _ => return Err(Errno::EINVAL),
     };
     let options = u64::from(options as u32);
@@ -227,7 +233,10 @@ pub async fn waitid(caller: Caller, kind: u64, id: u64, info: u64, options: u64,
         continued: has(linux::WCONTINUED),
         keep: has(linux::WNOWAIT),
     };
-    let found = wait(&caller, interest, has(linux::WNOHANG)).await?;
+    let found = wait(&caller, interest, !waits || has(linux::WNOHANG)).await?;
+    if !waits && found.is_none() && !has(linux::WNOHANG) {
+        return Err(Errno::EAGAIN);
+    }
     if info != 0 {
         let mut bytes = [0; 128];
         if let Some((child, change)) = &found {

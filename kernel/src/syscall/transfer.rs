@@ -7,7 +7,7 @@ use linux_raw_sys::general as linux;
 
 use super::pieces::{Pieces, Source};
 use super::sockets::flow;
-use super::{Caller, Errno, at_once, events, pipes, user};
+use super::{Caller, Errno, at_once, events, pipes, signals, user};
 use crate::block::{self, Disk};
 use crate::fs::device::Rule;
 use crate::fs::file::{self, Transfer};
@@ -23,18 +23,16 @@ const CHUNK: usize = 64 * 1024;
 /// Size of the pieces in which a file in frames is copied.
 const PAGE: usize = 4096;
 
-/// Most bytes of one transfer, as on Linux.
-const MOST: u64 = 0x7fff_f000;
-
 /// Lets other tasks run whenever so many bytes were moved, however small the steps.
 #[derive(Default)]
-struct Pace(usize);
+pub(super) struct Pace(usize);
 
 impl Pace {
     /// Bytes that a step counts as, at least.
     const STEP: usize = 256;
 
-    async fn step(&mut self, bytes: usize) {
+    /// Counts the bytes of a step.
+    pub(super) async fn step(&mut self, bytes: usize) {
         self.0 += bytes.max(Self::STEP);
         if self.0 >= CHUNK {
             self.0 = 0;
@@ -52,7 +50,9 @@ async fn transfer_in(caller: &Caller, file: &OpenFile, pieces: &mut Pieces, at: 
     match &file.kind {
         FileKind::Directory => Err(Errno::EISDIR),
         FileKind::Path => Err(Errno::EBADF),
-        FileKind::PipeReader(end) => pipes::read(caller, file, &end.0, pieces).await,
+        FileKind::PipeReader(end) | FileKind::Fifo(end, _) => pipes::read(caller, file, &end.pipe, pieces).await,
+        FileKind::Signals(signals) => signals::read(caller, file, signals, pieces).await,
+        FileKind::Process(_) => Err(Errno::EINVAL),
         FileKind::PipeWriter(_) => Err(Errno::EBADF),
         FileKind::Socket(end) => {
             let received = flow::receive(caller, file, &end.0, pieces, 0).await?;
@@ -216,7 +216,7 @@ async fn copy_from(caller: &Caller, file: &OpenFile, start: u64, address: u64, l
 }
 
 /// Writes to a file at `at`, or at its offset, or at its end if it was opened so; moves the offset, unless `at` is given.
-async fn write_to(caller: &Caller, file: &OpenFile, at: Option<u64>, bytes: &[u8]) -> Result<usize, Errno> {
+pub(super) async fn write_to(caller: &Caller, file: &OpenFile, at: Option<u64>, bytes: &[u8]) -> Result<usize, Errno> {
     if let FileKind::Text(text) = &file.kind {
         let from = at.unwrap_or_else(|| *file.offset.lock());
         let written = text.write(from, bytes).await?;
@@ -270,7 +270,7 @@ async fn copy_out(caller: &Caller, address: u64, bytes: &[u8]) -> Result<u64, Er
 }
 
 /// Raises SIGXFSZ for a call that could write nothing because of `RLIMIT_FSIZE`.
-fn tell_of_limit(caller: &Caller, written: &Result<u64, Errno>) {
+pub(super) fn tell_of_limit(caller: &Caller, written: &Result<u64, Errno>) {
     let limit = caller.thread.process.limits.current(Resource::FSIZE);
     if *written == Err(Errno::EFBIG) && limit != Limit::INFINITY {
         raise::to_thread(&caller.thread, SignalInfo::kernel(Signal::SIGXFSZ));
@@ -294,7 +294,10 @@ async fn transfer_pieces_out(
         FileKind::Device(Rule::Full) => Err(Errno::ENOSPC),
         FileKind::Device(_) => Ok(pieces.left()),
         FileKind::Console(port) => port.write(caller, file, Source::User(pieces)).await,
-        FileKind::PipeWriter(end) => pipes::write(caller, file, &end.0, Source::User(pieces)).await,
+        FileKind::PipeWriter(end) | FileKind::Fifo(_, end) => {
+            pipes::write(caller, file, &end.0, Source::User(pieces)).await
+        }
+        FileKind::Signals(_) | FileKind::Process(_) => Err(Errno::EINVAL),
         FileKind::Socket(end) => flow::write(caller, file, &end.0, Source::User(pieces)).await,
         FileKind::Event(counter) => events::write(caller, file, counter, Source::User(pieces)).await,
         FileKind::Epoll(_) => Err(Errno::EINVAL),
@@ -441,79 +444,30 @@ pub async fn pwritev(caller: Caller, descriptor: u64, pieces: u64, count: u64, o
     transfer_out(&caller, &file, &mut pieces, Some(offset)).await
 }
 
-/// `sendfile`, from a file in memory or on a disk.
-pub async fn sendfile(caller: Caller, to: u64, from: u64, offset: u64, length: u64) -> Result<u64, Errno> {
-    let (target, source) = (opened(&caller, to)?, opened(&caller, from)?);
-    if !target.is_writable() || !source.is_readable() {
-        return Err(Errno::EBADF);
+/// `preadv2`; at the file's own offset if the offset is -1.
+pub async fn preadv2(caller: Caller, [descriptor, pieces, count, offset, flags]: [u64; 5]) -> Result<u64, Errno> {
+    check_ways(flags)?;
+    if offset == u64::MAX {
+        return readv(caller, descriptor, pieces, count).await;
     }
-    if source.bytes().is_none() && !matches!(source.kind, FileKind::Memory(_) | FileKind::Mounted(_)) {
-        return Err(Errno::EINVAL);
-    }
-    let start = match offset {
-        0 => *source.offset.lock(),
-        pointer => user::read_words::<1>(&caller.space, pointer).await?[0],
-    };
-    let length = length.min(MOST);
-    let mut buffer = user::buffer(PAGE)?;
-    let (mut moved, mut pace) = (0, Pace::default());
-    while moved < length {
-        let part = (length - moved).min(PAGE as u64) as usize;
-        let read = match read_bytes(&source, start.saturating_add(moved), &mut buffer[..part]).await {
-            Ok(read) => read,
-            Err(errno) if moved == 0 => return Err(errno),
-            Err(_) => break,
-        };
-        if read == 0 {
-            break;
-        }
-        let chunk = &buffer[..read];
-        let written = match &target.kind {
-            FileKind::Console(port) => port.write(&caller, &target, Source::Kernel(chunk)).await,
-            FileKind::PipeWriter(end) => pipes::write(&caller, &target, &end.0, Source::Kernel(chunk)).await,
-            FileKind::Socket(end) => flow::write(&caller, &target, &end.0, Source::Kernel(chunk)).await,
-            FileKind::Memory(_) | FileKind::Device(_) => {
-                let written = write_to(&caller, &target, None, chunk).await;
-                let written = written.map(|written| written as u64);
-                if moved == 0 {
-                    tell_of_limit(&caller, &written);
-                }
-                written
-            }
-            _ => return Err(Errno::EINVAL),
-        };
-        match written {
-            Ok(written) => {
-                moved += written;
-                if written < read as u64 {
-                    break;
-                }
-            }
-            Err(errno) if moved == 0 => return Err(errno),
-            Err(_) => break,
-        }
-        pace.step(read).await;
-    }
-    let end = start.saturating_add(moved);
-    match offset {
-        0 => *source.offset.lock() = end,
-        pointer => user::write_words(&caller.space, pointer, [end]).await?,
-    }
-    Ok(moved)
+    preadv(caller, descriptor, pieces, count, offset).await
 }
 
-/// Bytes of a file in memory from `start` on; says how many.
-async fn read_bytes(file: &OpenFile, start: u64, to: &mut [u8]) -> Result<usize, Errno> {
-    match &file.kind {
-        FileKind::Memory(memory) => return memory.read_waiting(start, to).await,
-        FileKind::Mounted(body) => return body.read_waiting(start, to).await,
-        _ => {}
+/// `pwritev2`; at the file's own offset if the offset is -1.
+pub async fn pwritev2(caller: Caller, [descriptor, pieces, count, offset, flags]: [u64; 5]) -> Result<u64, Errno> {
+    check_ways(flags)?;
+    if offset == u64::MAX {
+        return writev(caller, descriptor, pieces, count).await;
     }
-    let bytes = file.bytes().unwrap_or_default();
-    let left = bytes
-        .get(usize::try_from(start).unwrap_or(usize::MAX)..)
-        .unwrap_or_default();
-    let length = left.len().min(to.len());
-    to[..length].copy_from_slice(&left[..length]);
-    Ok(length)
+    pwritev(caller, descriptor, pieces, count, offset).await
+}
+
+/// Of the ways to read and write, those that wish for speed or for a disk are granted.
+fn check_ways(flags: u64) -> Result<(), Errno> {
+    const GRANTED: u32 = linux::RWF_HIPRI | linux::RWF_DSYNC | linux::RWF_SYNC;
+    if flags as u32 & !GRANTED == 0 {
+        Ok(())
+    } else {
+        Err(Errno::EOPNOTSUPP)
+    }
 }

@@ -163,6 +163,12 @@ pub fn find_process(pid: Pid) -> Option<Arc<Process>> {
     TREE.lock().process(pid).cloned()
 }
 
+/// Whether a process has ended, so that its parent can learn of it.
+pub fn has_ended(process: &Process) -> bool {
+    let _tree = TREE.lock();
+    process.place.is_ended()
+}
+
 /// The thread of that number.
 pub fn find_thread(tid: Tid) -> Option<Arc<Thread>> {
     TREE.lock().numbers.get(tid)?.thread.clone()

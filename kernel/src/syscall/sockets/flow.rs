@@ -33,7 +33,7 @@ const MOST_OF_UDP: usize = 65_507;
 ///
 /// # Errors
 /// `EAGAIN` when the time is over; `EINTR` or `ERESTARTSYS` if a signal came first.
-pub(super) async fn wait<T>(
+pub async fn wait<T>(
     caller: &Caller,
     socket: &Socket,
     queue: &WaitQueue,
