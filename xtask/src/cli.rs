@@ -179,7 +179,9 @@ pub struct Run {
     /// instruction, at a hundredth of the speed
     #[arg(long, value_name = "FILE.svg", value_parser = svg_file, conflicts_with = "gdb")]
     pub profile: Option<PathBuf>,
-    /// A folder whose files and links are the machine's root file system; PROGRAM is then looked for in it first
+    /// A folder whose files and links are the machine's root file system; PROGRAM is then looked for in it first. One that
+    /// would take more than a third of the machine's memory becomes a disk, as by --disk DIR,ro,root: what it has can be
+    /// read and executed, and new files are in memory
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
     /// An x86-64 Linux program on this machine, or of the file system on a disk (by its path there, or below /mnt), or the

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `--disk FILE[,ro]` | a virtio disk over the file |
 //! | `--disk DIR[,ro]` | a virtio disk over a temporary ext4 file system with what is in the folder |
+//! | `--root DIR`, if the folder is large | as `--disk DIR,ro,root` |
 //! | `--disk model:FILE[,latency=10us,...]` | the content of the file in the machine's memory, as slow as a disk; read-only |
 //! | `--swap SIZE`, `--swap FILE` | a virtio disk over a temporary file of that size, or over the file |
 //! | `--swap model:SIZE[,latency=10us,...]` | memory of the machine, as slow as a disk |
@@ -158,6 +159,9 @@ impl Wanted {
         if role == Role::Swap && read.read_only {
             return Err(DiskError::ReadOnlySwap("`ro` can't be said of it"));
         }
+        if role == Role::Swap && read.root {
+            return Err(DiskError::ReadOnlySwap("`root` can't be said of it"));
+        }
         Ok(Self {
             role,
             source,
@@ -263,6 +267,31 @@ impl fmt::Debug for Disk {
 }
 
 impl Disk {
+    /// A disk with what is in a folder, which the machine sees below its root.
+    ///
+    /// # Errors
+    /// The folder can't be made a disk.
+    pub fn of_root(folder: &Path) -> Result<Self, DiskError> {
+        let file = folder_image::of_folder(folder).map_err(|error| DiskError::Folder {
+            path: folder.to_owned(),
+            error,
+        })?;
+        Ok(Self {
+            role: Role::Disk,
+            parameters: "ro,root".to_owned(),
+            content: Content::Host {
+                file: Arc::new(file),
+                is_read_only: true,
+            },
+        })
+    }
+
+    /// Whether the machine sees what it has below its root.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        disk::names(&self.parameters).any(|name| name == "root")
+    }
+
     /// Whether it is for swap only.
     #[must_use]
     pub const fn is_swap(&self) -> bool {

@@ -17,6 +17,20 @@ use crate::session::KERNEL_MEMORY;
 /// The most links that one path leads through, as in the kernel.
 const MAX_LINKS: usize = 40;
 
+/// Folders of programs and libraries, which stay on the disk.
+const OF_PROGRAMS: [&str; 10] = [
+    "usr",
+    "bin",
+    "sbin",
+    "lib",
+    "lib32",
+    "lib64",
+    "libx32",
+    "opt",
+    "boot",
+    "lost+found",
+];
+
 /// Why a folder can't be a root file system.
 #[derive(Debug, thiserror::Error)]
 pub enum Unpackable {
@@ -122,6 +136,30 @@ impl Root {
             });
         }
         Self::of_folder(folder)
+    }
+
+    /// Whether a folder is rather a disk than a part of the memory of a machine with so many MiB: packed it would take more
+    /// than a third.
+    #[must_use]
+    pub fn is_large(folder: &Path, memory: u64) -> bool {
+        size_of_folder(folder) / (1 << 20) > memory / 3
+    }
+
+    /// The folders at the top of a folder that becomes a disk, without what is in them, but for those that hold nothing but
+    /// programs and their libraries: in the machine they are in memory, so that programs can make files there.
+    #[must_use]
+    pub fn beside_disk(folder: &Path) -> Self {
+        let mut root = Self::default();
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if let Ok(name) = entry.file_name().into_string()
+                && is_folder
+                && !OF_PROGRAMS.contains(&name.as_str())
+            {
+                root.0.insert(name, Entry::Directory);
+            }
+        }
+        root
     }
 
     /// Adds a file.

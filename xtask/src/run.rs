@@ -31,11 +31,17 @@ use crate::typing::{self, Keyboard, RawTerminal, ReturnCarriage, Source};
 pub fn run(arguments: &cli::Run) -> anyhow::Result<u8> {
     let (program, args) = arguments.command.split_first().context("no program is named")?;
     let program = program.to_str().context("the program's name is not UTF-8 text")?;
+    let mut hardware = arguments.options.hardware(arguments.accel)?;
     let root = match &arguments.root {
+        Some(folder) if Root::is_large(folder, arguments.options.mem) => {
+            // Before the disk for swap, which is the last.
+            let place = hardware.disks.iter().take_while(|disk| !disk.is_swap()).count();
+            hardware.disks.insert(place, Disk::of_root(folder)?);
+            Root::beside_disk(folder)
+        }
         Some(folder) => Root::of_folder_for(folder, arguments.options.mem)?,
         None => Root::default(),
     };
-    let mut hardware = arguments.options.hardware(arguments.accel)?;
     let from_file = match from_file(arguments.root.as_deref(), &root, &hardware.disks, program, args) {
         Ok(task) => task,
         Err(error) => {
@@ -211,7 +217,15 @@ fn from_file(
         return Ok(Some(task));
     }
     if Path::new(program).exists() || !build::task_names().iter().any(|task| task == program) {
-        return Task::from_file_for(program.as_ref(), args, |linker| root.has_program(linker)).map(Some);
+        let on_disk = disks.iter().any(Disk::is_root);
+        // The kernel says so if the linker is not on the disk.
+        let mut task = Task::from_file_for(program.as_ref(), args, |linker| on_disk || root.has_program(linker))?;
+        if on_disk {
+            // The folder of programs is that of the disk.
+            task.path = task.path.map(|path| path.replacen("bin/", "", 1));
+            task.name = task.name.replacen("/bin/", "/", 1);
+        }
+        return Ok(Some(task));
     }
     Ok(None)
 }

@@ -58,16 +58,20 @@ struct Found {
 /// Says why the file can't be a user task.
 pub fn task(disks: &[Disk], name: &str, args: &[OsString]) -> Result<Option<Task>, Unsuitable> {
     let inside = name.strip_prefix(MOUNTED).filter(|rest| rest.starts_with('/'));
-    let Some(volume) = disks
-        .iter()
+    let (roots, others) = (disks.iter(), disks.iter());
+    let in_order = roots
+        .filter(|disk| disk.is_root())
+        .chain(others.filter(|disk| !disk.is_root()));
+    let Some((volume, is_root)) = in_order
         .filter(|disk| !disk.is_swap())
-        .find_map(|disk| now(Volume::open(Image(disk))).ok())
+        .find_map(|disk| Some((now(Volume::open(Image(disk))).ok()?, disk.is_root())))
     else {
         return Ok(None);
     };
-    let path = format!("{MOUNTED}/{}", inside.unwrap_or(name).trim_start_matches('/'));
+    let mounted = if is_root { "" } else { MOUNTED };
+    let path = format!("{mounted}/{}", inside.unwrap_or(name).trim_start_matches('/'));
     let shown = PathBuf::from(&path);
-    match find(&volume, &path) {
+    match find(&volume, &path, mounted) {
         Ok(Found {
             is_executable: false, ..
         }) => Err(Unsuitable::NotExecutable(shown)),
@@ -90,8 +94,8 @@ pub fn task(disks: &[Disk], name: &str, args: &[OsString]) -> Result<Option<Task
     }
 }
 
-/// The file that an absolute path below [`MOUNTED`] leads to.
-fn find(volume: &Volume<Image<'_>>, path: &str) -> Result<Found, Error<io::Error>> {
+/// The file that an absolute path below `mounted`, where the file system is, leads to.
+fn find(volume: &Volume<Image<'_>>, path: &str, mounted: &str) -> Result<Found, Error<io::Error>> {
     let parts = |path: &[u8]| {
         path.split(|&byte| byte == b'/')
             .map(<[u8]>::to_vec)
@@ -100,7 +104,7 @@ fn find(volume: &Volume<Image<'_>>, path: &str) -> Result<Found, Error<io::Error
     let root = now(volume.inode(ROOT))?;
     // The directories that lead to where the walk is.
     let mut way = vec![root];
-    let mut left = parts(path.strip_prefix(MOUNTED).unwrap_or(path).as_bytes());
+    let mut left = parts(path.strip_prefix(mounted).unwrap_or(path).as_bytes());
     let mut links = 0;
     while let Some(part) = left.pop_front() {
         let here = *way.last().ok_or(Error::NotFound)?;
@@ -123,7 +127,7 @@ fn find(volume: &Volume<Image<'_>>, path: &str) -> Result<Found, Error<io::Error
             return Err(Error::NotFound);
         }
         let target = now(volume.target(&inode))?;
-        let inside = match target.strip_prefix(MOUNTED.as_bytes()) {
+        let inside = match target.strip_prefix(mounted.as_bytes()) {
             Some(inside) if inside.starts_with(b"/") => {
                 way.truncate(1);
                 inside

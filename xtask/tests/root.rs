@@ -10,8 +10,13 @@ use tempfile::TempDir;
 
 /// Runs the tool; its exit status, and what came out.
 fn run(root: &Path, command: &[&str]) -> (i32, String, String) {
+    run_with("512M", root, command)
+}
+
+/// The same with so much memory.
+fn run_with(memory: &str, root: &Path, command: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_faultline"))
-        .args(["run", "--timeout", "120", "--root"])
+        .args(["run", "--timeout", "120", "--mem", memory, "--root"])
         .arg(root)
         .args(command)
         .stdin(Stdio::null())
@@ -168,9 +173,87 @@ fn a_folder_that_is_too_large_is_refused_before_it_is_read() {
     let folder = small_system();
     let large = fs::File::create(folder.path().join("large")).unwrap();
     large.set_len(1 << 40).unwrap();
-    let (status, _, stderr) = run(folder.path(), &["hello"]);
-    assert_eq!(status, 125, "{stderr}");
+    // The shell's folder is packed; `run` makes a disk of it.
+    let output = Command::new(env!("CARGO_BIN_EXE_faultline"))
+        .args(["shell", "--root"])
+        .arg(folder.path())
+        .args(["-c", "true"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("the tool starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{stderr}");
     let said = |text: &str| assert!(stderr.contains(text), "{stderr}");
     said("its files take 104857");
     said("MiB of the machine's memory, of which it has 512; --mem 104");
+}
+
+/// Puts a program of this machine and its libraries into a root, at the paths that they have here.
+fn copy_with_libraries(program: &str, root: &Path) {
+    let output = Command::new("ldd")
+        .arg(program)
+        .output()
+        .expect("ldd is part of the C library");
+    let text = String::from_utf8(output.stdout).unwrap();
+    for path in text
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'))
+        .chain([program])
+    {
+        let to = root.join(&path[1..]);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(path, &to).unwrap();
+        mode(&to, 0o755);
+    }
+}
+
+#[test]
+fn a_dynamic_program_runs_with_its_libraries_and_says_what_it_misses() {
+    let folder = TempDir::new().unwrap();
+    let root = folder.path();
+    copy_with_libraries("/bin/bash", root);
+    let (status, stdout, stderr) = run(root, &["/bin/bash", "-c", "echo $((6 * 7)); exit 3"]);
+    assert_eq!((status, stdout.as_str(), stderr.as_str()), (3, "42\n", ""));
+    // A dynamic program of this machine runs with the libraries of the root.
+    let (status, stdout, stderr) = run(root, &["/usr/bin/env", "-i", "A=1"]);
+    assert_eq!((status, stdout.as_str(), stderr.as_str()), (0, "A=1\n", ""));
+    fs::remove_dir_all(root.join("lib64")).unwrap();
+    let (status, stdout, stderr) = run(root, &["/bin/bash", "-c", "exit 3"]);
+    assert_eq!((status, stdout.as_str()), (126, ""));
+    assert!(
+        stderr.contains("its PT_INTERP header asks for /lib64/ld-linux-x86-64.so.2, which the machine does not have"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_large_folder_is_a_disk_below_the_root() {
+    let folder = small_system();
+    let root = folder.path();
+    copy_with_libraries("/bin/bash", root);
+    fs::create_dir_all(root.join("etc/deep")).unwrap();
+    fs::create_dir(root.join("home")).unwrap();
+    fs::write(root.join("etc/there"), "as it was\n").unwrap();
+    fs::write(root.join("etc/deep/there"), "deeper\n").unwrap();
+    fs::write(root.join("usr/bin/text"), "text\n").unwrap();
+    // Larger than the machine's memory, which it would have to fit into otherwise.
+    fs::write(root.join("usr/large"), vec![b'x'; 80 << 20]).unwrap();
+    let script = "\
+        cd /usr/bin/.. && pwd; cd /bin && pwd -P; busybox cat text
+        busybox wc -c < /usr/large
+        busybox cat /etc/there /etc/deep/there; cd /etc/deep/../..; pwd
+        echo new > /etc/new && busybox cat /etc/new; echo new > /home/new; busybox ls /etc /home
+        (echo changed > /etc/there) 2>/dev/null || echo 'the disk stays as it is'
+        (echo more > /usr/bin/more) 2>/dev/null || echo 'so do its folders'
+        echo changed > /etc/other && busybox mv /etc/other /etc/there && busybox cat /etc/there
+        busybox cat /mnt/etc/there; busybox rm /etc/new /etc/there; busybox ls /etc
+        [ -d /proc/self ] && [ -c /dev/null ] && [ -w /tmp ] && echo 'and the rest is there'\n";
+    let expected = "\
+        /usr\n/usr/bin\ntext\n83886080\nas it was\ndeeper\n/\nnew\n/etc:\ndeep\nnew\nthere\n\n/home:\nnew\n\
+        the disk stays as it is\nso do its folders\nchanged\nas it was\ndeep\nand the rest is there\n";
+    let (status, stdout, stderr) = run_with("64M", root, &["/bin/bash", "-c", script]);
+    assert_eq!((stdout.as_str(), stderr.as_str(), status), (expected, "", 0));
+    // A program of this machine beside it.
+    let (status, stdout, stderr) = run_with("64M", root, &["/usr/bin/env", "-i", "/bin/busybox", "echo", "found"]);
+    assert_eq!((status, stdout.as_str(), stderr.as_str()), (0, "found\n", ""));
 }

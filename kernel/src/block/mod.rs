@@ -37,6 +37,8 @@ pub struct Disk {
     driver: &'static dyn Driver,
     /// Whether the configuration names it as the swap area.
     pub is_swap: bool,
+    /// Whether what its file system has is to be seen below `/`, too.
+    pub is_root: bool,
     /// Its place among the disks.
     pub index: usize,
 }
@@ -131,6 +133,7 @@ pub fn start(config: &Config, archive: &'static [u8]) {
             tally: driver.tally(),
             driver,
             is_swap: disk.is_swap,
+            is_root: disk.parameters.root,
             index,
         });
     }

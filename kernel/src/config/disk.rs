@@ -13,6 +13,8 @@ use core::fmt;
 pub struct Parameters {
     /// Writes are refused.
     pub read_only: bool,
+    /// What its file system has is seen below `/`, too.
+    pub root: bool,
     /// How long a modelled disk takes for a transfer before its bytes move.
     pub latency: u64,
     /// Bytes a second of a modelled disk; 0 for no limit.
@@ -35,6 +37,7 @@ impl Default for Parameters {
     fn default() -> Self {
         Self {
             read_only: false,
+            root: false,
             latency: 10_000,
             bandwidth: 2_000_000_000,
             depth: 64,
@@ -61,7 +64,7 @@ impl Parameters {
 pub const OF_MODELS: &[&str] = &["latency", "bandwidth", "depth", "jitter", "errors", "seed", "hang"];
 
 /// Every parameter, for people.
-pub const ALL: &str = "ro, latency, bandwidth, depth, jitter, errors, seed, hang and timeout";
+pub const ALL: &str = "ro, root, latency, bandwidth, depth, jitter, errors, seed, hang and timeout";
 
 /// Why a text is no disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,11 +121,11 @@ pub fn parse(text: &str) -> Result<Parameters, ParameterError<'_>> {
         {
             return Err(ParameterError::Twice(name));
         }
-        if part == "ro" {
-            parameters.read_only = true;
-            continue;
+        match part {
+            "ro" => parameters.read_only = true,
+            "root" => parameters.root = true,
+            _ => set(&mut parameters, name, value)?,
         }
-        set(&mut parameters, name, value)?;
     }
     Ok(parameters)
 }
@@ -134,7 +137,7 @@ fn set<'a>(parameters: &mut Parameters, name: &'a str, value: &'a str) -> Result
         "depth" => "a number from 1 to 1024",
         "jitter" | "errors" => "a part of 1, such as 0.1 or 1e-5",
         "seed" | "hang" => "a number",
-        "ro" => "no value",
+        "ro" | "root" => "no value",
         _ => return Err(ParameterError::Unknown(name)),
     };
     let bad = ParameterError::Value { name, value, takes };
@@ -221,9 +224,10 @@ mod tests {
 
     #[test]
     fn parameters_are_read_in_the_units_of_people() {
-        let text = "ro,latency=2us,bandwidth=500M,depth=8,jitter=0.1,errors=1e-5,seed=7,hang=3,timeout=50ms";
+        let text = "ro,root,latency=2us,bandwidth=500M,depth=8,jitter=0.1,errors=1e-5,seed=7,hang=3,timeout=50ms";
         let expected = Parameters {
             read_only: true,
+            root: true,
             latency: 2_000,
             bandwidth: 500 << 20,
             depth: 8,

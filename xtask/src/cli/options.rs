@@ -119,8 +119,8 @@ pub struct Disks {
     /// model:FILE, its content in the machine's memory and as slow
     /// as a disk, with `,latency=10us,bandwidth=2G,depth=64,jitter=0.1,errors=1e-5,seed=7,hang=N`; either with
     /// `,timeout=30s`, after which a disk that does not answer is given up; may be given several times; the first ext4 file
-    /// system is mounted read-only at /mnt
-    #[arg(long, value_name = "FILE[,ro]|DIR[,ro]|model:FILE[,...]", value_parser = disks::disk)]
+    /// system is mounted read-only at /mnt; with `,root` what it has is seen below / too, where nothing else has the name
+    #[arg(long, value_name = "FILE[,ro][,root]|DIR[,ro][,root]|model:FILE[,...]", value_parser = disks::disk)]
     pub disk: Vec<Wanted>,
     /// A disk to swap to: a size, such as 256M, for a temporary file, a file, or model:SIZE for memory that is as slow as a
     /// disk, with parameters as for --disk

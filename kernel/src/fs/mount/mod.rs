@@ -12,7 +12,10 @@
 //! Nodes are made as paths are walked, and go when nobody uses them. What costs reads stays a while: of the files that
 //! were opened last [`KEPT`] are kept, and with them the pages that nobody has reclaimed.
 //!
-//! Nothing can be changed: every call that would says `EROFS`. What the disk can't deliver is `EIO`, and so is what it
+//! The file system of a disk that is to be the root (`root`) is seen below `/`, too: a name that the tree in memory does not
+//! have leads to the disk. A directory that both have is the one in memory, which has the names of both and can get new ones.
+//!
+//! Nothing of the disk can be changed: every call that would says `EROFS`. What the disk can't deliver is `EIO`, and so is what it
 //! delivers if that contradicts itself; the log says which structure it was, a few times.
 
 mod body;
@@ -61,9 +64,14 @@ pub fn mounted() -> Option<&'static Mount> {
     MOUNT.get()
 }
 
-/// Mounts the file system on the first disk that has one. A disk without one is a disk and no more.
+/// Mounts the file system on the disk that is to be the root, else on the first disk that has one. A disk without one is a
+/// disk and no more.
 pub async fn start() {
-    for disk in block::all().iter().filter(|disk| !disk.is_swap) {
+    let (roots, others) = (block::all().iter(), block::all().iter());
+    let in_order = roots
+        .filter(|disk| disk.is_root)
+        .chain(others.filter(|disk| !disk.is_root));
+    for disk in in_order.filter(|disk| !disk.is_swap) {
         let name = disk.device.name();
         match mount(disk).await {
             Ok(superblock) => {
@@ -71,6 +79,11 @@ pub async fn start() {
                     "{name}: ext4, {} KiB, mounted read-only at /mnt",
                     superblock.size() >> 10
                 );
+                if disk.is_root
+                    && let Err(errno) = spread().await
+                {
+                    log::warn!("{name}: not everything of it is below /: {errno:?}");
+                }
                 return;
             }
             Err(Error::NotExt4) => {}
@@ -98,6 +111,48 @@ async fn mount(disk: &'static Disk) -> Result<Superblock, Error<TransferError>> 
     let covered = tree::root().insert(Room::of(Name::Archive(PLACE))?, node);
     covered.iter().for_each(tree::take_apart);
     Ok(superblock)
+}
+
+/// Directories of the tree in memory that get nothing from the disk.
+const OWN: [&[u8]; 3] = [b"dev", b"proc", b"sys"];
+
+/// Lets what the file system has be seen below the root of the tree, where that has nothing of the name.
+async fn spread() -> Result<(), Errno> {
+    // Directories that both have.
+    let mut left: Vec<(Arc<Node>, Arc<Node>)> = Vec::new();
+    let root = tree::root();
+    left.try_push((root.child(PLACE)?, root.clone()))?;
+    while let Some((stored, own)) = left.pop() {
+        let Some(mounted) = stored.mounted() else { continue };
+        let mut names: Vec<Vec<u8>> = Vec::new();
+        let mut is_full = false;
+        let list = mounted.body.list(0, |listed| {
+            let added = Vec::try_from_slice(listed.name).and_then(|name| names.try_push(name));
+            is_full = added.is_err();
+            !is_full
+        });
+        list.await?;
+        if is_full {
+            return Err(Errno::ENOMEM);
+        }
+        for name in names {
+            let node = look_up(&stored, &name).await?;
+            match own.child(&name) {
+                Ok(there) if there.entries().is_some() && node.is_directory() => {
+                    let is_own = Arc::ptr_eq(&own, root) && OWN.contains(&&name[..]);
+                    if !is_own {
+                        left.try_push((node, there))?;
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    let bound = node.mounted().ok_or(Errno::EIO)?.bound()?.into_node()?;
+                    own.insert(Room::of(Name::Own(name))?, bound);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The file system, if its root directory can be read.

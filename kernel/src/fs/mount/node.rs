@@ -70,6 +70,16 @@ impl MountedNode {
         Ok(node.into_node()?)
     }
 
+    /// The same file, for a name of the tree in memory.
+    pub(super) fn bound(&self) -> Result<Self, AllocError> {
+        Ok(Self {
+            body: self.body.clone(),
+            target: Vec::try_from_slice(&self.target)?,
+            place: None,
+            depth: 0,
+        })
+    }
+
     pub(super) fn into_node(self) -> Result<Arc<Node>, AllocError> {
         let inode = self.body.inode;
         let kind = NodeKind::Mounted(Box::try_new(self)?);
@@ -89,7 +99,7 @@ impl MountedNode {
         &self.target
     }
 
-    /// The directory that it is in; none for the root of the file system.
+    /// The directory that it is in; none for the root of the file system, and for what has a name in memory.
     pub fn directory(&self) -> Option<&Arc<Node>> {
         self.place.as_ref().map(|place| &place.directory)
     }
