@@ -15,6 +15,7 @@ mod executor_costs;
 mod floor;
 mod fs;
 mod heap;
+mod ipc;
 mod layout;
 mod log;
 mod machine;

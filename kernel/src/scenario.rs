@@ -36,7 +36,7 @@ use crate::report::Report;
 use crate::startup::{String, Vec};
 use crate::syscall::{Errno, information};
 use crate::{
-    arch, audit, block, exec, executor_costs, floor, fs, heap, net, output, selftest, shortage, statistics, swap,
+    arch, audit, block, exec, executor_costs, floor, fs, heap, ipc, net, output, selftest, shortage, statistics, swap,
     terminal, time, tracing,
 };
 
@@ -125,6 +125,7 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     memory().leave_spaces();
     // What the programs wrote to files is not needed any more; it is in frames, which have to be free then.
     net::rights::clear();
+    ipc::clear();
     fs::tree::clear();
     while memory().give_back_left(GIVEN_BACK) {}
     tracing::finish();

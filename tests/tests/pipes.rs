@@ -32,6 +32,11 @@ fn polls_are_as_on_linux() {
 }
 
 #[test]
+fn system_v_memory_semaphores_and_queues_are_as_on_linux() {
+    same_as_native(&c_program("sysv", Libc::Gnu));
+}
+
+#[test]
 fn nobody_is_woken_for_nothing_and_there_are_thousands_of_pipes() {
     let guest = Run::file(&c_program("herd", Libc::Gnu), &[])
         .counted()

@@ -8,6 +8,7 @@ use faultline_fallible::Arc;
 use faultline_trace::Kind;
 
 use super::{Thread, run_time, tree};
+use crate::ipc;
 use crate::machine::Space;
 use crate::signal::pending;
 use crate::tracing;
@@ -53,6 +54,7 @@ pub fn thread_gone(thread: &Arc<Thread>) -> bool {
         tracing::record_for(process.pid, Kind::TaskExit, u64::from(status.to_wait_word()), 0);
         // Files and memory go before anybody is told, so that whoever waits finds them free.
         process.release_files();
+        ipc::process_ends(process.pid);
         process.timers.cancel();
         drop(process.replace_space(None));
         process.release_parent();

@@ -69,7 +69,7 @@ fn known_protection(bits: u64) -> Protection {
 }
 
 /// The length rounded up to whole pages.
-pub(super) fn whole_pages(length: u64) -> Result<u64, Errno> {
+pub fn whole_pages(length: u64) -> Result<u64, Errno> {
     length
         .checked_next_multiple_of(PAGE)
         .filter(|&size| size <= USER_END)
@@ -169,7 +169,7 @@ fn map_request(process: &Process, space: &Space, arguments: [u64; 6]) -> Result<
     })
 }
 
-pub(super) fn place(hint: u64, size: u64, flags: u64) -> Result<Placement, Errno> {
+pub fn place(hint: u64, size: u64, flags: u64) -> Result<Placement, Errno> {
     let no_replace = flags & u64::from(linux::MAP_FIXED_NOREPLACE) != 0;
     if no_replace || flags & u64::from(linux::MAP_FIXED) != 0 {
         if !hint.is_multiple_of(PAGE) {
@@ -288,7 +288,7 @@ fn huge_pages(flags: u64, of_file: bool) -> Errno {
 }
 
 /// Holds `RLIMIT_AS`, and `RLIMIT_DATA` for what is private and writable. What a fixed mapping replaces does not count.
-pub(super) fn hold_limits(
+pub fn hold_limits(
     process: &Process,
     space: &Space,
     placement: Placement,

@@ -67,6 +67,7 @@ use attributes::Of;
 use crate::arch::UserContext;
 use crate::exec::Image;
 use crate::heap;
+use crate::ipc::{messages as queues, semaphores, shared};
 use crate::machine::Space;
 use crate::process::{ExitStatus, Thread};
 use crate::signal::Signal;
@@ -328,6 +329,18 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_sendmmsg => value(|| messages::sendmmsg(caller, a, b, c, d))?,
         linux::__NR_recvmmsg => value(|| messages::recvmmsg(caller, [a, b, c, d, e]))?,
 
+        linux::__NR_shmget => value(|| async move { shared::shmget(&caller, a, b, c) })?,
+        linux::__NR_shmat => value(|| shared::shmat(caller, a, b, c))?,
+        linux::__NR_shmdt => value(|| shared::shmdt(caller, a))?,
+        linux::__NR_shmctl => value(|| shared::shmctl(caller, a, b, c))?,
+        linux::__NR_semget => value(|| async move { semaphores::semget(a, b, c) })?,
+        linux::__NR_semop => value(|| semaphores::semop(caller, a, b, c))?,
+        linux::__NR_semtimedop => value(|| semaphores::semtimedop(caller, a, b, c, d))?,
+        linux::__NR_semctl => value(|| semaphores::semctl(caller, a, b, c, d))?,
+        linux::__NR_msgget => value(|| async move { queues::msgget(a, b) })?,
+        linux::__NR_msgsnd => value(|| queues::msgsnd(caller, a, b, c, d))?,
+        linux::__NR_msgrcv => value(|| queues::msgrcv(caller, [a, b, c, d, e]))?,
+        linux::__NR_msgctl => value(|| queues::msgctl(caller, a, b, c))?,
         linux::__NR_signalfd => value(|| signals::signalfd4(caller, a, b, c, 0))?,
         linux::__NR_signalfd4 => value(|| signals::signalfd4(caller, a, b, c, d))?,
         linux::__NR_pidfd_open => value(|| async move { process_files::pidfd_open(&caller, a, b) })?,
