@@ -86,6 +86,12 @@ fn what_is_given_up_stays_given_up() {
 }
 
 #[test]
+fn processes_look_into_each_other() {
+    let printed = same_as_native(&c_program("peers", Libc::Gnu));
+    assert!(printed.contains("the child has wriattena\n"), "{printed}");
+}
+
+#[test]
 fn scripts_run_by_their_interpreters() {
     let printed = same_in_folder(&c_program("scripts", Libc::Gnu));
     assert!(printed.contains("Too many levels of symbolic links"), "{printed}");

@@ -190,6 +190,9 @@ impl Epoll {
     /// `EEXIST` if it is there, `EPERM` if it can't be waited for, `EINVAL` for events that don't go together, `ELOOP` for a
     /// set that contains this one or is too deep, `ENOMEM`.
     pub fn add(this: &Arc<Self>, descriptor: i32, file: &Arc<OpenFile>, wanted: u32, data: u64) -> Result<(), Errno> {
+        if matches!(file.kind, FileKind::Path) {
+            return Err(Errno::EBADF);
+        }
         let held = Held::of(file).ok_or(Errno::EPERM)?;
         if wanted & linux::EPOLLEXCLUSIVE != 0 {
             let allowed = linux::EPOLLIN | linux::EPOLLOUT | ALWAYS | linux::EPOLLWAKEUP | linux::EPOLLET;

@@ -113,7 +113,7 @@ pub fn owner(file: &Arc<OpenFile>, whole: bool) -> Owner {
     }
 }
 
-/// The lock that would be in the way of one.
+/// The lock that would be in the way of one: of the first owner who has such, the one that begins first, as on Linux.
 ///
 /// # Errors
 /// `EBADF`, `EINVAL` for what can't be locked.
@@ -122,7 +122,12 @@ pub fn find(file: &OpenFile, wanted: &Lock) -> Result<Option<Lock>, Errno> {
         return Ok(None);
     };
     let locks = locks.locks.lock();
-    Ok(locks.iter().find(|lock| lock.conflicts(wanted)).copied())
+    let in_the_way = || locks.iter().filter(|lock| lock.conflicts(wanted));
+    let Some(owner) = in_the_way().next().map(|lock| lock.owner) else {
+        return Ok(None);
+    };
+    let of_owner = in_the_way().filter(|lock| lock.owner == owner);
+    Ok(of_owner.min_by_key(|lock| lock.start).copied())
 }
 
 /// Takes a lock, in place of what its owner has in its range.

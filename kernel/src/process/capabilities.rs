@@ -1,7 +1,7 @@
 //! The capabilities of a thread: which of root's rights it has given up, or keeps across `execve`.
 //!
-//! They are kept, inherited and shown as on Linux, because programs check what they have set. Of the calls, only those that
-//! raise limits ask for one.
+//! They are kept, inherited and shown as on Linux, because programs check what they have set. Of the calls, those that raise
+//! limits and those that look into other processes ask for one.
 
 /// The last capability, `CAP_CHECKPOINT_RESTORE`.
 pub const LAST: u32 = 40;
@@ -14,6 +14,9 @@ const SETPCAP: u64 = 1 << 8;
 
 /// `CAP_SYS_RESOURCE`: limits may be raised.
 const SYS_RESOURCE: u64 = 1 << 24;
+
+/// `CAP_SYS_PTRACE`: processes that do not want to be looked into are.
+const SYS_PTRACE: u64 = 1 << 19;
 
 /// `SECBIT_NOROOT`: user 0 gains nothing by `execve`.
 const NO_ROOT: u32 = 1 << 0;
@@ -91,6 +94,12 @@ impl Capabilities {
     #[must_use]
     pub const fn may_raise_limits(&self) -> bool {
         self.effective & SYS_RESOURCE != 0
+    }
+
+    /// Whether processes may be looked into that have asked not to be.
+    #[must_use]
+    pub const fn may_look_into_others(&self) -> bool {
+        self.effective & SYS_PTRACE != 0
     }
 
     /// Takes one out of the bounding set.

@@ -78,6 +78,7 @@ pub fn fsync(process: &Process, descriptor: u64) -> Result<u64, Errno> {
         | FileKind::Process(_)
         | FileKind::Socket(_)
         | FileKind::Timer(_)
+        | FileKind::Device(_)
         | FileKind::Console(_) => Err(Errno::EINVAL),
         _ => Ok(0),
     }

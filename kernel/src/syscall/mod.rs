@@ -33,6 +33,7 @@ pub mod information;
 pub mod memory;
 mod paging;
 pub mod paths;
+mod peers;
 pub mod pieces;
 pub mod pipes;
 pub mod polling;
@@ -63,6 +64,7 @@ use faultline_trace::Kind;
 use linux_raw_sys::general as linux;
 
 use attributes::Of;
+use peers::Way;
 
 use crate::arch::UserContext;
 use crate::exec::Image;
@@ -265,6 +267,9 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
             value(|| paths::fchownat(caller, paths::AT_CWD, a, u64::from(linux::AT_SYMLINK_NOFOLLOW)))?
         }
         linux::__NR_fchownat => value(|| paths::fchownat(caller, a, b, e))?,
+        linux::__NR_utime => value(|| paths::utime(caller, a, b))?,
+        linux::__NR_utimes => value(|| paths::futimesat(caller, paths::AT_CWD, a, b))?,
+        linux::__NR_futimesat => value(|| paths::futimesat(caller, a, b, c))?,
         linux::__NR_utimensat => value(|| paths::utimensat(caller, a, b, c, d))?,
         linux::__NR_getxattr => value(|| attributes::get(caller, Of::Path(a), b))?,
         linux::__NR_lgetxattr => value(|| attributes::get(caller, Of::Link(a), b))?,
@@ -419,6 +424,9 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_arch_prctl => {
             value(|| information::arch_prctl_get(caller, a, b, context.fs_base(), context.gs_base()))?
         }
+        linux::__NR_process_vm_readv => value(|| peers::process_vm(caller, Way::In, a, [b, c, d, e, f]))?,
+        linux::__NR_process_vm_writev => value(|| peers::process_vm(caller, Way::Out, a, [b, c, d, e, f]))?,
+        linux::__NR_kcmp => value(|| async move { peers::kcmp(&caller, [a, b, c, d, e]) })?,
         linux::__NR_capget => value(|| privileges::capget(caller, a, b))?,
         linux::__NR_capset => value(|| privileges::capset(caller, a, b))?,
         linux::__NR_prctl => value(|| control::prctl(caller, a, [b, c, d, e]))?,

@@ -32,6 +32,10 @@ fn permissions(caller: &Caller, mode: u64) -> u32 {
 
 /// The directory that a descriptor stands for.
 fn base(caller: &Caller, descriptor: u64, path: &[u8]) -> Result<Arc<Node>, Errno> {
+    if path.is_empty() {
+        // Whatever the descriptor is.
+        return Err(Errno::ENOENT);
+    }
     if descriptor as i32 == linux::AT_FDCWD || path.first() == Some(&b'/') {
         return Ok(caller.thread.process.directory.lock().0.clone());
     }
@@ -419,13 +423,41 @@ pub async fn fchownat(caller: Caller, descriptor: u64, path: u64, flags: u64) ->
     changes::check_not_mounted(&node).map(|()| 0)
 }
 
+/// `utime`.
+pub async fn utime(caller: Caller, path: u64, times: u64) -> Result<u64, Errno> {
+    let seconds = match times {
+        0 => tree::now(),
+        pointer => user::read_words::<2>(&caller.space, pointer).await?[1],
+    };
+    set_modified(&caller, AT_CWD, path, 0, seconds).await
+}
+
+/// `futimesat`, and `utimes` with the working directory.
+pub async fn futimesat(caller: Caller, descriptor: u64, path: u64, times: u64) -> Result<u64, Errno> {
+    let seconds = match times {
+        0 => tree::now(),
+        pointer => {
+            let [_, first, seconds, second] = user::read_words(&caller.space, pointer).await?;
+            if first >= 1_000_000 || second >= 1_000_000 {
+                return Err(Errno::EINVAL);
+            }
+            seconds
+        }
+    };
+    set_modified(&caller, descriptor, path, 0, seconds).await
+}
+
 /// `utimensat`: the time of the last change; there is no other.
 pub async fn utimensat(caller: Caller, descriptor: u64, path: u64, times: u64, flags: u64) -> Result<u64, Errno> {
     let flags = check_flags(flags, linux::AT_SYMLINK_NOFOLLOW | linux::AT_EMPTY_PATH)?;
     let seconds = match times {
         0 => tree::now(),
         pointer => {
-            let [_, _, seconds, nanoseconds] = user::read_words(&caller.space, pointer).await?;
+            let [_, first, seconds, nanoseconds] = user::read_words(&caller.space, pointer).await?;
+            let is_valid = |part: u64| part < 1_000_000_000 || matches!(part, UTIME_NOW | UTIME_OMIT);
+            if !is_valid(first) || !is_valid(nanoseconds) {
+                return Err(Errno::EINVAL);
+            }
             match nanoseconds {
                 UTIME_NOW => tree::now(),
                 UTIME_OMIT => return Ok(0),
@@ -433,6 +465,11 @@ pub async fn utimensat(caller: Caller, descriptor: u64, path: u64, times: u64, f
             }
         }
     };
+    set_modified(&caller, descriptor, path, flags, seconds).await
+}
+
+/// Sets the time of the last change of what a path names or, without a path, of an open file.
+async fn set_modified(caller: &Caller, descriptor: u64, path: u64, flags: u32, seconds: u64) -> Result<u64, Errno> {
     let node = if path == 0 {
         let file = caller.thread.process.files().lock().get(descriptor)?;
         if matches!(file.kind, FileKind::Path) {
@@ -441,7 +478,7 @@ pub async fn utimensat(caller: Caller, descriptor: u64, path: u64, times: u64, f
         file.node.clone().ok_or(Errno::EINVAL)?
     } else {
         let path = user::read_path(&caller.space, path).await?;
-        find_or_own(&caller, descriptor, &path, flags).await?
+        find_or_own(caller, descriptor, &path, flags).await?
     };
     changes::check_not_mounted(&node)?;
     node.modified.store(seconds, Ordering::Relaxed);
