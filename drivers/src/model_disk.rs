@@ -257,11 +257,7 @@ impl ModelDisk {
         if bandwidth == 0 {
             return 0;
         }
-        let bytes: u64 = transfer
-            .segments()
-            .iter()
-            .map(|segment| u64::from(segment.length))
-            .sum();
+        let bytes = transfer.length();
         debug_assert!(bytes.is_multiple_of(SECTOR_SIZE));
         (u128::from(bytes) * SECOND / bandwidth) as u64
     }

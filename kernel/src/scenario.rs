@@ -372,7 +372,7 @@ fn report(outcome: &Outcome, port: &mut dyn fmt::Write) -> fmt::Result {
     report.line("thread.record_bytes", bytes.record);
     report.line("thread.fpu_bytes", arch::fpu::area_size());
     report.line("fault.bytes", memory().waiting_fault_bytes());
-    report.line("fault.transfer_bytes", faultline_mm::Transfers::BYTES_EACH);
+    report.line("fault.transfer_bytes", faultline_mm::Transfers::SINGLE_BYTES);
     let heap = heap::usage();
     report.line("heap.size", heap.held);
     report.line("heap.used", heap.used);

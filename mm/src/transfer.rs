@@ -11,7 +11,8 @@
 //! ```
 //!
 //! 1. Whoever wants a transfer takes a record from the [`Transfers`] and writes the segments into it. Records are made at
-//!    once, when a device is attached, so that a transfer never allocates: writing pages out is what frees memory.
+//!    once, when a device is attached, so that a transfer never allocates: writing pages out is what frees memory. Most have
+//!    room for 64 segments; some have room for one, for faults that read their page alone.
 //! 2. [`BlockDevice::start`] takes the [`Transfer`], and with it the right to read or write the frames of its segments.
 //!    There is one `Transfer` for each record, so the frames come back once.
 //! 3. [`Transfer::complete`] hands the record back to whoever started it, with the result. A transfer that is dropped
@@ -27,14 +28,14 @@ use core::fmt;
 use core::mem::ManuallyDrop;
 use core::task::Waker;
 
-use arrayvec::ArrayVec;
 use faultline_fallible::{AllocError, Box, Vec};
 use thiserror::Error;
+use x86_64::PhysAddr;
 use x86_64::structures::paging::PhysFrame;
 
 pub use queue::TransferQueue;
 
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Bytes of a sector: the unit of addresses on a device (Virtio 1.2, section 5.2.4).
 pub const SECTOR_SIZE: u64 = 512;
@@ -144,10 +145,20 @@ pub trait Completion: Send + Sync {
 /// What a record says while it is in use.
 struct Content {
     direction: Direction,
-    segments: ArrayVec<Segment, MAX_SEGMENTS>,
+    /// How many of `room` there are.
+    used: usize,
+    /// The segments, and room for more.
+    room: Box<[Segment]>,
     /// Whose transfer it is.
     tag: u64,
     completion: Option<&'static dyn Completion>,
+}
+
+impl Content {
+    #[inline(always)]
+    fn segments(&self) -> &[Segment] {
+        &self.room[..self.used]
+    }
 }
 
 /// Room for one transfer.
@@ -173,7 +184,17 @@ impl Transfer {
     /// The pieces, in the order in which they were added; those that follow each other on the device may be moved as one.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
-        &self.0.content.segments
+        self.0.content.segments()
+    }
+
+    /// How much is moved, in bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        // Most transfers have one piece, and a loop is made for many.
+        match self.segments() {
+            [one] => one.length.into(),
+            several => several.iter().map(|segment| u64::from(segment.length)).sum(),
+        }
     }
 
     /// Hands the frames back: the device does not touch them any more. Whoever started the transfer may start others before
@@ -196,7 +217,12 @@ impl Transfer {
         if read_only && self.direction() == Direction::Write {
             return Err(TransferError::ReadOnly);
         }
-        match self.segments().iter().find(|segment| segment.end() > sectors) {
+        let beyond = |segment: &&Segment| segment.end() > sectors;
+        let found = match self.segments() {
+            [one] => Some(one).filter(beyond),
+            several => several.iter().find(beyond),
+        };
+        match found {
             Some(&Segment { sector, .. }) => Err(TransferError::BeyondEnd { sector, sectors }),
             None => Ok(()),
         }
@@ -252,7 +278,7 @@ impl Finished {
     /// The pieces.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
-        &self.content().segments
+        self.content().segments()
     }
 }
 
@@ -286,7 +312,7 @@ impl Prepared {
     /// Adds a piece.
     ///
     /// # Panics
-    /// If it is full, or if the piece is not as [`Segment`] says.
+    /// If it is [full](Self::is_full), or if the piece is not as [`Segment`] says.
     pub fn push(&mut self, segment: Segment) {
         let Segment { offset, length, .. } = segment;
         assert!(
@@ -295,7 +321,9 @@ impl Prepared {
                 && u32::from(offset) + u32::from(length) <= 4096,
             "bad segment {segment:?}"
         );
-        self.content_mut().segments.push(segment);
+        let content = self.content_mut();
+        content.room[content.used] = segment;
+        content.used += 1;
     }
 
     /// Pieces so far.
@@ -307,7 +335,8 @@ impl Prepared {
     /// Whether no other piece fits in.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.segments().len() == MAX_SEGMENTS
+        let content = self.0.content();
+        content.used == content.room.len()
     }
 
     /// Gives it to the device. `completion` gets it back, and learns by `tag` whose it is.
@@ -328,18 +357,22 @@ pub struct Transfers {
 
 #[derive(Default)]
 struct Free {
+    /// Those with room for [`MAX_SEGMENTS`].
     records: Vec<Box<Record>>,
-    /// Writes leave this many for reads.
+    /// Writes leave this many of them for reads.
     for_reads: usize,
-    /// All that there are.
+    /// All of them that there are.
     count: usize,
+    /// Those with room for one segment, and how many of them there are.
+    singles: Vec<Box<Record>>,
+    single_count: usize,
     /// Who found none for a read, and for a write.
     waiters: [Option<Waker>; 2],
 }
 
 impl Transfers {
-    /// What the record of a transfer takes, whatever number of segments it has.
-    pub const BYTES_EACH: usize = size_of::<Record>();
+    /// What the record of a transfer of one segment takes.
+    pub const SINGLE_BYTES: usize = size_of::<Record>() + size_of::<Segment>();
 
     /// No record.
     #[must_use]
@@ -358,17 +391,7 @@ impl Transfers {
             free.records.try_reserve(room)?;
         }
         for _ in 0..count {
-            let content = Content {
-                direction: Direction::Read,
-                segments: ArrayVec::new(),
-                tag: 0,
-                completion: None,
-            };
-            let record = Box::try_new(Record {
-                content,
-                home: self,
-                below: None,
-            })?;
+            let record = self.make_record(MAX_SEGMENTS)?;
             let mut free = self.free.lock();
             free.records.try_push(record)?;
             free.count += 1;
@@ -377,17 +400,63 @@ impl Transfers {
         Ok(())
     }
 
-    /// How many there are, free or not.
+    /// Makes `count` more for reads of one segment ([`prepare_single`](Self::prepare_single)), some 100 bytes each.
+    ///
+    /// # Errors
+    /// There is no memory for all of them; those made so far stay.
+    pub fn add_singles(&'static self, count: usize) -> Result<(), AllocError> {
+        {
+            let mut free = self.free.lock();
+            let room = free.single_count + count - free.singles.len();
+            free.singles.try_reserve(room)?;
+        }
+        for _ in 0..count {
+            let record = self.make_record(1)?;
+            let mut free = self.free.lock();
+            free.singles.try_push(record)?;
+            free.single_count += 1;
+        }
+        Ok(())
+    }
+
+    fn make_record(&'static self, room: usize) -> Result<Box<Record>, AllocError> {
+        let nothing = Segment {
+            sector: 0,
+            frame: PhysFrame::containing_address(PhysAddr::zero()),
+            offset: 0,
+            length: 0,
+        };
+        let content = Content {
+            direction: Direction::Read,
+            used: 0,
+            room: Box::try_from_iter((0..room).map(|_| nothing))?,
+            tag: 0,
+            completion: None,
+        };
+        Box::try_new(Record {
+            content,
+            home: self,
+            below: None,
+        })
+    }
+
+    /// How many there are with room for all segments, free or not.
     #[must_use]
     pub fn count(&self) -> usize {
         self.free.lock().count
+    }
+
+    /// How many there are with room for one segment, free or not.
+    #[must_use]
+    pub fn single_count(&self) -> usize {
+        self.free.lock().single_count
     }
 
     /// How many are in use.
     #[must_use]
     pub fn in_use(&self) -> usize {
         let free = self.free.lock();
-        free.count - free.records.len()
+        free.count - free.records.len() + free.single_count - free.singles.len()
     }
 
     /// A record for a transfer; none if all are in use.
@@ -396,11 +465,24 @@ impl Transfers {
         if direction == Direction::Write && free.records.len() <= free.for_reads {
             return None;
         }
-        let mut record = free.records.pop()?;
+        let record = free.records.pop()?;
         drop(free);
+        Some(Self::begin(record, direction))
+    }
+
+    /// A record for a read of one segment, be it one that has room for more; none if all are in use.
+    pub fn prepare_single(&'static self) -> Option<Prepared> {
+        let mut free = self.free.lock();
+        let record = free.singles.pop().or_else(|| free.records.pop())?;
+        drop(free);
+        Some(Self::begin(record, Direction::Read))
+    }
+
+    #[inline(always)]
+    fn begin(mut record: Box<Record>, direction: Direction) -> Prepared {
         record.content.direction = direction;
-        record.content.segments.clear();
-        Some(Prepared(Finished(Some(record))))
+        record.content.used = 0;
+        Prepared(Finished(Some(record)))
     }
 
     /// Wakes `waker` once, when a record comes free. There is one place for each direction: the task that starts all reads
@@ -410,13 +492,26 @@ impl Transfers {
     }
 
     fn put_back(&self, record: Box<Record>) {
+        let is_single = record.content.room.len() == 1;
         let mut free = self.free.lock();
+        let place = if is_single {
+            &mut free.singles
+        } else {
+            &mut free.records
+        };
         // Room for every record was reserved when it was made.
-        let _ = free.records.try_push(record);
-        if free.waiters.iter().all(Option::is_none) {
-            return;
+        let _ = place.try_push(record);
+        if free.waiters.iter().any(Option::is_some) {
+            Self::wake_waiters(free, is_single);
         }
-        let waiters = core::mem::take(&mut free.waiters);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wake_waiters(mut free: MutexGuard<'_, Free>, is_single: bool) {
+        let [read, write] = &mut free.waiters;
+        // A write can't use a record for a single segment.
+        let waiters = [read.take(), if is_single { None } else { write.take() }];
         drop(free);
         for waiter in waiters.into_iter().flatten() {
             waiter.wake();
@@ -432,7 +527,8 @@ impl Default for Transfers {
 
 impl fmt::Debug for Transfers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} transfers in use", self.in_use(), self.count())
+        let all = self.count() + self.single_count();
+        write!(f, "{} of {all} transfers in use", self.in_use())
     }
 }
 
@@ -441,8 +537,6 @@ mod tests {
     use std::boxed::Box;
     use std::sync::Mutex;
     use std::vec::Vec;
-
-    use x86_64::PhysAddr;
 
     use super::*;
 
@@ -503,6 +597,63 @@ mod tests {
             ]
         );
         assert_eq!(transfers.in_use(), 0);
+    }
+
+    #[test]
+    fn a_read_of_one_segment_leaves_the_large_records_to_others() {
+        let transfers: &'static Transfers = Box::leak(Box::default());
+        transfers.add(1).unwrap();
+        transfers.add_singles(1).unwrap();
+        let mut single = transfers.prepare_single().unwrap();
+        single.push(page(0));
+        assert!(single.is_full());
+        let large = transfers.prepare_single().unwrap();
+        assert!(!large.is_full(), "the large one takes the place of a second small one");
+        assert_eq!(transfers.in_use(), 2);
+        assert!(transfers.prepare_single().is_none());
+        drop(single);
+        assert!(
+            transfers.prepare(Direction::Read).is_none(),
+            "the small one holds one page"
+        );
+        drop(large);
+        assert!(!transfers.prepare(Direction::Read).unwrap().is_full());
+        assert_eq!(transfers.in_use(), 0);
+        assert_eq!(Transfers::SINGLE_BYTES, 96, "docs/benchmarks.md names it");
+    }
+
+    #[test]
+    fn who_waits_is_woken_by_a_record_that_is_of_use() {
+        let transfers: &'static Transfers = Box::leak(Box::default());
+        transfers.add(1).unwrap();
+        transfers.add_singles(1).unwrap();
+        let (read, write) = (
+            std::sync::Arc::new(Woken::default()),
+            std::sync::Arc::new(Woken::default()),
+        );
+        let single = transfers.prepare_single().unwrap();
+        let large = transfers.prepare(Direction::Read).unwrap();
+        transfers.wake_when_free(Direction::Read, &read.clone().into());
+        transfers.wake_when_free(Direction::Write, &write.clone().into());
+        drop(single);
+        assert_eq!((read.count(), write.count()), (1, 0));
+        drop(large);
+        assert_eq!((read.count(), write.count()), (1, 1));
+    }
+
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicUsize);
+
+    impl Woken {
+        fn count(&self) -> usize {
+            self.0.load(std::sync::atomic::Ordering::Relaxed)
+        }
+    }
+
+    impl std::task::Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
     }
 
     #[test]

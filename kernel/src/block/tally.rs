@@ -18,13 +18,8 @@ impl Tally {
     /// A transfer was given to `disk`, which is to serve it; none if it is over already, because the disk can't.
     pub(super) fn start(&self, transfer: Transfer, disk: &impl BlockDevice) -> Option<Transfer> {
         let direction = transfer.direction() as usize;
-        let bytes: u64 = transfer
-            .segments()
-            .iter()
-            .map(|segment| u64::from(segment.length))
-            .sum();
         self.transfers[direction].fetch_add(1, Relaxed);
-        self.bytes[direction].fetch_add(bytes, Relaxed);
+        self.bytes[direction].fetch_add(transfer.length(), Relaxed);
         let now = self.in_flight.fetch_add(1, Relaxed) + 1;
         if now > self.most.load(Relaxed) {
             self.most.fetch_max(now, Relaxed);

@@ -114,18 +114,37 @@ impl<P: Platform> Memory<P> {
         } else if TRACED {
             self.trace_page(Kind::FaultWake, request, 1);
         }
-        // A slot that the space keeps may be in use again as soon as the lock is free.
-        let left = if !more && token.index() == inner.own_slot {
-            Self::put_back(&mut inner, token);
-            None
-        } else {
-            Some(token)
-        };
-        drop(inner);
-        match left {
-            None => Step::Completed(first),
-            Some(token) => self.end_shared(token, first, more, ending),
+        if more {
+            drop(inner);
+            self.wake_all(&token, first, ending);
+            let request = token.request();
+            let inner = request.space().lock();
+            return self.leave_slot(token, inner, None);
         }
+        self.leave_slot(token, inner, first)
+    }
+
+    /// The slot is the space's for the next fault, or free for all. Its waiters are gone.
+    #[inline(always)]
+    fn leave_slot(&'static self, token: SlotToken<P>, mut inner: Guard<'_, P>, first: Option<Waker>) -> Step<P> {
+        // A slot that the space keeps may be in use again as soon as the lock is free.
+        if token.index() == inner.own_slot || self.keeps_slot(&mut inner, token.index()) {
+            Self::put_back(&mut inner, token);
+            drop(inner);
+            return Step::Completed(first);
+        }
+        drop(inner);
+        self.release_slot(token, first)
+    }
+
+    /// Whether the space keeps this slot from now on.
+    #[inline(always)]
+    fn keeps_slot(&self, inner: &mut Inner<P>, index: u16) -> bool {
+        let keeps = inner.own_slot == NONE && inner.root.is_some() && self.faults.keep();
+        if keeps {
+            inner.own_slot = index;
+        }
+        keeps
     }
 
     /// The space keeps its slot for the next fault.
@@ -136,26 +155,21 @@ impl<P: Platform> Memory<P> {
         inner.spare = Some(token);
     }
 
-    /// The rest of the end of a fault that others wait for, or whose slot is not yet kept by the space.
-    #[inline(never)]
-    fn end_shared(&'static self, token: SlotToken<P>, mut first: Option<Waker>, more: bool, ending: Ending) -> Step<P> {
-        let slot = token.slot();
-        if more && let Some(first) = first.take() {
+    /// Wakes everybody who waits for a fault of several.
+    #[cold]
+    fn wake_all(&self, token: &SlotToken<P>, first: Option<Waker>, ending: Ending) {
+        if let Some(first) = first {
             first.wake();
         }
-        if more && !mutant!(WakeOnlyFirst) {
-            self.wake_others(slot, &token.request(), ending);
+        if !mutant!(WakeOnlyFirst) {
+            self.wake_others(token.slot(), &token.request(), ending);
         }
-        let request = token.request();
-        let mut inner = request.space().lock();
-        if inner.own_slot == NONE && inner.root.is_some() && self.faults.keep() {
-            inner.own_slot = token.index();
-        }
-        if token.index() == inner.own_slot {
-            Self::put_back(&mut inner, token);
-            return Step::Completed(first);
-        }
-        drop(inner);
+    }
+
+    /// A slot that the space does not keep is free for all.
+    #[inline(never)]
+    fn release_slot(&'static self, token: SlotToken<P>, first: Option<Waker>) -> Step<P> {
+        let slot = token.slot();
         // SAFETY: the token is held, and the space no longer links to the slot.
         let owner = unsafe { slot.request_unlinked() }.owner.take();
         // SAFETY: the token is held.

@@ -103,7 +103,7 @@ impl<P: Platform> Memory<P> {
                 Err(_) => return Step::NoMemory(token),
             },
         };
-        let Some(prepared) = self.prepare_swap_read() else {
+        let Some(prepared) = self.prepare_swap_read(ahead.is_empty()) else {
             progress.frame = Some(frame);
             return self.park_for_transfer(token);
         };

@@ -29,7 +29,7 @@ use crate::transfer::{
     Transfers,
 };
 
-/// Transfers that can be at the device, or on their way, at once.
+/// Transfers that can be at the device, or on their way, at once, and as many again of one page.
 const TRANSFERS: usize = 128;
 
 const SECTORS_PER_SLOT: u64 = PAGE_SIZE / SECTOR_SIZE;
@@ -96,6 +96,8 @@ impl<P: Platform> Memory<P> {
         }
         let missing = TRANSFERS.saturating_sub(self.swap.transfers.count());
         self.swap.transfers.add(missing)?;
+        let missing = TRANSFERS.saturating_sub(self.swap.transfers.single_count());
+        self.swap.transfers.add_singles(missing)?;
         self.reads.prepare()?;
         let mut place = self.swap.device.lock();
         if place.is_some() {
@@ -202,10 +204,16 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    /// The transfer that a read starts with. None is free: the fault has to wait for one
-    /// ([`with_waiting_for_transfer`](Self::with_waiting_for_transfer)).
-    pub(crate) fn prepare_swap_read(&'static self) -> Option<Prepared> {
-        self.swap.transfers.prepare(Direction::Read)
+    /// The transfer that a read starts with, of one page or of several, if there is one for several. None is free: the fault
+    /// has to wait for one ([`with_waiting_for_transfer`](Self::with_waiting_for_transfer)).
+    pub(crate) fn prepare_swap_read(&'static self, alone: bool) -> Option<Prepared> {
+        let transfers = &self.swap.transfers;
+        let large = if alone {
+            None
+        } else {
+            transfers.prepare(Direction::Read)
+        };
+        large.or_else(|| transfers.prepare_single())
     }
 
     /// Changes the list of faults that wait for a transfer, and sees to it that they are queued when one comes free.
@@ -215,7 +223,7 @@ impl<P: Platform> Memory<P> {
         self.swap
             .transfers
             .wake_when_free(Direction::Read, &transfer_waker(self));
-        if let Some(free) = self.swap.transfers.prepare(Direction::Read) {
+        if let Some(free) = self.swap.transfers.prepare_single() {
             // It goes back at once, and wakes.
             drop(free);
         }
