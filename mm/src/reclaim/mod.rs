@@ -94,13 +94,16 @@ pub struct ReclaimState {
     pub fruitless_rounds: u64,
     /// Pages that have left their tables and will be free when they are written.
     pub leaving: usize,
+    /// A fault has found no frame, and the task has not looked since: the rounds may be those of an older shortage.
+    pub is_asked: bool,
 }
 
 impl ReclaimState {
-    /// Whether nobody should wait any longer: all memory was visited twice and nothing was freed, and nothing is under way.
+    /// Whether nobody should wait any longer: all memory was visited twice and nothing was freed, nothing is under way, and
+    /// the task knows of everybody who waits.
     #[must_use]
     pub const fn is_hopeless(&self) -> bool {
-        !self.is_possible || self.fruitless_rounds >= 2 && self.leaving == 0
+        !self.is_possible || self.fruitless_rounds >= 2 && self.leaving == 0 && !self.is_asked
     }
 }
 
@@ -117,6 +120,7 @@ impl<P: Platform> Memory<P> {
             is_possible: self.frames.watermarks() != Watermarks::NONE,
             fruitless_rounds: self.reclaim.fruitless.load(Ordering::Relaxed),
             leaving: self.reclaim.leaving.load(Ordering::Relaxed),
+            is_asked: self.reclaim.asked.load(Ordering::Relaxed),
         }
     }
 

@@ -464,6 +464,29 @@ fn without_anything_to_reclaim_faults_take_every_frame() {
 }
 
 #[test]
+fn an_old_shortage_says_nothing_about_a_new_one() {
+    let world = world(256);
+    world.swap(4);
+    let mut task = Task::new(&world);
+    let space = world.space();
+    space.map_lazy(at(A), 600 * PAGE_SIZE, RW, Backing::Anonymous).unwrap();
+    fill(&world, &space, 0);
+    task.run();
+    assert!(world.memory.reclaim_state().is_hopeless());
+    // Everything is free again, and gone before the reclaimer has a turn.
+    space.unmap(at(A), 600 * PAGE_SIZE).unwrap();
+    world.memory.frames().drain_caches(true);
+    let mut held = Vec::new();
+    while let Ok(frame) = world.memory.frames().allocate(0) {
+        held.push(frame);
+    }
+    world.memory.ask_reclaimer();
+    assert!(!world.memory.reclaim_state().is_hopeless(), "nobody has looked yet");
+    task.run();
+    assert!(world.memory.reclaim_state().is_hopeless());
+}
+
+#[test]
 fn cold_pages_leave_first() {
     let world = world(256);
     world.swap(1024);
