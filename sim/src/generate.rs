@@ -151,9 +151,9 @@ fn settings(profile: Profile, random: &mut Random) -> Settings {
             Profile::Memory => frames / 8,
             _ => Settings::default().reserve,
         },
-        // Worlds of swap are about pages that were written before.
         run_ahead: match profile {
-            Profile::Swap => 1,
+            // Most worlds of swap are about pages that were written before; what ran ahead was not, and just goes.
+            Profile::Swap => random.pick(&[1, 1, 1, 4]),
             _ => random.pick(&[1, 1, 2, 8]),
         },
     }
