@@ -114,37 +114,49 @@ impl<P: Platform> Memory<P> {
         } else if TRACED {
             self.trace_page(Kind::FaultWake, request, 1);
         }
+        // A slot that the space keeps may be in use again as soon as the lock is free.
+        if !more && token.index() == inner.own_slot {
+            Self::put_back(&mut inner, token);
+            drop(inner);
+            return Step::Completed(first);
+        }
+        self.end_other(token, inner, first, more, ending)
+    }
+
+    /// The rest of the end of a fault that others wait for, or whose slot is not yet kept by the space.
+    #[inline(never)]
+    fn end_other(
+        &'static self,
+        token: SlotToken<P>,
+        mut inner: Guard<'_, P>,
+        first: Option<Waker>,
+        more: bool,
+        ending: Ending,
+    ) -> Step<P> {
         if more {
             drop(inner);
             self.wake_all(&token, first, ending);
             let request = token.request();
             let inner = request.space().lock();
-            return self.leave_slot(token, inner, None);
+            return self.end_other(token, inner, None, false, ending);
         }
-        self.leave_slot(token, inner, first)
-    }
-
-    /// The slot is the space's for the next fault, or free for all. Its waiters are gone.
-    #[inline(always)]
-    fn leave_slot(&'static self, token: SlotToken<P>, mut inner: Guard<'_, P>, first: Option<Waker>) -> Step<P> {
-        // A slot that the space keeps may be in use again as soon as the lock is free.
-        if token.index() == inner.own_slot || self.keeps_slot(&mut inner, token.index()) {
+        if inner.own_slot == NONE && inner.root.is_some() && self.faults.keep() {
+            inner.own_slot = token.index();
+        }
+        if token.index() == inner.own_slot {
             Self::put_back(&mut inner, token);
-            drop(inner);
             return Step::Completed(first);
         }
         drop(inner);
-        self.release_slot(token, first)
-    }
-
-    /// Whether the space keeps this slot from now on.
-    #[inline(always)]
-    fn keeps_slot(&self, inner: &mut Inner<P>, index: u16) -> bool {
-        let keeps = inner.own_slot == NONE && inner.root.is_some() && self.faults.keep();
-        if keeps {
-            inner.own_slot = index;
-        }
-        keeps
+        let slot = token.slot();
+        // SAFETY: the token is held, and the space no longer links to the slot.
+        let owner = unsafe { slot.request_unlinked() }.owner.take();
+        // SAFETY: the token is held.
+        unsafe { slot.progress() }.clear();
+        self.faults.release(token);
+        // This may be the last reference to a space that was destroyed. It goes with the step, when no caller that was
+        // handed a guard of the space's lock is left.
+        Step::Released(first, owner)
     }
 
     /// The space keeps its slot for the next fault.
@@ -164,20 +176,6 @@ impl<P: Platform> Memory<P> {
         if !mutant!(WakeOnlyFirst) {
             self.wake_others(token.slot(), &token.request(), ending);
         }
-    }
-
-    /// A slot that the space does not keep is free for all.
-    #[inline(never)]
-    fn release_slot(&'static self, token: SlotToken<P>, first: Option<Waker>) -> Step<P> {
-        let slot = token.slot();
-        // SAFETY: the token is held, and the space no longer links to the slot.
-        let owner = unsafe { slot.request_unlinked() }.owner.take();
-        // SAFETY: the token is held.
-        unsafe { slot.progress() }.clear();
-        self.faults.release(token);
-        // This may be the last reference to a space that was destroyed. It goes with the step, when no caller that was
-        // handed a guard of the space's lock is left.
-        Step::Released(first, owner)
     }
 
     /// A space that ends gives up the slot that it keeps. Returns the slot's reference to the space, if it is not in use.
