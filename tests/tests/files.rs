@@ -66,6 +66,11 @@ fn named_pipes_moved_pages_and_files_of_signals_and_processes_are_as_on_linux() 
     same_as_native("movers");
 }
 
+#[test]
+fn the_one_user_and_writing_back_are_as_on_linux() {
+    same_as_native("others");
+}
+
 /// The number behind a word in what a program printed.
 fn number(printed: &str, word: &str) -> u64 {
     let line = printed.lines().find_map(|line| line.strip_prefix(word));

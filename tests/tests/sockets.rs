@@ -1,6 +1,7 @@
 //! Sockets, compared with this machine's Linux.
 
 use std::path::Path;
+use std::time::Duration;
 
 use faultline_tests::{Guest, Libc, Run, busybox, c_program, native_file, root_with};
 
@@ -34,6 +35,42 @@ fn sockets_of_one_machine_are_as_on_linux() {
 #[test]
 fn tcp_and_udp_inside_the_machine_are_as_on_linux() {
     same_as_native(&c_program("networks", Libc::Gnu));
+}
+
+/// Makes something large out of sockets, counted; no poll was long, and everything is given back at the end.
+fn large(kind: &str) -> String {
+    const LONGEST: Duration = Duration::from_millis(2);
+    let program = c_program("socketload", Libc::Gnu);
+    let run = Run::file(&program, &[kind]).with_mib(64).set("slice", 1);
+    let guest = run.measure_polls().boot();
+    let printed = output(&guest);
+    let (longest, task) = guest.longest_poll();
+    assert!(longest <= LONGEST, "{kind}: a poll of {longest:?} by {task}\n{printed}");
+    printed
+}
+
+#[test]
+fn sockets_that_nobody_reads_fill_a_share_of_memory_and_no_more() {
+    let printed = large("hog");
+    assert!(
+        printed.contains("full: Cannot allocate memory\nafterwards: 5\n"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn descriptors_on_their_way_are_dropped_one_by_one() {
+    assert_eq!(large("chain"), "1000 in a chain: 10\n");
+    assert_eq!(large("circle"), "400 in a circle: 10\n");
+    assert_eq!(
+        large("many"),
+        "sent 16, Too many references: cannot splice\nall open again: 16\n"
+    );
+}
+
+#[test]
+fn connections_that_nobody_accepts_are_given_up() {
+    assert_eq!(large("backlog"), "1000 wait, 1000 reset\n");
 }
 
 /// Debian's redis, over TCP and over a path. Its server and its checker are one program, which looks at its name.

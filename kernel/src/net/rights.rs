@@ -37,6 +37,9 @@ use crate::syscall::Errno;
 /// Most open files in one message, as on Linux.
 pub const MOST: usize = 253;
 
+/// Most sockets on their way in the machine, through all of which a search for garbage goes in one step.
+const MOST_SOCKETS: usize = 1024;
+
 /// Most open files on their way in the machine.
 const MOST_IN_ALL: usize = 4096;
 
@@ -98,11 +101,13 @@ impl Rights {
         let mut flights = FLIGHTS.lock();
         let files = rights.files();
         for (index, file) in files.iter().enumerate() {
-            if socket_of(file).is_some() && depart(&mut flights, file).is_err() {
+            if socket_of(file).is_some()
+                && let Err(errno) = depart(&mut flights, file)
+            {
                 files[..index].iter().for_each(|file| arrive(&mut flights, file));
                 FILES.fetch_sub(count, Ordering::Relaxed);
                 drop(flights);
-                return Err(Errno::ENOMEM);
+                return Err(errno);
             }
         }
         drop(flights);
@@ -182,6 +187,9 @@ fn depart(flights: &mut OrderedMap<usize, Flight>, file: &Arc<OpenFile>) -> Resu
     if let Some(flight) = flights.get_mut(&key(file)) {
         flight.count += 1;
         return Ok(());
+    }
+    if flights.len() >= MOST_SOCKETS {
+        return Err(Errno::ETOOMANYREFS);
     }
     let flight = Flight {
         file: Arc::downgrade(file),

@@ -170,3 +170,21 @@ pub async fn copy_file_range(
     }
     Ok(moved)
 }
+
+/// `sync_file_range`: there is nothing to write to.
+///
+/// # Errors
+/// `EBADF`, `EINVAL`; `ESPIPE` for what has no offsets.
+pub async fn sync_file_range(caller: Caller, [descriptor, offset, length, flags]: [u64; 4]) -> Result<u64, Errno> {
+    const KNOWN: u32 = 7;
+    let (offset, length) = (offset as i64, length as i64);
+    let file = opened(&caller, descriptor)?;
+    if matches!(file.kind, FileKind::Path) {
+        return Err(Errno::EBADF);
+    }
+    if flags as u32 & !KNOWN != 0 || offset < 0 || length < 0 || offset.checked_add(length).is_none() {
+        return Err(Errno::EINVAL);
+    }
+    let has_pages = file.is_seekable() && !matches!(file.kind, FileKind::Device(_) | FileKind::Console(_));
+    if has_pages { Ok(0) } else { Err(Errno::ESPIPE) }
+}

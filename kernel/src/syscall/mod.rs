@@ -28,6 +28,7 @@ pub mod events;
 pub mod files;
 pub mod futex;
 pub mod groups;
+mod identity;
 pub mod immediate;
 pub mod information;
 pub mod memory;
@@ -334,6 +335,16 @@ pub fn start(caller: Caller, context: &UserContext) -> Result<Call, Errno> {
         linux::__NR_sendmmsg => value(|| messages::sendmmsg(caller, a, b, c, d))?,
         linux::__NR_recvmmsg => value(|| messages::recvmmsg(caller, [a, b, c, d, e]))?,
 
+        linux::__NR_setuid | linux::__NR_setgid => value(|| async move { identity::set(a) })?,
+        linux::__NR_setreuid | linux::__NR_setregid => value(|| async move { identity::set_several(&[a, b]) })?,
+        linux::__NR_setresuid | linux::__NR_setresgid => value(|| async move { identity::set_several(&[a, b, c]) })?,
+        linux::__NR_getresuid | linux::__NR_getresgid => value(|| identity::get_several(caller, [a, b, c]))?,
+        // The number before, which is that of the one user.
+        linux::__NR_setfsuid | linux::__NR_setfsgid => value(|| async { Ok(0) })?,
+        linux::__NR_getgroups => value(|| async move { identity::getgroups(a) })?,
+        linux::__NR_setgroups => value(|| identity::setgroups(caller, a, b))?,
+        linux::__NR_sync_file_range => value(|| copying::sync_file_range(caller, [a, b, c, d]))?,
+        linux::__NR_syncfs => value(|| async move { descriptors::check(&caller.thread.process, a) })?,
         linux::__NR_shmget => value(|| async move { shared::shmget(&caller, a, b, c) })?,
         linux::__NR_shmat => value(|| shared::shmat(caller, a, b, c))?,
         linux::__NR_shmdt => value(|| shared::shmdt(caller, a))?,
