@@ -54,6 +54,40 @@ fn an_object_is_written_read_and_resized_and_gives_its_frames_back() {
 }
 
 #[test]
+fn a_fault_finds_its_object_when_regions_have_come_and_gone() {
+    let world = World::new(64);
+    let space = world.space();
+    let object = MemoryObject::new(world.memory.frames(), 8 * PAGE_SIZE).unwrap();
+    let backing = Backing::Shared {
+        object: object.clone(),
+        offset: 0,
+    };
+    let shared = 0x1000_0000;
+    space
+        .map_lazy(at(shared), 8 * PAGE_SIZE, Protection::READ_WRITE, backing)
+        .unwrap();
+    let other = |index: u64| at(0x10_0000 + index * 2 * PAGE_SIZE);
+    let map = |index: u64| space.map_lazy(other(index), PAGE_SIZE, Protection::READ, Backing::Anonymous);
+    let write = |page| world.write(&space, shared + page * PAGE_SIZE, page + 1).unwrap();
+    // The region is looked up, then others below it go, then they come: it stands elsewhere each time.
+    (0..3).for_each(|index| map(index).unwrap());
+    write(0);
+    space.unmap(other(1), PAGE_SIZE).unwrap();
+    write(1);
+    space.unmap(other(0), 6 * PAGE_SIZE).unwrap();
+    write(2);
+    (0..40).for_each(|index| map(index).unwrap());
+    write(3);
+    space.unmap(other(0), 80 * PAGE_SIZE).unwrap();
+    write(4);
+    for page in 0..5 {
+        let mut word = [0; 8];
+        assert_eq!(object.read(world.memory, page * PAGE_SIZE, &mut word), Ok(8));
+        assert_eq!(u64::from_le_bytes(word), page + 1);
+    }
+}
+
+#[test]
 fn a_write_without_frames_is_refused_and_changes_nothing() {
     let world = World::new(16);
     let object = MemoryObject::empty(world.memory.frames()).unwrap();
