@@ -12,6 +12,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -378,6 +379,22 @@ static void connections(void) {
     SAY(setsockopt(client, 6, 1, buffer, 4));
     SAY(set(client, 9999, 1));
     SAY(sendto(client, "x", 1, 0, (void *)&name, 110));
+    // Without a descriptor for it a connection stays where it is.
+    int waits = socket(AF_UNIX, SOCK_STREAM, 0), top = dup(0);
+    close(top);
+    SAY(connected(waits, "/tmp/stream"));
+    struct rlimit before, fewer;
+    getrlimit(RLIMIT_NOFILE, &before);
+    fewer = before;
+    fewer.rlim_cur = top;
+    setrlimit(RLIMIT_NOFILE, &fewer);
+    SAY(accept(server, 0, 0));
+    setrlimit(RLIMIT_NOFILE, &before);
+    int late = accept(server, 0, 0);
+    SAY(write(waits, "patient", 7));
+    SAY(read(late, buffer, 100));
+    close(waits);
+    close(late);
     // The backlog: two wait, the third finds no room.
     int more[3];
     for (int i = 0; i < 3; i++) {

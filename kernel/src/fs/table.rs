@@ -146,6 +146,15 @@ impl FileTable {
         self.slots.len().next_multiple_of(64)
     }
 
+    /// Whether there is a number for another open file.
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub fn check_room(&self) -> Result<(), Errno> {
+        let free = self.next(0, |word| !word).filter(|&free| free < self.limit);
+        free.map(drop).ok_or(Errno::EMFILE)
+    }
+
     /// Adds an open file under the lowest free number from `lowest` on.
     ///
     /// # Errors

@@ -17,6 +17,9 @@ use crate::syscall::Errno;
 const FIRST: u16 = 32768;
 const LAST: u16 = 60999;
 
+/// Most sockets that share a port: all of them are looked at for each connection.
+const MOST_SHARING: usize = 1024;
+
 /// Ports that are tried before there is none.
 const TRIES: usize = 1024;
 
@@ -110,7 +113,7 @@ pub fn bind_port(socket: &Arc<Socket>, wanted: Endpoint) -> Result<(), Errno> {
     }
     let key = (socket.style, endpoint.port);
     if let Some(others) = ports.get(&key)
-        && others.iter().any(|other| other.is_in_the_way(socket, &endpoint))
+        && (others.len() >= MOST_SHARING || others.iter().any(|other| other.is_in_the_way(socket, &endpoint)))
     {
         return Err(Errno::EADDRINUSE);
     }

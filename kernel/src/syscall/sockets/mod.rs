@@ -181,7 +181,13 @@ pub async fn accept4(caller: Caller, descriptor: u64, address: u64, length: u64,
     }
     let (file, socket) = socket_of(&caller, descriptor)?;
     has_headroom()?;
-    let look = || match connection::accept(&socket) {
+    let files = caller.thread.process.files();
+    let accept = || {
+        // A connection for which there is no descriptor stays where it is.
+        files.lock().check_room()?;
+        connection::accept(&socket)
+    };
+    let look = || match accept() {
         Ok(None) if file.is_non_blocking() => Some(Err(Errno::EAGAIN)),
         Ok(None) => None,
         Ok(Some(accepted)) => Some(Ok(accepted)),
@@ -190,7 +196,14 @@ pub async fn accept4(caller: Caller, descriptor: u64, address: u64, length: u64,
     let deadline = socket.options.receive_timeout();
     let accepted = match look() {
         Some(accepted) => accepted?,
-        None => flow::wait(&caller, &socket, &socket.receivers, deadline, look).await??,
+        None => {
+            let accepted = flow::wait(&caller, &socket, &socket.receivers, deadline, look).await?;
+            if accepted.is_err() {
+                // The wake that has come to nothing is for whoever waits in another process.
+                socket.receivers.wake_one();
+            }
+            accepted?
+        }
     };
     let peer = accepted.peer();
     let family = accepted.family;
@@ -199,7 +212,6 @@ pub async fn accept4(caller: Caller, descriptor: u64, address: u64, length: u64,
         let name = peer.map_or(Address::Unnamed, |peer| peer.local());
         names::write(&caller, family, &name, address, length).await?;
     }
-    let files = caller.thread.process.files();
     files.lock().add(accepted, flags & linux::O_CLOEXEC != 0, 0)
 }
 
