@@ -3,10 +3,12 @@
 //! The operations of one call are done all or none. Who can't do them waits in the queue of the set and tries again whenever
 //! a value has changed.
 
+mod undo;
+
 use core::sync::atomic::Ordering;
 
 use faultline_executor::WaitQueue;
-use faultline_fallible::{OrderedMap, Vec};
+use faultline_fallible::Vec;
 use spin::Mutex;
 
 use super::{Common, HEAD, NO_WAIT, RMID, SET, STAT, Table, Thing, command};
@@ -15,7 +17,8 @@ use crate::process::waiting::event_of;
 use crate::syscall::{Caller, Errno, time as clocks, user};
 use crate::time;
 
-const UNDO: i16 = 0x1000;
+use undo::Promise;
+pub(super) use undo::undo;
 
 const GET_PID: u32 = 11;
 const GET_VALUE: u32 = 12;
@@ -30,17 +33,11 @@ const MOST: u64 = 32_000;
 const MOST_OPERATIONS: u64 = 500;
 const HIGHEST: i32 = 32_767;
 
-/// Most promises to undo in the machine, so that none of them takes long to forget.
-const MOST_UNDOS: usize = 4096;
-
 /// Bytes of `struct semid64_ds`.
 const SIZE: usize = 104;
 
 /// All sets.
 pub(super) static SETS: Table<Set> = Table::new();
-
-/// What processes have promised to undo, by process, set and semaphore.
-static UNDOS: Mutex<OrderedMap<(u32, u32, u16), i32>> = Mutex::new(OrderedMap::new());
 
 #[derive(Clone, Copy, Default)]
 struct Semaphore {
@@ -143,9 +140,7 @@ impl Set {
         drop(state);
         let number = self.common.number;
         let range = first..first + values.len();
-        UNDOS
-            .lock()
-            .retain(|&(_, set, index), _| set != number || !range.contains(&usize::from(index)));
+        undo::forget(number, |index| range.contains(&usize::from(index)));
         self.common.changed.store(now(), Ordering::Relaxed);
         self.changed.wake_all();
         Ok(())
@@ -291,97 +286,6 @@ pub async fn semtimedop(caller: Caller, number: u64, address: u64, count: u64, t
     Ok(0)
 }
 
-/// What the operations of a call promise to undo. The places for that are made before the operations are done, and go with
-/// this if nothing is promised after all.
-struct Promise<'a> {
-    pid: u32,
-    set: &'a Set,
-    operations: &'a [Operation],
-}
-
-impl<'a> Promise<'a> {
-    fn new(pid: u32, set: &'a Set, operations: &'a [Operation]) -> Result<Self, Errno> {
-        let promise = Self { pid, set, operations };
-        let mut undos = UNDOS.lock();
-        for operation in promise.promised() {
-            let key = promise.key(operation);
-            let is_new = !undos.contains_key(&key);
-            let added = match is_new {
-                true if undos.len() >= MOST_UNDOS => Err(Errno::ENOSPC),
-                true => undos.try_insert(key, 0).map(drop).map_err(Errno::from),
-                false => Ok(()),
-            };
-            if let Err(errno) = added {
-                // The lock is taken again when the promise is dropped.
-                drop(undos);
-                return Err(errno);
-            }
-        }
-        drop(undos);
-        Ok(promise)
-    }
-
-    fn promised(&self) -> impl Iterator<Item = &'a Operation> + use<'a> {
-        self.operations.iter().filter(|operation| operation.flags & UNDO != 0)
-    }
-
-    fn key(&self, operation: &Operation) -> (u32, u32, u16) {
-        (self.pid, self.set.common.number, operation.index)
-    }
-
-    /// The operations are done.
-    fn keep(&self) {
-        let mut undos = UNDOS.lock();
-        for operation in self.promised() {
-            if let Some(sum) = undos.get_mut(&self.key(operation)) {
-                *sum -= i32::from(operation.by);
-            }
-        }
-    }
-}
-
-impl Drop for Promise<'_> {
-    fn drop(&mut self) {
-        if self.promised().next().is_none() {
-            return;
-        }
-        let mut undos = UNDOS.lock();
-        for operation in self.promised() {
-            let key = self.key(operation);
-            if undos.get(&key) == Some(&0) {
-                undos.remove(&key);
-            }
-        }
-    }
-}
-
-/// Undoes what a process has promised.
-pub(super) fn undo(pid: u32) {
-    loop {
-        let first = {
-            let mut undos = UNDOS.lock();
-            let key = undos
-                .range((pid, 0, 0)..=(pid, u32::MAX, u16::MAX))
-                .next()
-                .map(|(&key, _)| key);
-            key.and_then(|key| undos.remove_entry(&key))
-        };
-        let Some(((_, number, index), sum)) = first else { return };
-        let Ok(set) = SETS.find(u64::from(number)) else {
-            continue;
-        };
-        let mut state = set.state.lock();
-        if let Some(semaphore) = state.semaphores.get_mut(usize::from(index))
-            && sum != 0
-        {
-            semaphore.value = (semaphore.value + sum).clamp(0, HIGHEST);
-            semaphore.pid = pid;
-        }
-        drop(state);
-        set.changed.wake_all();
-    }
-}
-
 /// `semctl`.
 ///
 /// # Errors
@@ -460,7 +364,7 @@ pub async fn semctl(caller: Caller, number: u64, index: u64, operation: u64, arg
             drop(SETS.remove(&set));
             set.state.lock().is_removed = true;
             let number = set.common.number;
-            UNDOS.lock().retain(|&(_, other, _), _| other != number);
+            undo::forget(number, |_| true);
             set.changed.wake_all();
             Ok(0)
         }

@@ -23,6 +23,7 @@ pub mod inbox;
 pub mod names;
 pub mod options;
 pub mod rights;
+pub mod sent;
 pub mod socket;
 pub mod transfer;
 

@@ -20,8 +20,9 @@ use linux_raw_sys::general as linux;
 use linux_raw_sys::net;
 use spin::{Mutex, MutexGuard};
 
-use super::inbox::{Credentials, Inbox, Sent};
+use super::inbox::{Credentials, Inbox};
 use super::options::Options;
+use super::sent::Sent;
 use super::{Address, Endpoint, names, rights};
 use crate::fs::file::{File, INPUT, OUTPUT, Transfer, Written};
 use crate::syscall::Errno;

@@ -7,6 +7,7 @@ use linux_raw_sys::net;
 
 use super::super::pieces::{Pieces, Source};
 use super::super::time as clocks;
+use super::control::{Control, HEAD};
 use super::flow::{self, Received, Sending, To};
 use super::{Caller, Errno, names, socket_of, user};
 use crate::fs::OpenFile;
@@ -21,9 +22,6 @@ const MOST_CONTROL: u64 = 20_480;
 
 /// Most messages of one call, as on Linux.
 const MOST_MESSAGES: u64 = 1024;
-
-/// Bytes of the head of an item beside a message.
-const HEAD: usize = 16;
 
 /// `MSG_WAITFORONE`: after the first message do not wait.
 const WAIT_FOR_ONE: u32 = 0x1_0000;
@@ -314,63 +312,6 @@ async fn receive_one(
     user::write_words(space, message + 40, [control.at.wrapping_sub(header.control)]).await?;
     user::write_u32(space, message + 48, told).await?;
     Ok(result(&received, flags))
-}
-
-/// Room for what comes beside a message.
-struct Control {
-    at: u64,
-    left: u64,
-    /// Something had no room.
-    is_cut: bool,
-}
-
-impl Control {
-    /// Writes an item, as much of it as there is room for.
-    async fn put(&mut self, caller: &Caller, kind: u32, data: &[u8]) -> Result<(), Errno> {
-        if self.left < HEAD as u64 {
-            self.is_cut = true;
-            return Ok(());
-        }
-        let length = HEAD + data.len();
-        let room = (length as u64).min(self.left);
-        self.is_cut |= room < length as u64;
-        let head = [room, u64::from(kind) << 32 | u64::from(net::SOL_SOCKET)];
-        user::write_words(&caller.space, self.at, head).await?;
-        user::write(&caller.space, self.at + HEAD as u64, &data[..room as usize - HEAD]).await?;
-        let step = (length.next_multiple_of(8) as u64).min(self.left);
-        self.at += step;
-        self.left -= step;
-        Ok(())
-    }
-
-    /// Gives the caller descriptors of open files, as many as there is room for; the others are closed.
-    async fn put_files(
-        &mut self,
-        caller: &Caller,
-        mut rights: faultline_fallible::Box<Rights>,
-        flags: u32,
-    ) -> Result<(), Errno> {
-        let room = (self.left.saturating_sub(HEAD as u64) / 4) as usize;
-        let close_on_exec = flags & net::MSG_CMSG_CLOEXEC != 0;
-        let count = rights.len();
-        let mut numbers: Vec<[u8; 4]> = Vec::try_with_capacity(count.min(room))?;
-        let table = caller.thread.process.files();
-        while numbers.len() < count.min(room) {
-            let Some(file) = rights.take() else { break };
-            let Ok(number) = table.lock().add(file, close_on_exec, 0) else {
-                break;
-            };
-            numbers.try_push((number as u32).to_le_bytes())?;
-        }
-        self.is_cut |= numbers.len() < count;
-        drop(rights);
-        if !numbers.is_empty() {
-            let cut = self.is_cut;
-            self.put(caller, net::SCM_RIGHTS, numbers.as_flattened()).await?;
-            self.is_cut = cut;
-        }
-        Ok(())
-    }
 }
 
 /// `sendmmsg`.

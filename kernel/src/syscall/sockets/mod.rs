@@ -1,5 +1,6 @@
 //! Calls that make, name and connect sockets. Those that move messages are in [`messages`].
 
+mod control;
 pub mod flow;
 pub mod messages;
 mod names;
