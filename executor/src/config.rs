@@ -9,6 +9,8 @@ use crate::Shares;
 pub struct Config {
     /// How many CPUs there are. Their indices start at 0.
     pub cpus: usize,
+    /// Whether a task of the user class that waits for its turn moves to a CPU that is idle.
+    pub balance: bool,
     /// How many tasks there may be at a time; rounded up to a whole chunk of slots.
     pub capacity: u32,
     /// For how many tasks slots are allocated at once. Spawning up to this many needs no memory, unless the future is
@@ -31,6 +33,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             cpus: 1,
+            balance: false,
             capacity: 1 << 17,
             reserve: 64,
             shares: Shares::default(),

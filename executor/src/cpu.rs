@@ -3,7 +3,7 @@
 use core::ptr;
 
 use crate::{
-    Class, Shares,
+    Class, Config, Shares,
     executor::Inner,
     fair::Fair,
     queue::ClassQueue,
@@ -45,14 +45,15 @@ pub(crate) struct Cpu {
 unsafe impl Sync for Cpu {}
 
 impl Cpu {
-    pub(crate) fn new(index: usize, executor: *const dyn Inner, slice: u32) -> Self {
+    pub(crate) fn new(index: usize, executor: *const dyn Inner, config: &Config) -> Self {
+        let has_others = config.cpus > 1;
         Self {
-            queues: Class::ALL.map(|class| ClassQueue::new(executor, index, class)),
+            queues: Class::ALL.map(|class| ClassQueue::new(executor, index, has_others, class)),
             current: AtomicPtr::new(ptr::null_mut()),
             asleep: AtomicBool::new(false),
             turning: AtomicBool::new(false),
             backlog: AtomicBool::new(false),
-            fair: Fair::new(slice),
+            fair: Fair::new(config.slice),
             poll_began: AtomicU32::new(0),
             watermark: UnsafeCell::new(0),
             mover: Slot::new(u32::MAX),
@@ -98,13 +99,21 @@ impl Cpu {
         self.queues.iter().all(ClassQueue::fall_asleep)
     }
 
-    /// Takes the marks away.
+    /// Takes the marks away. Says whether they were there.
     #[inline(always)]
-    pub(crate) fn wake_up(&self) {
-        if self.asleep.load(Ordering::Relaxed) {
+    pub(crate) fn wake_up(&self) -> bool {
+        let asleep = self.asleep.load(Ordering::Relaxed);
+        if asleep {
             self.asleep.store(false, Ordering::Relaxed);
             self.queues.iter().for_each(ClassQueue::wake_up);
         }
+        asleep
+    }
+
+    /// How many tasks of the user class wait for a turn, about: for another CPU.
+    pub(crate) fn waiting(&self) -> u32 {
+        let mail = self.queues[Class::User.index()].has_mail();
+        self.fair.waiting_for_others() + u32::from(mail)
     }
 
     /// Whether a task is queued: in an inbox, or left over by the last turn. Exact on this CPU between its turns, as far

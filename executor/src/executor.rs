@@ -13,7 +13,7 @@ use crate::{
     cpu::Cpu,
     queue::ClassQueue,
     slab::Slab,
-    sync::{Ordering, mutant},
+    sync::{AtomicU64, Ordering, mutant},
     task::{self, Slot, bits},
     waits::{Graph, Subject},
 };
@@ -27,6 +27,9 @@ pub struct Executor<H: Hooks> {
     pub(crate) slab: Slab,
     pub(crate) config: Config,
     pub(crate) graph: Graph,
+    /// The CPUs that have nothing to do and would take a task, where [`Config::balance`] is on; from bit [`MISPLACED`](crate::give::MISPLACED)
+    /// on, those that have tasks which may not run there.
+    pub(crate) idle: AtomicU64,
 }
 
 /// The parts of the executor that need its hooks, for code that does not know their type. Not for hot paths.
@@ -71,17 +74,23 @@ impl<H: Hooks> Inner for Executor<H> {
 
     fn set_class(&'static self, slot: &'static Slot, class: Class) {
         // SAFETY: a slot that was ever used has a queue, and queues live for ever; at worst it is the wrong one.
-        let old = unsafe { slot.queue() };
-        let cpu = &self.cpus[old.cpu];
-        let [old_link, new_link] = [old, &cpu.queues[class.index()]].map(|queue| ptr::from_ref(queue).cast_mut());
-        // An exchange: if a new task is being spawned into the slot (which can only be if a `Held` was leaked), that task
-        // keeps its CPU.
-        let exchanged = slot
-            .queue
-            .compare_exchange(old_link, new_link, Ordering::Relaxed, Ordering::Relaxed);
-        if exchanged.is_err() {
-            return;
-        }
+        let mut old = unsafe { slot.queue() };
+        let cpu = loop {
+            let cpu = &self.cpus[old.cpu];
+            let [old_link, new_link] = [old, &cpu.queues[class.index()]].map(|queue| ptr::from_ref(queue).cast_mut());
+            let exchanged = slot
+                .queue
+                .compare_exchange(old_link, new_link, Ordering::Relaxed, Ordering::Relaxed);
+            let Err(now) = exchanged else { break cpu };
+            // SAFETY: as above.
+            let now = unsafe { &*now };
+            // It has moved to another CPU; else a new task is being spawned into the slot (which can only be if a `Held`
+            // was leaked), and keeps its class.
+            if now.class != old.class || now.cpu == old.cpu {
+                return;
+            }
+            old = now;
+        };
         if slot.state.is_queued() && class < old.class && cpu.mover.state.wake(0) {
             self.push(&cpu.queues[0], &cpu.mover);
         }
@@ -105,13 +114,15 @@ impl<H: Hooks> Executor<H> {
     /// # Panics
     /// If there is no memory for [`Config::reserve`] tasks.
     #[must_use]
-    pub fn new(config: Config, hooks: H) -> &'static Self {
+    pub fn new(mut config: Config, hooks: H) -> &'static Self {
+        // A CPU alone has nobody to give to.
+        config.balance &= config.cpus > 1;
         let place: *mut Self = Box::into_raw(Box::<Self>::new_uninit()).cast();
         let slab = Slab::new(config.capacity);
         slab.reserve(config.reserve.min(slab.capacity()))
             .expect("memory for the reserved task slots");
         let cpus = (0..config.cpus.max(1))
-            .map(|index| Cpu::new(index, place, config.slice))
+            .map(|index| Cpu::new(index, place, &config))
             .collect();
         // SAFETY: `place` is a fresh allocation for this type; it is written before anybody can read it, and leaked.
         let executor: &'static Self = unsafe {
@@ -121,6 +132,7 @@ impl<H: Hooks> Executor<H> {
                 slab,
                 config,
                 graph: Graph::new(),
+                idle: AtomicU64::new(0),
             });
             &*place
         };
@@ -150,8 +162,8 @@ impl<H: Hooks> Executor<H> {
         let push = |task, queue| executor.push(queue, task);
         // SAFETY: this is called in a turn of the CPU.
         unsafe {
-            cpu.queues.iter().for_each(|queue| queue.take_moved(push));
-            cpu.fair.take_moved(&cpu.queues[Class::User.index()], push);
+            cpu.queues.iter().for_each(|queue| queue.take_moved(|_| {}, push));
+            cpu.fair.take_moved(&cpu.queues[Class::User.index()], |_| {}, push);
         }
         Poll::Pending
     }
@@ -315,7 +327,35 @@ impl<H: Hooks> Executor<H> {
     /// Queues a task whose `ENQUEUED` the caller has set, and notifies its CPU if that sleeps.
     #[inline(always)]
     pub(crate) fn push(&self, queue: &'static ClassQueue, slot: &'static Slot) {
-        if queue.push(slot) {
+        match queue.push(slot) {
+            Ok(asleep) => {
+                // A CPU without others wakes itself.
+                if queue.has_others {
+                    self.pushed(queue, asleep);
+                }
+            }
+            Err(newest) => self.push_again(queue, slot, newest),
+        }
+    }
+
+    /// As [`Executor::push`], after somebody else was faster. The last call of whoever queues a task, as
+    /// [`Executor::pushed`], so that nothing has to be saved for it.
+    #[cold]
+    #[inline(never)]
+    fn push_again(&self, queue: &'static ClassQueue, slot: &'static Slot, newest: *mut Slot) {
+        let asleep = queue.push_again(slot, newest);
+        if queue.has_others {
+            self.pushed(queue, asleep);
+        }
+    }
+
+    /// A task was queued where there are several CPUs: notifies its CPU if that sleeps, or if it is another one that may run
+    /// user code of a lower class, or may have to give a task to a CPU that is idle.
+    #[cold]
+    #[inline(never)]
+    fn pushed(&self, queue: &ClassQueue, asleep: bool) {
+        let is_due = || queue.class < Class::User || self.idle.load(Ordering::Relaxed) as u32 != 0;
+        if asleep || queue.cpu != self.hooks.cpu() && is_due() {
             self.notify(queue.cpu);
         }
     }

@@ -42,7 +42,8 @@
 //! # Who may touch it
 //!
 //! Everything here belongs to the CPU that has the turn of the executor. Other CPUs and interrupt handlers push tasks on
-//! the inbox of the class's queue only.
+//! the inbox of the class's queue only. A task that is given to an idle CPU joins there at the class's virtual time, as a
+//! new one: nobody waits there whom it could be ahead of or behind.
 
 use core::{cell::Cell, ptr};
 
@@ -158,6 +159,8 @@ pub(crate) struct Fair {
     until: AtomicU32,
     /// Since when the runner's time is to be counted.
     began: AtomicU32,
+    /// How many tasks wait, as other CPUs see it. Written by the owner.
+    shown: AtomicU32,
     line: UnsafeCell<Line>,
 }
 
@@ -201,6 +204,7 @@ impl Fair {
             front: AtomicPtr::new(ptr::null_mut()),
             until: AtomicU32::new(0),
             began: AtomicU32::new(0),
+            shown: AtomicU32::new(0),
             line: UnsafeCell::new(Line {
                 lengths,
                 time: EPOCH,
@@ -331,6 +335,49 @@ impl Fair {
         None
     }
 
+    /// How many tasks waited when the CPU last chose among them: for another CPU.
+    pub(crate) fn waiting_for_others(&self) -> u32 {
+        self.shown.load(Ordering::Relaxed)
+    }
+
+    /// Takes a task out that waits and may run on CPU `to`: one that would run last of those in the calendar, or the first of
+    /// the express line. One whose turn was interrupted stays. Looks at a few only.
+    ///
+    /// # Safety
+    /// The caller has the turn of the CPU.
+    pub(crate) unsafe fn give(&self, to: usize) -> Option<&'static Slot> {
+        const LOOKS: usize = 4;
+        // SAFETY: the cell is the owner's.
+        self.line.with_mut(|line| unsafe {
+            let line = &mut *line;
+            let mut found = None;
+            for _ in 0..LOOKS {
+                let Some(slot) = line.leave_last() else { break };
+                line.waiting -= 1;
+                if slot.may_run_on(to) {
+                    found = Some(slot);
+                    break;
+                }
+                line.enter(slot, slot.virtual_time.load(Ordering::Relaxed));
+            }
+            if found.is_none()
+                && let Some(slot) = line.express.pop()
+            {
+                if slot.may_run_on(to) {
+                    line.waiting -= 1;
+                    found = Some(slot);
+                } else {
+                    line.express.push(slot);
+                }
+            }
+            self.shown.store(line.waiting, Ordering::Relaxed);
+            if let Some(slot) = found {
+                slot.virtual_time.store(NEW, Ordering::Relaxed);
+            }
+            found
+        })
+    }
+
     /// Nobody is left to run.
     ///
     /// # Safety
@@ -341,6 +388,7 @@ impl Fair {
             // SAFETY: the cell is the owner's.
             self.line.with_mut(|line| unsafe { self.count(&mut *line, now) });
             self.runner.store(ptr::null_mut(), Ordering::Relaxed);
+            self.shown.store(0, Ordering::Relaxed);
         }
     }
 
@@ -395,7 +443,9 @@ impl Fair {
             let Some(woken) = (unsafe { queue.pop() }) else { break };
             self.place(line, woken);
         }
-        self.choose(line, now)
+        let chosen = self.choose(line, now);
+        self.shown.store(line.waiting, Ordering::Relaxed);
+        chosen
     }
 
     /// As [`Fair::take`], after the runner has given its turn away.
@@ -570,18 +620,20 @@ impl Fair {
         Some(slot)
     }
 
-    /// Takes all tasks out that belong to another queue by now, and gives them to `moved`. For rare events: it looks at
-    /// every task.
+    /// Takes all tasks out that belong to another queue by now, or once `look` has looked at them, and gives them to `moved`.
+    /// For rare events: it looks at every task.
     ///
     /// # Safety
     /// The caller has the turn of the CPU; the queue is its user queue.
     pub(crate) unsafe fn take_moved(
         &self,
         queue: &ClassQueue,
+        look: impl Fn(&'static Slot),
         mut moved: impl FnMut(&'static Slot, &'static ClassQueue),
     ) {
         let left = Cell::new(0);
         let mut leaves = |slot: &'static Slot| {
+            look(slot);
             // SAFETY: the task is queued, so it has `LIVE`, which is a reference.
             let home = unsafe { slot.queue() };
             let leaves = !ptr::eq(home, queue);
@@ -697,6 +749,20 @@ impl Line {
         self.waiting += 1;
         self.occupied |= 1 << index;
         self.buckets[index as usize].push(slot);
+    }
+
+    /// Takes the first task of the last bucket out of the calendar.
+    fn leave_last(&mut self) -> Option<&'static Slot> {
+        let first = (self.time >> self.lengths.shift) % BUCKETS;
+        let from_first = self.occupied.rotate_right(first as u32);
+        let distance = u64::from(from_first.checked_ilog2()?);
+        let index = (first + distance) % BUCKETS;
+        let bucket = &mut self.buckets[index as usize];
+        let slot = bucket.pop()?;
+        if bucket.first.is_null() {
+            self.occupied &= !(1 << index);
+        }
+        Some(slot)
     }
 
     /// Takes the next task out of the calendar.

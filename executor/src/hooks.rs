@@ -25,10 +25,18 @@ pub trait Hooks: Send + Sync + 'static {
         0
     }
 
-    /// Makes an idle CPU leave its halt, typically by an interrupt. Called when another CPU has queued work for it.
+    /// Makes another CPU leave its halt, or user code, for a turn, typically by an interrupt: somebody has queued work for it
+    /// that it would not see soon by itself, or another CPU is idle and would take some of its work.
     #[inline(always)]
     fn notify(&self, cpu: usize) {
         let _ = cpu;
+    }
+
+    /// A task that waits on this CPU moves to CPU `to`: what this CPU still holds of it has to be where the other finds it,
+    /// before this returns.
+    #[inline(always)]
+    fn leaves(&self, task: TaskId, to: usize) {
+        let _ = (task, to);
     }
 
     /// The clock for the length of polls; read once per poll, and at the start of a turn, so that time between turns

@@ -38,8 +38,9 @@
 //!
 //! # Several CPUs
 //!
-//! Each CPU has its run queues and timers, and a task stays on the CPU it was spawned on. Wakers and join handles work
-//! from everywhere; a CPU that sleeps is notified through [`Hooks::notify`].
+//! Each CPU has its run queues and timers, and a task stays on the CPU it was spawned on, unless [`Config::balance`] lets
+//! idle CPUs have tasks of the user class that wait elsewhere (`give.rs`). Wakers and join handles work from everywhere; a
+//! CPU that sleeps, or that has work of a higher class than it may be running, is notified through [`Hooks::notify`].
 //!
 //! # How it is checked
 //!
@@ -85,6 +86,7 @@ mod cpu;
 mod end;
 mod executor;
 mod fair;
+mod give;
 mod hooks;
 mod join;
 mod keyed;

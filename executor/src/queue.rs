@@ -51,6 +51,8 @@ pub(crate) struct ClassQueue {
     popped: AtomicU64,
     /// The executor that this belongs to.
     pub(crate) executor: *const dyn Inner,
+    /// Whether there are other CPUs, so that a push may have to notify the owner.
+    pub(crate) has_others: bool,
     /// The CPU that owns the queue.
     pub(crate) cpu: usize,
     /// The class.
@@ -64,7 +66,7 @@ unsafe impl Send for ClassQueue {}
 unsafe impl Sync for ClassQueue {}
 
 impl ClassQueue {
-    pub(crate) fn new(executor: *const dyn Inner, cpu: usize, class: Class) -> Self {
+    pub(crate) fn new(executor: *const dyn Inner, cpu: usize, has_others: bool, class: Class) -> Self {
         Self {
             inbox: AtomicPtr::new(ptr::null_mut()),
             list: AtomicPtr::new(ptr::null_mut()),
@@ -72,6 +74,7 @@ impl ClassQueue {
             forfeited: UnsafeCell::new(0),
             popped: AtomicU64::new(0),
             executor,
+            has_others,
             cpu,
             class,
         }
@@ -175,13 +178,11 @@ impl ClassQueue {
             .compare_exchange(ASLEEP, ptr::null_mut(), Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Queues a task. The caller has set its `ENQUEUED`. Says whether the owner was asleep.
+    /// Queues a task, if nobody else does so at this moment. The caller has set its `ENQUEUED`. Says whether the owner was
+    /// asleep; `Err` with the newest task if somebody was faster.
     #[inline(always)]
-    pub(crate) fn push(&self, task: &'static Slot) -> bool {
-        match self.try_push(task, self.inbox.load(Ordering::Relaxed)) {
-            Ok(asleep) => asleep,
-            Err(head) => self.push_again(task, head),
-        }
+    pub(crate) fn push(&self, task: &'static Slot) -> Result<bool, *mut Slot> {
+        self.try_push(task, self.inbox.load(Ordering::Relaxed))
     }
 
     /// Queues a task in an inbox whose newest task was `head`. `Err` with the newest one if that is not so any more.
@@ -193,10 +194,10 @@ impl ClassQueue {
             .map(|_| head == ASLEEP)
     }
 
-    /// Another CPU, or an interrupt handler, was faster. Out of line, so that the usual case is no loop.
+    /// Queues a task after another CPU, or an interrupt handler, was faster. Out of line, so that the usual case is no loop.
     #[cold]
     #[inline(never)]
-    fn push_again(&self, task: &'static Slot, mut head: *mut Slot) -> bool {
+    pub(crate) fn push_again(&self, task: &'static Slot, mut head: *mut Slot) -> bool {
         loop {
             match self.try_push(task, head) {
                 Ok(asleep) => return asleep,
@@ -302,12 +303,16 @@ impl ClassQueue {
         None
     }
 
-    /// Takes all tasks out that belong to another queue by now, and gives them to `moved`. It looks at every task in the
-    /// queue, so it is for rare events.
+    /// Takes all tasks out that belong to another queue by now, or once `look` has looked at them, and gives them to `moved`.
+    /// It looks at every task in the queue, so it is for rare events.
     ///
     /// # Safety
     /// As [`ClassQueue::grant`].
-    pub(crate) unsafe fn take_moved(&self, mut moved: impl FnMut(&'static Slot, &'static ClassQueue)) {
+    pub(crate) unsafe fn take_moved(
+        &self,
+        look: impl Fn(&'static Slot),
+        mut moved: impl FnMut(&'static Slot, &'static ClassQueue),
+    ) {
         let mut link = &self.list;
         loop {
             let mut task = link.load(Ordering::Relaxed);
@@ -330,6 +335,7 @@ impl ClassQueue {
             }
             // SAFETY: the chain holds slots, which are never freed.
             let slot: &'static Slot = unsafe { &*task };
+            look(slot);
             // SAFETY: the task is queued, so it has `LIVE`, which is a reference.
             let queue = unsafe { slot.queue() };
             if ptr::eq(queue, self) {

@@ -49,6 +49,9 @@ impl<H: Hooks> Executor<H> {
     pub fn turn(&'static self, cpu: usize) -> Turn {
         let cpu = &self.cpus[cpu];
         let turning = Turning::enter(cpu);
+        if turning.1 && self.config.balance {
+            self.ask_no_more(cpu.queues[0].cpu);
+        }
         if cpu.timers.next_deadline().is_some() {
             let mut front = [None; Class::COUNT];
             // SAFETY: the turn of this CPU is ours.
@@ -74,7 +77,10 @@ impl<H: Hooks> Executor<H> {
         self.hooks.turn_begins(cpu.timers.next_deadline(), left);
         cpu.backlog.store(false, Ordering::Relaxed);
         // SAFETY: as above.
-        unsafe { self.poll_tasks(cpu, now) };
+        unsafe {
+            self.give_to_idle(cpu);
+            self.poll_tasks(cpu, now);
+        }
         // SAFETY: as above.
         unsafe { self.end(cpu, turning) }
     }
@@ -148,6 +154,7 @@ impl<H: Hooks> Executor<H> {
             if alarm != 0 {
                 self.hooks.alarm_in(alarm);
             }
+            self.give_to_idle(cpu);
             taken
         }
     }
@@ -271,6 +278,11 @@ impl<H: Hooks> Executor<H> {
     /// Begins to poll a task that was taken from a queue.
     #[inline(always)]
     fn begin(&'static self, cpu: &'static Cpu, slot: &'static Slot) -> Unwind<H> {
+        debug_assert!(
+            // SAFETY: the task was popped, so it has `LIVE`, which is a reference.
+            unsafe { slot.queue() }.cpu == cpu.queues[0].cpu || slot.index == u32::MAX,
+            "a task is polled on a CPU that is not its own"
+        );
         if !mutant!(ClearAfterPoll) {
             slot.state.begin_poll();
         }
@@ -409,6 +421,9 @@ impl<H: Hooks> Executor<H> {
         let idle = !cpu.backlog.load(Ordering::Relaxed)
             && next_deadline.is_none_or(|deadline| deadline > self.hooks.now())
             && (self.cpus.len() == 1 || cpu.fall_asleep());
+        if idle && self.config.balance {
+            self.ask_for_work(cpu.queues[0].cpu);
+        }
         cpu.counters.turn(idle);
         // SAFETY: as above.
         let polls = unsafe { cpu.settle(self.config.shares) };
@@ -452,8 +467,8 @@ fn note_backlog(cpu: &Cpu) {
     }
 }
 
-/// Shows that this is the only turn of the CPU.
-struct Turning<'a>(&'a Cpu);
+/// Shows that this is the only turn of the CPU; and whether the CPU had gone to sleep after the last.
+struct Turning<'a>(&'a Cpu, bool);
 
 impl<'a> Turning<'a> {
     #[inline(always)]
@@ -464,8 +479,7 @@ impl<'a> Turning<'a> {
             !cpu.turning.swap(true, Ordering::Acquire),
             "a turn of this CPU is under way"
         );
-        cpu.wake_up();
-        Self(cpu)
+        Self(cpu, cpu.wake_up())
     }
 }
 

@@ -108,6 +108,56 @@ impl Hooks for Threads {
 }
 
 #[test]
+fn an_idle_cpu_is_given_a_task_that_waits_elsewhere() {
+    let executor = with(|config| {
+        config.cpus = 3;
+        config.balance = true;
+    });
+    let machine = executor.hooks();
+    let where_it_runs = |place: &Arc<Mutex<Vec<usize>>>| {
+        let place = place.clone();
+        async move {
+            for _ in 0..4 {
+                place.lock().unwrap().push(executor.hooks().cpu());
+                yield_now().await;
+            }
+        }
+    };
+    // CPUs 1 and 2 have nothing to do.
+    for cpu in [1, 2] {
+        machine.cpu.store(cpu, Relaxed);
+        assert!(executor.turn(cpu).idle);
+    }
+    machine.cpu.store(0, Relaxed);
+    let places: Vec<Arc<Mutex<Vec<usize>>>> = (0..3).map(|_| Arc::default()).collect();
+    for place in &places {
+        executor
+            .spawn("worker", Class::User, where_it_runs(place))
+            .unwrap()
+            .detach();
+    }
+    // A service stays, however idle the others are.
+    let service = Arc::default();
+    executor
+        .spawn("service", Class::Device, where_it_runs(&service))
+        .unwrap()
+        .detach();
+    let _ = executor.turn(0);
+    let mut notified = std::mem::take(&mut *machine.notified.lock().unwrap());
+    notified.sort_unstable();
+    assert_eq!(notified, [1, 2], "each was given one");
+    for cpu in [1, 2, 0] {
+        machine.cpu.store(cpu, Relaxed);
+        while !executor.turn(cpu).idle {}
+    }
+    let mut homes: Vec<_> = places.iter().map(|place| place.lock().unwrap().clone()).collect();
+    homes.sort();
+    assert_eq!(homes, [[0; 4], [1; 4], [2; 4]]);
+    assert_eq!(*service.lock().unwrap(), [0; 4]);
+    assert_eq!(executor.live_tasks(), 0);
+}
+
+#[test]
 fn a_poll_over_the_limit_is_reported_with_the_name_of_its_task() {
     let executor = with(|config| config.stall = 100);
     let take = |time| async move {

@@ -63,6 +63,8 @@ pub(crate) struct Slot {
     /// The virtual time of the task; [`fair`] has its meaning. Written by `spawn`, then by the CPU that runs the
     /// task.
     pub(crate) virtual_time: AtomicU64,
+    /// The CPUs that the task may move to, as a bit set.
+    pub(crate) allowed: AtomicU64,
     /// What the task waits for, the newest first: a list under the lock of the wait-for graph.
     pub(crate) waits: UnsafeCell<*mut Edge>,
     /// That the owner of the join handle waits for this task; under the lock of the wait-for graph.
@@ -103,6 +105,7 @@ impl Slot {
             base: AtomicU32::new(0),
             lent: AtomicU64::new(0),
             virtual_time: AtomicU64::new(fair::NEW),
+            allowed: AtomicU64::new(u64::MAX),
             waits: UnsafeCell::new(core::ptr::null_mut()),
             joined: UnsafeCell::new(MaybeUninit::uninit()),
             context: UnsafeCell::new(MaybeUninit::uninit()),
@@ -136,6 +139,11 @@ impl Slot {
         self.table.with(|table| unsafe { (*table).assume_init() })
     }
 
+    /// Whether the task may run on a CPU.
+    pub(crate) fn may_run_on(&self, cpu: usize) -> bool {
+        self.allowed.load(Ordering::Relaxed) & (1 << cpu) != 0
+    }
+
     /// The class that the task was spawned with.
     pub(crate) fn base(&self) -> Class {
         Class::ALL[self.base.load(Ordering::Relaxed) as usize % Class::COUNT]
@@ -147,6 +155,7 @@ impl Slot {
         self.base.store(class as u32, Ordering::Relaxed);
         self.lent.store(0, Ordering::Relaxed);
         self.virtual_time.store(fair::NEW, Ordering::Relaxed);
+        self.allowed.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// Sets the waker that polls hand out.
