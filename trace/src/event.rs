@@ -95,6 +95,8 @@ kinds! {
     TaskName = 0x06, TASK, "task.name", ("name", "");
     /// A process runs a new program; the payload is its address space and the program's first instruction.
     TaskExec = 0x07, TASK, "task.exec", ("space", "entry");
+    /// A task that waited for its turn moved to a CPU that had nothing to do.
+    TaskMove = 0x08, TASK, "task.move", ("id", "to");
 
     /// The processor raised a page fault; the payload is the address and a [`TrapWord`].
     FaultTrap = 0x10, FAULT, "fault.trap", ("addr", "access");
@@ -136,6 +138,8 @@ kinds! {
     TlbFlushAll = 0x22, TLB, "tlb.flush", ("generation", "seen");
     /// A switch found the generation unchanged: nothing was flushed.
     TlbSkip = 0x23, TLB, "tlb.skip", ("generation", "");
+    /// Other CPUs were asked to flush; the payload is their bit set, and that of those among them that were interrupted.
+    TlbAsk = 0x24, TLB, "tlb.ask", ("cpus", "interrupted");
 
     /// A frame became a page table.
     FrameTable = 0x30, FRAME, "frame.table", ("frame", "");
