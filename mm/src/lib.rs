@@ -60,6 +60,7 @@ pub use space::{
 };
 pub use stats::MemoryStats;
 pub use swap::{SwapError, SwapSlot, SwapStats};
+pub use tlb::Flushed;
 pub use transfer::{
     BlockDevice, Completion, Direction, Finished, MAX_SEGMENTS, Prepared, SECTOR_SIZE, Segment, Transfer,
     TransferError, TransferQueue, TransferResult, Transfers,

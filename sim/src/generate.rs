@@ -118,6 +118,7 @@ fn settings(profile: Profile, random: &mut Random) -> Settings {
     };
     Settings {
         cpus,
+        balance: cpus > 1 && random.chance(1, 2),
         frames,
         pcids: match profile {
             Profile::Tlb => random.pick(&[0, 1, 1, 2]),

@@ -174,6 +174,7 @@ fn parse_setting(settings: &mut Settings, name: &str, value: &str) -> Result<(),
     }
     match name {
         "cpus" => settings.cpus = number(value)?,
+        "balance" if value == "on" => settings.balance = true,
         "frames" => settings.frames = number(value)?,
         "pcids" => settings.pcids = number(value)?,
         "slots" => settings.slots = number(value)?,

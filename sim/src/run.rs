@@ -39,7 +39,7 @@ pub struct Outcome {
 struct Bench {
     stacks: Vec<DefaultStack>,
     /// An executor lives for ever, so one is used again and again: for each number of CPUs.
-    executors: BTreeMap<usize, &'static Executor<Virtual>>,
+    executors: BTreeMap<(usize, bool), &'static Executor<Virtual>>,
 }
 
 thread_local! {
@@ -55,11 +55,12 @@ fn keep(stack: DefaultStack) {
     BENCH.with_borrow_mut(|bench| bench.stacks.push(stack));
 }
 
-fn executor(cpus: usize) -> &'static Executor<Virtual> {
+fn executor(cpus: usize, balance: bool) -> &'static Executor<Virtual> {
     BENCH.with_borrow_mut(|bench| {
-        *bench.executors.entry(cpus).or_insert_with(|| {
+        *bench.executors.entry((cpus, balance)).or_insert_with(|| {
             let config = Config {
                 cpus,
+                balance,
                 capacity: 64,
                 reserve: 64,
                 // Small, so that turns end within a world.
@@ -86,7 +87,11 @@ pub fn run(script: &Arc<Script>, record: bool) -> Outcome {
     assert!(is_fit(), "a virtual CPU has panicked on this thread");
     cpu::install_panic_hook();
     let cpus = script.settings.cpus;
-    let world = Box::new(World::new(Arc::clone(script), executor(cpus), record));
+    let world = Box::new(World::new(
+        Arc::clone(script),
+        executor(cpus, script.settings.balance),
+        record,
+    ));
     let (start, length) = world.physical.watched();
     probe::install(cpu::HOOKS, start, length);
     world.enter(|| {
@@ -105,7 +110,7 @@ pub fn run(script: &Arc<Script>, record: bool) -> Outcome {
     let failure = world.failure.take();
     if failure.is_some() {
         // What it left in the executor is anybody's guess.
-        BENCH.with_borrow_mut(|bench| bench.executors.remove(&cpus));
+        BENCH.with_borrow_mut(|bench| bench.executors.remove(&(cpus, script.settings.balance)));
     }
     let outcome = Outcome {
         counts: world.counts.get(),

@@ -170,6 +170,8 @@ pub struct Process {
 pub struct Settings {
     /// Virtual CPUs.
     pub cpus: usize,
+    /// Whether threads that wait for their turn move to CPUs that are idle.
+    pub balance: bool,
     /// Frames of physical memory.
     pub frames: u32,
     /// PCIDs of each CPU; 0 for none.
@@ -199,6 +201,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             cpus: 1,
+            balance: false,
             frames: 160,
             pcids: 0,
             slots: 8,
@@ -321,6 +324,7 @@ impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Settings {
             cpus,
+            balance,
             frames,
             pcids,
             slots,
@@ -346,6 +350,9 @@ impl fmt::Display for Script {
         write!(f, " disk-errors={disk_errors}")?;
         if (swap, reserve) != (0, Settings::default().reserve) {
             write!(f, " swap={swap} reserve={reserve}")?;
+        }
+        if balance {
+            write!(f, " balance=on")?;
         }
         if run_ahead != Settings::default().run_ahead {
             write!(f, " run-ahead={run_ahead}")?;

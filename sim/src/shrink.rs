@@ -108,7 +108,8 @@ impl Shrinker {
     }
 
     fn plain_settings(&mut self) {
-        let plain: [fn(&mut Settings); 8] = [
+        let plain: [fn(&mut Settings); 9] = [
+            |settings| settings.balance = false,
             |settings| settings.speculation = 0,
             |settings| settings.lateness = 0,
             |settings| settings.disk_errors = 0,

@@ -224,6 +224,7 @@ async fn touch(process: usize, vas: &Vas, page: usize, access: Access) {
         if result.is_err() {
             return;
         }
+        settled(process, vas).await;
     }
 }
 
@@ -316,6 +317,20 @@ async fn copy(process: usize, vas: &Vas, page: usize, write: bool) {
     check_result("a copy", result, possible);
 }
 
+/// What a thread that has left user mode waits for before it enters it again, after a fault or a call: no CPU uses what was
+/// taken away until now.
+async fn settled(process: usize, vas: &Vas) {
+    if world().cpus[world().current.get()].user.get() {
+        return;
+    }
+    let generation = world().generation(process);
+    if let Some(flushed) = vas.unflushed() {
+        flushed.await;
+    }
+    let mut spaces = world().spaces.borrow_mut();
+    spaces[process].flushed = spaces[process].flushed.max(generation);
+}
+
 /// The kernel's share of a system call that waits for a flush.
 async fn flushed(process: usize, vas: &Vas) {
     let generation = world().generation(process);
@@ -375,6 +390,7 @@ async fn run_thread(process: usize, thread: usize, _member: Member) {
             leave_user();
         }
         perform(process, &vas, step).await;
+        settled(process, &vas).await;
     }
     leave_user();
 }

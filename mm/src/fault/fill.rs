@@ -161,6 +161,10 @@ impl<P: Platform> Memory<P> {
             space.finish(&mut inner, Change::upgrade(request.page));
             return self.resolved::<TRACED>(token, inner, FaultClass::CowReuse);
         }
+        if !borrowed && !space.is_flushed() {
+            // A CPU that has not heard that the page lost its right to write would write to the old frame after the copy.
+            return self.park_until_flushed(token, space, inner);
+        }
         // The lock is held while the page is copied: that takes less than to count a reference that would keep the old frame
         // what it is, and to look at everything again.
         let Ok(copy) = self.copy_for::<TRACED>(request, old, borrowed) else {

@@ -27,6 +27,7 @@ use super::slot::{NONE, Slot, SlotToken};
 use crate::Memory;
 use crate::memory::FaultMode;
 use crate::platform::Platform;
+use crate::space::{Guard, Space};
 use crate::sync::atomic::Ordering;
 
 /// A list of parked faults: the index of the slot that parked last.
@@ -103,6 +104,27 @@ impl<P: Platform> Memory<P> {
         if !self.reclaim.has_unflushed() {
             self.queue_parked_for_flush();
         }
+        match parked {
+            Ok(()) => Step::Parked,
+            Err(token) => Step::Again(token),
+        }
+    }
+
+    /// Parks a fault of `space` until every CPU has dropped what a change of the space has taken away.
+    #[cold]
+    pub(super) fn park_until_flushed(
+        &'static self,
+        token: SlotToken<P>,
+        space: &Space<P>,
+        mut inner: Guard<'_, P>,
+    ) -> Step<P> {
+        let list = inner.parked;
+        let parked = self.park_in(token, list, false, |list| {
+            inner.parked = list;
+            true
+        });
+        // Register, then look: the last CPU may have flushed in between.
+        space.release_quarantine(&mut inner);
         match parked {
             Ok(()) => Step::Parked,
             Err(token) => Step::Again(token),

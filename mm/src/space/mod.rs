@@ -49,8 +49,8 @@ pub(crate) use turn::pause;
 use crate::Memory;
 use crate::address::PageRange;
 use crate::error::VasError;
-use crate::fault::FirstWrites;
 use crate::fault::slot::{self, Slot, SlotToken};
+use crate::fault::{FirstWrites, ParkedFaults};
 use crate::frame::{Pfn, QuarantineList};
 use crate::memory::MemoryRef;
 use crate::platform::Platform;
@@ -107,6 +107,8 @@ pub(crate) struct Inner<P: Platform> {
     pub(crate) quarantine: QuarantineList<'static>,
     /// Other CPUs may hold translations through which references were given up: frames are on hold.
     pub(crate) holds_frames: bool,
+    /// Faults that wait until every CPU has flushed.
+    pub(crate) parked: ParkedFaults,
     /// Who waits for a flush: up to which generation, the waiter's number, how to wake it.
     pub(crate) flush_waiters: Vec<(u64, u64, Waker)>,
     /// Regions that a [`MappedRegion`] stands for, by the guard's number.
@@ -187,6 +189,7 @@ impl<P: Platform> VirtualAddressSpace<P> {
             served: [0; _],
             quarantine: QuarantineList::new(&memory.frames),
             holds_frames: false,
+            parked: ParkedFaults::NONE,
             flush_waiters: Vec::new(),
             guards: Vec::new(),
             next_ending: None,

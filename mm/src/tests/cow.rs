@@ -1,6 +1,7 @@
 //! Cases 15 to 19, 22 and 23: copy-on-write.
 
 use core::pin::pin;
+use core::task::Poll;
 use std::vec::Vec;
 
 use super::machine::*;
@@ -214,6 +215,36 @@ fn case_19_a_copy_replaces_the_translation_of_every_cpu() {
     world.on_cpu(1);
     assert_eq!(world.load(&child, A), Ok(7));
     assert_eq!(world.load(&parent, A), Ok(100));
+}
+
+#[test]
+fn a_page_is_not_copied_before_every_cpu_has_lost_its_right_to_write() {
+    let world = World::new(64);
+    let parent = written(&world, 1);
+    for cpu in [1, 0] {
+        world.on_cpu(cpu);
+        world.store(&parent, A, 5).unwrap();
+    }
+    let child = parent.fork().unwrap();
+    let mut fault = pin!(parent.handle_page_fault(FaultInfo::user(A, Access::Write)));
+    for _ in 0..3 {
+        assert!(
+            world.poll(fault.as_mut()).is_pending(),
+            "CPU 1 may still write to the page"
+        );
+        world.serve();
+    }
+    // Another thread of the parent does, by its old translation: the copy has to have that.
+    world.on_cpu(1);
+    assert!(world.would_store(A));
+    world.store(&parent, A, 6).unwrap();
+    world.deliver();
+    assert!(!world.would_store(A));
+    world.on_cpu(0);
+    world.serve();
+    assert!(matches!(world.poll(fault.as_mut()), Poll::Ready(Ok(_))));
+    assert_eq!(world.load(&parent, A), Ok(6));
+    drop(child);
 }
 
 #[test]

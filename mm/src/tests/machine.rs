@@ -226,14 +226,19 @@ impl World {
         future.poll(&mut Context::from_waker(Waker::noop()))
     }
 
-    /// Runs a future to its end, with the service beside it.
+    /// Runs a future to its end, with the service beside it. If it has not ended soon, it waits for other CPUs, which take
+    /// their interrupts.
     pub fn run<F: Future>(&self, future: F) -> F::Output {
+        const SOON: usize = 3;
         let mut future = pin!(future);
-        for _ in 0..10_000 {
+        for turn in 0..10_000 {
             if let Poll::Ready(output) = self.poll(future.as_mut()) {
                 return output;
             }
             self.serve();
+            if turn > SOON {
+                self.deliver_all();
+            }
         }
         panic!("a future did not end");
     }

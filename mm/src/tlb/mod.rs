@@ -33,8 +33,11 @@ mod change;
 mod everywhere;
 mod switch;
 
-use core::future::poll_fn;
-use core::task::{Poll, Waker};
+use core::fmt;
+use core::future::Future;
+use core::mem::replace;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
 use faultline_fallible::Arc;
 
 use faultline_trace::Kind;
@@ -44,6 +47,7 @@ pub(crate) use change::Change;
 pub(crate) use everywhere::FlushEverywhere;
 
 use crate::Memory;
+use crate::fault::ParkedFaults;
 use crate::platform::{MAX_CPUS, Platform};
 use crate::space::{Inner, NO_SPAN, Space, VirtualAddressSpace};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -94,6 +98,8 @@ pub(crate) struct SpaceTlb {
     pub(crate) cpus: AtomicU64,
     /// Generation up to which each CPU has flushed.
     seen: [AtomicU64; MAX_CPUS],
+    /// The generation of the last change that took rights away or changed a page: what the CPUs are asked to flush for.
+    narrowed: AtomicU64,
     /// Frames or futures wait for this space to be flushed; a look without the lock, written under it.
     pending: AtomicBool,
     /// `log[g % LOG]` is the page that change number `g` touched, or [`MANY`].
@@ -108,6 +114,7 @@ impl SpaceTlb {
         Self {
             cpus: AtomicU64::new(0),
             seen: [const { AtomicU64::new(0) }; MAX_CPUS],
+            narrowed: AtomicU64::new(0),
             pending: AtomicBool::new(false),
             log: [const { AtomicU64::new(MANY) }; LOG],
         }
@@ -124,6 +131,13 @@ impl<P: Platform> Space<P> {
     /// Whether every CPU that may hold a translation of this space has flushed since `generation`.
     pub(crate) fn has_passed(&self, generation: u64) -> bool {
         self.behind(generation) == 0
+    }
+
+    /// Whether no CPU can hold a translation that a change of this space has taken away. Adding rights to a page counts for
+    /// nothing: who still has fewer has a fault, and looks again.
+    #[inline(always)]
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.is_private_to(self.memory.platform.cpu()) || self.has_passed(self.tlb.narrowed.load(Ordering::Acquire))
     }
 
     /// The CPUs that may hold a translation of this space from before `generation`.
@@ -176,6 +190,9 @@ impl<P: Platform> Space<P> {
         };
         self.tlb.log[generation as usize % LOG].store(logged, Ordering::Release);
         self.tlb_generation.store(generation, Ordering::Release);
+        if !change.upgrade {
+            self.tlb.narrowed.store(generation, Ordering::Release);
+        }
         memory.counters.tlb_bumps.add(1);
         memory
             .platform
@@ -226,7 +243,8 @@ impl<P: Platform> Space<P> {
     /// Frees quarantined frames whose generation every CPU has passed, and wakes who waits for a flush.
     #[inline(always)]
     pub(crate) fn release_quarantine(&self, inner: &mut Inner<P>) {
-        if !inner.quarantine.is_empty() || !inner.flush_waiters.is_empty() || inner.holds_frames {
+        let waits = !inner.flush_waiters.is_empty() || !inner.parked.is_empty();
+        if waits || !inner.quarantine.is_empty() || inner.holds_frames {
             self.release_passed(inner);
         }
     }
@@ -260,7 +278,12 @@ impl<P: Platform> Space<P> {
             }
             waits
         });
-        let pending = !inner.quarantine.is_empty() || !inner.flush_waiters.is_empty() || inner.holds_frames;
+        if !inner.parked.is_empty() && passed >= self.tlb.narrowed.load(Ordering::Relaxed) {
+            self.memory
+                .queue_parked(replace(&mut inner.parked, ParkedFaults::NONE), |_| {});
+        }
+        let waits = !inner.flush_waiters.is_empty() || !inner.parked.is_empty();
+        let pending = waits || !inner.quarantine.is_empty() || inner.holds_frames;
         self.tlb.pending.store(pending, Ordering::Relaxed);
     }
 }
@@ -268,24 +291,66 @@ impl<P: Platform> Space<P> {
 impl<P: Platform> VirtualAddressSpace<P> {
     /// Waits until no CPU can hold a translation that was changed up to `generation`. Nobody spins: the CPU that flushes
     /// last wakes the waiter.
-    pub async fn flushed(&self, generation: u64) {
-        let mut waiter = FlushWaiter {
+    pub fn flushed(&self, generation: u64) -> Flushed<'_, P> {
+        Flushed {
             space: self.core(),
+            generation,
             number: None,
-        };
-        poll_fn(|context| waiter.poll(generation, context.waker())).await;
+        }
+    }
+
+    /// What a thread of this space has to wait for before it enters user mode, if anything: that every CPU has dropped what
+    /// changes of the space have taken away until now. Then no access anywhere goes through a translation that a call which
+    /// has returned, or a fault that is over, has removed.
+    #[cold]
+    pub fn unflushed(&self) -> Option<Flushed<'_, P>> {
+        if self.core().is_flushed() {
+            return None;
+        }
+        Some(self.flushed(self.core().tlb.narrowed.load(Ordering::Acquire)))
+    }
+
+    /// The same for a CPU that has just [switched to](crate::Memory::switch_to) the space: quickly, if no other has it.
+    #[inline(always)]
+    pub fn unflushed_elsewhere(&self) -> Option<Flushed<'_, P>> {
+        let cpus = self.core().tlb.cpus.load(Ordering::Acquire);
+        // This CPU's is the only bit.
+        if cpus & cpus.wrapping_sub(1) == 0 {
+            return None;
+        }
+        self.unflushed()
     }
 }
 
-/// One future that waits for a flush; its waker goes with it.
-struct FlushWaiter<'a, P: Platform> {
+/// The future of [`VirtualAddressSpace::flushed`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Flushed<'a, P: Platform> {
     space: &'a Space<P>,
+    generation: u64,
     /// Names its waker in the space's list.
     number: Option<u64>,
 }
 
-impl<P: Platform> FlushWaiter<'_, P> {
-    fn poll(&mut self, generation: u64, waker: &Waker) -> Poll<()> {
+impl<P: Platform> fmt::Debug for Flushed<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flushed")
+            .field("space", &self.space.id)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P: Platform> Future for Flushed<'_, P> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.wait(context.waker())
+    }
+}
+
+impl<P: Platform> Flushed<'_, P> {
+    fn wait(&mut self, waker: &Waker) -> Poll<()> {
+        let generation = self.generation;
         let mut inner = self.space.lock();
         if self.space.has_passed(generation) {
             return Poll::Ready(());
@@ -322,7 +387,7 @@ impl<P: Platform> FlushWaiter<'_, P> {
     }
 }
 
-impl<P: Platform> Drop for FlushWaiter<'_, P> {
+impl<P: Platform> Drop for Flushed<'_, P> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
             self.space.lock().flush_waiters.retain(|waiter| waiter.1 != number);

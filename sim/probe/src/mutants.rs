@@ -117,5 +117,6 @@ mutants! {
     ClearAfterPoll, "a wake during the poll is lost";
     ForgetBacklog, "a CPU sleeps although a class has used its share only";
     ForgetNotify, "work for a CPU that sleeps does not wake it";
+    MoveWithoutHome, "a task that moves to another CPU keeps the queue of the one that it has left";
     LoseInbox, "only the newest task of an inbox is taken";
 }
