@@ -16,6 +16,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use faultline_fallible::OrderedMap;
 
+use crate::arch::smp;
 use crate::console::{self, Channel};
 use crate::machine::memory;
 use crate::process::tree;
@@ -65,7 +66,11 @@ impl Audit {
         let number = CHECKS.fetch_add(1, Relaxed) + 1;
         self.check_generations();
         self.check_answers();
-        match memory().frames().audit() {
+        // What the counters say of frames holds only while nobody takes or gives one.
+        smp::stop();
+        let audited = memory().frames().audit();
+        smp::resume();
+        match audited {
             Err(discrepancy) => error(format_args!("{discrepancy}")),
             Ok(account) => {
                 let stats = memory().stats();

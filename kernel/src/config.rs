@@ -17,6 +17,7 @@ use core::fmt::{Display, Formatter};
 
 use faultline_trace::Category;
 
+use crate::arch::cpu::MAX_CPUS;
 use crate::heap::inject::Failures;
 use crate::startup::{String, Vec};
 
@@ -151,6 +152,8 @@ pub struct Disk {
 pub struct Config {
     /// What to do.
     pub mode: Mode,
+    /// How many CPUs run, if the machine has as many.
+    pub cpus: usize,
     /// The programs.
     pub programs: Vec<Program>,
     /// Their environment, `NAME=VALUE` each.
@@ -205,6 +208,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             mode: Mode::Run,
+            cpus: 1,
             programs: Vec::new(),
             environment: Vec::new(),
             trace: TraceMode::Off,
@@ -300,6 +304,10 @@ impl Config {
         }
         match key {
             "mode" => self.mode = choose(value, &[("run", Mode::Run), ("demo", Mode::Demo)]).ok_or_else(bad)?,
+            "cpus" => {
+                let cpus = value.parse().ok().filter(|cpus| (1..=MAX_CPUS).contains(cpus));
+                self.cpus = cpus.ok_or_else(bad)?;
+            }
             "program" => self.programs.push(Program {
                 path: value.into(),
                 arguments: Vec::new(),

@@ -16,20 +16,23 @@ use spin::{Mutex, Once};
 use x86_64::structures::paging::PhysFrame;
 use x86_64::{PhysAddr, VirtAddr};
 
-use crate::arch;
 use crate::arch::features::{Features, features};
+use crate::arch::{self, cpu, smp};
 use crate::block;
 use crate::config::{Config, FaultMode, PollTime, ServiceTurn};
 use crate::heap;
 use crate::memory::{BootMemory, phys_to_virt};
-use crate::process::{self, Tid};
-use crate::tracing;
+use crate::process::{self, Tid, run_time};
+use crate::{statistics, tracing};
 
 /// An address space of this machine.
 pub type Space = VirtualAddressSpace<Machine>;
 
 /// A fault of this machine.
 pub type FaultFuture<'a> = faultline_mm::FaultFuture<'a, Machine>;
+
+/// A wait for other CPUs to drop translations.
+pub type Flushed<'a> = faultline_mm::Flushed<'a, Machine>;
 
 /// How many faults can be in flight at once.
 const FAULT_SLOTS: usize = 1024;
@@ -44,8 +47,8 @@ const ZERO_POOL: u32 = 512;
 #[derive(Debug)]
 pub struct Machine;
 
-// SAFETY: 1. All physical memory is mapped at PHYSICAL_MEMORY for ever, each frame once. 2. There is one CPU, 0. 3.
-// `invlpg` and a write to CR3 do what the trait asks: a write without bit 63 drops all translations of its PCID (of
+// SAFETY: 1. All physical memory is mapped at PHYSICAL_MEMORY for ever, each frame once. 2. The index in a CPU's own block
+// is below the same limit, and no poll moves from one CPU to another. 3. `invlpg` and a write to CR3 do what the trait asks: a write without bit 63 drops all translations of its PCID (of
 // everything, where there are no PCIDs) that are not global, and user pages never are.
 unsafe impl Platform for Machine {
     #[inline(always)]
@@ -55,7 +58,12 @@ unsafe impl Platform for Machine {
 
     #[inline(always)]
     fn cpu(&self) -> usize {
-        0
+        cpu::index()
+    }
+
+    #[inline]
+    fn shootdown(&self, cpus: u64) {
+        smp::ask_to_flush(cpus);
     }
 
     #[inline]
@@ -126,6 +134,22 @@ impl Write for Found {
 
 impl Hooks for Machine {
     const TRACE_POLLS: bool = false;
+
+    #[inline(always)]
+    fn cpu(&self) -> usize {
+        cpu::index()
+    }
+
+    #[inline]
+    fn notify(&self, cpu: usize) {
+        smp::interrupt(cpu);
+    }
+
+    fn leaves(&self, task: TaskId, to: usize) {
+        run_time::leave();
+        arch::fpu::save_for_another_cpu();
+        statistics::moved(task, to);
+    }
 
     #[inline]
     fn now(&self) -> u64 {
@@ -282,7 +306,7 @@ pub fn start(mut boot: BootMemory, config: &Config) {
         .ranges()
         .iter()
         .map(|range| PhysAddr::new(range.start)..PhysAddr::new(range.end));
-    let frames = FrameAllocator::new(records, usable, 1);
+    let frames = FrameAllocator::new(records, usable, smp::count());
     if config.zero_pool {
         frames.set_zeroed_target(ZERO_POOL);
     }
@@ -314,6 +338,8 @@ pub fn start(mut boot: BootMemory, config: &Config) {
     EXECUTOR.call_once(|| {
         Executor::new(
             ExecutorConfig {
+                cpus: smp::count(),
+                balance: true,
                 shares,
                 stall,
                 slice,

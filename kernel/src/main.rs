@@ -10,6 +10,7 @@ mod audit;
 mod block;
 mod config;
 mod console;
+mod cpus;
 mod exec;
 mod executor_costs;
 mod floor;
@@ -17,6 +18,7 @@ mod fs;
 mod heap;
 mod ipc;
 mod layout;
+mod local;
 mod log;
 mod machine;
 mod memory;
@@ -52,7 +54,7 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
     // SAFETY: this is the boot CPU's first code, in ring 0 with interrupts off, and each step runs once and in the
     // order that the steps ask for.
     let (mut memory, survey) = unsafe {
-        arch::init_cpu();
+        arch::init_boot_cpu();
         console::start();
         arch::clock::start();
         log::start();
@@ -91,6 +93,11 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
         arch::clock::counter_hz() / 1000,
         arch::alarm::device()
     );
+    // SAFETY: this is the boot CPU; its APIC and alarm are set up, and the boot stage has the address from the firmware.
+    let cpus = unsafe { arch::smp::start(boot_info.rsdp_addr.into_option(), config.cpus, &mut memory) };
+    if cpus > 1 {
+        ::log::info!("{cpus} CPUs");
+    }
     // SAFETY: the heap is made, and interrupts are off.
     unsafe { arch::pages::choose() };
     match config.selftest {

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use faultline_drivers::exit::{Exit, exit};
 
 use crate::arch::trap_entry::TrapFrame;
-use crate::arch::{cpu, descriptors};
+use crate::arch::{cpu, descriptors, smp};
 use crate::{console, layout, output, tracing};
 
 /// Bytes of the stack that are printed at most.
@@ -81,6 +81,12 @@ fn begin() {
         console::last_words(format_args!("failed again while reporting the failure\n"));
         end();
     }
+    smp::send_nmi_to_others();
+}
+
+/// Whether the kernel has failed, so that other CPUs are to do nothing more.
+pub fn is_ending() -> bool {
+    ENDING.load(Relaxed)
 }
 
 fn end() -> ! {
@@ -137,9 +143,10 @@ fn show_stack(registers: &Registers) {
     console::last_words(format_args!(
         "unwind: rip {rip:#x} rsp {rsp:#x} rbp {rbp:#x} rbx {rbx:#x} r12 {r12:#x} r13 {r13:#x} r14 {r14:#x} r15 {r15:#x}\n"
     ));
-    let stack = match layout::STACK_GUARD.contains(rsp) {
-        true => layout::STACK,
-        false => [layout::STACK, descriptors::exception_stacks()]
+    let cpu = cpu::index();
+    let stack = match layout::stack_guard(cpu).contains(rsp) {
+        true => layout::stack(cpu),
+        false => [layout::stack(cpu), descriptors::exception_stacks(cpu)]
             .into_iter()
             .find(|stack| stack.contains(rsp))
             .unwrap_or_default(),

@@ -3,10 +3,6 @@
 //! The frame account is taken before the first program and after the last. In a correct run every frame that was free
 //! before is free after: page tables, mapped pages and whatever a fault had in flight are back. The report says so, and
 //! how each program ended, on a port of its own.
-//!
-//! Kernel code runs with interrupts off. They are served in user mode and between turns, or tasks of the kernel that always
-//! find something to do would never hear of a disk. The CPU waits for one only when a turn found nothing to do and nothing has
-//! come up since.
 
 #![allow(
     clippy::disallowed_types,
@@ -18,26 +14,27 @@ use core::fmt;
 use core::ops::RangeInclusive;
 
 use faultline_drivers::exit::Exit;
-use faultline_executor::{Class, Turn, yield_now};
+use faultline_executor::{Class, yield_now};
 use faultline_mm::frame::FrameAccount;
 use faultline_mm::{Direction, MemoryStats};
 use faultline_trace::FaultClass;
 use x86_64::PhysAddr;
 
+use crate::arch::smp;
 use crate::config::{Config, Input, PollTime, SelfTest, ServiceTurn};
 use crate::console::{self, Channel};
 use crate::exec::ExecError;
 use crate::exec::stack::Arguments;
 use crate::exec::strings::Strings;
 use crate::heap::inject::Failures;
-use crate::machine::{executor, holds_users, longest_poller, memory};
-use crate::process::{ExitStatus, Pid, peaks, run_time, start, tree};
+use crate::machine::{executor, longest_poller, memory};
+use crate::process::{ExitStatus, Pid, peaks, start, tree};
 use crate::report::Report;
 use crate::startup::{String, Vec};
 use crate::syscall::{Errno, information};
 use crate::{
-    arch, audit, block, exec, executor_costs, floor, fs, heap, ipc, net, output, selftest, shortage, statistics, swap,
-    terminal, time, tracing,
+    arch, audit, block, cpus, exec, executor_costs, floor, fs, heap, ipc, net, output, selftest, shortage, statistics,
+    swap, terminal, time, tracing,
 };
 
 /// How long the task that zeroes frames sleeps when the pool is full, in nanoseconds: twice as long each time, so that an
@@ -114,6 +111,7 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     if config.selftest == Some(SelfTest::Stall) {
         selftest::stall();
     }
+    cpus::release();
     let mut programs = start_programs(config);
     if config.selftest == Some(SelfTest::LeakFrame) {
         core::mem::forget(memory().frames().allocate(arch::cpu::index()));
@@ -123,6 +121,7 @@ pub fn run(config: &Config, archive: &'static [u8], archive_at: Option<PhysAddr>
     heap::inject::disarm();
     let duration = time::now() - began;
     memory().leave_spaces();
+    cpus::stop_for_good();
     // What the programs wrote to files is not needed any more; it is in frames, which have to be free then.
     net::rights::clear();
     ipc::clear();
@@ -178,7 +177,7 @@ fn spawn_services(config: &Config) {
 async fn zero_frames() -> Infallible {
     use faultline_mm::Platform;
 
-    let (memory, cpu) = (memory(), 0);
+    let (memory, cpu) = (memory(), arch::cpu::index());
     let mut pause = *POOL_PAUSES.start();
     loop {
         match memory.frames().take_for_zeroing(cpu) {
@@ -264,23 +263,8 @@ fn drive(config: &Config, programs: &mut [Program]) {
         shortage.look(turn.idle);
         match some_left {
             true => arch::let_interrupts_in(),
-            false => rest(&turn, until),
+            false => cpus::rest(&turn, until),
         }
-    }
-}
-
-/// Lets the CPU wait for an interrupt, or for the next deadline, or until a time, if a turn found nothing to do and nothing has
-/// come up since; serves interrupts in any case.
-fn rest(turn: &Turn, until: Option<u64>) {
-    let is_held = turn.polls == 0 && holds_users();
-    if is_held || turn.idle && !executor().has_work(arch::cpu::index()) {
-        run_time::pause();
-        let deadline = turn.next_deadline.into_iter().chain(until).min();
-        arch::alarm::only(deadline.map(arch::clock::counter_at));
-        arch::idle();
-        run_time::resume();
-    } else {
-        arch::let_interrupts_in();
     }
 }
 
@@ -297,7 +281,7 @@ fn mount_disk() {
         if mounted.is_finished() {
             return;
         }
-        rest(&turn, None);
+        cpus::rest(&turn, None);
     }
 }
 
@@ -395,16 +379,24 @@ fn report(outcome: &Outcome, port: &mut dyn fmt::Write) -> fmt::Result {
     let counted = statistics::read();
     report.line("syscalls", counted.syscalls);
     report.line("switches", counted.switches);
+    report.line("cpus", smp::count());
+    report.line("cpus.moved", counted.moved);
+    report.line("cpus.interrupts", smp::interrupts());
+    for cpu in 0..smp::count() {
+        let polls = executor().statistics(cpu).polls;
+        report.line(format_args!("cpu.{cpu}.polls"), polls.iter().sum::<u64>());
+    }
     let (saves, loads) = arch::fpu::counts();
     report.line("fpu.saves", saves);
     report.line("fpu.loads", loads);
     report.line("ticks", counted.ticks);
     report.line("ticks.total", arch::alarm::interrupts());
     report.line("interrupts.longest_off_ns", arch::alarm::longest_delay());
-    let turns = executor().statistics(arch::cpu::index());
-    report.line("polls", turns.polls.iter().sum::<u64>());
-    report.line("polls.stalls", turns.stalls);
-    let longest = arch::clock::to_nanoseconds(turns.longest_poll.into());
+    let turns = || (0..smp::count()).map(|cpu| executor().statistics(cpu));
+    report.line("polls", turns().flat_map(|turns| turns.polls).sum::<u64>());
+    report.line("polls.stalls", turns().map(|turns| turns.stalls).sum::<u64>());
+    let longest = turns().map(|turns| turns.longest_poll).max();
+    let longest = arch::clock::to_nanoseconds(longest.unwrap_or(0).into());
     report.line("polls.longest_ns", longest);
     if outcome.polls == PollTime::Kernel {
         report.line("polls.longest_kernel_ns", longest);

@@ -22,6 +22,11 @@ use crate::artifacts;
 /// Ends a machine that hangs; far beyond what any test takes.
 const LIMIT: Duration = Duration::from_secs(240);
 
+/// How many processors machines have that are not told: what `FAULTLINE_CPUS` says, else one.
+fn cpus() -> u8 {
+    std::env::var("FAULTLINE_CPUS").map_or(1, |text| text.parse().expect("FAULTLINE_CPUS is a number"))
+}
+
 /// A boot to come.
 #[derive(Debug)]
 pub struct Run {
@@ -75,7 +80,10 @@ impl Run {
     fn nothing() -> Self {
         Self {
             tasks: Vec::new(),
-            hardware: Hardware::default(),
+            hardware: Hardware {
+                cpus: cpus(),
+                ..Hardware::default()
+            },
             settings: Vec::new(),
             limit: LIMIT,
             artifacts: artifacts().clone(),
@@ -136,6 +144,13 @@ impl Run {
     #[must_use]
     pub fn on_cpu(mut self, model: &str) -> Self {
         model.clone_into(&mut self.hardware.cpu);
+        self
+    }
+
+    /// Gives the machine so many processors.
+    #[must_use]
+    pub fn with_cpus(mut self, cpus: u8) -> Self {
+        self.hardware.cpus = cpus;
         self
     }
 

@@ -307,6 +307,9 @@ pub struct Storm {
     /// Memory of the machine, in MiB, or with a unit: 512M, 2G
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = megabytes)]
     pub mem: u64,
+    /// How many processors the machine has; with 1 and icount the same seed is the same storm, instruction by instruction
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub cpus: u8,
     /// What the tasks do, by chance among: sweep, random, same-page, cow, churn, brk, huge, file, kill, exec, timer,
     /// shortage; `mix` is all but the last
     #[arg(long, value_name = "LIST", default_value = "mix,shortage", value_parser = scenarios)]

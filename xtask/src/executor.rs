@@ -64,8 +64,8 @@ impl Figures {
         );
         let latency_goal = format!("{:.2}", self.latency_few * 1.1);
         let rows = [
-            ("spawn + first poll + finish, 32 a turn", self.spawn, "225"),
-            ("wake + poll, a task that wakes itself, 32 a turn", self.wake, "80"),
+            ("spawn + first poll + finish, 32 a turn", self.spawn, "240"),
+            ("wake + poll, a task that wakes itself, 32 a turn", self.wake, "90"),
             ("user wakes service, service wakes user: both pairs", self.pair, ""),
             ("a turn that finds nothing", self.empty_turn, ""),
             ("wake to first instruction, 10 tasks alive", self.latency_few, ""),

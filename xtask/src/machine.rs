@@ -84,6 +84,8 @@ pub enum Firmware {
 pub struct Hardware {
     /// Memory in MiB.
     pub memory: u64,
+    /// How many processors.
+    pub cpus: u8,
     /// Instruction execution.
     pub accel: Accel,
     /// Firmware.
@@ -108,6 +110,7 @@ impl Default for Hardware {
     fn default() -> Self {
         Self {
             memory: 512,
+            cpus: 1,
             accel: Accel::default(),
             firmware: Firmware::default(),
             cpu: "max".to_owned(),
@@ -209,6 +212,8 @@ fn command(hardware: &Hardware, boot: &Path) -> Command {
         &hardware.cpu,
         "-m",
         &format!("{}M", hardware.memory),
+        "-smp",
+        &hardware.cpus.to_string(),
     ]);
     match hardware.accel {
         Accel::Tcg => command.args(["-accel", "tcg"]),

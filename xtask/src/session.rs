@@ -162,7 +162,9 @@ pub fn pack_with(
 ) -> anyhow::Result<Vec<u8>> {
     let kernel = fs::read(&artifacts.kernel).context("the kernel can't be read")?;
     let kernel = kernel_image::stripped(&kernel).context("the kernel isn't a well-formed ELF file")?;
-    let mut text = with_stall(config, hardware.accel);
+    // First, so that a setting of the same name holds.
+    let mut text = format!("cpus={}\n", hardware.cpus);
+    text += &with_stall(config, hardware.accel);
     for (index, disk) in hardware.disks.iter().enumerate() {
         text += &disk.line(index, hardware.accel);
         text += "\n";

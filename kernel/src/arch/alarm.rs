@@ -7,14 +7,16 @@
 //! The device is the local APIC's timer, with deadlines of the time-stamp counter where the processor has them, or the
 //! interval timer where no APIC's timer counts. What each of them can't do in one go (the farthest times) is done in
 //! several.
+//!
+//! Each CPU has its own; only the local APIC's timer can be one for each.
 
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use faultline_drivers::{X86Ports, pit};
 
-use super::apic;
 use super::clock::{counter, counter_hz, to_nanoseconds};
 use super::interrupts::{self, TIMER_LINE};
+use super::{apic, cpu};
 
 /// No interrupt is wanted.
 const NEVER: u64 = u64::MAX;
@@ -25,15 +27,33 @@ const LEAST: u64 = 4_000;
 /// Fraction bits of [`SCALE`].
 const FRACTION: u32 = 32;
 
-/// When the next interrupt is wanted, by the time-stamp counter.
-static TARGET: AtomicU64 = AtomicU64::new(NEVER);
+/// One CPU's alarm. Only that CPU writes to it.
+#[derive(Debug)]
+pub struct Alarm {
+    /// When the next interrupt is wanted, by the time-stamp counter.
+    target: AtomicU64,
+    /// Interrupts so far that came because their time had.
+    interrupts: AtomicU64,
+    /// How much later than its time one came at the most, in counts.
+    latest: AtomicU64,
+}
+
+impl Alarm {
+    /// One that is not set.
+    pub const fn new() -> Self {
+        Self {
+            target: AtomicU64::new(NEVER),
+            interrupts: AtomicU64::new(0),
+            latest: AtomicU64::new(0),
+        }
+    }
+}
+
 /// Counts of the time-stamp counter in [`LEAST`].
 static LEAST_COUNTS: AtomicU64 = AtomicU64::new(0);
 /// Counts of the device for a count of the time-stamp counter, as a fixed-point number.
 static SCALE: AtomicU64 = AtomicU64::new(0);
 static DEVICE: AtomicU8 = AtomicU8::new(INTERVAL_TIMER);
-static INTERRUPTS: AtomicU64 = AtomicU64::new(0);
-static LATEST: AtomicU64 = AtomicU64::new(0);
 
 const INTERVAL_TIMER: u8 = 0;
 const APIC_COUNT: u8 = 1;
@@ -59,6 +79,19 @@ pub unsafe fn start() {
         SCALE.store(scale as u64, Relaxed);
         interrupts::set_handler(TIMER_LINE, interrupt);
     }
+}
+
+/// Sets the alarm of another CPU up, as [`start`] has found it.
+///
+/// # Safety
+/// Runs once on that CPU, in ring 0 with interrupts off, after its APIC is set.
+pub(super) unsafe fn start_other() {
+    apic::start_timer(DEVICE.load(Relaxed) == APIC_DEADLINE);
+}
+
+/// Whether each CPU has a device of its own.
+pub fn is_for_each_cpu() -> bool {
+    DEVICE.load(Relaxed) != INTERVAL_TIMER
 }
 
 /// The name of the device.
@@ -95,11 +128,12 @@ fn measure_apic() -> Option<u64> {
 /// Makes an interrupt come when the time-stamp counter is at `target`, or before.
 #[inline]
 pub fn by(target: u64) {
-    if target < TARGET.load(Relaxed) {
+    let alarm = &cpu::local().alarm;
+    if target < alarm.target.load(Relaxed) {
         let now = counter();
         let target = earliest(target, now);
-        if target < TARGET.load(Relaxed) {
-            set(target, now);
+        if target < alarm.target.load(Relaxed) {
+            set(alarm, target, now);
         }
     }
 }
@@ -107,10 +141,10 @@ pub fn by(target: u64) {
 /// Makes an interrupt come when the time-stamp counter is at `target`, if there is one, and none before: for a CPU that goes
 /// to sleep, where no user mode has to get anywhere first.
 pub fn only(target: Option<u64>) {
-    let target = target.unwrap_or(NEVER);
-    if target != TARGET.load(Relaxed) {
+    let (target, alarm) = (target.unwrap_or(NEVER), &cpu::local().alarm);
+    if target != alarm.target.load(Relaxed) {
         let now = counter();
-        set(target.max(now.saturating_add(1)), now);
+        set(alarm, target.max(now.saturating_add(1)), now);
     }
 }
 
@@ -119,8 +153,8 @@ fn earliest(target: u64, now: u64) -> u64 {
     target.max(now.saturating_add(LEAST_COUNTS.load(Relaxed)))
 }
 
-fn set(target: u64, now: u64) {
-    TARGET.store(target, Relaxed);
+fn set(alarm: &Alarm, target: u64, now: u64) {
+    alarm.target.store(target, Relaxed);
     program(target, now);
 }
 
@@ -147,7 +181,8 @@ fn program(target: u64, now: u64) {
 
 /// The handler of the device's interrupt.
 pub(super) fn interrupt() {
-    let (now, target) = (counter(), TARGET.load(Relaxed));
+    let alarm = &cpu::local().alarm;
+    let (now, target) = (counter(), alarm.target.load(Relaxed));
     if now < target {
         // The time is farther away than the device can count, or nobody wants an interrupt any more.
         if target != NEVER {
@@ -155,18 +190,24 @@ pub(super) fn interrupt() {
         }
         return;
     }
-    INTERRUPTS.store(INTERRUPTS.load(Relaxed) + 1, Relaxed);
-    LATEST.store(LATEST.load(Relaxed).max(now - target), Relaxed);
-    TARGET.store(NEVER, Relaxed);
+    alarm.interrupts.store(alarm.interrupts.load(Relaxed) + 1, Relaxed);
+    alarm
+        .latest
+        .store(alarm.latest.load(Relaxed).max(now - target), Relaxed);
+    alarm.target.store(NEVER, Relaxed);
 }
 
-/// Interrupts so far that came because their time had.
+/// Interrupts so far that came because their time had, on all CPUs.
 pub fn interrupts() -> u64 {
-    INTERRUPTS.load(Relaxed)
+    cpu::locals()
+        .iter()
+        .map(|local| local.alarm.interrupts.load(Relaxed))
+        .sum()
 }
 
 /// How much later than its time an interrupt came at the most, in nanoseconds: about the longest time that the kernel ran
 /// with interrupts off. Under an emulator the host's own pauses count too.
 pub fn longest_delay() -> u64 {
-    to_nanoseconds(LATEST.load(Relaxed))
+    let latest = cpu::locals().iter().map(|local| local.alarm.latest.load(Relaxed)).max();
+    to_nanoseconds(latest.unwrap_or(0))
 }

@@ -10,7 +10,7 @@ use core::sync::atomic::{
 
 use x86_64::registers::model_specific::Msr;
 
-use super::descriptors::vector::APIC_TIMER as TIMER_VECTOR;
+use super::descriptors::vector::{self, APIC_TIMER as TIMER_VECTOR};
 use super::features::{Features, features};
 use crate::memory;
 
@@ -41,14 +41,49 @@ const MASKED: u32 = 1 << 16;
 const EXT_INT: u32 = 0x700;
 const NMI: u32 = 0x400;
 
-/// Sets the local APIC of this CPU. Without one (or with it disabled) the 8259 pair is wired to the CPU directly.
+/// The same for a CPU that no device interrupts.
+const OTHER_SETTINGS: [(u32, u32); 7] = [
+    (0x0f, 0x1ff),
+    (0x08, 0),
+    (TIMER, MASKED),
+    (0x37, MASKED),
+    (0x35, MASKED),
+    (0x36, MASKED),
+    (0x0b, 0),
+];
+
+/// Sets the local APIC of the boot CPU. Without one (or with it disabled) the 8259 pair is wired to the CPU directly.
 ///
 /// # Safety
 /// Runs in ring 0 with interrupts off, after physical memory is mapped.
 pub unsafe fn start() {
     let Some(base) = base() else { return };
+    BASE.store(base, Relaxed);
     for (register, value) in SETTINGS {
         // SAFETY: the caller's promise; the settings only route interrupts that have gates.
+        unsafe { write(base, register, value) };
+    }
+}
+
+/// Sets the local APIC of this CPU, which is not the boot CPU, in the mode of the boot CPU's.
+///
+/// # Safety
+/// Runs in ring 0 with interrupts off, after [`start`] on the boot CPU, which has found an APIC.
+pub(super) unsafe fn start_other() {
+    let base = BASE.load(Relaxed);
+    // SAFETY: the CPU has the boot CPU's features, an APIC among them; the register says where it is, which is the same for
+    // all, and which mode it is in. From disabled to x2APIC mode it has to go by the other mode (Intel SDM volume 3,
+    // section 11.12.5).
+    unsafe {
+        let mut register = Msr::new(APIC_BASE);
+        let own = register.read();
+        register.write(own & !(ADDRESS | X2APIC) | base & ADDRESS | ENABLED);
+        if base & X2APIC != 0 {
+            register.write(own & !ADDRESS | base & ADDRESS | ENABLED | X2APIC);
+        }
+    }
+    for (register, value) in OTHER_SETTINGS {
+        // SAFETY: as in `start`.
         unsafe { write(base, register, value) };
     }
 }
@@ -65,7 +100,6 @@ pub fn start_timer(deadlines: bool) -> bool {
     const BY_ONE: u32 = 0b1011;
     const DEADLINE_MODE: u32 = 1 << 18;
     let Some(base) = base() else { return false };
-    BASE.store(base, Relaxed);
     let mode = if deadlines { DEADLINE_MODE } else { 0 };
     // SAFETY: the vector has a gate, and its interrupt is served.
     unsafe {
@@ -105,32 +139,80 @@ pub fn end_of_interrupt() {
     unsafe { write(BASE.load(Relaxed), END_OF_INTERRUPT, 0) };
 }
 
-/// The APIC's base register, as [`start_timer`] found it.
+/// The base register of the boot CPU's APIC, as [`start`] found it; all CPUs have theirs at the same place, in the same mode.
 static BASE: AtomicU64 = AtomicU64::new(0);
 
 /// Sends this CPU a non-maskable interrupt; returns false if it has no local APIC.
 pub fn send_nmi() -> bool {
+    id().is_some_and(|id| {
+        send_nmi_to(id);
+        true
+    })
+}
+
+/// The number of this CPU's APIC, if it has one.
+pub fn id() -> Option<u32> {
+    const ID: u32 = 0x02;
+    let base = base()?;
+    // SAFETY: `base` has found the APIC; reading its number changes nothing.
+    let id = unsafe { read(base, ID) };
+    Some(if base & X2APIC != 0 { id } else { id >> 24 })
+}
+
+/// Whether an interrupt can be sent to the APIC of this number: all of them in x2APIC mode, else those of 8 bits that are not
+/// "everybody".
+pub fn can_reach(id: u32) -> bool {
+    BASE.load(Relaxed) & X2APIC != 0 || id < 255
+}
+
+/// Sends the CPU of that APIC the interrupt with which CPUs interrupt each other.
+pub fn send_interrupt(id: u32) {
+    send(id, ASSERT | u32::from(vector::OTHER_CPU));
+}
+
+/// Sends the CPU of that APIC a non-maskable interrupt.
+pub fn send_nmi_to(id: u32) {
+    send(id, ASSERT | NMI);
+}
+
+/// Resets the CPU of that APIC, which then waits for a start-up interrupt.
+pub fn send_init(id: u32) {
+    const INIT: u32 = 0x500;
+    send(id, ASSERT | INIT);
+}
+
+/// Lets the CPU of that APIC start at page `page`.
+pub fn send_startup(id: u32, page: u8) {
+    const STARTUP: u32 = 0x600;
+    send(id, ASSERT | STARTUP | u32::from(page));
+}
+
+/// Command: the level of an interrupt, which is always this.
+const ASSERT: u32 = 1 << 14;
+
+/// Sends an interrupt to the APIC of that number.
+fn send(id: u32, command: u32) {
     const DESTINATION: u32 = 0x31;
     const COMMAND: u32 = 0x30;
-    const ID: u32 = 0x02;
-    const ASSERT: u32 = 1 << 14;
-    let Some(base) = base() else { return false };
+    const PENDING: u32 = 1 << 12;
+    // What was written to memory has to be seen before the interrupt is: a store to the APIC's page is ordered so by
+    // itself, one to its registers in x2APIC mode is not (Intel SDM volume 3, section 11.12.3).
+    fence(SeqCst);
+    let base = BASE.load(Relaxed);
     if base & X2APIC != 0 {
-        // SAFETY: in x2APIC mode the command is one register, the destination in its upper half.
-        unsafe {
-            let id = Msr::new(X2APIC_MSR + ID).read();
-            Msr::new(X2APIC_MSR + COMMAND).write(id << 32 | u64::from(ASSERT | NMI));
-        }
+        // SAFETY: in x2APIC mode the command is one register, the destination in its upper half; the interrupt is one
+        // that its receiver is prepared for.
+        unsafe { Msr::new(X2APIC_MSR + COMMAND).write(u64::from(id) << 32 | u64::from(command)) };
     } else {
-        let page = memory::phys_to_virt(base & ADDRESS);
-        // SAFETY: as in `write`; the interrupt has a gate and a stack of its own.
+        // SAFETY: as in `write`, and as above. The command before has to be on its way; it is, in a few cycles.
         unsafe {
-            let id = page.add(ID as usize * 16).cast::<u32>().read_volatile();
-            write(base, DESTINATION, id);
-            write(base, COMMAND, ASSERT | NMI);
+            while read(base, COMMAND) & PENDING != 0 {
+                core::hint::spin_loop();
+            }
+            write(base, DESTINATION, id << 24);
+            write(base, COMMAND, command);
         }
     }
-    true
 }
 
 /// The APIC's base register, if there is an APIC and it is enabled.

@@ -2,17 +2,26 @@
 //!
 //! In kernel mode the GS base points to the CPU's own [`PerCpu`]; in user mode the kernel's value waits in
 //! `KERNEL_GS_BASE` and the trap entry exchanges the two. Assembly reaches the block as `gs:[OFFSET]`.
+//!
+//! What the rest of the kernel keeps for each CPU is a [`Local`], to which the block points. A task stays on one CPU
+//! from the beginning of a poll to its end, and interrupts are off meanwhile: so whatever is read through the block
+//! holds until the poll is over, and nobody else writes to it.
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
+use core::hint::assert_unchecked;
 use core::mem::offset_of;
-use core::ptr::null_mut;
+use core::ptr::{null, null_mut};
 
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::{GsBase, KernelGsBase};
 use x86_64::structures::tss::TaskStateSegment;
 
 use super::fpu::FpuArea;
+use crate::local::Local;
+
+/// The largest number of CPUs.
+pub const MAX_CPUS: usize = faultline_mm::MAX_CPUS;
 
 /// One CPU's own data.
 #[repr(C)]
@@ -23,6 +32,8 @@ pub struct PerCpu {
     user_rsp: u64,
     /// Whose FPU registers and segment bases the CPU holds; null if nobody's.
     pub(super) loaded: *mut FpuArea,
+    /// What the rest of the kernel keeps for this CPU.
+    local: *const Local,
     index: u32,
     /// Also holds rsp0, where a trap from user mode starts to push.
     pub(super) tss: TaskStateSegment,
@@ -38,6 +49,8 @@ pub const KERNEL_RSP: usize = offset_of!(PerCpu, kernel_rsp);
 pub const USER_RSP: usize = offset_of!(PerCpu, user_rsp);
 /// Offset of [`PerCpu::loaded`].
 pub const LOADED: usize = offset_of!(PerCpu, loaded);
+/// Offset of the address of this CPU's [`Local`].
+pub const LOCAL: usize = offset_of!(PerCpu, local);
 /// Offset of rsp0 in the task-state segment.
 pub const RSP0: usize = offset_of!(PerCpu, tss) + 4;
 
@@ -48,37 +61,82 @@ const _: () = assert!(RSP0.is_multiple_of(8) && size_of::<TaskStateSegment>() ==
 #[repr(C, align(64))]
 pub(super) struct PerCpuCell(pub(super) UnsafeCell<PerCpu>);
 
-// SAFETY: every access is made by the CPU that owns the block, with interrupts off.
+// SAFETY: every access is made by the CPU that owns the block, with interrupts off; the boot CPU fills the blocks of the
+// others in before it starts them.
 unsafe impl Sync for PerCpuCell {}
 
-pub(super) static BOOT_CPU: PerCpuCell = PerCpuCell(UnsafeCell::new(PerCpu {
-    kernel_rsp: 0,
-    user_rsp: 0,
-    loaded: null_mut(),
-    index: 0,
-    tss: TaskStateSegment::new(),
-    account: 0,
-    beyond: 0,
-}));
+/// The blocks of all CPUs.
+pub(super) static BLOCKS: [PerCpuCell; MAX_CPUS] = {
+    let mut blocks = [const { PerCpuCell::new(0) }; MAX_CPUS];
+    let mut index = 1;
+    while index < MAX_CPUS {
+        blocks[index] = PerCpuCell::new(index as u32);
+        index += 1;
+    }
+    blocks
+};
 
-/// Points the GS base to the boot CPU's block.
+/// What the rest of the kernel keeps for each CPU.
+static LOCALS: [Local; MAX_CPUS] = [const { Local::new() }; MAX_CPUS];
+
+impl PerCpuCell {
+    const fn new(index: u32) -> Self {
+        Self(UnsafeCell::new(PerCpu {
+            kernel_rsp: 0,
+            user_rsp: 0,
+            loaded: null_mut(),
+            local: null(),
+            index,
+            tss: TaskStateSegment::new(),
+            account: 0,
+            beyond: 0,
+        }))
+    }
+}
+
+/// Points the GS base to the block of CPU `index`.
 ///
 /// # Safety
-/// Runs in ring 0, after the segment registers were loaded (loading GS clears its base).
-pub(super) unsafe fn load_gs_base() {
-    GsBase::write(VirtAddr::from_ptr(BOOT_CPU.0.get()));
+/// Runs on that CPU, in ring 0, after the segment registers were loaded (loading GS clears its base), and before anything
+/// asks for the CPU's index.
+pub(super) unsafe fn load_gs_base(index: usize) {
+    let block = BLOCKS[index].0.get();
+    // SAFETY: the block is this CPU's, which does not use it yet.
+    unsafe { (*block).local = &raw const LOCALS[index] };
+    GsBase::write(VirtAddr::from_ptr(block));
     KernelGsBase::write(VirtAddr::zero());
 }
 
 /// Index of the CPU that runs this code.
+#[inline(always)]
 pub fn index() -> usize {
     let index: u32;
-    // SAFETY: reads a field of this CPU's block through the GS base, which is set in all kernel code.
+    // SAFETY: reads a field of this CPU's block through the GS base, which is set in all kernel code. The field never
+    // changes, and no poll moves to another CPU, so the compiler may read it once for several uses.
     unsafe {
         asm!("mov {:e}, gs:[{offset}]", out(reg) index, offset = const offset_of!(PerCpu, index),
-            options(nostack, preserves_flags, readonly));
+            options(nostack, preserves_flags, pure, nomem));
     }
+    // SAFETY: the block of a CPU is one of an array of this length, and has its place there as its index.
+    unsafe { assert_unchecked((index as usize) < MAX_CPUS) };
     index as usize
+}
+
+/// What the kernel keeps for the CPU that runs this code.
+#[inline(always)]
+pub fn local() -> &'static Local {
+    let local: *const Local;
+    // SAFETY: as in `index`: the field is set with the GS base and never changes.
+    unsafe {
+        asm!("mov {}, gs:[{offset}]", out(reg) local, offset = const LOCAL,
+            options(nostack, preserves_flags, pure, nomem));
+        &*local
+    }
+}
+
+/// What the kernel keeps for each CPU, by its index.
+pub fn locals() -> &'static [Local; MAX_CPUS] {
+    &LOCALS
 }
 
 /// The heap account that allocations on this CPU are charged to, as a number.

@@ -15,8 +15,9 @@ use x86_64::instructions::tables::{lgdt, lidt, load_tss};
 use x86_64::structures::DescriptorTablePointer;
 use x86_64::structures::gdt::{Descriptor, DescriptorFlags, SegmentSelector};
 
-use super::cpu::{self, BOOT_CPU};
+use super::cpu::{self, BLOCKS, MAX_CPUS};
 use super::trap_entry;
+use crate::layout;
 
 /// Selector of kernel code.
 pub const KERNEL_CODE: u16 = 0x08;
@@ -28,8 +29,11 @@ pub const SYSRET_BASE: u16 = 0x18 | 3;
 pub const USER_DATA: u16 = 0x20 | 3;
 /// Selector of 64-bit user code.
 pub const USER_CODE: u16 = 0x28 | 3;
-/// Selector of the task-state segment.
+/// Selector of the first CPU's task-state segment; those of the others follow, 16 bytes each.
 const TASK_STATE: u16 = 0x30;
+
+/// Descriptors before those of the task-state segments.
+const SHARED: usize = TASK_STATE as usize / 8;
 
 const _: () = assert!(USER_DATA == SYSRET_BASE + 8 && USER_CODE == SYSRET_BASE + 16 && KERNEL_DATA == KERNEL_CODE + 8);
 
@@ -56,6 +60,8 @@ pub mod vector {
     pub const FIRST_INTERRUPT: u8 = 32;
     /// The local APIC's timer, after the lines of the 8259 pair.
     pub const APIC_TIMER: u8 = 48;
+    /// What CPUs interrupt each other with.
+    pub const OTHER_CPU: u8 = 49;
 }
 
 /// Bytes of each of the three exception stacks: room for a report with its formatting.
@@ -110,53 +116,52 @@ struct Table<T>(UnsafeCell<T>);
 // SAFETY: written by the boot CPU before any other CPU runs; from then on only hardware uses it.
 unsafe impl<T> Sync for Table<T> {}
 
-static SEGMENTS: Table<[u64; 8]> = Table(UnsafeCell::new([0; 8]));
+static SEGMENTS: Table<[u64; SHARED + 2 * MAX_CPUS]> = Table(UnsafeCell::new([0; _]));
 static GATES: Table<[Gate; 256]> = Table(UnsafeCell::new([Gate::MISSING; 256]));
+/// Those of the boot CPU; the other CPUs' lie [above their stacks](crate::layout::exception_stacks).
 static EXCEPTION_STACKS: Table<ExceptionStacks> = Table(UnsafeCell::new(ExceptionStacks(
     [[0; EXCEPTION_STACK]; OWN_STACK.len()],
 )));
 
-/// Addresses of the exception stacks, for the backtrace.
-pub fn exception_stacks() -> core::ops::Range<u64> {
+const _: () = assert!(size_of::<ExceptionStacks>() as u64 == layout::EXCEPTION_STACKS);
+
+/// Addresses of a CPU's exception stacks.
+pub fn exception_stacks(cpu: usize) -> core::ops::Range<u64> {
+    if cpu > 0 {
+        return layout::exception_stacks(cpu);
+    }
     let start = EXCEPTION_STACKS.0.get() as u64;
-    start..start + size_of::<ExceptionStacks>() as u64
+    start..start + layout::EXCEPTION_STACKS
 }
 
-/// Builds and loads all descriptor tables of the boot CPU.
+/// Builds the descriptor tables of all CPUs.
 ///
 /// # Safety
-/// Runs once, in ring 0, with interrupts off.
-pub(super) unsafe fn load() {
-    // SAFETY: 1. Called once, before other CPUs run: the writes to the statics have no other reader. 2. The selectors
-    // loaded name the descriptors written, and the tables live for ever. 3. The GS base is set right after GS.
+/// Runs once, on the boot CPU, before [`load`].
+pub(super) unsafe fn build() {
+    // SAFETY: called once, before the tables are loaded anywhere and before other CPUs run: nobody else uses the statics.
     unsafe {
-        let tss = &raw mut (*BOOT_CPU.0.get()).tss;
-        for (index, stack) in (*EXCEPTION_STACKS.0.get()).0.iter().enumerate() {
-            (*tss).interrupt_stack_table[index] = VirtAddr::from_ptr(stack.as_ptr_range().end);
-        }
-        let Descriptor::SystemSegment(low, high) = Descriptor::tss_segment_unchecked(tss) else {
-            unreachable!("a task-state segment is a system segment")
-        };
-        *SEGMENTS.0.get() = [
+        let segments = &mut *SEGMENTS.0.get();
+        segments[..SHARED].copy_from_slice(&[
             0,
             DescriptorFlags::KERNEL_CODE64.bits(),
             DescriptorFlags::KERNEL_DATA.bits(),
             0,
             DescriptorFlags::USER_DATA.bits(),
             DescriptorFlags::USER_CODE64.bits(),
-            low,
-            high,
-        ];
-        lgdt(&pointer(SEGMENTS.0.get()));
-        CS::set_reg(SegmentSelector(KERNEL_CODE));
-        SS::set_reg(SegmentSelector(KERNEL_DATA));
-        DS::set_reg(SegmentSelector::NULL);
-        ES::set_reg(SegmentSelector::NULL);
-        FS::set_reg(SegmentSelector::NULL);
-        GS::set_reg(SegmentSelector::NULL);
-        cpu::load_gs_base();
-        load_tss(SegmentSelector(TASK_STATE));
-
+        ]);
+        for (cpu, block) in BLOCKS.iter().enumerate() {
+            let tss = &raw mut (*block.0.get()).tss;
+            let stacks = exception_stacks(cpu);
+            for index in 0..OWN_STACK.len() {
+                let end = stacks.start + (index as u64 + 1) * EXCEPTION_STACK as u64;
+                (*tss).interrupt_stack_table[index] = VirtAddr::new(end);
+            }
+            let Descriptor::SystemSegment(low, high) = Descriptor::tss_segment_unchecked(tss) else {
+                unreachable!("a task-state segment is a system segment")
+            };
+            segments[SHARED + 2 * cpu..][..2].copy_from_slice(&[low, high]);
+        }
         for (number, gate) in (*GATES.0.get()).iter_mut().enumerate() {
             let number = number as u8;
             let own = OWN_STACK.iter().find(|(vector, _)| *vector == number);
@@ -168,6 +173,26 @@ pub(super) unsafe fn load() {
             let stack = own.map_or(0, |(_, stack)| stack + 1);
             *gate = Gate::new(trap_entry::entry(number), stack, level);
         }
+    }
+}
+
+/// Loads the descriptor tables on CPU `index`, and its GS base.
+///
+/// # Safety
+/// Runs once on that CPU, in ring 0, with interrupts off, after [`build`].
+pub(super) unsafe fn load(index: usize) {
+    // SAFETY: 1. The selectors loaded name the descriptors written, and the tables live for ever. 2. The GS base is set
+    // right after GS. 3. Loading the task register marks the CPU's own descriptor as busy, which nobody else touches.
+    unsafe {
+        lgdt(&pointer(SEGMENTS.0.get()));
+        CS::set_reg(SegmentSelector(KERNEL_CODE));
+        SS::set_reg(SegmentSelector(KERNEL_DATA));
+        DS::set_reg(SegmentSelector::NULL);
+        ES::set_reg(SegmentSelector::NULL);
+        FS::set_reg(SegmentSelector::NULL);
+        GS::set_reg(SegmentSelector::NULL);
+        cpu::load_gs_base(index);
+        load_tss(SegmentSelector(TASK_STATE + 16 * index as u16));
         lidt(&pointer(GATES.0.get()));
     }
 }

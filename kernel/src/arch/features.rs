@@ -84,11 +84,10 @@ fn detect() -> Features {
     found
 }
 
-/// Detects the features and writes CR0, CR4, EFER, XCR0, DR7 and the PAT.
+/// Detects the features of the boot CPU, and switches them on.
 ///
 /// # Safety
-/// Runs in ring 0 with interrupts off, before anything relies on the features. Bit 63 of page-table entries is
-/// no-execute for every table in use.
+/// As [`switch_on`].
 ///
 /// # Panics
 /// If the CPU has no no-execute bit: the kernel's W^X rests on it.
@@ -96,6 +95,22 @@ pub unsafe fn enable() {
     let found = detect();
     FEATURES.store(found.bits(), Relaxed);
     assert!(found.contains(Features::NX), "this CPU has no NX bit");
+    // SAFETY: the caller's promise.
+    unsafe { switch_on() };
+}
+
+/// Whether this CPU has everything that the boot CPU has.
+pub fn is_like_boot_cpu() -> bool {
+    detect().contains(features())
+}
+
+/// Writes CR0, CR4, EFER, XCR0, DR7 and the PAT of this CPU, for the features of the boot CPU.
+///
+/// # Safety
+/// Runs in ring 0 with interrupts off, before anything relies on the features, which this CPU has. Bit 63 of page-table
+/// entries is no-execute for every table in use.
+pub unsafe fn switch_on() {
+    let found = features();
 
     let mut cr4 = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION | Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE;
     for (feature, bit) in [

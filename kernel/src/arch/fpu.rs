@@ -56,13 +56,40 @@ unsafe impl Send for FpuState {}
 // SAFETY: as above; a shared reference only reads the area's address or saves registers of this CPU into it.
 unsafe impl Sync for FpuState {}
 
-/// How often registers were saved, and loaded. One CPU counts, so that a load and a store are enough.
-static SAVES: AtomicU64 = AtomicU64::new(0);
-static LOADS: AtomicU64 = AtomicU64::new(0);
+/// How often a CPU has saved registers, and loaded them.
+#[derive(Debug)]
+pub struct Switches {
+    saves: AtomicU64,
+    loads: AtomicU64,
+}
 
-/// How often the registers of a thread were saved, and loaded, since the start.
+impl Switches {
+    /// Never.
+    pub const fn new() -> Self {
+        Self {
+            saves: AtomicU64::new(0),
+            loads: AtomicU64::new(0),
+        }
+    }
+}
+
+/// How often the registers of a thread were saved, and loaded, since the start, on all CPUs.
 pub fn counts() -> (u64, u64) {
-    (SAVES.load(Relaxed), LOADS.load(Relaxed))
+    let each = cpu::locals().iter().map(|local| &local.fpu);
+    each.fold((0, 0), |(saves, loads), own| {
+        (saves + own.saves.load(Relaxed), loads + own.loads.load(Relaxed))
+    })
+}
+
+/// Saves the registers that this CPU holds, if they are anybody's, so that another CPU can load them: for a thread that is
+/// about to move there.
+pub fn save_for_another_cpu() {
+    let owner = cpu::loaded();
+    if !owner.is_null() {
+        // SAFETY: an owner is alive: its drop clears the CPU's record, and it moves only after this.
+        unsafe { save(owner) };
+        cpu::set_loaded(null_mut());
+    }
 }
 
 fn count(counter: &AtomicU64) {
@@ -179,8 +206,7 @@ impl FpuState {
     /// in the image has to be corrected first. Else nothing has changed: [`refill`](Self::refill) does it.
     ///
     /// # Safety
-    /// `image` is valid for reads of [`area_size`] bytes, which nobody writes during the call: there is one CPU, its
-    /// interrupts are off, and no device writes to memory that is mapped for user mode.
+    /// `image` is valid for reads of [`area_size`] bytes, which nobody writes during the call.
     pub unsafe fn load_image(&mut self, image: *const u8) -> bool {
         let components = components();
         if components == 0 || cpu::loaded() != self.area() || !image.addr().is_multiple_of(64) {
@@ -339,7 +365,7 @@ unsafe fn mark(area: NonNull<FpuArea>) {
 /// # Safety
 /// `area` is a live save area.
 unsafe fn save(area: *mut FpuArea) {
-    count(&SAVES);
+    count(&cpu::local().fpu.saves);
     // SAFETY: the caller's promise; the area is 64-byte aligned and long enough for every enabled component.
     unsafe {
         if features().contains(Features::XSAVE) {
@@ -354,7 +380,7 @@ unsafe fn save(area: *mut FpuArea) {
 /// # Safety
 /// `area` is a live save area with a valid image.
 unsafe fn restore(area: *mut FpuArea) {
-    count(&LOADS);
+    count(&cpu::local().fpu.loads);
     // SAFETY: as in `save`.
     unsafe {
         if features().contains(Features::XSAVE) {

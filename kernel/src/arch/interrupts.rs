@@ -1,7 +1,8 @@
-//! Device interrupts: lines of the 8259 pair, delivered from vector 32 on, and the local APIC's timer.
+//! Device interrupts: lines of the 8259 pair, delivered to the boot CPU from vector 32 on; the local APIC's timer; and
+//! interrupts by other CPUs.
 //!
 //! A handler is a plain function. It runs with interrupts off, either at idle or between a user thread and the kernel,
-//! so it meets no lock that is held; it must neither block nor allocate.
+//! so it meets no lock that its own CPU holds; it must neither block nor allocate.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -9,8 +10,8 @@ use faultline_drivers::X86Ports;
 use faultline_drivers::pic::{InterruptController, LINES};
 use spin::{Mutex, Once};
 
-use super::descriptors::vector::{APIC_TIMER, FIRST_INTERRUPT};
-use super::{alarm, apic};
+use super::descriptors::vector::{APIC_TIMER, FIRST_INTERRUPT, OTHER_CPU};
+use super::{alarm, apic, smp};
 
 /// Line of the interval timer.
 pub const TIMER_LINE: u8 = 0;
@@ -54,6 +55,10 @@ pub(super) fn dispatch(vector: u8) {
     if vector == APIC_TIMER {
         apic::end_of_interrupt();
         return alarm::interrupt();
+    }
+    if vector == OTHER_CPU {
+        apic::end_of_interrupt();
+        return smp::interrupted();
     }
     let line = CONTROLLER.lock().acknowledge(vector);
     match line.and_then(|line| HANDLERS[usize::from(line)].get()) {

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use x86_64::registers::control::Cr2;
 
+use super::cpu;
 use super::descriptors::vector;
 use super::interrupts;
 use super::trap_entry::TrapFrame;
@@ -28,6 +29,9 @@ pub(super) extern "C" fn kernel_trap(frame: &TrapFrame) {
 /// Called from `trap_own_stack`; the GS base is the kernel's.
 pub(super) extern "C" fn own_stack_trap(frame: &TrapFrame) {
     if frame.vector == u64::from(vector::NMI) {
+        if panic::is_ending() {
+            cpu::halt();
+        }
         NMI_COUNT.fetch_add(1, Relaxed);
     } else {
         report(frame);
@@ -38,7 +42,8 @@ fn report(frame: &TrapFrame) -> ! {
     let cr2 = Cr2::read_raw();
     let number = frame.vector as u8;
     // A push on the guard page faults, and so does the processor's push for that fault: a double fault with CR2 there.
-    let overflow = matches!(number, vector::DOUBLE_FAULT | vector::PAGE_FAULT) && layout::STACK_GUARD.contains(&cr2);
+    let overflow =
+        matches!(number, vector::DOUBLE_FAULT | vector::PAGE_FAULT) && layout::stack_guard(cpu::index()).contains(&cr2);
     let what = if overflow {
         "kernel stack overflow"
     } else {

@@ -6,6 +6,7 @@
 //! At start-up the whole kernel half is walked once. No leaf may be both writable and executable, none may be open to
 //! user mode; leaves become global where the CPU has that, as they are the same in every space.
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use x86_64::PhysAddr;
@@ -85,6 +86,39 @@ pub unsafe fn start(memory: &mut BootMemory) -> Survey {
     unsafe { Cr3::write(root_frame, Cr3Flags::empty()) };
     TEMPLATE.store(root_frame.start_address().as_u64(), Relaxed);
     survey
+}
+
+/// Maps fresh memory, not executable, at `range` of the kernel half.
+///
+/// # Panics
+/// If memory is too small, the range is not page-aligned, or something is mapped there.
+pub fn map_fresh(range: Range<u64>, memory: &mut BootMemory) {
+    let flags = PageTableFlags::PRESENT | PageTableFlags::WRITABLE;
+    let mut fresh = || {
+        let Some(range) = memory.carve(PAGE) else {
+            panic!("too little memory: no room for the stacks of the other CPUs")
+        };
+        // SAFETY: the page was just carved from free memory and is mapped with all physical memory.
+        unsafe { phys_to_virt(range.start).write_bytes(0, PAGE as usize) };
+        PhysAddr::new(range.start)
+    };
+    assert!(range.start.is_multiple_of(PAGE), "a stack starts with a page");
+    for page in range.step_by(PAGE as usize) {
+        let mut table = PhysAddr::new(template_root());
+        for level in (1..=4).rev() {
+            // SAFETY: the kernel's tables are never freed, and only the boot CPU changes them, here and at start-up.
+            let entry = unsafe { &mut (&mut *table_at(table))[(page >> (12 + 9 * (level - 1))) as usize % 512] };
+            if level == 1 {
+                assert!(entry.is_unused(), "something is mapped at {page:#x}");
+                let leaf = flags | PageTableFlags::NO_EXECUTE;
+                let global = features().contains(Features::PGE);
+                entry.set_addr(fresh(), if global { leaf | PageTableFlags::GLOBAL } else { leaf });
+            } else if entry.is_unused() {
+                entry.set_addr(fresh(), flags);
+            }
+            table = entry.addr();
+        }
+    }
 }
 
 fn table_at(address: PhysAddr) -> *mut PageTable {

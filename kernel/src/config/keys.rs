@@ -58,6 +58,8 @@ macro_rules! keys {
 keys! {
     "mode": Values::Words(&["run", "demo"]), "run",
         "run: the programs that are named; demo: the sample tasks";
+    "cpus": Values::Number(8), "1",
+        "CPUs that run, 1 at the least, if the machine has as many";
     "program": Values::Text("PATH"), "none",
         "a program of the ramdisk; may be given several times, and all run at the same time";
     "arg": Values::Text("TEXT"), "none",

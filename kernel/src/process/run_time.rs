@@ -15,7 +15,7 @@ use faultline_executor::WaitQueue;
 use faultline_fallible::Arc;
 
 use super::Thread;
-use crate::arch::clock;
+use crate::arch::{clock, cpu};
 use crate::time;
 
 /// The longest that a wait for CPU time sleeps before it looks again, in nanoseconds, where that time does not pass.
@@ -24,19 +24,38 @@ const LONGEST_LOOK: u64 = 100_000_000;
 /// The shortest, so that the end of a wait is approached in few steps.
 const SHORTEST_LOOK: u64 = 50_000;
 
-/// Who runs; null if nobody has since the last that did was gone. Not counted as a reference: a thread that is dropped
-/// takes itself out ([`forget`]). One CPU writes this and [`SINCE`], with interrupts off.
-static RUNNING: AtomicPtr<Thread> = AtomicPtr::new(ptr::null_mut());
+/// Who runs on a CPU, and since when.
+#[derive(Debug)]
+pub struct Running {
+    /// Null if nobody has since the last that did was gone. Not counted as a reference: a thread that is about to be gone,
+    /// or to move to another CPU, is taken out first ([`end`], [`leave`]), on the CPU that it was on. Only its CPU writes it.
+    thread: AtomicPtr<Thread>,
+    /// Since when the thread's time is to be counted, in counts of the time-stamp counter.
+    since: AtomicU64,
+}
 
-/// Since when the time of who runs is to be counted, in counts of the time-stamp counter.
-static SINCE: AtomicU64 = AtomicU64::new(0);
+impl Running {
+    /// Nobody.
+    pub const fn new() -> Self {
+        Self {
+            thread: AtomicPtr::new(ptr::null_mut()),
+            since: AtomicU64::new(0),
+        }
+    }
+}
 
-/// Who runs.
+/// Who runs on this CPU.
+#[inline(always)]
+fn here() -> &'static Running {
+    &cpu::local().running
+}
+
+/// The thread that runs on this CPU.
 #[inline(always)]
 fn running() -> Option<&'static Thread> {
-    // SAFETY: 1. the address is that of a thread in its `Arc`; 2. it is taken out when the thread is dropped, and nobody
-    // keeps the reference until then: it is used for a charge, within this module.
-    unsafe { RUNNING.load(Ordering::Relaxed).as_ref() }
+    // SAFETY: 1. the address is that of a thread in its `Arc`; 2. it is taken out before the thread is dropped or runs
+    // elsewhere, and nobody keeps the reference until then: it is used for a charge, within this module.
+    unsafe { here().thread.load(Ordering::Relaxed).as_ref() }
 }
 
 /// Another thread than the last is entered.
@@ -44,18 +63,19 @@ fn running() -> Option<&'static Thread> {
 pub fn switch_to(thread: &Arc<Thread>) {
     bring_up_to_date();
     let before = running();
-    RUNNING.store(Arc::as_ptr(thread).cast_mut(), Ordering::Relaxed);
+    here().thread.store(Arc::as_ptr(thread).cast_mut(), Ordering::Relaxed);
+    thread.is_on(cpu::index());
     if let Some(before) = before {
         before.usage.leave_cpu();
     }
 }
 
-/// Charges what ran until now.
+/// Charges what ran on this CPU until now.
 #[inline]
 pub fn bring_up_to_date() {
     let now = clock::counter();
-    let counts = now.wrapping_sub(SINCE.load(Ordering::Relaxed));
-    SINCE.store(now, Ordering::Relaxed);
+    let counts = now.wrapping_sub(here().since.load(Ordering::Relaxed));
+    here().since.store(now, Ordering::Relaxed);
     if let Some(thread) = running() {
         thread.clock.charge(counts);
         thread.process.clock.charge(counts);
@@ -69,7 +89,7 @@ pub fn pause() {
 
 /// The CPU goes on: the time since [`pause`] is nobody's.
 pub fn resume() {
-    SINCE.store(clock::counter(), Ordering::Relaxed);
+    here().since.store(clock::counter(), Ordering::Relaxed);
 }
 
 /// A thread is about to be gone: its time ends here.
@@ -78,10 +98,16 @@ pub fn end(thread: &Thread) {
     forget(thread);
 }
 
-/// Nothing is charged to this thread any more.
+/// Whoever ran on this CPU may move to another: its time here ends.
+pub fn leave() {
+    bring_up_to_date();
+    here().thread.store(ptr::null_mut(), Ordering::Relaxed);
+}
+
+/// Nothing is charged to this thread any more on this CPU.
 pub fn forget(thread: &Thread) {
-    if ptr::eq(RUNNING.load(Ordering::Relaxed), thread) {
-        RUNNING.store(ptr::null_mut(), Ordering::Relaxed);
+    if ptr::eq(here().thread.load(Ordering::Relaxed), thread) {
+        here().thread.store(ptr::null_mut(), Ordering::Relaxed);
     }
 }
 
@@ -117,8 +143,7 @@ impl Default for CpuClock {
 impl CpuClock {
     #[inline]
     fn charge(&self, counts: u64) {
-        let all = self.all.load(Ordering::Relaxed).wrapping_add(counts);
-        self.all.store(all, Ordering::Relaxed);
+        let all = self.all.fetch_add(counts, Ordering::Relaxed).wrapping_add(counts);
         if all >= self.next.load(Ordering::Relaxed) {
             self.next.store(u64::MAX, Ordering::Relaxed);
             self.waits.wake_all();

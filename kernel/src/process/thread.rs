@@ -10,14 +10,17 @@
 //! | [`NEW`] | its creation | leave your waker here, by which you can be woken | the first poll |
 //! | [`KILLED`] | the end of the process, `execve` by another thread | drop what you wait for and end | never |
 //! | [`STOPPED`] | a signal that stops the process | end your wait, and stay out of user mode | the process's continuation |
+//! | [`MOVES`] | a change of the CPUs that it may run on | look whether this CPU is one of them | the look itself |
 //! | [`SIGNALLED`] | a raised signal with a handler, a changed mask | look at the pending signals | the look itself, before it looks |
 //!
 //! The mark is set (release) before the wake, and the future tests it (acquire) at each poll before anything else and
 //! before each entry to user mode, so no mark is missed: either the poll that is running sees it, or the wake causes
-//! another. A waker is a word of the executor; waking a task that is gone is harmless.
+//! another. A waker is a word of the executor; waking a task that is gone is harmless. A thread that is in user mode on
+//! another CPU has to be interrupted to look: whoever wakes it reads which CPU it is on after it has set the mark, and the
+//! thread writes that before it tests the mark, so one of them sees the other.
 
 use core::future::Future;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
 use core::task::Waker;
 use faultline_fallible::Arc;
 
@@ -29,6 +32,7 @@ use super::run_time::{self, CpuClock};
 use super::usage::Usage;
 use super::waiting::Interruptible;
 use super::{Process, Tid};
+use crate::arch::{cpu, smp};
 use crate::machine::executor;
 use crate::signal::{SignalSet, ThreadSignals};
 use crate::syscall::control::FIRST_TIMER_SLACK;
@@ -44,6 +48,9 @@ pub const STOPPED: u32 = 4;
 
 /// The thread's task was not polled yet.
 pub const NEW: u32 = 8;
+
+/// The thread may not be allowed to run on its CPU any more.
+pub const MOVES: u32 = 16;
 
 /// The name of a thread, filled up with at least one NUL.
 pub type Name = [u8; 16];
@@ -82,6 +89,10 @@ pub struct Thread {
     /// Whether it waits in a call.
     waits: AtomicBool,
     attention: AtomicU32,
+    /// The CPU that it runs on, or ran on last.
+    cpu: AtomicU32,
+    /// The CPUs that it may run on, as a bit set.
+    affinity: AtomicU64,
     waker: Once<Waker>,
     /// When the call ends that is made again after a stop; 0 for none. The thread's own.
     deadline: AtomicU64,
@@ -117,6 +128,8 @@ impl Thread {
             nice: AtomicI32::new(maker.map_or(0, |maker| maker.nice.load(Ordering::Relaxed))),
             waits: AtomicBool::new(false),
             attention: AtomicU32::new(NEW),
+            cpu: AtomicU32::new(0),
+            affinity: AtomicU64::new(maker.map_or(u64::MAX, Thread::affinity)),
             waker: Once::new(),
             deadline: AtomicU64::new(0),
         }
@@ -207,13 +220,53 @@ impl Thread {
     pub fn begin(&self, waker: &Waker) {
         self.waker.call_once(|| waker.clone());
         self.attention.fetch_and(!NEW, Ordering::AcqRel);
+        let affinity = self.affinity();
+        if affinity != u64::MAX {
+            self.set_affinity(affinity);
+        }
     }
 
-    /// Makes the thread's task look again.
+    /// The CPUs that it may run on, as a bit set.
+    pub fn affinity(&self) -> u64 {
+        self.affinity.load(Ordering::Relaxed)
+    }
+
+    /// Sets the CPUs that it may run on: at least one that there is.
+    pub fn set_affinity(&self, cpus: u64) {
+        self.affinity.store(cpus, Ordering::Relaxed);
+        if let Some(waker) = self.waker.get() {
+            executor().restrict(waker, cpus);
+        }
+        self.attention.fetch_or(MOVES, Ordering::Release);
+        self.wake();
+    }
+
+    /// Takes the mark of a move away, and says whether the thread has to leave the CPU that it is polled on.
+    #[cold]
+    pub fn has_to_move(&self) -> bool {
+        self.attention.fetch_and(!MOVES, Ordering::AcqRel);
+        self.affinity() & (1 << cpu::index()) == 0
+    }
+
+    /// Makes the thread's task look again, also if it is in user mode on another CPU.
     pub fn wake(&self) {
         if let Some(waker) = self.waker.get() {
             waker.wake_by_ref();
         }
+        // Pairs with the fence in `is_on`.
+        fence(Ordering::SeqCst);
+        smp::interrupt(self.cpu());
+    }
+
+    /// The CPU that it runs on, or ran on last.
+    pub fn cpu(&self) -> usize {
+        self.cpu.load(Ordering::Relaxed) as usize
+    }
+
+    /// It is about to be entered on that CPU.
+    pub(super) fn is_on(&self, cpu: usize) {
+        self.cpu.store(cpu as u32, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
     }
 
     /// Waits for `future`, or until a signal has to be handled or the process is stopped: then the wait ends with

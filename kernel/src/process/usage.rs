@@ -45,7 +45,7 @@ impl Usage {
         self.is_interrupted.store(true, Ordering::Relaxed);
     }
 
-    /// Another thread is entered. One CPU runs threads, so that a plain load and store do.
+    /// Another thread is entered on the CPU that this one was on.
     #[inline]
     pub(super) fn leave_cpu(&self) {
         if self.is_interrupted.load(Ordering::Relaxed) {

@@ -8,6 +8,9 @@
 //!            | ready: back to User   | ready: as its Outcome says
 //! ```
 //!
+//! Before a thread enters user mode, every CPU has to have dropped what its space has taken away: so no access goes through a
+//! translation that a call which has returned has removed. Where a CPU has not, the thread waits (`Flush`).
+//!
 //! The poll is one flat loop. A page fault's future lives inside the thread's, so a fault allocates nothing; a system
 //! call that never waits is answered without leaving the loop; one that can wait is a boxed future, so that the thread's
 //! own future stays small.
@@ -29,11 +32,11 @@ use faultline_mm::{Access, FaultError, FaultInfo, FaultOutcome, Protection};
 use faultline_trace::{Kind, TrapWord};
 
 use super::attention::Attended;
-use super::thread::{KILLED, NEW, STOPPED};
+use super::thread::{KILLED, MOVES, NEW, STOPPED};
 use super::{Thread, exit, farewell, peaks, run_time};
 use crate::arch::{self, Trap, UserContext, clock};
 use crate::heap;
-use crate::machine::{self, FaultFuture, Space};
+use crate::machine::{self, FaultFuture, Flushed, Space};
 use crate::syscall::{self, Call, Caller, Errno, Immediate, Outcome, processes};
 use crate::{statistics, tracing};
 
@@ -65,6 +68,8 @@ pub(super) enum State {
     Fault { future: FaultFuture<'static>, since: u64 },
     /// It waits in a system call, or for its signal frame.
     Call(Call),
+    /// It may not run before other CPUs have dropped translations. The future borrows the space that `space` holds.
+    Flush(Flushed<'static>),
 }
 
 /// A system call that a signal cut short.
@@ -179,6 +184,13 @@ impl UserThread {
         }
         *times = 0;
         true
+    }
+
+    /// Waits until other CPUs have flushed.
+    #[cold]
+    fn wait_for_flush(&mut self, future: Flushed<'static>) -> Next {
+        self.state = State::Flush(future);
+        Next::Look
     }
 
     /// Polls the call that the thread waits for. `Ready` means that the loop goes on.
@@ -354,7 +366,7 @@ impl UserThread {
             tracing::emit(Kind::FaultTrap, space.id(), future.id(), address, word.0);
         }
         // SAFETY: 1. the future borrows what the `Arc` in `self.space` points to, which does not move; 2. that `Arc` is
-        // replaced or dropped only while `state` is not `Fault`: in `conclude`, which `poll_call` calls after it set
+        // replaced or dropped only while `state` is not `Fault` (nor `Flush`): in `conclude`, which `poll_call` calls after it set
         // `state` to `User`, in `finish`, which does so first, and when `self` is dropped, `state` before `space`.
         let future = unsafe { mem::transmute::<FaultFuture<'_>, FaultFuture<'static>>(future) };
         debug_assert!(
@@ -374,6 +386,12 @@ impl UserThread {
             return Next::Look;
         };
         space.memory().switch_to(space);
+        // SAFETY: as in `start_fault`: the `Arc` in `self.space` outlives `state`, where the future goes.
+        let flushed =
+            unsafe { mem::transmute::<Option<Flushed<'_>>, Option<Flushed<'static>>>(space.unflushed_elsewhere()) };
+        if let Some(flushed) = flushed {
+            return self.wait_for_flush(flushed);
+        }
         loop {
             // SAFETY: 1. the root that `switch_to` loaded has the template's kernel half, and its lower half holds only
             // what the space maps for user mode; 2. kernel code runs with interrupts off, on the CPU's own stack.
@@ -423,9 +441,17 @@ impl Future for UserThread {
         let _charge = unsafe { heap::charge(&this.thread.process.heap) };
         loop {
             let attention = this.thread.attention();
-            if attention & (NEW | KILLED | STOPPED) != 0 {
+            if attention & (NEW | KILLED | STOPPED | MOVES) != 0 {
                 if attention & NEW != 0 {
                     this.thread.begin(cx.waker());
+                    continue;
+                }
+                if attention & (KILLED | MOVES) == MOVES {
+                    if this.thread.has_to_move() {
+                        machine::executor().leave_here();
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                     continue;
                 }
                 if attention & KILLED != 0 {
@@ -441,6 +467,13 @@ impl Future for UserThread {
                 State::User => Poll::Ready(()),
                 State::Fault { .. } => this.poll_fault(cx),
                 State::Call(_) => this.poll_call(cx),
+                State::Flush(ref mut future) => {
+                    let wait = Pin::new(future).poll(cx);
+                    if wait.is_ready() {
+                        this.state = State::User;
+                    }
+                    wait
+                }
             };
             if wait.is_pending() {
                 return Poll::Pending;

@@ -218,7 +218,12 @@ async fn make(caller: &Caller, mut context: UserContext, request: &Request) -> R
     let space = if request.has(linux::CLONE_VM) {
         caller.space.clone()
     } else {
-        Arc::try_new(caller.space.fork_in_steps().await?)?
+        let copy = Arc::try_new(caller.space.fork_in_steps().await?)?;
+        // Before the child looks at its memory, no thread of the parent may still write to pages that are shared now.
+        if let Some(flushed) = caller.space.unflushed() {
+            flushed.await;
+        }
+        copy
     };
     let number = Reserved::new()?;
     let tid = number.number();

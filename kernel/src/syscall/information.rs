@@ -195,11 +195,12 @@ pub async fn getrlimit(caller: Caller, resource: u64, address: u64) -> Result<u6
     Ok(0)
 }
 
-/// `getcpu`.
+/// `getcpu`: there is one node.
 pub async fn getcpu(caller: Caller, cpu: u64, node: u64) -> Result<u64, Errno> {
-    for address in [cpu, node] {
+    let here = caller.thread.cpu() as u32;
+    for (address, value) in [(cpu, here), (node, 0)] {
         if address != 0 {
-            user::write_u32(&caller.space, address, 0).await?;
+            user::write_u32(&caller.space, address, value).await?;
         }
     }
     Ok(0)

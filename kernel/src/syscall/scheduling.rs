@@ -1,5 +1,5 @@
-//! What programs set and ask about scheduling. There is one CPU and one policy, `SCHED_OTHER`, which shares it by time;
-//! nice values are kept and told, and change nothing.
+//! What programs set and ask about scheduling. There is one policy, `SCHED_OTHER`, which shares each CPU by time; nice values
+//! are kept and told, and change nothing.
 
 use core::sync::atomic::Ordering;
 use faultline_fallible::Arc;
@@ -8,6 +8,7 @@ use faultline_executor::yield_now;
 use linux_raw_sys::general as linux;
 
 use super::{Caller, Errno, user};
+use crate::arch::smp;
 use crate::process::tree::Walk;
 use crate::process::{Process, Thread, tree};
 use crate::time::NANOSECONDS;
@@ -28,24 +29,29 @@ fn named(thread: &Arc<Thread>, tid: u64) -> Result<Arc<Thread>, Errno> {
     }
 }
 
-/// `sched_getaffinity`: one CPU.
+/// `sched_getaffinity`: of the CPUs that there are, those that the thread may run on.
 pub async fn sched_getaffinity(caller: Caller, tid: u64, size: u64, address: u64) -> Result<u64, Errno> {
     if size < 8 || !size.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
-    named(&caller.thread, tid).map_err(|_| Errno::ESRCH)?;
-    user::write_words(&caller.space, address, [1]).await?;
+    let thread = named(&caller.thread, tid).map_err(|_| Errno::ESRCH)?;
+    user::write_words(&caller.space, address, [thread.affinity() & smp::all()]).await?;
     Ok(8)
 }
 
-/// `sched_setaffinity`: the one CPU has to be in the set.
+/// `sched_setaffinity`: one of the CPUs that there are has to be in the set. The thread leaves a CPU that is not before it
+/// enters user mode again.
 pub async fn sched_setaffinity(caller: Caller, tid: u64, size: u64, address: u64) -> Result<u64, Errno> {
-    let mut first = [0];
-    if size > 0 {
-        user::read(&caller.space, address, &mut first).await?;
+    let mut first = [0; 8];
+    let length = first.len().min(size as usize);
+    user::read(&caller.space, address, &mut first[..length]).await?;
+    let thread = named(&caller.thread, tid).map_err(|_| Errno::ESRCH)?;
+    let cpus = u64::from_le_bytes(first) & smp::all();
+    if cpus == 0 {
+        return Err(Errno::EINVAL);
     }
-    named(&caller.thread, tid).map_err(|_| Errno::ESRCH)?;
-    if first[0] & 1 == 0 { Err(Errno::EINVAL) } else { Ok(0) }
+    thread.set_affinity(cpus);
+    Ok(0)
 }
 
 /// `sched_getscheduler`.

@@ -26,17 +26,37 @@ use faultline_trace::{Category, Kind};
 
 pub use ring::reserve;
 
-use crate::arch::clock;
+use crate::arch::{clock, cpu};
 use crate::config::{Config, TraceMode};
 
 /// The categories that are on.
 static ON: AtomicU32 = AtomicU32::new(0);
 
-/// The user thread that runs, or ran last; 0 for none.
-static CURRENT: AtomicU32 = AtomicU32::new(0);
+/// What a CPU knows of its own events.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Here {
+    /// Where they go.
+    words: ring::Words,
+    /// The user thread that runs there, or ran last; 0 for none.
+    current: AtomicU32,
+    /// The CPU's number.
+    cpu: AtomicU32,
+    /// Another thread runs than at the last [`emit_skip`].
+    switched: AtomicBool,
+}
 
-/// Another thread runs than at the last [`emit_skip`].
-static SWITCHED: AtomicBool = AtomicBool::new(false);
+impl Here {
+    /// That of a CPU that has recorded nothing.
+    pub const fn new() -> Self {
+        Self {
+            words: ring::Words::new(),
+            current: AtomicU32::new(0),
+            cpu: AtomicU32::new(0),
+            switched: AtomicBool::new(false),
+        }
+    }
+}
 
 /// Where full blocks go: a [`TraceMode`].
 static SINK: AtomicU8 = AtomicU8::new(TraceMode::Off as u8);
@@ -71,20 +91,21 @@ pub fn is_on(kind: Kind) -> bool {
     ON.load(Ordering::Relaxed) & kind.category().bits() != 0
 }
 
-/// Says which thread runs; returns the one before.
+/// Says which thread runs on this CPU; returns the one before.
 #[inline(always)]
 pub fn set_current(tid: u32) -> u32 {
-    let before = CURRENT.load(Ordering::Relaxed);
+    let here = &cpu::local().tracing;
+    let before = here.current.load(Ordering::Relaxed);
     if before != tid {
-        CURRENT.store(tid, Ordering::Relaxed);
-        SWITCHED.store(true, Ordering::Relaxed);
+        here.current.store(tid, Ordering::Relaxed);
+        here.switched.store(true, Ordering::Relaxed);
     }
     before
 }
 
-/// The user thread that runs, or ran last; 0 for none.
+/// The user thread that runs on this CPU, or ran last; 0 for none.
 pub fn current() -> u32 {
-    CURRENT.load(Ordering::Relaxed)
+    cpu::local().tracing.current.load(Ordering::Relaxed)
 }
 
 /// Records an event of the current thread that concerns no space and no fault.
@@ -115,8 +136,9 @@ pub fn emit(kind: Kind, space: u64, fault: u64, a: u64, b: u64) {
 /// back to what it has left would be said after each of its faults and calls; the samples count that too.
 #[inline(always)]
 pub fn emit_skip(space: u64, generation: u64) {
-    if is_on(Kind::TlbSkip) && SWITCHED.load(Ordering::Relaxed) {
-        SWITCHED.store(false, Ordering::Relaxed);
+    let switched = &cpu::local().tracing.switched;
+    if is_on(Kind::TlbSkip) && switched.load(Ordering::Relaxed) {
+        switched.store(false, Ordering::Relaxed);
         push(Kind::TlbSkip, space, 0, generation, 0);
     }
 }
@@ -173,27 +195,44 @@ fn make_room() -> bool {
     }
 }
 
+/// How long an event waits at the most before it is on its way, in nanoseconds, as text and in a binary trace.
+const TEXT_AGE: u64 = 10_000_000;
+const BINARY_AGE: u64 = 20_000_000;
+
+/// How long this CPU's oldest event has waited, in nanoseconds; 0 if there is none.
+fn age() -> u64 {
+    clock::to_nanoseconds(ring::first_time().map_or(0, |first| clock::counter().wrapping_sub(first)))
+}
+
 /// Between two turns of the executor: writes text out if the CPU has nothing else to do, or if the first event has waited
-/// for long enough.
+/// for long enough. A binary trace is looked after by the [`pump`] on its CPU, and here on the others.
 #[inline]
 pub fn drain_between_turns(idle: bool) {
-    if SINK.load(Ordering::Relaxed) == TraceMode::Text as u8 {
-        let limit = clock::counter_hz() / 100;
-        let age = ring::first_time().map_or(0, |first| clock::counter().wrapping_sub(first));
-        if idle || age > limit {
+    let sink = SINK.load(Ordering::Relaxed);
+    if sink == TraceMode::Text as u8 {
+        if idle || age() > TEXT_AGE {
             text::write_out();
         }
+    } else if sink == TraceMode::Binary as u8 && cpu::index() > 0 && age() > BINARY_AGE {
+        stream::flush();
     }
 }
 
-/// At the end of a run: sends everything, and stops recording.
+/// When this CPU has to look after its events although it has nothing to do, on the clock of [`clock::now`].
+pub fn drain_by() -> Option<u64> {
+    let waits =
+        SINK.load(Ordering::Relaxed) == TraceMode::Binary as u8 && cpu::index() > 0 && ring::first_time().is_some();
+    waits.then(|| clock::now() + BINARY_AGE)
+}
+
+/// At the end of a run, when the other CPUs stand still: sends everything, and stops recording.
 pub fn finish() {
     if SINK.load(Ordering::Relaxed) == TraceMode::Binary as u8 {
         pump::sample();
     }
     ON.store(0, Ordering::Relaxed);
     match SINK.swap(TraceMode::Off as u8, Ordering::Relaxed) {
-        sink if sink == TraceMode::Text as u8 => text::write_out(),
+        sink if sink == TraceMode::Text as u8 => text::write_out_all(),
         sink if sink == TraceMode::Binary as u8 => stream::finish(),
         _ => {}
     }
@@ -206,7 +245,7 @@ pub fn finish() {
 pub unsafe fn last_words() {
     ON.store(0, Ordering::Relaxed);
     match SINK.swap(TraceMode::Off as u8, Ordering::Relaxed) {
-        sink if sink == TraceMode::Text as u8 => text::write_out(),
+        sink if sink == TraceMode::Text as u8 => text::write_out_all(),
         // SAFETY: the caller's promise.
         sink if sink == TraceMode::Binary as u8 => unsafe { stream::last_words() },
         _ => {}

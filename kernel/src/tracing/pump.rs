@@ -13,8 +13,7 @@ use core::convert::Infallible;
 use faultline_executor::Class;
 use faultline_trace::{Category, FaultClass, Kind};
 
-use super::{is_on, record_for, ring, stream};
-use crate::arch::clock;
+use super::{BINARY_AGE, age, is_on, record_for, stream};
 use crate::machine::{executor, memory};
 use crate::process::tree;
 use crate::signal::{Signal, SignalInfo, raise};
@@ -22,9 +21,6 @@ use crate::{config, time};
 
 /// How often counters are sampled, in nanoseconds.
 const PERIOD: u64 = 500_000;
-
-/// An event does not wait longer than one second divided by this.
-const FLUSHES: u64 = 50;
 
 /// Samples between two that tell of every class of faults.
 const RARELY: u32 = 64;
@@ -46,8 +42,7 @@ async fn pump() -> Infallible {
             sample_counts();
         }
         round = round.wrapping_add(1);
-        let oldest = ring::first_time().map_or(0, |first| clock::counter().wrapping_sub(first));
-        if oldest > clock::counter_hz() / FLUSHES {
+        if age() > BINARY_AGE {
             stream::flush();
         }
         stream::receive(obey);

@@ -1,11 +1,12 @@
-//! The CPU's ring: blocks of events in memory that a device can read.
+//! The CPUs' rings: blocks of events in memory that a device can read.
 //!
 //! A block has room for a frame's header, for [`EVENTS`] events and for a trailer, so that it can be sent as it is. One
-//! block is *current*: [`push`] writes to it through two words, where the next event goes and where the block ends. The
-//! sinks take full blocks and give empty ones; a ring without a current block has both words null.
+//! block of each CPU is *current*: [`push`] writes to it through two words of that CPU, where the next event goes and where
+//! the block ends. The sinks take full blocks and give empty ones; a CPU without a current block has both words null.
 //!
-//! There is one CPU, and kernel code runs with interrupts off wherever it records: the two words need no lock. A handler
-//! that interrupts the idle CPU runs to its end before anything else does.
+//! Kernel code runs with interrupts off wherever it records, and only the CPU itself touches its words, so they need no
+//! lock: a handler that interrupts the idle CPU runs to its end before anything else does. When the others stand still,
+//! at the end of a run, one CPU reads the words of all.
 
 use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
@@ -15,8 +16,9 @@ use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
 use faultline_trace::wire::{MAX_HEADER, RECORD, TRAILER};
 use faultline_trace::{Event, Kind};
 
-use crate::arch::clock;
+use crate::arch::{clock, cpu, smp};
 use crate::config::{Config, TraceMode};
+use crate::local::Local;
 use crate::memory::{BootMemory, phys_to_virt};
 
 /// Bytes of a block.
@@ -33,10 +35,61 @@ const _: () = assert!(MAX_HEADER <= EVENTS_AT && EVENTS_AT.is_multiple_of(align_
 /// Blocks of a binary trace. More than the queue of the device is deep would never be on their way.
 pub const BLOCKS: usize = 48;
 
-/// Where the next event goes.
-static NEXT: AtomicPtr<Event> = AtomicPtr::new(core::ptr::null_mut());
-/// The end of the current block.
-static END: AtomicPtr<Event> = AtomicPtr::new(core::ptr::null_mut());
+/// A CPU's side of the ring.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Words {
+    /// Where the next event goes.
+    next: AtomicPtr<Event>,
+    /// The end of the current block.
+    end: AtomicPtr<Event>,
+}
+
+impl Words {
+    /// Those of a CPU without a current block.
+    pub const fn new() -> Self {
+        Self {
+            next: AtomicPtr::new(core::ptr::null_mut()),
+            end: AtomicPtr::new(core::ptr::null_mut()),
+        }
+    }
+
+    /// Makes block `index` current and empty.
+    pub fn set_current(&self, index: usize) {
+        // SAFETY: a block has room for its header and this many events.
+        let first = unsafe { block(index).add(EVENTS_AT) }.cast::<Event>();
+        self.next.store(first, Relaxed);
+        // SAFETY: as above.
+        self.end.store(unsafe { first.add(EVENTS) }, Relaxed);
+    }
+
+    /// Leaves the CPU without a current block.
+    pub fn set_none(&self) {
+        self.next.store(core::ptr::null_mut(), Relaxed);
+        self.end.store(core::ptr::null_mut(), Relaxed);
+    }
+
+    /// What is in the current block so far.
+    pub fn recorded(&self) -> &'static [Event] {
+        let next = self.next.load(Relaxed);
+        if next.is_null() {
+            return &[];
+        }
+        // SAFETY: 1. the block ends at `end`, so its events start `EVENTS` before; 2. all of them up to `next` were
+        // written; 3. an event of a block is written once before the block is made current anew, which only the caller does.
+        unsafe {
+            let first = self.end.load(Relaxed).sub(EVENTS);
+            slice::from_raw_parts(first, next.offset_from_unsigned(first))
+        }
+    }
+}
+
+/// The words of this CPU.
+#[inline(always)]
+pub fn here() -> &'static Words {
+    &cpu::local().tracing.words
+}
+
 /// All blocks, one behind the other.
 static MEMORY: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -45,7 +98,7 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 pub fn reserve(memory: &mut BootMemory, config: &Config) {
     let blocks = match config.trace {
         TraceMode::Off => return,
-        TraceMode::Text => 1,
+        TraceMode::Text => smp::count(),
         TraceMode::Binary => BLOCKS,
     };
     let bytes = (blocks * BLOCK) as u64;
@@ -57,10 +110,13 @@ pub fn reserve(memory: &mut BootMemory, config: &Config) {
     COUNT.store(blocks, Relaxed);
 }
 
-/// Makes the first block current. Returns whether there is one.
+/// Gives each CPU that runs a block. Returns whether there are blocks.
 pub fn start() -> bool {
     if has_blocks() {
-        set_current(0);
+        for (cpu, local) in cpu::locals().iter().take(smp::count()).enumerate() {
+            local.tracing.cpu.store(cpu as u32, Relaxed);
+            local.tracing.words.set_current(cpu);
+        }
     }
     has_blocks()
 }
@@ -80,45 +136,16 @@ pub fn block(index: usize) -> *mut u8 {
     unsafe { MEMORY.load(Relaxed).add(index * BLOCK) }
 }
 
-/// Makes block `index` current and empty.
-pub fn set_current(index: usize) {
-    // SAFETY: a block has room for its header and this many events.
-    let first = unsafe { block(index).add(EVENTS_AT) }.cast::<Event>();
-    NEXT.store(first, Relaxed);
-    // SAFETY: as above.
-    END.store(unsafe { first.add(EVENTS) }, Relaxed);
-}
-
-/// Leaves the ring without a current block.
-pub fn set_none() {
-    NEXT.store(core::ptr::null_mut(), Relaxed);
-    END.store(core::ptr::null_mut(), Relaxed);
-}
-
-/// What is in the current block so far.
-pub fn recorded() -> &'static [Event] {
-    let next = NEXT.load(Relaxed);
-    if next.is_null() {
-        return &[];
-    }
-    // SAFETY: 1. the block ends at `END`, so its events start `EVENTS` before; 2. all of them up to `next` were written;
-    // 3. an event of a block is written once before the block is made current anew, which only the caller does.
-    unsafe {
-        let first = END.load(Relaxed).sub(EVENTS);
-        slice::from_raw_parts(first, next.offset_from_unsigned(first))
-    }
-}
-
-/// When the oldest event of the current block was recorded.
+/// When the oldest event of this CPU's current block was recorded.
 #[inline]
 pub fn first_time() -> Option<u64> {
-    recorded().first().map(|event| event.time)
+    here().recorded().first().map(|event| event.time)
 }
 
 /// Whether the newest event of the current block is of one of these kinds.
 #[inline(always)]
 pub fn last_is(kinds: [Kind; 2]) -> bool {
-    let next = NEXT.load(Relaxed);
+    let next = here().next.load(Relaxed);
     if next.is_null() {
         return false;
     }
@@ -137,12 +164,12 @@ pub fn last_is(kinds: [Kind; 2]) -> bool {
 #[inline(always)]
 pub fn push_here(kind: Kind, space: u64, fault: u64, a: u64, b: u64) {
     // SAFETY: `push_raw` changes the registers that are named here and no others, keeps the stack as it is, and follows
-    // only what the ring's words promise. The target has no red zone, so the call may push.
+    // only what this CPU's words promise. The target has no red zone, so the call may push.
     unsafe {
         asm!(
             "call {push}",
             push = sym push_raw,
-            in("edi") u32::from(kind as u16) | CPU << 16,
+            in("edi") u32::from(kind as u16),
             in("rsi") space,
             in("r9") fault,
             in("rcx") a,
@@ -154,31 +181,32 @@ pub fn push_here(kind: Kind, space: u64, fault: u64, a: u64, b: u64) {
     }
 }
 
-/// There is one CPU.
-const CPU: u32 = 0;
-
-/// Stores an event: kind and CPU in `edi`, space in `rsi`, fault in `r9`, payload in `rcx` and `r8`.
+/// Stores an event: kind in `edi`, space in `rsi`, fault in `r9`, payload in `rcx` and `r8`.
 ///
-/// In assembly, because it takes so few registers that a site has next to nothing to save: the whole is 16 instructions,
+/// In assembly, because it takes so few registers that a site has next to nothing to save: the whole is 19 instructions,
 /// where a Rust function and its callers take twice as many.
 #[unsafe(naked)]
 unsafe extern "sysv64" fn push_raw() {
     naked_asm!(
-        "mov r10, [rip + {next}]",
-        "cmp r10, [rip + {end}]",
+        "mov rax, gs:[{local}]",
+        "mov r10, [rax + {next}]",
+        "cmp r10, [rax + {end}]",
         "je 2f",
         "rdtsc",
         "mov [r10 + {time}], eax",
         "mov [r10 + {time} + 4], edx",
+        "mov rdx, gs:[{local}]",
         "mov [r10 + {kind}], edi",
-        "mov eax, [rip + {current}]",
+        "mov eax, [rdx + {cpu}]",
+        "mov [r10 + {event_cpu}], ax",
+        "mov eax, [rdx + {current}]",
         "mov [r10 + {task}], eax",
         "mov [r10 + {space}], rsi",
         "mov [r10 + {fault}], r9",
         "mov [r10 + {a}], rcx",
         "mov [r10 + {b}], r8",
         "add r10, {size}",
-        "mov [rip + {next}], r10",
+        "mov [rdx + {next}], r10",
         "ret",
         // No room. The Rust function may change what a site expects to keep.
         "2:",
@@ -202,12 +230,15 @@ unsafe extern "sysv64" fn push_raw() {
         "pop rcx",
         "pop rbp",
         "ret",
-        next = sym NEXT,
-        end = sym END,
-        current = sym super::CURRENT,
+        local = const cpu::LOCAL,
+        next = const offset_of!(Local, tracing) + offset_of!(super::Here, words) + offset_of!(Words, next),
+        end = const offset_of!(Local, tracing) + offset_of!(super::Here, words) + offset_of!(Words, end),
+        current = const offset_of!(Local, tracing) + offset_of!(super::Here, current),
+        cpu = const offset_of!(Local, tracing) + offset_of!(super::Here, cpu),
         slow = sym push_slowly,
         time = const offset_of!(Event, time),
         kind = const offset_of!(Event, kind),
+        event_cpu = const offset_of!(Event, cpu),
         task = const offset_of!(Event, task),
         space = const offset_of!(Event, space),
         fault = const offset_of!(Event, fault),
@@ -217,7 +248,7 @@ unsafe extern "sysv64" fn push_raw() {
     )
 }
 
-// `push_raw` stores kind and CPU as one word.
+// `push_raw` stores a double word for the kind, and then the CPU over its upper half.
 const _: () = assert!(offset_of!(Event, cpu) == offset_of!(Event, kind) + 2);
 
 /// The way of an event that found no room.
@@ -233,24 +264,25 @@ extern "sysv64" fn push_slowly(kind: u32, space: u64, fault: u64, a: u64, b: u64
 /// Records an event. Returns whether there was room.
 #[inline(always)]
 pub fn push(kind: Kind, task: u32, space: u64, fault: u64, a: u64, b: u64) -> bool {
-    let next = NEXT.load(Relaxed);
-    if next == END.load(Relaxed) {
+    let words = here();
+    let next = words.next.load(Relaxed);
+    if next == words.end.load(Relaxed) {
         return false;
     }
     let time = clock::counter();
-    // SAFETY: `next` is below the end of the current block, and nobody reads beyond `NEXT`.
+    // SAFETY: `next` is below the end of the current block, and nobody reads beyond it.
     unsafe {
         next.write(Event {
             time,
             kind,
-            cpu: CPU as u16,
+            cpu: cpu::index() as u16,
             task,
             space,
             fault,
             a,
             b,
         });
-        NEXT.store(next.add(1), Relaxed);
+        words.next.store(next.add(1), Relaxed);
     }
     true
 }

@@ -12,7 +12,8 @@ use faultline_trace::{Category, Event};
 use spin::Mutex;
 
 use super::ring::{self, BLOCKS, EVENTS_AT};
-use crate::arch::clock;
+use crate::arch::cpu::{self, MAX_CPUS};
+use crate::arch::{clock, smp};
 use crate::config::TraceFull;
 use crate::virtio_ports::{self, Port};
 
@@ -25,8 +26,8 @@ struct Stream {
     port: Port,
     /// Blocks that are free, as a bit set.
     free: u64,
-    /// The current block, unless events are being lost.
-    current: Option<usize>,
+    /// The current block of each CPU, unless its events are being lost.
+    current: [Option<usize>; MAX_CPUS],
     /// The number of the next frame.
     frame: u32,
     /// Events that were sent.
@@ -52,7 +53,7 @@ pub fn start(categories: Category, full: TraceFull) -> bool {
     let mut stream = Stream {
         port,
         free: (1 << BLOCKS) - 1,
-        current: None,
+        current: [None; MAX_CPUS],
         frame: 0,
         sent: 0,
         lost: 0,
@@ -63,20 +64,20 @@ pub fn start(categories: Category, full: TraceFull) -> bool {
         counter_hz: clock::counter_hz(),
         time: clock::counter(),
         categories: categories.bits(),
-        cpus: 1,
+        cpus: smp::count() as u16,
     };
     stream.send_alone(body);
-    // `ring::start` makes block 0 current.
+    // `ring::start` makes the first blocks current, one for each CPU.
     stream.wait_until_idle();
-    stream.take(0);
+    (0..smp::count()).for_each(|cpu| stream.take(cpu, cpu));
     *STREAM.lock() = Some(stream);
     true
 }
 
 impl Stream {
-    fn take(&mut self, block: usize) {
+    fn take(&mut self, cpu: usize, block: usize) {
         self.free &= !(1 << block);
-        self.current = Some(block);
+        self.current[cpu] = Some(block);
     }
 
     /// Takes back what the device is done with.
@@ -111,14 +112,15 @@ impl Stream {
         self.send(block, 0, length);
     }
 
-    /// Sends the current block, if there is an event in it. It is not current any more.
-    fn send_current(&mut self) {
-        let events = ring::recorded();
-        let (Some(block), [first, .., last] | [first @ last]) = (self.current, events) else {
+    /// Sends the current block of a CPU, this one or one that stands still, if there is an event in it. It is not current any
+    /// more.
+    fn send_current(&mut self, cpu: usize) {
+        let events = cpu::locals()[cpu].tracing.words.recorded();
+        let (Some(block), [first, .., last] | [first @ last]) = (self.current[cpu], events) else {
             return;
         };
         let body = Body::Events {
-            cpu: 0,
+            cpu: cpu as u16,
             count: events.len() as u32,
             first: self.sent,
             lost: self.lost,
@@ -137,7 +139,7 @@ impl Stream {
                 .add(EVENTS_AT + payload)
                 .copy_from(trailer(self.frame).as_ptr(), TRAILER);
         }
-        self.current = None;
+        self.current[cpu] = None;
         self.send(block, EVENTS_AT - length, length + payload + TRAILER);
     }
 
@@ -168,26 +170,29 @@ impl Stream {
         }
     }
 
-    /// Sends the current block and makes a free one current. Returns whether there is one.
+    /// Sends this CPU's current block and makes a free one current. Returns whether there is one.
     fn exchange(&mut self) -> bool {
-        self.send_current();
+        let cpu = cpu::index();
+        self.send_current(cpu);
         match self.wait_for_free() {
             Some(block) => {
-                self.take(block);
-                ring::set_current(block);
+                self.take(cpu, block);
+                ring::here().set_current(block);
                 true
             }
             None => {
-                self.current = None;
-                ring::set_none();
+                self.current[cpu] = None;
+                ring::here().set_none();
                 false
             }
         }
     }
 
     fn finish(&mut self) {
-        self.send_current();
-        ring::set_none();
+        for cpu in 0..smp::count() {
+            self.send_current(cpu);
+            cpu::locals()[cpu].tracing.words.set_none();
+        }
         self.send_alone(Body::End {
             events: self.sent,
             lost: self.lost,
@@ -206,9 +211,9 @@ pub fn exchange() -> bool {
     there
 }
 
-/// Sends the current block although it is not full.
+/// Sends this CPU's current block although it is not full.
 pub fn flush() {
-    if !ring::recorded().is_empty()
+    if !ring::here().recorded().is_empty()
         && let Some(stream) = STREAM.lock().as_mut()
     {
         stream.exchange();
@@ -220,7 +225,7 @@ pub fn receive(take: impl FnOnce(&[u8])) -> bool {
     STREAM.lock().as_mut().is_some_and(|stream| stream.port.receive(take))
 }
 
-/// Sends everything, and the end.
+/// Sends everything, and the end. The other CPUs stand still.
 pub fn finish() {
     if let Some(stream) = STREAM.lock().as_mut() {
         stream.finish();

@@ -19,6 +19,9 @@ pub struct Options {
     /// Memory of the machine, in MiB, or with a unit: 512M, 2G
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = megabytes)]
     pub mem: u64,
+    /// How many processors the machine has
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub cpus: u8,
     /// Whether faults go through the queue to the fault service or are served by their own first poll
     #[arg(long, value_enum, default_value_t)]
     pub fault: Fault,
@@ -77,6 +80,7 @@ impl Options {
     pub fn describe(&self, accel: Accel, recorder: &mut Recorder) {
         recorder.say("accelerator", accel);
         recorder.say("memory", format_args!("{} MiB", self.mem));
+        recorder.say("processors", self.cpus);
         recorder.say("seed", self.seed);
         recorder.say("faults", format_args!("{}, service {}", self.fault, self.service));
     }
@@ -88,6 +92,7 @@ impl Options {
     pub fn hardware(&self, accel: Accel) -> Result<Hardware, DiskError> {
         Ok(Hardware {
             memory: self.mem,
+            cpus: self.cpus,
             disks: self.disks.open()?,
             accel,
             firmware: self.firmware,

@@ -153,13 +153,14 @@ fn words(arguments: &cli::Storm) -> Vec<String> {
 /// The command that repeats this storm.
 fn repeat(arguments: &cli::Storm) -> String {
     let mut command = format!(
-        "cargo run -- storm --tasks {} --pages {} --seconds {} --seed {} --mem {}M --scenario {} --accel {} --fault {} \
+        "cargo run -- storm --tasks {} --pages {} --seconds {} --seed {} --mem {}M --cpus {} --scenario {} --accel {} --fault {} \
          --service {} --zero-pool {} --run-ahead {} --slice {}",
         arguments.tasks,
         arguments.pages,
         arguments.seconds.as_secs_f64(),
         arguments.seed,
         arguments.mem,
+        arguments.cpus,
         arguments.scenario,
         arguments.accel,
         arguments.fault,
@@ -203,6 +204,7 @@ fn boot(
     }
     let hardware = Hardware {
         memory: arguments.mem,
+        cpus: arguments.cpus,
         accel: arguments.accel,
         disks: arguments.disks.open()?,
         more: arguments.settings.qemu_arg.clone(),

@@ -6,7 +6,7 @@ use core::fmt::{self, Write};
 use faultline_fallible::Vec;
 
 use super::ProcFile;
-use crate::arch::{alarm, clock, features};
+use crate::arch::{alarm, clock, features, smp};
 use crate::process::{Thread, tree as processes};
 use crate::syscall::information;
 use crate::{machine, statistics, swap, time};
@@ -27,7 +27,8 @@ pub fn write(file: ProcFile, viewer: &Thread, to: &mut Vec<u8>) -> fmt::Result {
             let running = processes::process_count();
             writeln!(to, "0.00 0.00 0.00 1/{running} {}", viewer.process.pid)
         }
-        ProcFile::Processor => processor(to),
+        ProcFile::Processor => processors(to),
+        ProcFile::Cpus => writeln!(to, "{}", CpuList(smp::all())),
         ProcFile::Machine => totals(to),
         ProcFile::Events => events(to),
         ProcFile::Swaps => swaps(to),
@@ -141,7 +142,33 @@ const FLAGS: [[&str; 32]; 2] = [
     ],
 ];
 
-fn processor(to: &mut Vec<u8>) -> fmt::Result {
+fn processors(to: &mut Vec<u8>) -> fmt::Result {
+    (0..smp::count()).try_for_each(|index| processor(to, index))
+}
+
+/// A set of CPUs as Linux writes it: ranges of their numbers, separated by commas.
+pub struct CpuList(pub u64);
+
+impl fmt::Display for CpuList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mut rest, mut before) = (self.0, "");
+        while rest != 0 {
+            let first = rest.trailing_zeros();
+            let length = (rest >> first).trailing_ones();
+            write!(f, "{before}{first}")?;
+            if length > 1 {
+                write!(f, "-{}", first + length - 1)?;
+            }
+            // The bits of this range and all below it.
+            rest &= u64::MAX.checked_shl(first + length).unwrap_or(0);
+            before = ",";
+        }
+        Ok(())
+    }
+}
+
+fn processor(to: &mut Vec<u8>, index: usize) -> fmt::Result {
+    let count = smp::count();
     let (zero, one) = (__cpuid(0), __cpuid(1));
     let mut vendor = [0; 12];
     for (bytes, word) in vendor.chunks_exact_mut(4).zip([zero.ebx, zero.edx, zero.ecx]) {
@@ -158,8 +185,8 @@ fn processor(to: &mut Vec<u8>) -> fmt::Result {
     let khz = clock::counter_hz() / 1000;
     write!(
         to,
-        "processor\t: 0\nvendor_id\t: {}\ncpu family\t: {family}\nmodel\t\t: {model}\nmodel name\t: {}\n\
-         stepping\t: {}\ncpu MHz\t\t: {}.{:03}\nphysical id\t: 0\nsiblings\t: 1\ncore id\t\t: 0\ncpu cores\t: 1\n\
+        "processor\t: {index}\nvendor_id\t: {}\ncpu family\t: {family}\nmodel\t\t: {model}\nmodel name\t: {}\n\
+         stepping\t: {}\ncpu MHz\t\t: {}.{:03}\nphysical id\t: 0\nsiblings\t: {count}\ncore id\t\t: {index}\ncpu cores\t: {count}\n\
          fpu\t\t: yes\nfpu_exception\t: yes\nwp\t\t: yes\nflags\t\t:",
         core::str::from_utf8(&vendor).unwrap_or("?"),
         features::brand(),
@@ -192,9 +219,9 @@ fn processor(to: &mut Vec<u8>) -> fmt::Result {
 
 fn totals(to: &mut Vec<u8>) -> fmt::Result {
     let counted = statistics::read();
-    let ticks = counted.ticks / 10;
-    for name in ["cpu ", "cpu0"] {
-        writeln!(to, "{name} {ticks} 0 0 0 0 0 0 0 0 0")?;
+    writeln!(to, "cpu  {} 0 0 0 0 0 0 0 0 0", counted.ticks / 10)?;
+    for cpu in 0..smp::count() {
+        writeln!(to, "cpu{cpu} {} 0 0 0 0 0 0 0 0 0", statistics::ticks_of(cpu) / 10)?;
     }
     let (started, _) = processes::started();
     let boot = (clock::wall_clock() - time::now()) / time::NANOSECONDS;

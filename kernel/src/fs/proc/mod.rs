@@ -108,6 +108,8 @@ pub enum ProcFile {
     Version,
     /// `/proc/sys/kernel/threads-max`.
     MostThreads,
+    /// The CPUs that run.
+    Cpus,
     /// `/proc/sys/kernel/random/uuid`.
     Random,
     /// A setting of `/proc/sys` with one value, which may be written again.
@@ -185,9 +187,9 @@ pub const OF_MACHINE: &[(&[u8], ProcFile)] = &[
     (b"sys/fs/file-max", ProcFile::Setting("9223372036854775807\n")),
     (b"sys/fs/nr_open", ProcFile::Setting("1048576\n")),
     (b"sys/fs/pipe-max-size", ProcFile::Setting("1048576\n")),
-    (b"sys/devices/system/cpu/online", ProcFile::Constant("0\n")),
-    (b"sys/devices/system/cpu/possible", ProcFile::Constant("0\n")),
-    (b"sys/devices/system/cpu/present", ProcFile::Constant("0\n")),
+    (b"sys/devices/system/cpu/online", ProcFile::Cpus),
+    (b"sys/devices/system/cpu/possible", ProcFile::Cpus),
+    (b"sys/devices/system/cpu/present", ProcFile::Cpus),
     (b"faultline/counters", ProcFile::Counters),
     (b"faultline/waits", ProcFile::Waits),
 ];

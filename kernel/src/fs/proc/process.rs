@@ -8,7 +8,9 @@ use faultline_fallible::Vec;
 use faultline_mm::{PageCounts, RegionFlags};
 use linux_raw_sys::general as linux;
 
+use super::machine::CpuList;
 use super::{ProcFile, maps};
+use crate::arch::smp;
 use crate::fs::mount;
 use crate::process::limits::{Limit, Resource};
 use crate::process::thread::Name;
@@ -213,10 +215,14 @@ fn status(process: &Process, tid: Tid, viewer: &Thread, size: &Size, to: &mut Ve
         writeln!(to, "NoNewPrivs:\t{}", u8::from(gave_up))?;
     }
     let used = used(process, tid);
+    let allowed = processes::find_thread(tid).map_or(u64::MAX, |thread| thread.affinity()) & smp::all();
     write!(
         to,
-        "Cpus_allowed:\t1\nCpus_allowed_list:\t0\nvoluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t{}\n",
-        used.waits, used.preemptions
+        "Cpus_allowed:\t{allowed:x}\nCpus_allowed_list:\t{}\nvoluntary_ctxt_switches:\t{}\n\
+         nonvoluntary_ctxt_switches:\t{}\n",
+        CpuList(allowed),
+        used.waits,
+        used.preemptions
     )
 }
 
@@ -226,7 +232,7 @@ fn stat(process: &Process, tid: Tid, viewer: &Thread, size: &Size, to: &mut Vec<
     writeln!(
         to,
         "{tid} ({}) {} {} {} {} 0 -1 0 {} {} {} {} {} {} {} {} 20 0 {} 0 0 {} {} 18446744073709551615 0 0 0 0 0 0 0 0 \
-         0 0 0 0 17 0 0 0 0 0 0",
+         0 0 0 0 17 {} 0 0 0 0 0",
         text(&name_of(process, tid)),
         &state(process, tid, viewer)[..1],
         processes::parent_of(process.pid),
@@ -243,6 +249,7 @@ fn stat(process: &Process, tid: Tid, viewer: &Thread, size: &Size, to: &mut Vec<
         process.thread_count(),
         size.bytes,
         size.resident(),
+        processes::find_thread(tid).map_or(0, |thread| thread.cpu()),
     )
 }
 
