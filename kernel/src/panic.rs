@@ -81,7 +81,9 @@ fn begin() {
         console::last_words(format_args!("failed again while reporting the failure\n"));
         end();
     }
-    smp::send_nmi_to_others();
+    smp::halt_others(|cpu, rip, rsp| {
+        console::last_words(format_args!("CPU {cpu} was at {rip:#018x}, stack {rsp:#018x}\n"));
+    });
 }
 
 /// Whether the kernel has failed, so that other CPUs are to do nothing more.

@@ -6,6 +6,7 @@ use std::path::Path;
 use clap::Parser;
 use faultline_tests::{Guest, Libc, Run, c_program, native, native_file};
 use faultline_xtask::cli::{Cli, Command};
+use faultline_xtask::machine::End;
 use faultline_xtask::storm;
 
 fn text(bytes: &[u8]) -> String {
@@ -81,4 +82,18 @@ fn a_storm_on_several_cpus_loses_nothing() {
         };
         assert_eq!(storm::run(&arguments).unwrap(), 0, "{cpus} CPUs");
     }
+}
+
+#[test]
+fn a_failure_stops_all_cpus_and_says_where_they_were() {
+    let guest = Run::new("hello", &[]).with_cpus(3).set("selftest", "late-panic").boot();
+    assert_eq!(guest.end, End::KernelFailed);
+    let log = text(&guest.log);
+    for cpu in [1, 2] {
+        let line = log
+            .lines()
+            .find(|line| line.starts_with(&format!("CPU {cpu} was at 0xffffffff8")));
+        assert!(line.is_some(), "{log}");
+    }
+    assert!(log.contains("panic: "), "{log}");
 }

@@ -7,8 +7,8 @@ use x86_64::registers::control::Cr2;
 
 use super::cpu;
 use super::descriptors::vector;
-use super::interrupts;
 use super::trap_entry::TrapFrame;
+use super::{interrupts, smp};
 use crate::{layout, panic};
 
 static NMI_COUNT: AtomicU64 = AtomicU64::new(0);
@@ -30,7 +30,7 @@ pub(super) extern "C" fn kernel_trap(frame: &TrapFrame) {
 pub(super) extern "C" fn own_stack_trap(frame: &TrapFrame) {
     if frame.vector == u64::from(vector::NMI) {
         if panic::is_ending() {
-            cpu::halt();
+            smp::halt_here(frame.rip, frame.rsp);
         }
         NMI_COUNT.fetch_add(1, Relaxed);
     } else {

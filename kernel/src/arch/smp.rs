@@ -64,6 +64,8 @@ pub struct Mailbox {
     stands: AtomicBool,
     /// How often the others have interrupted it.
     interrupts: AtomicU64,
+    /// Where it was when another CPU failed: its instruction pointer and its stack pointer; 0 until it has said so.
+    was_at: [AtomicU64; 2],
 }
 
 impl Mailbox {
@@ -74,6 +76,7 @@ impl Mailbox {
             flush: AtomicBool::new(false),
             stands: AtomicBool::new(false),
             interrupts: AtomicU64::new(0),
+            was_at: [const { AtomicU64::new(0) }; 2],
         }
     }
 }
@@ -395,9 +398,30 @@ pub fn interrupts() -> u64 {
     each.sum()
 }
 
-/// Sends all other CPUs a non-maskable interrupt: at a failure, after which they are to do nothing more.
-pub fn send_nmi_to_others() {
+/// Stops all other CPUs at a failure, wherever they are, and gives each one's instruction and stack pointer to `told`; zeros
+/// if it does not say. They never go on.
+pub fn halt_others(mut told: impl FnMut(usize, u64, u64)) {
+    /// Looks at a CPU before it counts as one that does not answer; a look is longer than a nanosecond.
+    const PATIENCE: u32 = 50_000_000;
     for index in others() {
         apic::send_nmi_to(cpu::locals()[index].mailbox.apic.load(Ordering::Relaxed));
     }
+    for index in others() {
+        let [rip, rsp] = &cpu::locals()[index].mailbox.was_at;
+        for _ in 0..PATIENCE {
+            if rip.load(Ordering::Acquire) != 0 {
+                break;
+            }
+            spin_loop();
+        }
+        told(index, rip.load(Ordering::Acquire), rsp.load(Ordering::Relaxed));
+    }
+}
+
+/// Another CPU has failed: says where this one was, and halts for good.
+pub(super) fn halt_here(rip: u64, rsp: u64) -> ! {
+    let was_at = &cpu::local().mailbox.was_at;
+    was_at[1].store(rsp, Ordering::Relaxed);
+    was_at[0].store(rip, Ordering::Release);
+    cpu::halt()
 }
