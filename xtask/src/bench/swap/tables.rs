@@ -272,6 +272,7 @@ mod tests {
         };
         let reads = |each| format!("swap-in, 8 threads, random: each={each} majors=0.5");
         Results {
+            notes: Vec::new(),
             fault_bytes: 296,
             transfer_bytes: 96,
             memory: 384,
