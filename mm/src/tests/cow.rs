@@ -236,8 +236,7 @@ fn a_page_is_not_copied_before_every_cpu_has_lost_its_right_to_write() {
     }
     // Another thread of the parent does, by its old translation: the copy has to have that.
     world.on_cpu(1);
-    assert!(world.would_store(A));
-    world.store(&parent, A, 6).unwrap();
+    assert!(world.store_on(A, 6));
     world.deliver();
     assert!(!world.would_store(A));
     world.on_cpu(0);

@@ -148,9 +148,25 @@ impl World {
 
     /// Whether a store on this CPU would go through without the kernel.
     pub fn would_store(&self, address: u64) -> bool {
+        self.stored_at(address).is_some()
+    }
+
+    /// A store on this CPU by a thread that has been in user mode for long. False if it does not go through.
+    pub fn store_on(&self, address: u64, value: u64) -> bool {
+        let Some(physical) = self.stored_at(address) else {
+            return false;
+        };
+        let word = self.memory.platform().phys_to_virt(x86_64::PhysAddr::new(physical));
+        // SAFETY: as in `load`.
+        unsafe { word.cast::<u64>().write(value) };
+        true
+    }
+
+    /// The physical address that a store on this CPU would go to without the kernel.
+    fn stored_at(&self, address: u64) -> Option<u64> {
         let cpu = self.memory.platform().cpu();
         let mut tlbs = self.memory.platform().tlbs.lock().unwrap();
-        tlbs[cpu].access(self.memory, address, Access::Write).is_some()
+        tlbs[cpu].access(self.memory, address, Access::Write)
     }
 
     /// This CPU takes the interrupt of a shootdown, if one was sent.
