@@ -224,8 +224,10 @@ static void queues(void) {
     if (!child) _exit(received(queue, 9, 100, 0) == 4 ? 0 : 1);
     usleep(10000);
     SAY(sent(queue, 8, "other", 0));
-    SAY(sent(queue, 9, "his", 0));
+    // The child says what it has received: whoever is first would speak first.
+    int given = sent(queue, 9, "his", 0);
     waitpid(child, &ended, 0);
+    SAY(given);
     SAY(ended);
     child = fork();
     if (!child) _exit(received(queue, 9, 100, 0) < 0 ? errno : 0);
