@@ -19,7 +19,7 @@ mod stream;
 mod text;
 
 use core::hint::cold_path;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
 
 use faultline_executor::TaskEvent;
 use faultline_trace::{Category, Kind};
@@ -38,12 +38,22 @@ static ON: AtomicU32 = AtomicU32::new(0);
 pub struct Here {
     /// Where they go.
     words: ring::Words,
-    /// The user thread that runs there, or ran last; 0 for none.
-    current: AtomicU32,
-    /// The CPU's number.
-    cpu: AtomicU32,
+    /// Where an event has its kind.
+    stamp: Stamp,
     /// Another thread runs than at the last [`emit_skip`].
     switched: AtomicBool,
+}
+
+/// What an event has beside its kind and its time, as it stands there: one word for [`ring::push_here`].
+#[derive(Debug)]
+#[repr(C, align(8))]
+struct Stamp {
+    /// 0, for the kind.
+    kind: u16,
+    /// The CPU's number.
+    cpu: AtomicU16,
+    /// The user thread that runs there, or ran last; 0 for none.
+    current: AtomicU32,
 }
 
 impl Here {
@@ -51,8 +61,11 @@ impl Here {
     pub const fn new() -> Self {
         Self {
             words: ring::Words::new(),
-            current: AtomicU32::new(0),
-            cpu: AtomicU32::new(0),
+            stamp: Stamp {
+                kind: 0,
+                cpu: AtomicU16::new(0),
+                current: AtomicU32::new(0),
+            },
             switched: AtomicBool::new(false),
         }
     }
@@ -95,9 +108,9 @@ pub fn is_on(kind: Kind) -> bool {
 #[inline(always)]
 pub fn set_current(tid: u32) -> u32 {
     let here = &cpu::local().tracing;
-    let before = here.current.load(Ordering::Relaxed);
+    let before = here.stamp.current.load(Ordering::Relaxed);
     if before != tid {
-        here.current.store(tid, Ordering::Relaxed);
+        here.stamp.current.store(tid, Ordering::Relaxed);
         here.switched.store(true, Ordering::Relaxed);
     }
     before
@@ -105,7 +118,7 @@ pub fn set_current(tid: u32) -> u32 {
 
 /// The user thread that runs on this CPU, or ran last; 0 for none.
 pub fn current() -> u32 {
-    cpu::local().tracing.current.load(Ordering::Relaxed)
+    cpu::local().tracing.stamp.current.load(Ordering::Relaxed)
 }
 
 /// Records an event of the current thread that concerns no space and no fault.

@@ -114,7 +114,7 @@ pub fn reserve(memory: &mut BootMemory, config: &Config) {
 pub fn start() -> bool {
     if has_blocks() {
         for (cpu, local) in cpu::locals().iter().take(smp::count()).enumerate() {
-            local.tracing.cpu.store(cpu as u32, Relaxed);
+            local.tracing.stamp.cpu.store(cpu as u16, Relaxed);
             local.tracing.words.set_current(cpu);
         }
     }
@@ -169,7 +169,7 @@ pub fn push_here(kind: Kind, space: u64, fault: u64, a: u64, b: u64) {
         asm!(
             "call {push}",
             push = sym push_raw,
-            in("edi") u32::from(kind as u16),
+            in("rdi") u64::from(kind as u16),
             in("rsi") space,
             in("r9") fault,
             in("rcx") a,
@@ -181,9 +181,9 @@ pub fn push_here(kind: Kind, space: u64, fault: u64, a: u64, b: u64) {
     }
 }
 
-/// Stores an event: kind in `edi`, space in `rsi`, fault in `r9`, payload in `rcx` and `r8`.
+/// Stores an event: kind in `rdi`, space in `rsi`, fault in `r9`, payload in `rcx` and `r8`.
 ///
-/// In assembly, because it takes so few registers that a site has next to nothing to save: the whole is 19 instructions,
+/// In assembly, because it takes so few registers that a site has next to nothing to save: the whole is 18 instructions,
 /// where a Rust function and its callers take twice as many.
 #[unsafe(naked)]
 unsafe extern "sysv64" fn push_raw() {
@@ -192,21 +192,18 @@ unsafe extern "sysv64" fn push_raw() {
         "mov r10, [rax + {next}]",
         "cmp r10, [rax + {end}]",
         "je 2f",
-        "rdtsc",
-        "mov [r10 + {time}], eax",
-        "mov [r10 + {time} + 4], edx",
-        "mov rdx, gs:[{local}]",
-        "mov [r10 + {kind}], edi",
-        "mov eax, [rdx + {cpu}]",
-        "mov [r10 + {event_cpu}], ax",
-        "mov eax, [rdx + {current}]",
-        "mov [r10 + {task}], eax",
+        "mov rdx, [rax + {stamp}]",
+        "or rdx, rdi",
+        "mov [r10 + {kind}], rdx",
         "mov [r10 + {space}], rsi",
         "mov [r10 + {fault}], r9",
         "mov [r10 + {a}], rcx",
         "mov [r10 + {b}], r8",
-        "add r10, {size}",
-        "mov [rdx + {next}], r10",
+        "lea rdx, [r10 + {size}]",
+        "mov [rax + {next}], rdx",
+        "rdtsc",
+        "mov [r10 + {time}], eax",
+        "mov [r10 + {time} + 4], edx",
         "ret",
         // No room. The Rust function may change what a site expects to keep.
         "2:",
@@ -231,15 +228,12 @@ unsafe extern "sysv64" fn push_raw() {
         "pop rbp",
         "ret",
         local = const cpu::LOCAL,
-        next = const offset_of!(Local, tracing) + offset_of!(super::Here, words) + offset_of!(Words, next),
-        end = const offset_of!(Local, tracing) + offset_of!(super::Here, words) + offset_of!(Words, end),
-        current = const offset_of!(Local, tracing) + offset_of!(super::Here, current),
-        cpu = const offset_of!(Local, tracing) + offset_of!(super::Here, cpu),
+        next = const HERE + offset_of!(super::Here, words) + offset_of!(Words, next),
+        end = const HERE + offset_of!(super::Here, words) + offset_of!(Words, end),
+        stamp = const HERE + offset_of!(super::Here, stamp),
         slow = sym push_slowly,
         time = const offset_of!(Event, time),
         kind = const offset_of!(Event, kind),
-        event_cpu = const offset_of!(Event, cpu),
-        task = const offset_of!(Event, task),
         space = const offset_of!(Event, space),
         fault = const offset_of!(Event, fault),
         a = const offset_of!(Event, a),
@@ -248,8 +242,16 @@ unsafe extern "sysv64" fn push_raw() {
     )
 }
 
-// `push_raw` stores a double word for the kind, and then the CPU over its upper half.
-const _: () = assert!(offset_of!(Event, cpu) == offset_of!(Event, kind) + 2);
+/// Where a CPU has what it knows of its events.
+const HERE: usize = offset_of!(Local, tracing);
+
+// `push_raw` stores kind, CPU and thread as one word.
+const _: () = {
+    use super::Stamp;
+    assert!(offset_of!(Event, cpu) - offset_of!(Event, kind) == offset_of!(Stamp, cpu));
+    assert!(offset_of!(Event, task) - offset_of!(Event, kind) == offset_of!(Stamp, current));
+    assert!(offset_of!(Stamp, kind) == 0 && size_of::<Stamp>() == 8);
+};
 
 /// The way of an event that found no room.
 #[cold]
