@@ -83,7 +83,9 @@ fn ten_thousand_waiting_faults_are_killed() {
 
 #[test]
 fn a_page_that_cannot_be_read_is_a_signal_and_only_that() {
-    let guest = swapping(&["errors", "8192"], "model:64M,latency=2us,errors=0.05,seed=5").boot();
+    // Of a read of many pages that fails only the page is lost that is read alone then and fails again: with few errors none
+    // may be, as the order of reads differs from run to run.
+    let guest = swapping(&["errors", "8192"], "model:64M,latency=2us,errors=0.3,seed=5").boot();
     assert_eq!(printed(&guest), "lost some\n");
     assert!(guest.count("swap.errors") > 0);
     let guest = swapping(&["errors", "8192"], "model:64M,latency=2us").boot();
