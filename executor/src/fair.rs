@@ -371,9 +371,6 @@ impl Fair {
                 }
             }
             self.shown.store(line.waiting, Ordering::Relaxed);
-            if let Some(slot) = found {
-                slot.virtual_time.store(NEW, Ordering::Relaxed);
-            }
             found
         })
     }

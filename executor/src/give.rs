@@ -8,7 +8,7 @@
 //! | who | does, in this order |
 //! |---|---|
 //! | a CPU that finds nothing to do | (1) marks its inboxes as asleep; (2) sets its bit in `idle`; (3) interrupts the CPU with the most tasks that wait, if there is one |
-//! | a CPU with a task that waits, at the start of a turn and when it has chosen among tasks | (1) takes a bit out of `idle`; (2) takes a task out of its lists; (3) tells the machine that it leaves; (4) makes the other CPU's queue the task's; (5) pushes it there, which notifies the CPU |
+//! | a CPU with a task that waits, at the start of a turn and when it has chosen among tasks | (1) takes a task out of its lists; (2) takes a bit out of `idle`, or puts the task back if another CPU was faster; (3) makes the other CPU's queue the task's; (4) tells the machine that it leaves; (5) pushes it there, which notifies the CPU |
 //! | a CPU that begins a turn after it has slept | takes its bit out of `idle`, if it is there |
 //! | who wakes or spawns a task of a CPU that is not asleep, on another one | interrupts that CPU if any is idle, so that it gives one away |
 //!
@@ -95,21 +95,10 @@ impl<H: Hooks> Executor<H> {
             }
             let allowed = slot.allowed.load(Ordering::Relaxed).trailing_zeros() as usize;
             if let Some(home) = self.cpus.get(allowed) {
-                let [old, new] =
-                    [queue, &home.queues[Class::User.index()]].map(|queue| ptr::from_ref(queue).cast_mut());
-                // If its class was raised at this moment, it moves there, and the mover has been woken for it.
-                let _ = slot
-                    .queue
-                    .compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
+                rehome(slot, queue, &home.queues[Class::User.index()]);
             }
         };
-        let push = |slot: &'static Slot, home: &'static ClassQueue| {
-            if home.cpu != queue.cpu {
-                self.hooks.leaves(slot.id(), home.cpu);
-                slot.virtual_time.store(NEW, Ordering::Relaxed);
-            }
-            self.push(home, slot);
-        };
+        let push = |slot: &'static Slot, home: &'static ClassQueue| self.send(slot, queue, home);
         // SAFETY: the caller's promise.
         unsafe {
             queue.take_moved(look, push);
@@ -135,21 +124,22 @@ impl<H: Hooks> Executor<H> {
 
     /// Moves a task that was taken out of the lists of `from` to the user queue of another CPU.
     fn move_to(&'static self, to: usize, from: &'static ClassQueue, slot: &'static Slot) {
-        self.hooks.leaves(slot.id(), to);
         let target = &self.cpus[to].queues[Class::User.index()];
-        let [old, new] = [from, target].map(|queue| ptr::from_ref(queue).cast_mut());
-        let moved = mutant!(MoveWithoutHome)
-            || slot
-                .queue
-                .compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if moved {
-            self.push(target, slot);
-        } else {
-            // Its class was raised at this moment: it has another home than the list that it was in.
-            // SAFETY: the task is queued, so it has `LIVE`, which is a reference.
-            self.push(unsafe { slot.queue() }, slot);
+        if mutant!(MoveWithoutHome) {
+            return self.send(slot, from, target);
         }
+        rehome(slot, from, target);
+        // SAFETY: the task is queued, so it has `LIVE`, which is a reference.
+        self.send(slot, from, unsafe { slot.queue() });
+    }
+
+    /// Queues a task that was taken out of the lists of `from` at its home.
+    fn send(&'static self, slot: &'static Slot, from: &ClassQueue, home: &'static ClassQueue) {
+        if home.cpu != from.cpu {
+            self.hooks.leaves(slot.id(), home.cpu);
+            slot.virtual_time.store(NEW, Ordering::Relaxed);
+        }
+        self.push(home, slot);
     }
 
     /// This CPU has nothing to do: says so, and asks the CPU that has most.
@@ -173,4 +163,13 @@ impl<H: Hooks> Executor<H> {
     pub(crate) fn ask_no_more(&self, cpu: usize) {
         self.idle.fetch_and(!(1 << cpu), Ordering::AcqRel);
     }
+}
+
+/// Makes `to` the home of a task that is queued in `from`. If its class was raised at this moment, it has another home than
+/// that, and keeps it; the mover has been woken for it.
+fn rehome(slot: &'static Slot, from: &'static ClassQueue, to: &'static ClassQueue) {
+    let [old, new] = [from, to].map(|queue| ptr::from_ref(queue).cast_mut());
+    let _ = slot
+        .queue
+        .compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
 }
