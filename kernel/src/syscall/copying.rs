@@ -8,7 +8,7 @@ use faultline_executor::yield_now;
 use super::pieces::Source;
 use super::sockets::flow;
 use super::splicing::{End, MOST};
-use super::transfer::{Pace, opened, tell_of_limit, write_to};
+use super::transfer::{Pace, opened, opened_for_reading, opened_for_writing, tell_of_limit, write_to};
 use super::{Caller, Errno, pipes, user};
 use crate::fs::{FileKind, OpenFile};
 
@@ -17,10 +17,7 @@ const PAGE: usize = 4096;
 
 /// `sendfile`, from a file in memory or on a disk.
 pub async fn sendfile(caller: Caller, to: u64, from: u64, offset: u64, length: u64) -> Result<u64, Errno> {
-    let (target, source) = (opened(&caller, to)?, opened(&caller, from)?);
-    if !target.is_writable() || !source.is_readable() {
-        return Err(Errno::EBADF);
-    }
+    let (target, source) = (opened_for_writing(&caller, to)?, opened_for_reading(&caller, from)?);
     if source.bytes().is_none() && !matches!(source.kind, FileKind::Memory(_) | FileKind::Mounted(_)) {
         return Err(Errno::EINVAL);
     }

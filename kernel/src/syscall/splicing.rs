@@ -8,7 +8,7 @@ use linux_raw_sys::general as linux;
 use super::copying::read_bytes;
 use super::pieces::{Pieces, Source};
 use super::sockets::flow;
-use super::transfer::{opened, write_to};
+use super::transfer::{opened, opened_for_reading, opened_for_writing, write_to};
 use super::{Caller, Errno, pipes, user};
 use crate::fs::page::Page;
 use crate::fs::pipe::{Part, Pipe, Pop, Put};
@@ -206,10 +206,7 @@ pub async fn splice(caller: Caller, [from, from_at, to, to_at, length, flags]: [
     if length == 0 {
         return Ok(0);
     }
-    let (source, target) = (opened(&caller, from)?, opened(&caller, to)?);
-    if !source.is_readable() || !target.is_writable() {
-        return Err(Errno::EBADF);
-    }
+    let (source, target) = (opened_for_reading(&caller, from)?, opened_for_writing(&caller, to)?);
     match (source.pipe(), target.pipe()) {
         (None, None) => return Err(Errno::EINVAL),
         (Some(one), Some(other)) if Arc::ptr_eq(one, other) => return Err(Errno::EINVAL),
@@ -295,10 +292,7 @@ pub async fn tee(caller: Caller, from: u64, to: u64, length: u64, flags: u64) ->
     if length == 0 {
         return Ok(0);
     }
-    let (source, target) = (opened(&caller, from)?, opened(&caller, to)?);
-    if !source.is_readable() || !target.is_writable() {
-        return Err(Errno::EBADF);
-    }
+    let (source, target) = (opened_for_reading(&caller, from)?, opened_for_writing(&caller, to)?);
     let (Some(source_pipe), Some(target_pipe)) = (source.pipe(), target.pipe()) else {
         return Err(Errno::EINVAL);
     };

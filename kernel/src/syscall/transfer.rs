@@ -357,7 +357,7 @@ async fn write_piece(
 }
 
 /// The open file of a descriptor that is read.
-fn opened_for_reading(caller: &Caller, descriptor: u64) -> Result<Arc<OpenFile>, Errno> {
+pub(super) fn opened_for_reading(caller: &Caller, descriptor: u64) -> Result<Arc<OpenFile>, Errno> {
     let file = opened(caller, descriptor)?;
     if file.is_readable() {
         Ok(file)
@@ -367,7 +367,7 @@ fn opened_for_reading(caller: &Caller, descriptor: u64) -> Result<Arc<OpenFile>,
 }
 
 /// The open file of a descriptor that is written.
-fn opened_for_writing(caller: &Caller, descriptor: u64) -> Result<Arc<OpenFile>, Errno> {
+pub(super) fn opened_for_writing(caller: &Caller, descriptor: u64) -> Result<Arc<OpenFile>, Errno> {
     let file = opened(caller, descriptor)?;
     if file.is_writable() {
         Ok(file)
